@@ -1,0 +1,1 @@
+"""powerd: the power manager for EV charging sites. The README draws the house; start there."""

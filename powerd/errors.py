@@ -1,0 +1,46 @@
+"""powerd's exceptions, all of them.
+
+    PowerdError
+        UnreadableInput     a file that cannot be read or parsed at all (exit 2)
+        SiteRefused         a site with faults of severity error (exit 1); carries the faults
+        BadRequest          a request whose content is wrong; carries field path and expectation
+        Overloaded          the inbox is full; try again later
+        NotDpp              a formulation bug in the convex program
+"""
+
+from __future__ import annotations
+
+from powerd.faults import Fault
+
+
+class PowerdError(Exception):
+    """Everything powerd raises on purpose."""
+
+
+class UnreadableInput(PowerdError):
+    """A file that cannot be read or parsed; the message names the place and the mend."""
+
+
+class SiteRefused(PowerdError):
+    """The site has faults; retrying without mending them will not help."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        self.faults = faults
+        super().__init__("\n".join(f"{f.file}:{f.line}: {f.element}: {f.message} ({f.code}); {f.mend}" for f in faults))
+
+
+class BadRequest(PowerdError):
+    """A request field with a value that cannot be accepted; nothing was changed."""
+
+    def __init__(self, field: str, expected: str) -> None:
+        self.field = field
+        self.expected = expected
+        super().__init__(f"{field}: {expected}")
+
+
+class Overloaded(PowerdError):
+    """The inbox is full: nothing was taken; a retry later may succeed."""
+
+
+class NotDpp(PowerdError):
+    """The convex program does not follow disciplined parametrised programming: a formulation bug."""

@@ -1,0 +1,139 @@
+"""The seam: what ``network`` makes and ``allocation`` reads; plain arrays, neither room knows the other.
+
+Every EVSE is a column ``i`` (0 <= i < n). Its variable ``x_i`` is its ceiling in its own unit: ampere per connected
+phase for AC, kW for DC. Every physical bound (one side of one element on one phase) is a *limit* ``l``; it is imposed by
+one or more *rows* ``r``:
+
+    hypot(real[r] @ x, imag[r] @ x) + uncontrolled[limit_of_row[r]] <= capacity[limit_of_row[r]]
+
+A linear row has ``imag[r] = 0`` and ``real[r] >= 0``. A phasor limit (line-to-line posts, delta-wye transformers) needs
+several rows, one for each undominated subset of its angle groups, because cars may draw less than their ceilings and
+norm(A x) <= c does not imply norm(A d) <= c for 0 <= d <= x. With all subsets imposed, the set of admitted ``x`` is
+closed downward: lowering any ceiling never violates a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Posts:
+    """The EVSEs as columns, length n. Units: A for AC, kW for DC ("own unit")."""
+
+    ids: tuple[str, ...]
+    """EVSE ids, unique over the site."""
+    is_dc: Bools
+    """True where the ceiling is in kW."""
+    min_ceiling: Floats
+    """Smallest ceiling above 0 that may be granted (IEC 61851-1: 6 A for AC) [own unit]."""
+    max_ceiling: Floats
+    """Rating [own unit]."""
+    pilot_steps: tuple[Floats, ...]
+    """Per EVSE the ceilings it can take, ascending and starting with 0; an empty array = continuous above the minimum."""
+    fallback: Floats
+    """F: ceiling on silence with a car plugged in [own unit]."""
+    fallback_idle: Floats
+    """Ceiling on silence without a car [own unit]."""
+    boot_current: Floats
+    """What the post does after its own restart [own unit]."""
+    phase_count: Ints
+    """Conductors a full connection loads: 1 (line-to-neutral), 2 (line-to-line), 3; for DC 3."""
+    kw_per_unit: Floats
+    """kW at nominal voltage and unity power factor for one own unit (DC: 1)."""
+    controller: Ints
+    """Index of the owning controller in ``Controllers``."""
+
+    @property
+    def count(self) -> int:
+        """n."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Controllers:
+    """The charger controllers as columns."""
+
+    ids: tuple[str, ...]
+    """Controller ids, unique over the site."""
+    ttl_s: Floats
+    """Lease length, counted by the controller from the echoed stamp [s]."""
+    reaction_s: Floats
+    """From an applied lower ceiling until the car has followed [s] (IEC 61851-1: 5)."""
+    watchdog_s: Floats
+    """Time the EVSE itself needs to fall back after the process died [s]; 0 = validity enforced by the EVSE; nan = none."""
+    drift: Floats
+    """rho: largest relative clock drift between controller and daemon."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tree:
+    """The same linear rows once more as a tree, for the O(n) kernel; present only if *all* rows form one.
+
+    With ``y_i = gain[i] * x_i`` the row at node v, phase k (where ``row[v, k] >= 0``) reads
+    ``scale[v] * sum(y_i for i below v on phase k) <= capacity``. Parents come before children (parent[v] < v).
+    """
+
+    parent: Ints
+    """(N,) parent node, -1 at a root."""
+    node: Ints
+    """(n,) node each EVSE hangs on; -1 where it is not energised (its ceiling must be 0)."""
+    phase_bits: Ints
+    """(n,) bit k set = loads phase k (1, 2, 4; 7 = three-phase)."""
+    gain: Floats
+    """(n,) reference ampere per own unit; 1 for an AC post at the reference voltage."""
+    row: Ints
+    """(N, 3) row index, -1 where the node has no rating on that phase."""
+    scale: Floats
+    """(N,) ampere at the node per reference ampere (voltage ratio)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Limits:
+    """All bounds on sums of ceilings for one switching state. n EVSEs, L limits, m >= L rows."""
+
+    real: sp.csr_array
+    """(m, n) real parts [limit unit per own unit]."""
+    imag: sp.csr_array
+    """(m, n) imaginary parts; a zero row is linear."""
+    limit_of_row: Ints
+    """(m,) which limit each row imposes."""
+    capacity: Floats
+    """(L,) rating after derating, >= 0 [unit[l]]."""
+    unit: tuple[str, ...]
+    """(L,) "A" or "kW"."""
+    name: tuple[str, ...]
+    """(L,) for people: "phase L2 of transformer T1, low side"."""
+    element: tuple[str, ...]
+    """(L,) id of the element protected."""
+    phase: tuple[str, ...]
+    """(L,) "l1", "l2", "l3" or "" where all phases together."""
+    source: tuple[str, ...]
+    """(L,) where the number came from: "150 kVA nameplate"."""
+    energized: Bools
+    """(n,) False where no supply reaches the EVSE in this switching state: its ceiling must be 0."""
+    tree: Tree | None
+    """The rows as a tree where they are one."""
+
+    @property
+    def row_count(self) -> int:
+        """m."""
+        return int(self.limit_of_row.shape[0])
+
+    def flow(self, x: Floats) -> Floats:
+        """Row flows hypot(real x, imag x) for ceilings or currents ``x`` (n,) [own unit] -> (m,) [limit unit]."""
+        return np.hypot(self.real @ x, self.imag @ x)
+
+    def limit_flow(self, x: Floats) -> Floats:
+        """Largest row flow of each limit for ``x`` (n,) -> (L,) [limit unit]."""
+        flow = np.zeros(self.capacity.shape[0])
+        np.maximum.at(flow, self.limit_of_row, self.flow(x))
+        return flow

@@ -1,0 +1,131 @@
+"""The drawing as columns: what ``load`` makes of a site file, and ``supply``, ``rows`` and ``build`` read.
+
+Integer-indexed; no pandapower in here (rerouting must work when a power flow diverges, and within the tick).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from powerd.limits import Bools, Controllers, Floats, Ints, Posts
+
+
+class BranchKind(IntEnum):
+    """What a branch is."""
+
+    FEEDER = 0
+    TRANSFORMER = 1
+    SWITCH = 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Buses:
+    """(B,) buses."""
+
+    ids: tuple[str, ...]
+    """Bus ids; auxiliary ones (between a line and its line switch in an imported net) have ids that start with "~"."""
+    voltage_v: Floats
+    """Nominal line-to-line voltage [V]."""
+    in_service: Bools
+    """Commissioned."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Branches:
+    """(E,) everything that joins two buses: feeders, transformers, switches, both halves of a transfer switch."""
+
+    ids: tuple[str, ...]
+    """Element ids; a transfer switch gives "<id>/preferred" and "<id>/alternate"."""
+    kind: Ints
+    """BranchKind."""
+    from_bus: Ints
+    """Index; the high side of a transformer."""
+    to_bus: Ints
+    """Index; the low side of a transformer."""
+    capacity_from_a: Floats
+    """Rating per phase at the from side after derating [A]; nan = no rating there."""
+    capacity_to_a: Floats
+    """Rating per phase at the to side after derating [A]; nan = no rating there."""
+    turns_ratio: Floats
+    """High over low *line-to-line* rated voltage, taps included (1 for others)."""
+    high_delta: Bools
+    """Transformer: delta on the high side, star (grounded) on the low side."""
+    clock: Ints
+    """Transformer clock number (0 for others)."""
+    in_service: Bools
+    """Commissioned."""
+    switchable: Bools
+    """A switch: conducts only while closed."""
+    normally_closed: Bools
+    """Position in the normal switching state (True for what is not a switch)."""
+    source: tuple[str, ...]
+    """Where the rating came from."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Supplies:
+    """(S,) sources."""
+
+    ids: tuple[str, ...]
+    bus: Ints
+    """Bus index."""
+    import_limit_kw: Floats
+    """Most that may be taken [kW]; inf = none."""
+    in_service: Bools
+    """Commissioned and feeding in the normal state."""
+    source: tuple[str, ...]
+    """Where the limit came from."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Loads:
+    """(D,) uncontrolled loads."""
+
+    ids: tuple[str, ...]
+    bus: Ints
+    """Bus index."""
+    typical_kw: Floats
+    """Typical power, all phases [kW]."""
+    worst_kw: Floats
+    """Most it can be, all phases [kW]; counts wherever no trusted meter says better."""
+    power_factor: Floats
+    """Power factor."""
+    phase_bits: Ints
+    """Phases, bit k (7 = three-phase)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Electrical:
+    """A compiled site: everything that the tick needs to know of the drawing."""
+
+    site_id: str
+    buses: Buses
+    branches: Branches
+    supplies: Supplies
+    loads: Loads
+    posts: Posts
+    controllers: Controllers
+    evse_bus: Ints
+    """(n,) bus index of each EVSE."""
+    evse_phasor_deg: Floats
+    """(n, 3) angle of the current that a unit ceiling puts on bus phase l1, l2, l3; nan = none.
+
+    Unity power factor. One phase to neutral on l2: (nan, -120, nan). Line-to-line l12: (30, -150, nan).
+    Three-phase: (0, -120, 120). Unknown phase: full current on each, as three separate candidates: see ``evse_unknown``.
+    """
+    evse_unknown: Bools
+    """(n,) one-phase post on an unknown phase: counts fully on each phase."""
+    evse_amps_per_unit: Floats
+    """(n,) ampere per phase at the bus's nominal voltage for one own unit: 1 for AC; DC: at V_low, worst efficiency and pf."""
+    site_import_limit_kw: float
+    """Contracted import over all supplies [kW]; inf = none."""
+    site_import_source: str
+    """Where that limit came from."""
+    parallel_supplies: bool
+    """May two supplies be connected together?"""
+
+    @property
+    def evse_count(self) -> int:
+        """n."""
+        return self.posts.count

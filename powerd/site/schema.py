@@ -1,0 +1,442 @@
+"""The shape of a site file (``models/<site>/site.yaml``): what is BUILT, as an electrical engineer reads it aloud.
+
+Shape only: types, units, ranges of single values. What needs two elements at once (unknown bus, island, parallel
+supplies) or a cable catalogue is ``network/load.py``'s. The published JSON-Schema is generated from these classes.
+Every element may say where its rating came from (``source``); that sentence reaches the driver's explanation.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$", max_length=64)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Factor = Annotated[float, Field(gt=0, le=1)]
+
+
+class Part(BaseModel):
+    """Base of everything in a site file: frozen, and an unknown key is a fault, not a silence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Element(Part):
+    """Something with an id on the drawing."""
+
+    id: Id
+    """Unique over the whole site."""
+    title: str = ""
+    """What people call it."""
+    in_service: bool = True
+    """Commissioned; False = drawn, but not there yet or taken away."""
+
+
+class Bus(Element):
+    """A busbar: all points at one potential."""
+
+    voltage_v: Positive
+    """Nominal line-to-line voltage [V]."""
+    net_bus: int | str | None = None
+    """Index or name of the bus of the imported network that this is (only with ``network:``)."""
+
+
+class Supply(Element):
+    """A source able to energise a bus: a utility service, a generator."""
+
+    bus: Id
+    """Bus it feeds."""
+    import_limit_kw: NotNegative | None = None
+    """Most that may be taken from it [kW]; None = only the elements below limit it."""
+    short_circuit_mva: Positive = 500.0
+    """Maximum short-circuit power at the connection [MVA]."""
+    rx_ratio: NotNegative = 0.1
+    """R/X of the source impedance."""
+    normally_feeding: bool = True
+    """False = a standby source (generator), not connected in the normal switching state."""
+    source: str = ""
+    """Where the limit came from."""
+
+
+class GridConnection(Part):
+    """The site's edge to the public network: limits on the sum of all utility supplies."""
+
+    import_limit_kw: Positive | None = None
+    """Contracted import [kW]."""
+    min_envelope_kw: NotNegative | None = None
+    """Lowest dynamic envelope the site guarantees to obey (LEASES.md R5) [kW]."""
+    source: str = ""
+    """Where the limit came from."""
+
+
+class Insulation(StrEnum):
+    """What cools the transformer: decides which thermal standard bounds its overload."""
+
+    OIL = "oil"
+    """IEC 60076-7."""
+    DRY = "dry"
+    """IEC 60076-12."""
+
+
+class Transformer(Element):
+    """A two-winding transformer."""
+
+    high_bus: Id
+    """Bus on the high-voltage side."""
+    low_bus: Id
+    """Bus on the low-voltage side."""
+    rated_power_kva: Positive
+    """Nameplate power [kVA]."""
+    vector_group: Annotated[str, Field(pattern=r"^(YN|Y|D|Z|ZN)(yn|y|d|zn|z)(\d{1,2})$")] = "Dyn5"
+    """Vector group with clock number, e.g. Dyn11."""
+    vk_percent: Annotated[float, Field(gt=0, le=30)] = 6.0
+    """Short-circuit voltage [%]."""
+    vkr_percent: Annotated[float, Field(ge=0, le=20)] = 1.0
+    """Its resistive part [%]."""
+    iron_loss_kw: NotNegative = 0.0
+    """No-load loss [kW]."""
+    no_load_current_percent: NotNegative = 0.0
+    """No-load current [%]."""
+    insulation: Insulation = Insulation.OIL
+    """Oil or dry."""
+    high_v: Positive | None = None
+    """Rated voltage of the high winding, line-to-line [V]; default: the bus's."""
+    low_v: Positive | None = None
+    """Rated voltage of the low winding, line-to-line [V]; default: the bus's."""
+    rated_current_high_a: Positive | None = None
+    """Stated line current limit on the high side [A]; default: rated_power / (sqrt(3) * high_v)."""
+    rated_current_low_a: Positive | None = None
+    """Stated line current limit on the low side [A]; default: rated_power / (sqrt(3) * low_v)."""
+    loading_factor: Annotated[float, Field(gt=0, le=1.5)] = 1.0
+    """Share of the nameplate that may flow continuously (temperature, harmonics)."""
+    losses_inside_rating: bool = True
+    """True: the rating is what flows into the high side, own losses included; False: what the low side gives."""
+    tap_position: int = 0
+    """Present tap."""
+    tap_step_percent: NotNegative = 0.0
+    """Voltage change a step on the high side [%]."""
+    source: str = ""
+    """Where the rating came from, e.g. "150 kVA nameplate"."""
+
+
+class Feeder(Element):
+    """A cable or line from one bus to the next, away from the source."""
+
+    from_bus: Id
+    """Bus towards the supply."""
+    to_bus: Id
+    """Bus away from the supply."""
+    length_m: Positive
+    """Length [m]."""
+    cable: str | None = None
+    """pandapower standard line type, e.g. "NAYY 4x150 SE"; instead of r, x and ampacity."""
+    r_ohm_per_km: NotNegative | None = None
+    """Resistance [ohm/km] where no ``cable`` is named."""
+    x_ohm_per_km: NotNegative | None = None
+    """Reactance [ohm/km] where no ``cable`` is named."""
+    ampacity_a: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """Current-carrying capacity of one conductor set [A]; overrides the cable type's."""
+    parallel: Annotated[int, Field(ge=1, le=20)] = 1
+    """Parallel cables."""
+    breaker_a: Positive | None = None
+    """Rated current of the overcurrent device at its head [A]; the smaller of both counts."""
+    continuous_factor: Factor | None = None
+    """Share of the overcurrent device that may flow for hours; default: the site's (NEC 625.42: 0.8)."""
+    temperature_factor: Annotated[float, Field(gt=0, le=1.5)] = 1.0
+    """Derating of the ampacity for ambient temperature and grouping (IEC 60364-5-52)."""
+    source: str = ""
+    """Where the rating came from."""
+
+
+class SwitchKind(StrEnum):
+    """What the switch is."""
+
+    BREAKER = "breaker"
+    """Circuit breaker."""
+    BUS_TIE = "bus_tie"
+    """Joins two buses."""
+    FUSE = "fuse"
+    """Fuse link or fused isolator."""
+    DISCONNECTOR = "disconnector"
+    """Isolator or load-break switch."""
+
+
+class Operator(StrEnum):
+    """Who may operate a switch."""
+
+    NOBODY = "nobody"
+    """Locked; only its position is observed."""
+    HAND = "hand"
+    """A person on site."""
+    POWERD = "powerd"
+    """powerd, through the switchgear controller, and persons."""
+    ITSELF = "itself"
+    """Moves on its own (protection, automatic transfer)."""
+
+
+class Switch(Element):
+    """A bus-to-bus switch: breaker, tie, fuse, disconnector."""
+
+    kind: SwitchKind
+    """What it is."""
+    from_bus: Id
+    """One side."""
+    to_bus: Id
+    """Other side."""
+    closed: bool = True
+    """Normal position."""
+    rated_current_a: Positive | None = None
+    """Rating [A]; None = not limiting."""
+    continuous_factor: Factor | None = None
+    """Share of the rating that may flow for hours; default: the site's."""
+    operated_by: Operator = Operator.HAND
+    """Who may operate it."""
+    source: str = ""
+    """Where the rating came from."""
+
+
+class TransferKind(StrEnum):
+    """IEC 60947-6-1: MTSE, RTSE, ATSE."""
+
+    MANUAL = "manual"
+    REMOTE = "remote"
+    AUTOMATIC = "automatic"
+
+
+class TransferSwitch(Element):
+    """Moves a load bus between two supplies."""
+
+    kind: TransferKind
+    """Who moves it."""
+    preferred_bus: Id
+    """Bus it is normally closed to."""
+    alternate_bus: Id
+    """Bus it moves to when the preferred one is dead."""
+    load_bus: Id
+    """Bus it feeds."""
+    position: Literal["preferred", "alternate", "open"] = "preferred"
+    """Normal position."""
+    closed_transition: bool = False
+    """True = may parallel both supplies for a moment (only with the switchgear's sync-check permissive)."""
+    transfer_time_s: NotNegative = 0.5
+    """Longest time from loss to transfer [s]."""
+    retransfer_delay_s: NotNegative = 300.0
+    """Wait before it returns to the preferred side [s]."""
+    rated_current_a: Positive | None = None
+    """Rating [A]."""
+    continuous_factor: Factor | None = None
+    """Share of the rating that may flow for hours; default: the site's."""
+    operated_by: Operator = Operator.ITSELF
+    """Who may operate it."""
+    source: str = ""
+    """Where the rating came from."""
+
+
+class Interlock(Part):
+    """At most ``at_most_closed`` of the switches may be closed together."""
+
+    switches: list[Id]
+    """Switch ids."""
+    at_most_closed: Annotated[int, Field(ge=1)]
+    """How many may be closed at once."""
+
+
+class Meter(Element):
+    """Measures the current through an element or at a bus."""
+
+    at: Id
+    """Element it measures: transformer, feeder, switch or supply."""
+    stale_after_s: Positive = 30.0
+    """Age from which its last value no longer counts [s]."""
+    margin_percent: NotNegative = 10.0
+    """Added to the last value while it is late [%]."""
+
+
+class Load(Element):
+    """A load that powerd does not control."""
+
+    bus: Id
+    """Where it hangs."""
+    typical_kw: NotNegative
+    """Typical three-phase power [kW]."""
+    worst_kw: NotNegative
+    """Most it can be [kW]; counts wherever no trusted meter says better."""
+    power_factor: Factor = 0.95
+    """Power factor."""
+    phases: Literal["l1", "l2", "l3", "l123"] = "l123"
+    """Phases it hangs on."""
+    critical: bool = False
+    """Must be fed first after an outage."""
+    meter: Id | None = None
+    """Meter that sees it, if any."""
+    pickup_factor: Annotated[float, Field(ge=1)] = 1.5
+    """Cold-load pick-up after an outage (LEASES.md R8)."""
+
+
+class ControllerClass(Part):
+    """What a kind of charger controller promises."""
+
+    id: Id
+    """Name of the class."""
+    ttl_s: Annotated[float, Field(ge=1, le=3600)] = 15.0
+    """Lease length [s]."""
+    reaction_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """From an applied lower ceiling until the car has followed [s] (IEC 61851-1: 5)."""
+    watchdog_s: NotNegative | None = None
+    """Seconds the EVSE needs to fall back by itself; 0 = enforces the validity itself; absent = no watchdog."""
+    drift: Annotated[float, Field(ge=0, le=0.05)] = 1e-3
+    """Largest relative clock drift."""
+
+
+class Controller(Element):
+    """A charger controller that asks powerd for ceilings."""
+
+    class_: Id = Field(alias="class")
+    """Id of its class."""
+
+
+class Connection(StrEnum):
+    """How an EVSE hangs on its bus, in the *bus's* phase names."""
+
+    L1 = "l1"
+    L2 = "l2"
+    L3 = "l3"
+    L12 = "l12"
+    L23 = "l23"
+    L31 = "l31"
+    L123 = "l123"
+    UNKNOWN_1P = "unknown_1p"
+    """One phase to neutral, nobody knows which: counts fully on each."""
+
+
+class EvseType(Part):
+    """What a kind of EVSE can do; the shared part of many posts."""
+
+    id: Id
+    """Name of the type."""
+    current: Literal["ac", "dc"] = "ac"
+    """AC (ceiling in A) or DC (ceiling in kW)."""
+    phases: Literal["1", "line_to_line", "3"] = "3"
+    """Conductors of the connector: one phase and neutral, two phases, three phases."""
+    min_current_a: Annotated[float, Field(ge=0)] = 6.0
+    """AC: smallest current above 0 [A] (IEC 61851-1: 6)."""
+    max_current_a: Positive | None = None
+    """AC: rating per phase [A]."""
+    max_power_kw: Positive | None = None
+    """DC: rating [kW] at the vehicle."""
+    min_power_kw: NotNegative = 0.0
+    """DC: smallest power above 0 [kW]."""
+    efficiency: Annotated[float, Field(gt=0.5, le=1)] = 0.94
+    """DC: worst efficiency of the converter."""
+    power_factor: Annotated[float, Field(gt=0.5, le=1)] = 0.98
+    """DC: worst power factor at the grid side."""
+    auxiliary_kw: NotNegative = 0.0
+    """DC: what it takes while idle [kW]."""
+    pilot_steps_a: list[NotNegative] | None = None
+    """Ceilings it can take [A]; absent = continuous."""
+    pilot_step_a: Positive | None = None
+    """Or: multiples of this from the minimum up [A]."""
+    fallback_a: NotNegative = 0.0
+    """AC: ceiling on silence with a car [A]."""
+    fallback_idle_a: NotNegative = 0.0
+    """AC: ceiling on silence without a car [A]."""
+    boot_current_a: NotNegative = 0.0
+    """AC: what it offers after its own restart [A]."""
+    fallback_kw: NotNegative = 0.0
+    """DC: ceiling on silence with a car [kW]."""
+    fallback_idle_kw: NotNegative = 0.0
+    """DC: ceiling on silence without a car [kW]."""
+    boot_power_kw: NotNegative = 0.0
+    """DC: what it offers after its own restart [kW]."""
+    connectors: list[str] = ["type2"]
+    """Connectors, numbered from 1."""
+
+
+class Evse(Part):
+    """One EVSE of a station that is listed in full."""
+
+    id: Id
+    """Unique over the site."""
+    type: Id
+    """EVSE type."""
+    connection: Connection | None = None
+    """Phases on the bus; for three-phase posts the *rotation* says which is its L1. Default l123 / required for others."""
+    rotation: Literal["l123", "l231", "l312", "unknown"] = "l123"
+    """Which bus phases its own L1, L2, L3 hang on (three-phase posts with one-phase cars)."""
+
+
+class Station(Element):
+    """A charging station: a box with EVSEs, listed in full."""
+
+    bus: Id
+    """Where it hangs."""
+    controller: Id
+    """Who owns it."""
+    evses: list[Evse]
+    """Its EVSEs."""
+
+
+class StationGroup(Part):
+    """The compact form: "120 of these under that panel"."""
+
+    count: Annotated[int, Field(ge=1, le=100_000)]
+    """How many stations."""
+    id: str
+    """Pattern with {n}, e.g. "P{n:03}"; n starts at ``first``."""
+    first: int = 1
+    """First n."""
+    bus: Id
+    """Where they hang."""
+    controller: Id
+    """Who owns them."""
+    type: Id
+    """EVSE type."""
+    evses_per_station: Annotated[int, Field(ge=1, le=16)] = 1
+    """EVSEs a station; their ids are "<station>-1", "<station>-2" … where more than one, else the station's id."""
+    connections: list[Connection] = []
+    """Dealt out in turn, e.g. [l1, l2, l3]; default l123 for three-phase and DC."""
+    rotations: list[Literal["l123", "l231", "l312", "unknown"]] = []
+    """Dealt out in turn; default l123."""
+
+
+class Permissions(Part):
+    """What the site allows."""
+
+    parallel_supplies: bool = False
+    """May two supplies be connected together?"""
+
+
+class SiteFile(Part):
+    """A whole site file."""
+
+    site: Id
+    """Id of the site."""
+    title: str = ""
+    """What people call it."""
+    timezone: str = "UTC"
+    """IANA name; departures without offset are read in it."""
+    frequency_hz: Annotated[float, Field(ge=45, le=65)] = 50.0
+    """Nominal frequency [Hz]."""
+    continuous_factor: Factor = 1.0
+    """Share of an overcurrent device that charging may use for hours (NEC 625.42: 0.8; IEC: 1.0)."""
+    network: str | None = None
+    """pandapower JSON file with the wires, relative to this file; elements below are added to it."""
+    grid_connection: GridConnection = GridConnection()
+    permissions: Permissions = Permissions()
+    supplies: list[Supply] = []
+    buses: list[Bus] = []
+    transformers: list[Transformer] = []
+    feeders: list[Feeder] = []
+    switches: list[Switch] = []
+    transfer_switches: list[TransferSwitch] = []
+    interlocks: list[Interlock] = []
+    meters: list[Meter] = []
+    loads: list[Load] = []
+    controller_classes: list[ControllerClass]
+    controllers: list[Controller]
+    evse_types: list[EvseType]
+    stations: list[Station] = []
+    station_groups: list[StationGroup] = []

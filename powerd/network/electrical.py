@@ -64,6 +64,40 @@ class Branches:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Impedances:
+    """(E,) what a power flow needs to know of each branch besides ``Branches``; nothing of it enters a limit row."""
+
+    length_km: Floats
+    """Feeder: length [km]; 0 for others."""
+    r_ohm: Floats
+    """Feeder: series resistance a phase, parallel cables together [ohm]; 0 for others."""
+    x_ohm: Floats
+    """Feeder: series reactance a phase, parallel cables together [ohm]; 0 for others."""
+    r0_ohm: Floats
+    """Feeder: zero-sequence resistance [ohm]; 0 for others."""
+    x0_ohm: Floats
+    """Feeder: zero-sequence reactance [ohm]; 0 for others."""
+    c_nf: Floats
+    """Feeder: capacitance a phase [nF]; 0 for others."""
+    rated_kva: Floats
+    """Transformer: nameplate power, parallel units together [kVA]; 0 for others."""
+    high_v: Floats
+    """Transformer: rated voltage of the high winding, line-to-line, tap not included [V]; 0 for others."""
+    low_v: Floats
+    """Transformer: rated voltage of the low winding, line-to-line [V]; 0 for others."""
+    vk_percent: Floats
+    """Transformer: short-circuit voltage [%]; 0 for others."""
+    vkr_percent: Floats
+    """Transformer: its resistive part [%]; 0 for others."""
+    iron_loss_kw: Floats
+    """Transformer: no-load loss [kW]; 0 for others."""
+    no_load_current_percent: Floats
+    """Transformer: no-load current [% of rated current]; 0 for others."""
+    vector_group: tuple[str, ...]
+    """Transformer: vector group without clock number, "Dyn"; "" for others."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Supplies:
     """(S,) sources."""
 
@@ -74,6 +108,14 @@ class Supplies:
     """Most that may be taken [kW]; inf = none."""
     in_service: Bools
     """Commissioned and feeding in the normal state."""
+    standby: Bools
+    """Commissioned but not feeding in the normal state (a generator)."""
+    voltage_pu: Floats
+    """Voltage it holds at its bus, of nominal."""
+    short_circuit_mva: Floats
+    """Maximum short-circuit power at the connection [MVA]."""
+    rx_ratio: Floats
+    """R/X of the source impedance."""
     source: tuple[str, ...]
     """Where the limit came from."""
 
@@ -95,6 +137,16 @@ class Loads:
     """Phases, bit k (7 = three-phase)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Interlock:
+    """At most ``at_most_closed`` of ``branches`` may be closed together."""
+
+    branches: tuple[int, ...]
+    """Branch indices."""
+    at_most_closed: int
+    """How many."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Electrical:
     """A compiled site: everything that the tick needs to know of the drawing."""
@@ -102,6 +154,7 @@ class Electrical:
     site_id: str
     buses: Buses
     branches: Branches
+    impedances: Impedances
     supplies: Supplies
     loads: Loads
     posts: Posts
@@ -116,12 +169,20 @@ class Electrical:
     """
     evse_unknown: Bools
     """(n,) one-phase post on an unknown phase: counts fully on each phase."""
+    evse_rotation: Ints
+    """(n,) bus phase (0, 1, 2) that the post's own L1 hangs on; -1 where nobody knows."""
     evse_amps_per_unit: Floats
     """(n,) ampere per phase at the bus's nominal voltage for one own unit: 1 for AC; DC: at V_low, worst efficiency and pf."""
     site_import_limit_kw: float
     """Contracted import over all supplies [kW]; inf = none."""
     site_import_source: str
     """Where that limit came from."""
+    min_envelope_kw: float
+    """Lowest dynamic envelope the site guarantees to obey (LEASES.md R5) [kW]; nan = none promised."""
+    frequency_hz: float
+    """Nominal frequency [Hz]."""
+    interlocks: tuple[Interlock, ...]
+    """Which switches may not be closed together."""
     parallel_supplies: bool
     """May two supplies be connected together?"""
 

@@ -1,0 +1,85 @@
+"""What one step decides: plain columns for the doors to carry out, in this order: lowered, (journal), raised, renewals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from powerd.control.events import Outcome
+from powerd.limits import Bools, Floats, Ints
+from powerd.state.snapshot import Snapshot
+from powerd.units import Now
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GrantBatch:
+    """Grants that share a seq; k entries, ascending by EVSE."""
+
+    epoch: int
+    """Who leads."""
+    seq: int
+    """Order within the epoch."""
+    evse: Ints
+    """(k,) EVSEs."""
+    ceiling: Floats
+    """(k,) [own unit]."""
+    latched: Bools
+    """(k,) a stop."""
+    ttl_s: Floats
+    """(k,) lease length [s]."""
+    echo_incarnation: Ints
+    """(k,) the newest stamp absorbed: process."""
+    echo_boottime_s: Floats
+    """(k,) the newest stamp absorbed: clock [s]."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Renewal:
+    """Leases of whole controllers extended at their last sent ceilings."""
+
+    epoch: int
+    seq: int
+    controller: Ints
+    """(c,) controller indices."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decision:
+    """All that one tick decided."""
+
+    now: Now
+    """The tick's instant."""
+    tick: int
+    """Ticks since the start."""
+    snapshot: Snapshot
+    """The state after the tick."""
+    lowered: GrantBatch
+    """Decreases and stops: published at once, before the disk."""
+    raised: GrantBatch
+    """Raises and repeated grants: published after the disk."""
+    renewal: Renewal
+    """Renewals: published last."""
+    outcomes: tuple[Outcome, ...]
+    """One per absorbed event, in order."""
+    ceiling: Floats
+    """(n,) newest ceiling sent to (or in force at) each EVSE after this tick [own unit]."""
+    want: Floats
+    """(n,) what the allocation wants to give [own unit]."""
+    worst: Floats
+    """(n,) W after this tick [own unit]."""
+    binding_limit: Ints
+    """(n,) index of the limit that holds the want; -1 = none does."""
+    shadow_price: Floats
+    """(L,) price of each limit [1/unit], >= 0."""
+    limit_flow: Floats
+    """(L,) flow of the ceilings under each limit [unit]."""
+    uncontrolled: Floats
+    """(L,) load not under control that was counted [unit]."""
+    path: str
+    """How the want was found: "kernel", "conic", "guard"."""
+    alarms: tuple[str, ...]
+    """What stands now, for people."""
+
+    @property
+    def urgent_seq(self) -> int:
+        """Seq of the last message of this tick."""
+        return self.renewal.seq

@@ -1,0 +1,224 @@
+"""Everything that can happen to the controller, as the doors hand it in. Nothing else changes the snapshot.
+
+``evse`` are column indices of the site; quantities are in the EVSE's own unit (A per phase for AC, kW for DC).
+The doors validate what can be validated without the snapshot; ``absorb`` answers each event with an ``Outcome``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from powerd.limits import Bools, Floats, Ints
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HelloReceived:
+    """A controller (re)connected and said what its EVSEs do."""
+
+    evse: Ints
+    """(k,) its EVSEs."""
+    incarnation: int
+    """Its process."""
+    boottime_s: float
+    """Its clock [s]."""
+    highest_epoch: int
+    """Highest epoch it ever accepted."""
+    plugged: Bools
+    """(k,) a car is plugged in."""
+    plug_boottime_s: Floats
+    """(k,) when the plug last changed, its clock [s]; 0 = before its start."""
+    epoch: Ints
+    """(k,) epoch of the grant last applied, 0 = none."""
+    seq: Ints
+    """(k,) seq of the grant last applied, 0 = none."""
+    ceiling: Floats
+    """(k,) ceiling in force."""
+    remaining_s: Floats
+    """(k,) its remaining lease [s]."""
+    latched: Bools
+    """(k,) a latched stop is in force."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StampSeen:
+    """A controller's clock reading arrived: it lives, and grants may echo it."""
+
+    evse: Ints
+    """(k,) EVSEs it speaks for."""
+    incarnation: int
+    """Its process."""
+    boottime_s: float
+    """Its clock [s]."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Acked:
+    """Actuators took the grants of one message. ``evse`` lists those that did; stale ones are harmless."""
+
+    evse: Ints
+    """(k,) EVSEs."""
+    epoch: int
+    """Epoch of the message."""
+    seq: int
+    """Seq of the message."""
+    ceiling: Floats
+    """(k,) ceilings now in force."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RenewalAcked:
+    """Every EVSE of ``evse`` whose last applied grant was the last one sent took a RenewAll of this seq."""
+
+    evse: Ints
+    """(k,) all EVSEs of the stream."""
+    epoch: int
+    """Epoch of the message."""
+    seq: int
+    """Seq of the message."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FreshWanted:
+    """These EVSEs missed a grant: send them a full one."""
+
+    evse: Ints
+    """(k,) EVSEs."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """Meter readings of posts."""
+
+    evse: Ints
+    """(k,) EVSEs."""
+    drawn: Floats
+    """(k, 3) current on L1, L2, L3 of the post [A]; DC: power [kW], 0, 0."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlugChanged:
+    """Cars came or left."""
+
+    evse: Ints
+    """(k,) EVSEs."""
+    plugged: Bools
+    """(k,) a car is plugged in now."""
+    plug_boottime_s: Floats
+    """(k,) when, on the controller's clock [s]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """What a driver said; None = not said."""
+
+    requested_energy_kwh: float | None = None
+    """Energy asked for [kWh]."""
+    departure_time: datetime | None = None
+    """When the driver means to leave (aware)."""
+    min_ceiling: float | None = None
+    """Least the car can charge with [own unit]."""
+    max_ceiling: float | None = None
+    """Most the car can take [own unit]."""
+    priority: int | None = None
+    """Class 0-9, higher first."""
+    weight: float | None = None
+    """Share among equals."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionStarted:
+    """A session begins (or what is known of the running one is replaced)."""
+
+    request_id: str
+    """For idempotence; empty = none."""
+    evse: int
+    """Where."""
+    session_id: str
+    """Its id (the door made one if the caller did not)."""
+    demand: Demand
+    """What was said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionUpdated:
+    """The driver changed his mind; None fields stay."""
+
+    request_id: str
+    session_id: str
+    demand: Demand
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionStopped:
+    """The session is over; the car may stay plugged in without being served."""
+
+    request_id: str
+    session_id: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StopOrdered:
+    """All these ceilings to a latched 0."""
+
+    request_id: str
+    stop_id: str
+    """Made by the door."""
+    element: str
+    """As ordered."""
+    evse: Ints
+    """(k,) EVSEs at or below the element."""
+    reason: str
+    """Why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopReleased:
+    """A stop is over."""
+
+    request_id: str
+    stop_id: str
+    reason: str
+
+
+Event = (
+    HelloReceived
+    | StampSeen
+    | Acked
+    | RenewalAcked
+    | FreshWanted
+    | Measured
+    | PlugChanged
+    | SessionStarted
+    | SessionUpdated
+    | SessionStopped
+    | StopOrdered
+    | StopReleased
+)
+
+
+@dataclass(frozen=True)
+class Done:
+    """The event took effect (or was harmlessly old). ``key`` is the session or stop concerned, "" otherwise."""
+
+    key: str = ""
+    evse: tuple[int, ...] = field(default=())
+    """EVSEs concerned, where the answer lists them."""
+
+
+@dataclass(frozen=True)
+class NotFound:
+    """It named something that is not there; nothing changed."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A value does not fit what is going on; nothing changed."""
+
+    field: str
+    expected: str
+
+
+Outcome = Done | NotFound | Refused

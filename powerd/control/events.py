@@ -87,6 +87,14 @@ class FreshWanted:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class StreamClosed:
+    """Their stream ended: nothing can be sent to these EVSEs until a new hello or a unary request."""
+
+    evse: Ints
+    """(k,) EVSEs."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Measured:
     """Meter readings of posts."""
 
@@ -187,6 +195,7 @@ Event = (
     | Acked
     | RenewalAcked
     | FreshWanted
+    | StreamClosed
     | Measured
     | PlugChanged
     | SessionStarted

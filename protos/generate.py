@@ -1,4 +1,4 @@
-"""Generates ``powerd/v1`` from ``protos/powerd/v1/*.proto``; called by the build hook, ``make setup`` and ``make protos``.
+"""Generates ``powerd/v1`` from ``protos/powerd/v1/*.proto``; the build hook and ``make setup`` call it.
 
 Writes ``*_pb2.py`` and ``*_pb2.pyi`` (messages), ``*_pb2_grpc.py`` and ``*_pb2_grpc.pyi`` (services) and an
 ``__init__.py``. Imports of ``google/rpc`` resolve to the .proto files inside ``googleapis-common-protos``, those of

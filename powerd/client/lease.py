@@ -1,0 +1,213 @@
+"""The lease of one EVSE as its controller keeps it: what it accepts, what is in force, what follows when it ends.
+
+The rules are those of docs/protocol.md, "Rules of the controller". Times are the controller's own CLOCK_BOOTTIME [s]; a
+ceiling is in the EVSE's own unit (A per connected phase for AC, kW for DC).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+Order = tuple[int, int]
+"""(epoch, seq) of a grant; compares lexicographically; (0, 0) = none."""
+
+NONE: Order = (0, 0)
+
+
+class Refusal(StrEnum):
+    """Why a grant was not taken."""
+
+    MALFORMED = "malformed"
+    """Columns of unequal length, an unknown index, or a number that cannot be a ceiling or a time."""
+    FOREIGN_INCARNATION = "foreign-incarnation"
+    """It answers another process, or nobody."""
+    STALE = "stale"
+    """The echoed stamp is older than the lease is long."""
+    FROM_THE_FUTURE = "from-the-future"
+    """It echoes a stamp that this process has not sent yet."""
+    OLD_EPOCH = "old-epoch"
+    """A newer leader has been heard."""
+    NOT_NEWER = "not-newer"
+    """Its (epoch, seq) is not newer than the last one accepted."""
+    BEFORE_PLUG = "before-plug"
+    """It was decided before the plug last changed, so it was meant for another car or for none."""
+    MISSED_MESSAGE = "missed-message"
+    """A renewal whose count shows that a message was lost."""
+    NOT_APPLIED = "not-applied"
+    """A renewal of a grant that the actuator has not taken."""
+    NO_LEASE = "no-lease"
+    """A renewal of a lease that has ended (expiry, unplugging) or never was."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvseConfig:
+    """What a controller has to know of one of its EVSEs; must agree with the site file."""
+
+    evse_id: str
+    """Id as in the site file."""
+    fallback: float = 0.0
+    """Ceiling on silence while a car is plugged in that powerd knows of [own unit]."""
+    fallback_idle: float = 0.0
+    """Ceiling on silence otherwise [own unit]."""
+    boot_ceiling: float = 0.0
+    """What the post allows after its own restart, before anything was written to it [own unit]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Write:
+    """One order to an actuator. Writes to one EVSE are carried out in order; a newer one may replace one that waits."""
+
+    index: int
+    """Place of the EVSE in the hello."""
+    evse_id: str
+    """Its id."""
+    ceiling: float
+    """The ceiling to put into force [own unit]."""
+    valid_until_s: float
+    """Not to be written at or after this instant, and to be dropped by the post itself then; inf = no end."""
+    latched: bool
+    """A stop: holds until another write."""
+    epoch: int
+    """Epoch of the grant; 0 = no grant but a fallback."""
+    seq: int
+    """Seq of the grant; 0 = no grant but a fallback."""
+
+    @property
+    def order(self) -> Order:
+        """(epoch, seq); (0, 0) for a fallback."""
+        return (self.epoch, self.seq)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Terms:
+    """What the entries of one message share."""
+
+    order: Order
+    """(epoch, seq)."""
+    echo_s: float
+    """The echoed stamp."""
+    ttl_s: float
+    """Length of the lease, counted from the stamp."""
+
+    @property
+    def valid_until_s(self) -> float:
+        """When the lease ends."""
+        return self.echo_s + self.ttl_s
+
+
+@dataclass(kw_only=True, slots=True)
+class EvseLease:
+    """The state of one EVSE. Only ``ControllerCore`` changes it."""
+
+    index: int
+    config: EvseConfig
+    plugged: bool = False
+    """A car is plugged in."""
+    plug_s: float = 0.0
+    """When the plug last changed; 0 = not since the process started."""
+    accepted: Order = NONE
+    """The newest grant accepted."""
+    sent: Order = NONE
+    """The newest grant that the stream has carried for this EVSE, accepted or not; none at the start of a stream."""
+    applied: Order = NONE
+    """The newest grant that the actuator took."""
+    ceiling: float = 0.0
+    """Ceiling of the newest accepted grant, or the fallback after its end."""
+    in_force: float = 0.0
+    """Ceiling that the actuator last took."""
+    in_force_until_s: float = 0.0
+    """End of the lease of ``in_force``; 0 = a fallback."""
+    until_s: float = 0.0
+    """End of the newest accepted lease."""
+    live: bool = False
+    """The newest accepted lease has neither ended nor been voided."""
+    ended: Order = NONE
+    """The newest grant whose lease has ended or was voided: what the actuator takes of it late is not acked."""
+    latched: bool = False
+    """A stop holds: 0 until a newer grant that is not latched."""
+    known: bool = False
+    """A grant that knew of this plug-in was accepted, so that powerd reserves ``fallback`` for it."""
+    measured: tuple[float, float, float] | None = field(default=None)
+    """Last reading given: L1, L2, L3 [A]; DC: power [kW], 0, 0."""
+
+    def refusal(self, terms: Terms) -> Refusal | None:
+        """Why this EVSE does not take a grant or renewal that its message's own checks let through; None = it does."""
+        if terms.order <= self.accepted:
+            return Refusal.NOT_NEWER
+        if terms.echo_s < self.plug_s:
+            return Refusal.BEFORE_PLUG
+        return None
+
+    def renewal_refusal(self, terms: Terms) -> Refusal | None:
+        """The same for a renewal: only a living lease whose last grant sent was applied can be prolonged."""
+        if (refused := self.refusal(terms)) is not None:
+            return refused
+        if self.sent == NONE or not self.live:
+            return Refusal.NO_LEASE
+        if not self.sent == self.accepted == self.applied:
+            return Refusal.NOT_APPLIED
+        return None
+
+    def accept(self, terms: Terms, ceiling: float, *, latched: bool) -> Write:
+        """Takes a grant."""
+        self.accepted, self.ceiling, self.latched = terms.order, ceiling, latched
+        self.until_s, self.live = terms.valid_until_s, True
+        self.known = self.plugged
+        return self._write(order=terms.order)
+
+    def apply(self, write: Write, now_s: float) -> bool:
+        """The actuator took ``write``. True if that is to be acked: a grant, in time, that no plug has voided since."""
+        self.in_force, self.in_force_until_s = write.ceiling, 0.0
+        if write.order <= self.ended or now_s > write.valid_until_s:
+            return False
+        self.in_force_until_s = self.until_s if write.latched else write.valid_until_s
+        self.applied = max(self.applied, write.order)
+        return True
+
+    def plug(self, plugged: bool, at_s: float) -> Write | None:
+        """The plug changed. Unplugging voids the lease; a stop stays."""
+        self.plugged, self.plug_s, self.known = plugged, at_s, False
+        if plugged:
+            return None
+        return self._end()
+
+    def expire(self, now_s: float) -> Write | None:
+        """Ends the lease if its time is over; a stop stays."""
+        if not self.live or self.latched or now_s < self.until_s:
+            return None
+        return self._end()
+
+    def start(self) -> Write:
+        """The first write after the process started: the idle fallback, or the stop that held before."""
+        self.ceiling = self._fallback()
+        return self._write(order=NONE)
+
+    def remaining_s(self, now_s: float) -> float:
+        """How long ``in_force`` stays before the fallback [s]; 0 = it is one, or a stop that nobody renewed."""
+        return max(0.0, self.in_force_until_s - now_s)
+
+    def _end(self) -> Write | None:
+        if self.latched:
+            return None
+        self.live, self.ended = False, self.accepted
+        self.ceiling = self._fallback()
+        return self._write(order=NONE)
+
+    def _fallback(self) -> float:
+        if self.latched:
+            return 0.0
+        return self.config.fallback if self.plugged and self.known else self.config.fallback_idle
+
+    def _write(self, *, order: Order) -> Write:
+        endless = self.latched or order == NONE
+        return Write(
+            index=self.index,
+            evse_id=self.config.evse_id,
+            ceiling=self.ceiling,
+            valid_until_s=math.inf if endless else self.until_s,
+            latched=self.latched,
+            epoch=order[0],
+            seq=order[1],
+        )

@@ -1,0 +1,69 @@
+"""The daemon's messages to plain values, checked, and the controller's values to messages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from powerd.client.lease import EvseLease, Order, Terms
+from powerd.v1 import common_pb2 as pb_common
+from powerd.v1 import controller_service_pb2 as pb
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Columns:
+    """The entries of one Grants message."""
+
+    index: list[int]
+    """Which EVSEs, each once."""
+    ceiling: list[float]
+    """Their ceilings [own unit], >= 0 and finite."""
+    latched: frozenset[int]
+    """Which of them are stops."""
+
+
+def terms_of(message: pb.Grants | pb.RenewAll | pb_common.Grant) -> Terms | None:
+    """What the entries of ``message`` share; None if it is malformed: no epoch, seq, lease length or stamp."""
+    ttl_s = message.ttl.ToTimedelta().total_seconds()
+    echo_s = message.echo.boottime_s
+    if message.epoch < 1 or message.seq < 1 or ttl_s <= 0 or not math.isfinite(echo_s) or echo_s < 0:
+        return None
+    return Terms(order=(message.epoch, message.seq), echo_s=echo_s, ttl_s=ttl_s)
+
+
+def grants_columns(message: pb.Grants, count: int) -> Columns | None:
+    """The entries of ``message`` for a controller of ``count`` EVSEs; None if it is malformed."""
+    index, ceiling = list(message.index), list(message.ceiling)
+    latched = frozenset(message.latched_index)
+    known = set(index)
+    if len(index) != len(ceiling) or len(known) != len(index) or not latched <= known:
+        return None
+    if index and not 0 <= min(index) <= max(index) < count:
+        return None
+    if not all(math.isfinite(c) and c >= 0 for c in ceiling):
+        return None
+    if any(c > 0 for i, c in zip(index, ceiling, strict=True) if i in latched):
+        return None
+    return Columns(index=index, ceiling=ceiling, latched=latched)
+
+
+def evse_state(lease: EvseLease, now_s: float) -> pb.EvseState:
+    """What the hello says of one EVSE."""
+    return pb.EvseState(
+        evse_id=lease.config.evse_id,
+        plugged=lease.plugged,
+        plug_boottime_s=lease.plug_s,
+        epoch=lease.applied[0],
+        seq=lease.applied[1],
+        applied_ceiling=lease.in_force,
+        remaining_ttl_s=lease.remaining_s(now_s),
+        latched=lease.latched,
+    )
+
+
+def applied_grants(order: Order, taken: Mapping[int, float], *, everyone: bool) -> pb.AppliedGrants:
+    """The ack of one message: which EVSEs took it (index -> ceiling), or ``everyone``."""
+    if everyone:
+        return pb.AppliedGrants(epoch=order[0], seq=order[1], all=True)
+    return pb.AppliedGrants(epoch=order[0], seq=order[1], index=list(taken), ceiling=list(taken.values()))

@@ -1,0 +1,42 @@
+"""What the EVSEs ask for in one tick, as columns; plain arrays, made by ``control``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from powerd.limits import Floats, Ints
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Demands:
+    """One column per EVSE (length n, in the order of ``Posts``), in the EVSE's own unit (A for AC, kW for DC)."""
+
+    weight: Floats
+    """(n,) > 0: share relative to others of the same class."""
+    upper: Floats
+    """(n,) the most the EVSE can be granted now; 0 = idle or nothing wanted."""
+    minimum: Floats
+    """(n,) smallest ceiling above 0 this car can use (0-or-at-least-minimum), >= ``Posts.min_ceiling``."""
+    floor: Floats
+    """(n,) reserve that the rows count anyway, as max(x, floor); up to it a ceiling is free."""
+    priority: Ints
+    """(n,) class; a higher number is served first, strictly."""
+    least_served: Floats
+    """(n,) who goes first inside a class when not all minima fit: lower first (for example delivered share)."""
+    target: Floats
+    """(n,) what the schedule wants now, <= upper; = upper where there is no schedule."""
+    uncontrolled: Floats
+    """(L,) per limit: load that is not under control [limit unit]."""
+
+    def columns(self) -> tuple[Floats | Ints, ...]:
+        """All arrays, for comparing two ticks."""
+        return (
+            self.weight,
+            self.upper,
+            self.minimum,
+            self.floor,
+            self.priority,
+            self.least_served,
+            self.target,
+            self.uncontrolled,
+        )

@@ -1,0 +1,132 @@
+"""The guard: no solver in it, O(nnz), and no float input makes it throw.
+
+``shed`` lowers ceilings until every row holds; it never returns a ceiling above the one given. ``admit_raises`` is rule
+R1: it lets ceilings rise only as far as the most that could be drawn, max(x, W), fits every row. The optimiser is
+performance, these two are safety; so they trust nothing: NaN, infinities and negatives count as "nothing may flow".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from powerd.allocation.guard_kernels import raise_within_rows, shed_to_rows
+from powerd.allocation.rows import headroom_of, rows_of, trusted
+from powerd.allocation.steps import PilotSteps, all_up, no_steps
+from powerd.limits import Floats, Ints, Limits
+
+
+def _order(count: int, priority: Ints | None, least_served: Floats | None) -> Ints:
+    """EVSE indices, first served first: higher class, then least served, then lower index."""
+    keys: list[Floats | Ints] = [np.arange(count)]
+    if least_served is not None:
+        keys.append(np.where(np.isnan(least_served), np.inf, least_served))
+    if priority is not None:
+        keys.append(-priority.astype(np.int64))
+    return np.lexsort(keys).astype(np.int64)
+
+
+def _least_ceiling(minimum: Floats, steps: PilotSteps) -> Floats:
+    """Smallest ceiling above 0 of each EVSE (n,); infinite (never on) where the minimum is not a number."""
+    known = np.where(np.isfinite(minimum), np.maximum(minimum, 0.0), np.inf)
+    return all_up(steps, known)
+
+
+def shed(
+    limits: Limits,
+    uncontrolled: Floats,
+    ceilings: Floats,
+    minimum: Floats,
+    floor: Floats,
+    priority: Ints,
+    *,
+    least_served: Floats | None = None,
+    steps: PilotSteps | None = None,
+) -> Floats:
+    """Lower ``ceilings`` until every row holds.
+
+    A row counts max(x, floor) wherever the floors alone fit it; where not even they fit (a limit below the reserve), it
+    counts the ceilings themselves, so that live grants obey it. Ceilings shrink in proportion towards their minimum;
+    where even the minima do not fit, whole sessions go off, lowest priority first, until the rest fits.
+
+    Args:
+        limits: rows, with the capacity of this tick.
+        uncontrolled: (L,) load not under control [limit unit].
+        ceilings: (n,) what is to be checked [own unit].
+        minimum: (n,) smallest ceiling above 0 of each car; not finite = never on.
+        floor: (n,) reserve counted in the rows.
+        priority: (n,) class, higher first.
+        least_served: (n,) order inside a class, lower first; default by index.
+        steps: pilot steps; default continuous.
+
+    Returns:
+        (n,) ceilings, each <= the one given, 0 or >= minimum, on a pilot step, and within every row (up to rounding,
+        ``rows.SLACK``).
+    """
+    rows = rows_of(limits)
+    grid = no_steps(len(ceilings)) if steps is None else steps
+    asked = trusted(ceilings)
+    asked[~limits.energized] = 0.0
+    return shed_to_rows(
+        rows.columns,
+        rows.limit_of_row,
+        headroom_of(limits, uncontrolled),
+        limits.capacity.shape[0],
+        asked,
+        _least_ceiling(minimum, grid),
+        trusted(floor),
+        _order(len(asked), priority, least_served),
+        grid,
+    )
+
+
+def admit_raises(
+    limits: Limits,
+    uncontrolled: Floats,
+    worst: Floats,
+    current: Floats,
+    wanted: Floats,
+    minimum: Floats,
+    *,
+    priority: Ints | None = None,
+    least_served: Floats | None = None,
+    steps: PilotSteps | None = None,
+) -> Floats:
+    """Rule R1: take every decrease at once, and every increase as far as sum max(x, W) fits each row.
+
+    Under a limit that W alone exceeds nothing rises. Raises from 0 jump to the minimum, in order of class and service;
+    then all rise by one common fraction per limit; then what is left goes out in the same order.
+
+    Args:
+        limits: rows, with the capacity of this tick.
+        uncontrolled: (L,) load not under control [limit unit].
+        worst: (n,) W, the most each EVSE could be drawing; not finite = nothing may rise beside it.
+        current: (n,) newest ceiling sent.
+        wanted: (n,) what the allocation wants.
+        minimum: (n,) smallest ceiling above 0 of each car; not finite = never on.
+        priority: (n,) class, higher first; default one class.
+        least_served: (n,) order inside a class, lower first; default by index.
+        steps: pilot steps; default continuous.
+
+    Returns:
+        (n,) ceilings to grant, each <= max(current, wanted), 0 or >= minimum, on a pilot step where it was raised.
+    """
+    rows = rows_of(limits)
+    grid = no_steps(len(current)) if steps is None else steps
+    least = _least_ceiling(minimum, grid)
+    goal = trusted(wanted)
+    goal[(goal < least) | ~limits.energized] = 0.0
+    held = np.minimum(trusted(current), goal)
+    held[held < least] = 0.0
+    known_worst = np.where(np.isfinite(worst), np.maximum(worst, 0.0), np.inf)
+    return raise_within_rows(
+        rows.columns,
+        rows.limit_of_row,
+        headroom_of(limits, uncontrolled),
+        limits.capacity.shape[0],
+        held,
+        goal,
+        known_worst,
+        least,
+        _order(len(held), priority, least_served),
+        grid,
+    )

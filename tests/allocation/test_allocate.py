@@ -1,0 +1,138 @@
+"""What the tick calls, end to end, on cases that can be solved by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sites import CONTINUOUS, WHOLE_AMPERES, delta_wye, demands, linear, one_limit, posts, random_tree
+
+from powerd.allocation.allocate import Allocator
+
+EIGHTS = np.array([0.0, 8.0, 16.0, 24.0, 32.0])
+
+
+def test_weights_share_one_limit():
+    """48 A, weights 1 : 1 : 2: shares 12, 12, 24 A; the price is sum of weights / limit; the limit is named."""
+    answer = Allocator(posts(3)).allocate(one_limit(3, 48.0), demands(3, 1, weight=[1.0, 1.0, 2.0]))
+    np.testing.assert_allclose(answer.want, [12.0, 12.0, 24.0], atol=1e-3)
+    np.testing.assert_allclose(answer.price, [4.0 / 48.0], rtol=1e-4)
+    np.testing.assert_array_equal(answer.binding_limit, [0, 0, 0])
+    assert answer.certificate.holds
+
+
+def test_nested_limits():
+    """Two under 20 A, one beside them, all under 50 A: 10, 10, 30 A, each with its own binding limit."""
+    answer = Allocator(posts(3)).allocate(linear([[1, 1, 0], [1, 1, 1]], [20.0, 50.0]), demands(3, 2))
+    np.testing.assert_allclose(answer.want, [10.0, 10.0, 30.0], atol=1e-3)
+    np.testing.assert_array_equal(answer.binding_limit, [0, 0, 1])
+
+
+def test_plenty_binds_nobody():
+    """With room for all, all get their upper bound and no limit is named."""
+    answer = Allocator(posts(2)).allocate(one_limit(2, 100.0), demands(2, 1, upper=[16.0, 32.0]))
+    np.testing.assert_array_equal(answer.want, [16.0, 32.0])
+    np.testing.assert_array_equal(answer.binding_limit, [-1, -1])
+
+
+def test_classes_are_strict():
+    """The higher class takes its surplus before the lower one gets even its minimum."""
+    answer = Allocator(posts(3)).allocate(
+        one_limit(3, 40.0), demands(3, 1, priority=[1, 0, 0], target=[6.0, 32.0, 32.0])
+    )
+    np.testing.assert_allclose(answer.want, [32.0, 8.0, 0.0], atol=1e-3)
+
+
+def test_target_before_surplus():
+    """Inside a class 30 A first fill the targets 8 and 16 A, then what is left lifts the lower one."""
+    answer = Allocator(posts(2)).allocate(one_limit(2, 30.0), demands(2, 1, target=[8.0, 16.0]))
+    np.testing.assert_allclose(answer.want, [14.0, 16.0], atol=1e-3)
+
+
+def test_no_target_waits_for_the_surplus():
+    """A car the schedule wants nothing for stays off while the others' targets use the limit."""
+    allocator = Allocator(posts(2))
+    tight = allocator.allocate(one_limit(2, 18.0), demands(2, 1, target=[16.0, 0.0]))
+    np.testing.assert_allclose(tight.want, [18.0, 0.0], atol=1e-3)
+    wide = allocator.allocate(one_limit(2, 26.0), demands(2, 1, target=[16.0, 0.0]))
+    np.testing.assert_allclose(wide.want, [16.0, 10.0], atol=1e-3)
+
+
+def test_least_served_goes_on_first():
+    """Three cars of 6 A minimum under 13 A: the two least served charge."""
+    answer = Allocator(posts(3)).allocate(one_limit(3, 13.0), demands(3, 1, least_served=[0.9, 0.1, 0.5]))
+    np.testing.assert_allclose(answer.want, [0.0, 6.5, 6.5], atol=1e-3)
+
+
+def test_a_dead_row_leaves_the_problem():
+    """EVSEs under a limit with no capacity left get 0, the others are not held back."""
+    site = linear([[1, 1, 0], [1, 1, 1]], [0.0, 20.0])
+    answer = Allocator(posts(3)).allocate(site, demands(3, 2))
+    np.testing.assert_allclose(answer.want, [0.0, 0.0, 20.0], atol=1e-3)
+    np.testing.assert_array_equal(answer.binding_limit, [0, 0, 1])
+    assert answer.certificate.holds
+
+
+def test_reserve_is_free():
+    """A reserve of 10 A that the row counts anyway is granted; the rest of 30 A goes to the other car."""
+    answer = Allocator(posts(2)).allocate(one_limit(2, 30.0), demands(2, 1, floor=[10.0, 0.0], weight=[0.01, 1.0]))
+    np.testing.assert_allclose(answer.want, [10.0, 20.0], atol=1e-3)
+
+
+def test_an_idle_reserve_takes_room():
+    """An idle post whose reserve is 8 A leaves 22 of 30 A."""
+    answer = Allocator(posts(2)).allocate(one_limit(2, 30.0), demands(2, 1, floor=[8.0, 0.0], upper=[0.0, 32.0]))
+    np.testing.assert_allclose(answer.want, [0.0, 22.0], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [(WHOLE_AMPERES, [11.0, 10.0, 10.0]), (EIGHTS, [8.0, 8.0, 8.0]), (CONTINUOUS, [31.0 / 3] * 3)],
+)
+def test_pilot_steps_use_the_limit(steps: np.ndarray, expected: list[float]):
+    """31 A for three equal cars: whole amperes leave nothing over; steps of 8 A leave 7."""
+    answer = Allocator(posts(3, steps)).allocate(one_limit(3, 31.0), demands(3, 1))
+    total = one_limit(3, 31.0).limit_flow(answer.want)[0]
+    assert total <= 31.0 + 1e-6
+    np.testing.assert_allclose(sorted(answer.want, reverse=True), expected, atol=1e-3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 24), st.integers(0, 10**6), st.booleans(), st.booleans())
+def test_allocation_is_safe_and_proved(count: int, seed: int, cones: bool, stepped: bool):
+    """Random sites and demands: rows hold with the reserve, bounds hold, 0 or >= minimum, and the certificate holds."""
+    rng = np.random.default_rng(seed)
+    site = delta_wye(count, seed, 8.0 * count) if cones else random_tree(count, seed)
+    wish = demands(
+        count,
+        len(site.capacity),
+        weight=np.exp(rng.normal(0.0, 1.0, count)),
+        upper=np.where(rng.random(count) < 0.2, 0.0, rng.uniform(4.0, 32.0, count)),
+        minimum=rng.choice([6.0, 8.0], count),
+        floor=np.where(rng.random(count) < 0.2, 2.0, 0.0),
+        priority=rng.integers(0, 2, count),
+        target=np.where(rng.random(count) < 0.5, 32.0, 10.0),
+        uncontrolled=np.where(rng.random(len(site.capacity)) < 0.2, 0.3, 0.0) * site.capacity,
+    )
+    answer = Allocator(posts(count, WHOLE_AMPERES if stepped else CONTINUOUS)).allocate(site, wish)
+    assert np.all(answer.want <= wish.upper)
+    assert np.all((answer.want == 0.0) | (answer.want >= wish.minimum - 1e-9))
+    headroom = site.capacity - wish.uncontrolled
+    fits = site.limit_flow(wish.floor) <= headroom
+    counted = site.limit_flow(np.maximum(answer.want, wish.floor))
+    assert np.all(counted[fits] <= headroom[fits] + 1e-6)
+    assert np.all(site.limit_flow(answer.want) <= headroom + 1e-6)
+    assert answer.certificate.holds
+    held = (wish.upper >= wish.minimum) & (answer.want < np.floor(wish.upper))
+    assert np.all(answer.binding_limit[held] >= 0)
+
+
+def test_the_same_question_gets_the_same_answer_object():
+    """Nothing changed: the memo answers; a change of one capacity is noticed."""
+    allocator, site, wish = Allocator(posts(3)), one_limit(3, 48.0), demands(3, 1)
+    first = allocator.allocate(site, wish)
+    assert allocator.allocate(replace(site, capacity=site.capacity.copy()), wish) is first
+    assert allocator.allocate(replace(site, capacity=np.array([24.0])), wish) is not first

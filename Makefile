@@ -11,7 +11,7 @@ PROTOS := protos/powerd/v1
 UV_COMPILE := uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help setup run test test-slow test-setup lint format bench protos lock clean
+.PHONY: help setup run test test-slow test-setup lint format bench protos released lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -47,6 +47,9 @@ bench: setup  ## the benchmarks; BENCH=NAME for one of them
 
 protos: $(VENV)/.lock  ## regenerate powerd/v1 now
 	$(BIN)/python protos/generate.py
+
+released: setup  ## declare the API as it stands released: from now on buf breaking holds it
+	$(BIN)/buf build -o protos/released.binpb
 
 lock: setup  ## rewrite requirements.lock (UPGRADE=1: with the newest versions)
 	$(BIN)/$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -q -o requirements.lock

@@ -1,0 +1,275 @@
+"""What the wires allow in one switching state: every rating as rows on the EVSEs' ceilings.
+
+Each EVSE's current phasor is carried up the tree to its supply (``taps``, ``phasors``); every rated side of every
+branch it crosses becomes one limit per phase. The mathematics, with the proof that the rows suffice, is in
+``docs/limits.md``.
+
+Three conservative choices, each of which can only lower what is granted:
+- a branch in a loop counts, with its magnitude, everything that hangs on or below the loop: the split is unknown;
+- kW limits count AC posts at V_HIGH_PU, and DC posts as the apparent power they take at worst efficiency and factor;
+- uncontrolled loads draw constant power at V_LOW_PU, and their currents add arithmetically.
+Limits below which no EVSE hangs are left out: nothing powerd grants can change them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from powerd.limits import Bools, Floats, Ints, Limits
+from powerd.network.cones import ROUNDING, cones, real_and_imaginary
+from powerd.network.electrical import BranchKind, Electrical
+from powerd.network.phasors import Complex, places
+from powerd.network.supply import Energised, energise
+from powerd.network.taps import V_HIGH_PU, V_LOW_PU, Crossings, Taps, cross, evse_taps, load_taps
+from powerd.network.tree import make_tree
+from powerd.units import SQRT3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """The limits with what is needed to reckon loads and to find the branch again. L limits, D loads."""
+
+    limits: Limits
+    """What ``allocation`` reads."""
+    load_share: sp.csr_array
+    """(L, D) most that one kW of each uncontrolled load can put on each limit [limit unit per kW]."""
+    branch: Ints
+    """(L,) branch index; -1 for a kW limit."""
+    side: Ints
+    """(L,) 0 = from (high) side, 1 = to (low) side; -1 for a kW limit."""
+    phase: Ints
+    """(L,) 0, 1, 2 for l1, l2, l3; -1 for a kW limit."""
+    supply: Ints
+    """(L,) supply whose import a kW limit bounds; -1 for all others (the site's own import, too)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Block:
+    """Limits of one sort before they are joined: the fields of Rows plus the rows' parts."""
+
+    rows: sp.csr_array
+    """(m, n) complex coefficients."""
+    limit_of_row: Ints
+    """(m,) limit within this block."""
+    loads: sp.csr_array
+    capacity: Floats
+    branch: Ints
+    side: Ints
+    phase: Ints
+    supply: Ints
+
+
+def build_limits(electrical: Electrical, closed: Bools) -> Limits:
+    """The limits of one switching state; ``closed`` (E,) as in ``supply.energise``."""
+    return build_rows(electrical, closed).limits
+
+
+def uncontrolled_worst(electrical: Electrical, closed: Bools, limits: Limits) -> Floats:
+    """Most that the uncontrolled loads can put on each of the ``limits`` of this switching state (L,) [limit unit].
+
+    Raises:
+        ValueError: ``limits`` belong to another switching state.
+    """
+    rows = build_rows(electrical, closed)
+    if rows.limits.name != limits.name:
+        raise ValueError("these limits are of other switch positions; call build_rows once and use its load_share")
+    worst: Floats = rows.load_share @ electrical.loads.worst_kw
+    return worst
+
+
+def build_rows(electrical: Electrical, closed: Bools) -> Rows:
+    """The limits of one switching state together with the uncontrolled loads' share in each.
+
+    Args:
+        electrical: the compiled drawing.
+        closed: (E,) switch positions; only read where ``switchable``.
+
+    Returns:
+        Limits ordered from the supply outwards: kW limits first, then branches by depth, side, phase.
+    """
+    live = energise(electrical, closed)
+    place = places(electrical, live)
+    taps, loads = evse_taps(electrical), load_taps(electrical)
+    stands_for, capacity = _chains(electrical, live, taps, loads)
+    wanted = stands_for == np.arange(stands_for.shape[0])
+    crossings = cross(electrical, live, place, taps, wanted)
+    power = _power_limits(electrical, live)
+    current = _current_limits(
+        electrical, live, taps, crossings, loads, cross(electrical, live, place, loads, wanted), capacity
+    )
+    rows = _join(electrical, live, power, current)
+    tree = make_tree(electrical, live, place, rows.limits, rows.branch, rows.side, rows.supply)
+    return replace(rows, limits=replace(rows.limits, tree=tree))
+
+
+def _chains(electrical: Electrical, live: Energised, taps: Taps, loads: Taps) -> tuple[Ints, Floats]:
+    """Branches in series with nothing in between carry the same current: the weakest stands for all.
+
+    Returns:
+        (E,) the branch that stands for each (-1 = no rating in its chain); (E, 2) rating per side [A], nan = none.
+    """
+    branches = electrical.branches
+    capacity = np.column_stack([branches.capacity_from_a, branches.capacity_to_a])
+    capacity[~np.isfinite(capacity)] = np.nan
+    plain = branches.kind != BranchKind.TRANSFORMER
+    capacity[plain, 0] = np.fmin(capacity[plain, 0], capacity[plain, 1])
+    capacity[plain, 1] = np.nan
+    child = np.flatnonzero(live.parent_branch >= 0)
+    below = np.bincount(live.parent_bus[child], minlength=live.supply.shape[0])
+    busy = (below != 1) | (live.depth == 0)
+    busy[taps.bus] = True
+    busy[loads.bus] = True
+    chain = np.arange(capacity.shape[0])
+    for bus in live.order[::-1].tolist():
+        above, branch = live.parent_bus[bus], live.parent_branch[bus]
+        if branch < 0 or busy[above]:
+            continue
+        upper = live.parent_branch[above]
+        if plain[branch] and plain[upper] and live.loop[branch] < 0 and live.loop[upper] < 0:
+            chain[upper] = chain[branch]
+    rated = np.flatnonzero(~np.isnan(capacity).all(axis=1))
+    order = rated[np.lexsort((capacity[rated, 0], chain[rated]))]
+    first = np.unique(chain[order], return_index=True)[1]
+    stands_for = np.full(capacity.shape[0], -1, dtype=np.int64)
+    weakest = np.full(capacity.shape[0], -1, dtype=np.int64)
+    weakest[chain[order][first]] = order[first]
+    stands_for[rated] = weakest[chain[rated]]
+    return stands_for, capacity
+
+
+def _current_limits(
+    electrical: Electrical,
+    live: Energised,
+    taps: Taps,
+    crossings: Crossings,
+    loads: Taps,
+    load_crossings: Crossings,
+    capacity: Floats,
+) -> _Block:
+    """One limit for each rated branch side and phase that some EVSE loads."""
+    key, tap, value = _entries(electrical, live, crossings, capacity)
+    keys = np.unique(key)
+    limit = np.searchsorted(keys, key)
+    parts, limit_of_row = cones(limit, tap, value, (keys.shape[0], taps.bus.shape[0]))
+    load_key, load_tap, load_value = _entries(electrical, live, load_crossings, capacity)
+    at = np.where(np.isin(load_key, keys), np.searchsorted(keys, load_key), -1)
+    bound = sp.csr_array(
+        (np.abs(load_value[at >= 0]), (at[at >= 0], load_tap[at >= 0])), shape=(keys.shape[0], loads.bus.shape[0])
+    )
+    branch, side, phase = keys // 6 % capacity.shape[0], keys // 3 % 2, keys % 3
+    return _Block(
+        rows=sp.csr_array(parts @ taps.share),
+        limit_of_row=limit_of_row,
+        loads=sp.csr_array(bound @ loads.share),
+        capacity=capacity[branch, side],
+        branch=branch,
+        side=side,
+        phase=phase,
+        supply=np.full(keys.shape[0], -1, dtype=np.int64),
+    )
+
+
+def _entries(
+    electrical: Electrical, live: Energised, crossings: Crossings, capacity: Floats
+) -> tuple[Ints, Ints, Complex]:
+    """Crossings as (sort key, tap, phasor), one entry a phase; only rated sides and phases that carry something.
+
+    The key orders by depth, branch, side, phase: ((depth * E + branch) * 2 + side) * 3 + phase.
+    """
+    branches, count = electrical.branches, capacity.shape[0]
+    depth = np.maximum(live.depth[branches.from_bus], live.depth[branches.to_bus])
+    base = ((depth[crossings.branch] * count + crossings.branch) * 2 + crossings.side) * 3
+    key = base[:, None] + np.arange(3)
+    carries = np.abs(crossings.current) > ROUNDING * np.abs(crossings.current).max(axis=1, keepdims=True, initial=0.0)
+    carries &= ~np.isnan(capacity[crossings.branch, crossings.side])[:, None]
+    tap = np.broadcast_to(crossings.tap[:, None], key.shape)
+    return key[carries], tap[carries], crossings.current[carries]
+
+
+def _power_limits(electrical: Electrical, live: Energised) -> _Block:
+    """One linear limit for each limited supply, and one for the site."""
+    supplies, posts = electrical.supplies, electrical.posts
+    volts = electrical.buses.voltage_v[electrical.evse_bus]
+    apparent = electrical.evse_amps_per_unit * SQRT3 * V_LOW_PU * volts / 1000.0
+    kw = np.where(posts.is_dc, apparent, posts.kw_per_unit * V_HIGH_PU)
+    limited = [s for s in range(len(supplies.ids)) if np.isfinite(supplies.import_limit_kw[s])]
+    scope = [(s, float(supplies.import_limit_kw[s])) for s in limited]
+    if np.isfinite(electrical.site_import_limit_kw):
+        scope.insert(0, (-1, electrical.site_import_limit_kw))
+    evses = [_fed_by(electrical, live, s, electrical.evse_bus) for s, _ in scope]
+    kept = [k for k, fed in enumerate(evses) if fed.any()]
+    none = np.full(len(kept), -1, dtype=np.int64)
+    return _Block(
+        rows=_stack([np.where(evses[k], kw, 0.0) for k in kept], electrical.evse_count),
+        limit_of_row=np.arange(len(kept), dtype=np.int64),
+        loads=_stack(
+            [_fed_by(electrical, live, scope[k][0], electrical.loads.bus).astype(float) for k in kept],
+            electrical.loads.bus.shape[0],
+        ),
+        capacity=np.array([scope[k][1] for k in kept], dtype=float),
+        branch=none,
+        side=none,
+        phase=none,
+        supply=np.array([scope[k][0] for k in kept], dtype=np.int64),
+    )
+
+
+def _fed_by(electrical: Electrical, live: Energised, supply: int, bus: Ints) -> Bools:
+    """Which of the buses the supply may feed, alone or in parallel with others; -1 = any supply."""
+    if supply < 0:
+        return live.supply[bus] >= 0
+    fed: Bools = live.supply[bus] == supply
+    if supply in live.parallel:
+        fed |= live.island[bus] == live.island[electrical.supplies.bus[supply]]
+    return fed
+
+
+def _stack(rows: list[Floats], width: int) -> sp.csr_array:
+    """Dense rows as a sparse matrix (len(rows), width)."""
+    return sp.csr_array(np.array(rows)) if rows else sp.csr_array((0, width))
+
+
+def _join(electrical: Electrical, live: Energised, power: _Block, current: _Block) -> Rows:
+    """The two blocks as one, with names and sources."""
+    real, imag = real_and_imaginary(sp.csr_array(sp.vstack([power.rows, current.rows])))
+    branch, side, phase, supply = (
+        np.concatenate([getattr(power, f), getattr(current, f)]) for f in ("branch", "side", "phase", "supply")
+    )
+    keys = np.stack([branch, side, phase, supply], axis=1).tolist()
+    names = [_describe(electrical, live, *key) for key in keys]
+    limits = Limits(
+        real=real,
+        imag=imag,
+        limit_of_row=np.concatenate([power.limit_of_row, current.limit_of_row + power.capacity.shape[0]]),
+        capacity=np.concatenate([power.capacity, current.capacity]),
+        unit=("kW",) * power.capacity.shape[0] + ("A",) * current.capacity.shape[0],
+        name=tuple(n[0] for n in names),
+        element=tuple(n[1] for n in names),
+        phase=tuple("" if p < 0 else f"l{p + 1}" for p in phase.tolist()),
+        source=tuple(n[2] for n in names),
+        energized=live.supply[electrical.evse_bus] >= 0,
+        tree=None,
+    )
+    loads = sp.csr_array(sp.vstack([power.loads, current.loads]))
+    return Rows(limits=limits, load_share=loads, branch=branch, side=side, phase=phase, supply=supply)
+
+
+def _describe(
+    electrical: Electrical, live: Energised, branch: int, side: int, phase: int, supply: int
+) -> tuple[str, str, str]:
+    """(name for people, element id, source of the number) of one limit."""
+    branches, supplies = electrical.branches, electrical.supplies
+    if branch < 0 and supply < 0:
+        return "import of the site", electrical.site_id, electrical.site_import_source or "grid connection"
+    if branch < 0:
+        return f"import from supply {supplies.ids[supply]}", supplies.ids[supply], supplies.source[supply]
+    kind = BranchKind(int(branches.kind[branch]))
+    name = f"phase L{phase + 1} of {kind.name.lower()} {branches.ids[branch]}"
+    if kind is BranchKind.TRANSFORMER:
+        name += ", high side" if side == 0 else ", low side"
+    if live.loop[branch] >= 0:
+        name += ", in a loop"
+    return name, branches.ids[branch], branches.source[branch] or "site drawing"

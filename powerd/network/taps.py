@@ -1,0 +1,170 @@
+"""Where current is taken, and every branch it crosses on its way from the supply.
+
+A *tap* is one current phasor per phase at one bus. All EVSEs of one bus that load the phases alike share taps, so the
+climb costs as many steps as there are kinds of taps, not EVSEs. An AC post that loads more than one phase against
+neutral gives one tap a phase, because its car may use any subset of its phases; a line-to-line post and the rectifier
+of a DC post give a single tap. A one-phase post on an unknown phase gives one tap on each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from powerd.limits import Bools, Floats, Ints
+from powerd.network.electrical import BranchKind, Electrical
+from powerd.network.phasors import PHASE_DEG, Complex, Places, carry
+from powerd.network.supply import Energised
+
+#: Lowest and highest voltage the limits reckon with, per unit of nominal (EN 50160, 95 % of a week: +-10 %).
+V_LOW_PU, V_HIGH_PU = 0.90, 1.10
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Taps:
+    """K taps and what each owner (EVSE or load) puts through them."""
+
+    bus: Ints
+    """(K,) bus index."""
+    current: Complex
+    """(K, 3) phasor a unit current puts on each phase, in the bus's frame."""
+    share: sp.csr_array
+    """(K, owners) ampere per own unit of the owner (EVSE: A or kW; load: kW)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Crossings:
+    """Which tap loads which side of which branch; K entries, only branches asked for."""
+
+    branch: Ints
+    """(K,) branch."""
+    side: Ints
+    """(K,) 0 = from (high) side, 1 = to (low) side."""
+    tap: Ints
+    """(K,) tap."""
+    current: Complex
+    """(K, 3) phasor there; real and >= 0 (a bound on the magnitude) where the branch is part of a loop."""
+
+
+def evse_taps(electrical: Electrical) -> Taps:
+    """Taps of all EVSEs; a unit is one ampere at the bus's nominal voltage."""
+    deg = np.where(np.isnan(electrical.evse_phasor_deg), np.inf, electrical.evse_phasor_deg)
+    key = np.column_stack([np.round(deg, 9), electrical.posts.is_dc, electrical.evse_unknown])
+    patterns, pattern_of = np.unique(key, axis=0, return_inverse=True)
+    owners: list[Ints] = []
+    currents: list[Complex] = []
+    for index, pattern in enumerate(patterns):
+        members = np.flatnonzero(pattern_of.reshape(-1) == index)
+        for current in _split(pattern[:3], whole=bool(pattern[3])):
+            owners.append(members)
+            currents.append(np.tile(current, (members.shape[0], 1)))
+    owner = np.concatenate(owners) if owners else np.zeros(0, dtype=np.int64)
+    current = np.concatenate(currents) if currents else np.zeros((0, 3), dtype=np.complex128)
+    kind = np.concatenate([np.full(o.shape[0], k) for k, o in enumerate(owners)]) if owners else owner
+    merged, tap = np.unique(electrical.evse_bus[owner] * (len(owners) + 1) + kind, return_inverse=True)
+    first = np.zeros(merged.shape[0], dtype=np.int64)
+    first[tap[::-1]] = np.arange(tap.shape[0])[::-1]
+    amps = electrical.evse_amps_per_unit[owner]
+    share = sp.csr_array((amps, (tap, owner)), shape=(merged.shape[0], electrical.evse_count))
+    return Taps(bus=electrical.evse_bus[owner][first], current=current[first], share=share)
+
+
+def _split(deg: Floats, *, whole: bool) -> list[Complex]:
+    """Tap phasors (3,) of a post whose unit current stands at ``deg`` (inf = phase not loaded)."""
+    used = np.isfinite(deg)
+    current = np.where(used, np.exp(1j * np.radians(np.where(used, deg, 0.0))), 0)
+    if whole or (used.sum() == 2 and abs(current.sum()) < 1e-6):
+        return [current]
+    return [np.where(np.arange(3) == phase, current, 0) for phase in np.flatnonzero(used)]
+
+
+def load_taps(electrical: Electrical) -> Taps:
+    """Taps of the uncontrolled loads [A per kW], constant power at V_LOW_PU, so the most current they can draw."""
+    loads = electrical.loads
+    on: Ints = (loads.phase_bits[:, None] >> np.arange(3)) & 1
+    three_phase: Bools = on.sum(axis=1) == 3
+    phases = np.exp(1j * np.radians(PHASE_DEG))
+    whole = np.flatnonzero(three_phase)
+    bus, current, owner = [loads.bus[whole]], [np.tile(phases, (whole.shape[0], 1))], [whole]
+    for phase in range(3):
+        members = np.flatnonzero(~three_phase & (on[:, phase] == 1))
+        bus.append(loads.bus[members])
+        current.append(np.tile(np.where(np.arange(3) == phase, phases, 0), (members.shape[0], 1)))
+        owner.append(members)
+    of = np.concatenate(owner)
+    volts = electrical.buses.voltage_v[loads.bus[of]] * V_LOW_PU
+    per_kw = 1000.0 / (np.sqrt(3.0) * volts * loads.power_factor[of])
+    per_kw = per_kw * np.where(three_phase[of], 1.0, 3.0 / on.sum(axis=1)[of])
+    share = sp.csr_array((per_kw, (np.arange(of.shape[0]), of)), shape=(of.shape[0], loads.bus.shape[0]))
+    return Taps(bus=np.concatenate(bus), current=np.concatenate(current), share=share)
+
+
+def cross(electrical: Electrical, live: Energised, place: Places, taps: Taps, wanted: Bools) -> Crossings:
+    """Climb from every tap to its supply and note each side of each ``wanted`` (E,) branch it crosses.
+
+    Between feeders and switches both sides carry the same, so only side 0 is noted. On a branch in a loop the split
+    of the current is unknown: every tap at or below the loop counts there with its whole magnitude.
+    """
+    steps = [_empty()]
+    loops: list[tuple[Ints, Ints, Ints]] = []
+    tap = np.flatnonzero(live.supply[taps.bus] >= 0)
+    at = taps.bus[tap]
+    while tap.shape[0]:
+        branch = live.parent_branch[at]
+        ring = np.where(branch >= 0, live.loop[branch], live.supply_loop[live.supply[at]])
+        loops.append((ring[ring >= 0], tap[ring >= 0], at[ring >= 0]))
+        take = (branch >= 0) & (ring < 0) & wanted[branch]
+        steps.extend(_both_sides(electrical, place, taps, branch[take], tap[take]))
+        up = branch >= 0
+        tap, at = tap[up], live.parent_bus[at[up]]
+    steps.extend(_in_loops(electrical, live, place, taps, loops, wanted))
+    return Crossings(
+        branch=np.concatenate([s.branch for s in steps]),
+        side=np.concatenate([s.side for s in steps]),
+        tap=np.concatenate([s.tap for s in steps]),
+        current=np.concatenate([s.current for s in steps]),
+    )
+
+
+def _empty() -> Crossings:
+    """No crossings, so that concatenation has a type."""
+    none = np.zeros(0, dtype=np.int64)
+    return Crossings(branch=none, side=none, tap=none, current=np.zeros((0, 3), dtype=np.complex128))
+
+
+def _both_sides(electrical: Electrical, place: Places, taps: Taps, branch: Ints, tap: Ints) -> list[Crossings]:
+    """Crossings of the given pairs: side 0 of all, side 1 of transformers."""
+    branches = electrical.branches
+    wound = branches.kind[branch] == BranchKind.TRANSFORMER
+    result = []
+    for side, ends, chosen in ((0, branches.from_bus, np.ones_like(wound)), (1, branches.to_bus, wound)):
+        b, t = branch[chosen], tap[chosen]
+        current = carry(taps.current[t], place, taps.bus[t], ends[b])
+        result.append(Crossings(branch=b, side=np.full(b.shape[0], side), tap=t, current=current))
+    return result
+
+
+def _in_loops(
+    electrical: Electrical,
+    live: Energised,
+    place: Places,
+    taps: Taps,
+    entries: list[tuple[Ints, Ints, Ints]],
+    wanted: Bools,
+) -> list[Crossings]:
+    """Crossings of loop branches: for each loop, all its wanted branches x all taps that entered it, as magnitudes."""
+    if not entries:
+        return []
+    ring, tap = (np.concatenate([e[k] for e in entries]) for k in (0, 1))
+    pairs = np.unique(np.stack([ring, tap], axis=1), axis=0)
+    result = []
+    for label in range(live.loop_count):
+        members = np.flatnonzero((live.loop == label) & wanted)
+        entered = pairs[pairs[:, 0] == label, 1]
+        branch, of = np.repeat(members, entered.shape[0]), np.tile(entered, members.shape[0])
+        for part in _both_sides(electrical, place, taps, branch, of):
+            bound = np.abs(part.current).astype(np.complex128)
+            result.append(Crossings(branch=part.branch, side=part.side, tap=part.tap, current=bound))
+    return result

@@ -50,7 +50,7 @@ class Branches:
     turns_ratio: Floats
     """High over low *line-to-line* rated voltage, taps included (1 for others)."""
     high_delta: Bools
-    """Transformer: delta on the high side, star (grounded) on the low side."""
+    """Transformer: zero-sequence current does not pass (every group but YNyn), as in delta-star."""
     clock: Ints
     """Transformer clock number (0 for others)."""
     in_service: Bools
@@ -165,14 +165,14 @@ class Electrical:
     """(n, 3) angle of the current that a unit ceiling puts on bus phase l1, l2, l3; nan = none.
 
     Unity power factor. One phase to neutral on l2: (nan, -120, nan). Line-to-line l12: (30, -150, nan).
-    Three-phase: (0, -120, 120). Unknown phase: full current on each, as three separate candidates: see ``evse_unknown``.
+    Three-phase: (0, -120, 120). Unknown phase: full current on each, three candidates: see ``evse_unknown``.
     """
     evse_unknown: Bools
     """(n,) one-phase post on an unknown phase: counts fully on each phase."""
     evse_rotation: Ints
     """(n,) bus phase (0, 1, 2) that the post's own L1 hangs on; -1 where nobody knows."""
     evse_amps_per_unit: Floats
-    """(n,) ampere per phase at the bus's nominal voltage for one own unit: 1 for AC; DC: at V_low, worst efficiency and pf."""
+    """(n,) ampere per phase at the bus for one own unit: 1 for AC; DC: at V_low, worst efficiency and power factor."""
     site_import_limit_kw: float
     """Contracted import over all supplies [kW]; inf = none."""
     site_import_source: str

@@ -8,29 +8,45 @@ Every element may say where its rating came from (``source``); that sentence rea
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$", max_length=64)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Factor = Annotated[float, Field(gt=0, le=1)]
+Factor = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Ohms = Annotated[float, Field(ge=0, le=1000)]
+Seconds = Annotated[float, Field(ge=0, le=86_400)]
+GroupPattern = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*\{n(:0?[1-9])?\}[A-Za-z0-9_.:/-]*$", max_length=48)
+]
+Rotation = Literal["l123", "l231", "l312", "unknown"]
+
+
+def _count_as_word(value: Any) -> Any:
+    """``phases: 3`` is what an engineer writes; YAML makes a number of it."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class Part(BaseModel):
     """Base of everything in a site file: frozen, and an unknown key is a fault, not a silence."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True)
 
 
-class Element(Part):
-    """Something with an id on the drawing."""
+class Named(Part):
+    """Something with an id."""
 
     id: Id
     """Unique over the whole site."""
     title: str = ""
     """What people call it."""
+
+
+class Element(Named):
+    """Something on the drawing."""
+
     in_service: bool = True
     """Commissioned; False = drawn, but not there yet or taken away."""
 
@@ -40,7 +56,7 @@ class Bus(Element):
 
     voltage_v: Positive
     """Nominal line-to-line voltage [V]."""
-    net_bus: int | str | None = None
+    net_bus: Annotated[int, Field(ge=0)] | str | None = None
     """Index or name of the bus of the imported network that this is (only with ``network:``)."""
 
 
@@ -51,10 +67,12 @@ class Supply(Element):
     """Bus it feeds."""
     import_limit_kw: NotNegative | None = None
     """Most that may be taken from it [kW]; None = only the elements below limit it."""
-    short_circuit_mva: Positive = 500.0
+    short_circuit_mva: Annotated[float, Field(ge=0.1, le=100_000)] = 500.0
     """Maximum short-circuit power at the connection [MVA]."""
-    rx_ratio: NotNegative = 0.1
+    rx_ratio: Annotated[float, Field(ge=0, le=10)] = 0.1
     """R/X of the source impedance."""
+    voltage_percent: Annotated[float, Field(ge=80, le=120)] = 100.0
+    """Voltage it holds at its bus, of the bus's nominal voltage [%]."""
     normally_feeding: bool = True
     """False = a standby source (generator), not connected in the normal switching state."""
     source: str = ""
@@ -96,9 +114,9 @@ class Transformer(Element):
     """Short-circuit voltage [%]."""
     vkr_percent: Annotated[float, Field(ge=0, le=20)] = 1.0
     """Its resistive part [%]."""
-    iron_loss_kw: NotNegative = 0.0
+    iron_loss_kw: Annotated[float, Field(ge=0, le=1000)] = 0.0
     """No-load loss [kW]."""
-    no_load_current_percent: NotNegative = 0.0
+    no_load_current_percent: Annotated[float, Field(ge=0, le=50)] = 0.0
     """No-load current [%]."""
     insulation: Insulation = Insulation.OIL
     """Oil or dry."""
@@ -110,13 +128,15 @@ class Transformer(Element):
     """Stated line current limit on the high side [A]; default: rated_power / (sqrt(3) * high_v)."""
     rated_current_low_a: Positive | None = None
     """Stated line current limit on the low side [A]; default: rated_power / (sqrt(3) * low_v)."""
-    loading_factor: Annotated[float, Field(gt=0, le=1.5)] = 1.0
+    parallel: Annotated[int, Field(ge=1, le=20)] = 1
+    """Equal units side by side under this id; the ratings above and the losses are those of one."""
+    loading_factor: Annotated[float, Field(gt=0, le=1.5, allow_inf_nan=False)] = 1.0
     """Share of the nameplate that may flow continuously (temperature, harmonics)."""
     losses_inside_rating: bool = True
     """True: the rating is what flows into the high side, own losses included; False: what the low side gives."""
-    tap_position: int = 0
-    """Present tap."""
-    tap_step_percent: NotNegative = 0.0
+    tap_position: Annotated[int, Field(ge=-40, le=40)] = 0
+    """Present tap; 0 = rated voltages, each step up raises the high winding's voltage."""
+    tap_step_percent: Annotated[float, Field(ge=0, le=2.4)] = 0.0
     """Voltage change a step on the high side [%]."""
     source: str = ""
     """Where the rating came from, e.g. "150 kVA nameplate"."""
@@ -133,10 +153,16 @@ class Feeder(Element):
     """Length [m]."""
     cable: str | None = None
     """pandapower standard line type, e.g. "NAYY 4x150 SE"; instead of r, x and ampacity."""
-    r_ohm_per_km: NotNegative | None = None
+    r_ohm_per_km: Ohms | None = None
     """Resistance [ohm/km] where no ``cable`` is named."""
-    x_ohm_per_km: NotNegative | None = None
+    x_ohm_per_km: Ohms | None = None
     """Reactance [ohm/km] where no ``cable`` is named."""
+    r0_ohm_per_km: Ohms | None = None
+    """Zero-sequence resistance [ohm/km]; default 4 r, a four-core cable's (IEC TR 60909-2: R0/R = 4)."""
+    x0_ohm_per_km: Ohms | None = None
+    """Zero-sequence reactance [ohm/km]; default 4 x."""
+    c_nf_per_km: Annotated[float, Field(ge=0, le=10_000)] | None = None
+    """Capacitance a phase [nF/km]; default the cable type's, else 0."""
     ampacity_a: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """Current-carrying capacity of one conductor set [A]; overrides the cable type's."""
     parallel: Annotated[int, Field(ge=1, le=20)] = 1
@@ -145,8 +171,8 @@ class Feeder(Element):
     """Rated current of the overcurrent device at its head [A]; the smaller of both counts."""
     continuous_factor: Factor | None = None
     """Share of the overcurrent device that may flow for hours; default: the site's (NEC 625.42: 0.8)."""
-    temperature_factor: Annotated[float, Field(gt=0, le=1.5)] = 1.0
-    """Derating of the ampacity for ambient temperature and grouping (IEC 60364-5-52)."""
+    temperature_factor: Annotated[float, Field(gt=0, le=1.5, allow_inf_nan=False)] = 1.0
+    """Factor on the ampacity for ambient temperature and grouping (IEC 60364-5-52)."""
     source: str = ""
     """Where the rating came from."""
 
@@ -199,11 +225,14 @@ class Switch(Element):
 
 
 class TransferKind(StrEnum):
-    """IEC 60947-6-1: MTSE, RTSE, ATSE."""
+    """Who moves a transfer switch (IEC 60947-6-1)."""
 
     MANUAL = "manual"
+    """MTSE: a person."""
     REMOTE = "remote"
+    """RTSE: an order."""
     AUTOMATIC = "automatic"
+    """ATSE: itself."""
 
 
 class TransferSwitch(Element):
@@ -221,9 +250,9 @@ class TransferSwitch(Element):
     """Normal position."""
     closed_transition: bool = False
     """True = may parallel both supplies for a moment (only with the switchgear's sync-check permissive)."""
-    transfer_time_s: NotNegative = 0.5
+    transfer_time_s: Seconds = 0.5
     """Longest time from loss to transfer [s]."""
-    retransfer_delay_s: NotNegative = 300.0
+    retransfer_delay_s: Seconds = 300.0
     """Wait before it returns to the preferred side [s]."""
     rated_current_a: Positive | None = None
     """Rating [A]."""
@@ -249,9 +278,9 @@ class Meter(Element):
 
     at: Id
     """Element it measures: transformer, feeder, switch or supply."""
-    stale_after_s: Positive = 30.0
+    stale_after_s: Annotated[float, Field(gt=0, le=86_400)] = 30.0
     """Age from which its last value no longer counts [s]."""
-    margin_percent: NotNegative = 10.0
+    margin_percent: Annotated[float, Field(ge=0, le=100)] = 10.0
     """Added to the last value while it is late [%]."""
 
 
@@ -272,7 +301,7 @@ class Load(Element):
     """Must be fed first after an outage."""
     meter: Id | None = None
     """Meter that sees it, if any."""
-    pickup_factor: Annotated[float, Field(ge=1)] = 1.5
+    pickup_factor: Annotated[float, Field(ge=1, le=10)] = 1.5
     """Cold-load pick-up after an outage (LEASES.md R8)."""
 
 
@@ -285,13 +314,13 @@ class ControllerClass(Part):
     """Lease length [s]."""
     reaction_s: Annotated[float, Field(gt=0, le=60)] = 5.0
     """From an applied lower ceiling until the car has followed [s] (IEC 61851-1: 5)."""
-    watchdog_s: NotNegative | None = None
+    watchdog_s: Seconds | None = None
     """Seconds the EVSE needs to fall back by itself; 0 = enforces the validity itself; absent = no watchdog."""
     drift: Annotated[float, Field(ge=0, le=0.05)] = 1e-3
     """Largest relative clock drift."""
 
 
-class Controller(Element):
+class Controller(Named):
     """A charger controller that asks powerd for ceilings."""
 
     class_: Id = Field(alias="class")
@@ -302,12 +331,19 @@ class Connection(StrEnum):
     """How an EVSE hangs on its bus, in the *bus's* phase names."""
 
     L1 = "l1"
+    """Phase l1 to neutral."""
     L2 = "l2"
+    """Phase l2 to neutral."""
     L3 = "l3"
+    """Phase l3 to neutral."""
     L12 = "l12"
+    """Between l1 and l2."""
     L23 = "l23"
+    """Between l2 and l3."""
     L31 = "l31"
+    """Between l3 and l1."""
     L123 = "l123"
+    """Three phases."""
     UNKNOWN_1P = "unknown_1p"
     """One phase to neutral, nobody knows which: counts fully on each."""
 
@@ -319,9 +355,9 @@ class EvseType(Part):
     """Name of the type."""
     current: Literal["ac", "dc"] = "ac"
     """AC (ceiling in A) or DC (ceiling in kW)."""
-    phases: Literal["1", "line_to_line", "3"] = "3"
+    phases: Annotated[Literal["1", "line_to_line", "3"], BeforeValidator(_count_as_word)] = "3"
     """Conductors of the connector: one phase and neutral, two phases, three phases."""
-    min_current_a: Annotated[float, Field(ge=0)] = 6.0
+    min_current_a: NotNegative = 6.0
     """AC: smallest current above 0 [A] (IEC 61851-1: 6)."""
     max_current_a: Positive | None = None
     """AC: rating per phase [A]."""
@@ -333,7 +369,7 @@ class EvseType(Part):
     """DC: worst efficiency of the converter."""
     power_factor: Annotated[float, Field(gt=0.5, le=1)] = 0.98
     """DC: worst power factor at the grid side."""
-    auxiliary_kw: NotNegative = 0.0
+    auxiliary_kw: Annotated[float, Field(ge=0, le=100)] = 0.0
     """DC: what it takes while idle [kW]."""
     pilot_steps_a: list[NotNegative] | None = None
     """Ceilings it can take [A]; absent = continuous."""
@@ -363,8 +399,8 @@ class Evse(Part):
     type: Id
     """EVSE type."""
     connection: Connection | None = None
-    """Phases on the bus; for three-phase posts the *rotation* says which is its L1. Default l123 / required for others."""
-    rotation: Literal["l123", "l231", "l312", "unknown"] = "l123"
+    """Phases of the bus it hangs on; default l123 for three-phase and DC posts, required for others."""
+    rotation: Rotation = "l123"
     """Which bus phases its own L1, L2, L3 hang on (three-phase posts with one-phase cars)."""
 
 
@@ -384,9 +420,9 @@ class StationGroup(Part):
 
     count: Annotated[int, Field(ge=1, le=100_000)]
     """How many stations."""
-    id: str
-    """Pattern with {n}, e.g. "P{n:03}"; n starts at ``first``."""
-    first: int = 1
+    id: GroupPattern
+    """Pattern with {n}, e.g. "P{n:03}" for P001, P002 …; n starts at ``first``."""
+    first: Annotated[int, Field(ge=0, le=1_000_000)] = 1
     """First n."""
     bus: Id
     """Where they hang."""
@@ -398,7 +434,7 @@ class StationGroup(Part):
     """EVSEs a station; their ids are "<station>-1", "<station>-2" … where more than one, else the station's id."""
     connections: list[Connection] = []
     """Dealt out in turn, e.g. [l1, l2, l3]; default l123 for three-phase and DC."""
-    rotations: list[Literal["l123", "l231", "l312", "unknown"]] = []
+    rotations: list[Rotation] = []
     """Dealt out in turn; default l123."""
 
 
@@ -425,18 +461,34 @@ class SiteFile(Part):
     network: str | None = None
     """pandapower JSON file with the wires, relative to this file; elements below are added to it."""
     grid_connection: GridConnection = GridConnection()
+    """The edge to the public network."""
     permissions: Permissions = Permissions()
+    """What the site allows."""
     supplies: list[Supply] = []
+    """Utility services and generators."""
     buses: list[Bus] = []
+    """Busbars."""
     transformers: list[Transformer] = []
+    """Two-winding transformers."""
     feeders: list[Feeder] = []
+    """Cables and lines."""
     switches: list[Switch] = []
+    """Breakers, bus ties, fuses, disconnectors."""
     transfer_switches: list[TransferSwitch] = []
+    """Switches that move a load bus between two supplies."""
     interlocks: list[Interlock] = []
+    """Which switches may not be closed together."""
     meters: list[Meter] = []
+    """Meters that powerd may hear from."""
     loads: list[Load] = []
+    """Loads that powerd does not control."""
     controller_classes: list[ControllerClass]
+    """What the kinds of charger controllers promise."""
     controllers: list[Controller]
+    """Charger controllers."""
     evse_types: list[EvseType]
+    """Kinds of EVSEs."""
     stations: list[Station] = []
+    """Charging stations, listed in full."""
     station_groups: list[StationGroup] = []
+    """Charging stations, many alike."""

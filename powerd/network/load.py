@@ -1,0 +1,100 @@
+"""The one loader: site file → drawing → faults or columns.
+
+The cable catalogue is pandapower's; it is asked only for a site that names a cable type, because importing pandapower
+takes seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from powerd.errors import SiteRefused
+from powerd.faults import Fault, Severity
+from powerd.network.compile import compile_drawing
+from powerd.network.drawing import Cable, Drawing, Findings
+from powerd.network.electrical import Electrical
+from powerd.network.references import find_reference_faults
+from powerd.site.codes import Code
+from powerd.site.expand import MAX_EVSES, evse_total, expand
+from powerd.site.read import SiteRead, read_site
+from powerd.site.schema import SiteFile
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedSite:
+    """A site file after everything that can be said about it without running it."""
+
+    path: Path
+    """The site file itself."""
+    electrical: Electrical | None
+    """The drawing as columns; None where a fault of severity error was found."""
+    site: SiteFile | None
+    """The file's elements and those of the imported net, without what could not be understood."""
+    faults: tuple[Fault, ...]
+    """Every fault, errors and warnings, sorted by file and line."""
+
+    @property
+    def errors(self) -> tuple[Fault, ...]:
+        """The faults that keep the site from running."""
+        return tuple(fault for fault in self.faults if fault.severity is Severity.ERROR)
+
+    def must(self) -> Electrical:
+        """The columns of a site that has to be in order.
+
+        Raises:
+            SiteRefused: it has faults of severity error.
+        """
+        if self.electrical is None:
+            raise SiteRefused(self.errors)
+        return self.electrical
+
+
+def load_site(path: Path) -> LoadedSite:
+    """Load a site file (or the ``site.yaml`` in a folder), reporting all faults in one pass.
+
+    Raises:
+        UnreadableInput: the file cannot be read at all.
+    """
+    read = read_site(path)
+    if read.file is None:
+        return LoadedSite(path=read.path, electrical=None, site=None, faults=read.faults)
+    findings = Findings(name=read.name, place=read.place, faults=list(read.faults))
+    drawing = _draw(read, read.file, findings)
+    find_reference_faults(drawing, findings)
+    electrical = None
+    if not any(fault.severity is Severity.ERROR for fault in findings.faults):
+        electrical = compile_drawing(drawing)
+    faults = tuple(sorted(set(findings.faults)))
+    return LoadedSite(path=read.path, electrical=electrical, site=drawing.site, faults=faults)
+
+
+def _draw(read: SiteRead, site: SiteFile, findings: Findings) -> Drawing:
+    """Write groups out and join the imported net, if there is one."""
+    total = evse_total(site)
+    if total > MAX_EVSES:
+        message, mend = f"{total} EVSEs", f"split the site; one daemon takes {MAX_EVSES}"
+        findings.add(Code.TOO_MANY_EVSES, ("station_groups",), site.site, message, mend)
+    evses = tuple(expand(site)) if total <= MAX_EVSES else ()
+    return Drawing(site=site, evses=evses, own={}, removed=read.removed, cable=standard_cable)
+
+
+def standard_cable(name: str) -> Cable | None:
+    """A line type of pandapower's catalogue (3.5: ``basic_line_std_types``, from manufacturers' tables)."""
+    return _catalogue().get(name)
+
+
+@cache
+def _catalogue() -> dict[str, Cable]:
+    from pandapower.std_types import basic_line_std_types  # noqa: PLC0415 - two seconds, only where a cable is named
+
+    return {
+        name: Cable(
+            r_ohm_per_km=float(kind["r_ohm_per_km"]),
+            x_ohm_per_km=float(kind["x_ohm_per_km"]),
+            c_nf_per_km=float(kind["c_nf_per_km"]),
+            ampacity_a=float(kind["max_i_ka"]) * 1000,
+        )
+        for name, kind in basic_line_std_types().items()
+    }

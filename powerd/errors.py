@@ -4,7 +4,9 @@
         UnreadableInput     a file that cannot be read or parsed at all (exit 2)
         SiteRefused         a site with faults of severity error (exit 1); carries the faults
         BadRequest          a request whose content is wrong; carries field path and expectation
+        UnknownName         a request that names something that is not there
         Overloaded          the inbox is full; try again later
+        CannotListen        an address that must not or cannot be listened on (exit 2)
         NotDpp              a formulation bug in the convex program
 """
 
@@ -36,6 +38,14 @@ class BadRequest(PowerdError):
         self.field = field
         self.expected = expected
         super().__init__(f"{field}: {expected}")
+
+
+class UnknownName(PowerdError):
+    """A request names an EVSE, session, stop or element that is not there; nothing was changed."""
+
+
+class CannotListen(PowerdError):
+    """The server must not (beyond this machine without TLS) or cannot (port taken, bad key) listen there."""
 
 
 class Overloaded(PowerdError):

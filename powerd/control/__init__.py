@@ -1,0 +1,1 @@
+"""The tick: ``absorb`` (events into the snapshot), ``step`` (snapshot into a decision)."""

@@ -1,4 +1,4 @@
-"""What one step decides: plain columns for the doors to carry out, in this order: lowered, (journal), raised, renewals."""
+"""What one step decides: plain columns for the doors, in this order: lowered, (journal), raised, renewals."""
 
 from __future__ import annotations
 

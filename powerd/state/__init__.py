@@ -1,0 +1,1 @@
+"""What is going on, as columns: the snapshot and the lease book."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from powerd.limits import Bools, Floats, Ints
 from powerd.state.leases import LeaseBook
 
@@ -40,6 +42,20 @@ class Sessions:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Usage:
+    """(n,) what each car makes of its ceiling, as far as the meters tell."""
+
+    slack_since_s: Floats
+    """Boottime since when it has drawn clearly less than its ceiling [s]; inf = it presses against it."""
+    usable: Floats
+    """Most it seems able to take [own unit]; inf = no sign of a bound."""
+    order_key: Floats
+    """Who goes first when not all minima fit, lower first; renewed once a rotation period."""
+    order_at_s: float
+    """Boottime of the last renewal of ``order_key`` [s]."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Stop:
     """A stop that holds."""
 
@@ -56,6 +72,7 @@ class Snapshot:
 
     sessions: Sessions
     leases: LeaseBook
+    usage: Usage
     drawn: Floats
     """(n, 3) last measured current on L1, L2, L3 of the post [A]; DC: power [kW], 0, 0."""
     drawn_at_s: Floats
@@ -68,3 +85,41 @@ class Snapshot:
     """Boottime of the last step [s]; energy is counted from here."""
     tick: int
     """Steps so far."""
+
+
+def open_snapshot(book: LeaseBook, max_ceiling: Floats, min_ceiling: Floats, boottime_s: float) -> Snapshot:
+    """Nothing plugged in, nothing measured, nobody heard from; n EVSEs with the posts' own bounds [own unit]."""
+    n = max_ceiling.shape[0]
+    sessions = Sessions(
+        plugged=np.zeros(n, np.bool_),
+        served=np.zeros(n, np.bool_),
+        session_id=("",) * n,
+        started_utc_s=np.full(n, np.nan),
+        requested_kwh=np.full(n, np.nan),
+        departure_utc_s=np.full(n, np.nan),
+        min_ceiling=min_ceiling.copy(),
+        max_ceiling=max_ceiling.copy(),
+        priority=np.zeros(n, np.int64),
+        weight=np.ones(n),
+        energy_kwh=np.zeros(n),
+    )
+    usage = Usage(
+        slack_since_s=np.full(n, np.inf), usable=np.full(n, np.inf), order_key=np.zeros(n), order_at_s=boottime_s
+    )
+    return Snapshot(
+        sessions=sessions,
+        leases=book,
+        usage=usage,
+        drawn=np.zeros((n, 3)),
+        drawn_at_s=np.full(n, -np.inf),
+        stops=(),
+        answered=(),
+        boottime_s=boottime_s,
+        tick=0,
+    )
+
+
+def largest_phase(drawn: Floats) -> Floats:
+    """(n,) the reading that a ceiling bounds: the largest phase [A], a DC post's power [kW]. ``drawn`` (n, 3)."""
+    largest: Floats = drawn.max(axis=1)
+    return largest

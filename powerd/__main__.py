@@ -1,0 +1,5 @@
+"""``python -m powerd`` is ``powerd``."""
+
+from powerd.cli import app
+
+app()

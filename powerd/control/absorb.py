@@ -1,0 +1,334 @@
+"""Events into the snapshot: one small function per kind, in the order in which they came.
+
+Nothing is decided here and nothing is lost: an event either takes effect, is harmlessly old, or is answered with what
+does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from powerd.control import events as ev
+from powerd.control.compiled import CompiledSite
+from powerd.limits import Bools, Ints
+from powerd.state import leases
+from powerd.state.snapshot import Sessions, Snapshot, Stop, Usage
+from powerd.units import Now
+
+ANSWERS_KEPT = 4096
+"""Request ids remembered for idempotent retries: minutes of traffic at 10/s, a bound on memory."""
+EPOCH_JUMP_MAX = 2**40
+"""A hello that claims an epoch further ahead than this is that controller's fault alone (LEASES R4, trace 12)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Absorbed:
+    """What the events made of the snapshot."""
+
+    snapshot: Snapshot
+    outcomes: tuple[ev.Outcome, ...]
+    """One per event."""
+    fresh: Bools
+    """(n,) EVSEs that must get a named grant this tick."""
+    alarms: tuple[str, ...]
+    """What an operator should know."""
+
+
+def absorb(site: CompiledSite, snapshot: Snapshot, events: Sequence[ev.Event], now: Now) -> Absorbed:
+    """Applies the events in order; pure."""
+    state = Absorbed(snapshot=snapshot, outcomes=(), fresh=np.zeros(site.electrical.evse_count, np.bool_), alarms=())
+    outcomes: list[ev.Outcome] = []
+    for event in events:
+        state, outcome = _apply(site, state, event, now)
+        outcomes.append(outcome)
+    return replace(state, outcomes=tuple(outcomes))
+
+
+def _apply(site: CompiledSite, state: Absorbed, event: ev.Event, now: Now) -> tuple[Absorbed, ev.Outcome]:
+    """One event."""
+    match event:
+        case ev.HelloReceived():
+            return _hello(site, state, event, now), ev.Done()
+        case ev.StampSeen() | ev.Acked() | ev.RenewalAcked() | ev.StreamClosed():
+            return _with_book(state, _book_after(site, state.snapshot.leases, event, now)), ev.Done()
+        case ev.FreshWanted():
+            return _freshen(state, event.evse), ev.Done()
+        case ev.Measured():
+            return _with(state, _measured(state.snapshot, event, now)), ev.Done()
+        case ev.PlugChanged():
+            return _with(state, _plug_changed(site, state.snapshot, event, now)), ev.Done()
+        case ev.SessionStarted() | ev.SessionUpdated() | ev.SessionStopped() | ev.StopOrdered() | ev.StopReleased():
+            after, outcome = _request(site, state.snapshot, event, now)
+            return _with(state, after), outcome
+        case _:
+            assert_never(event)
+
+
+def _with(state: Absorbed, snapshot: Snapshot) -> Absorbed:
+    return replace(state, snapshot=snapshot)
+
+
+def _with_book(state: Absorbed, book: leases.LeaseBook) -> Absorbed:
+    return _with(state, replace(state.snapshot, leases=book))
+
+
+def _freshen(state: Absorbed, evse: Ints) -> Absorbed:
+    fresh = state.fresh.copy()
+    fresh[evse] = True
+    return replace(state, fresh=fresh)
+
+
+# --- controllers ------------------------------------------------------------------------------------------------------
+
+
+def _book_after(
+    site: CompiledSite,
+    book: leases.LeaseBook,
+    event: ev.StampSeen | ev.Acked | ev.RenewalAcked | ev.StreamClosed,
+    now: Now,
+) -> leases.LeaseBook:
+    """News that only the lease book cares for."""
+    match event:
+        case ev.StampSeen():
+            return leases.stamp(book, event.evse, event.incarnation, event.boottime_s, now.boottime_s)
+        case ev.Acked():
+            return leases.ack(book, site.terms, event.evse, event.epoch, event.seq, event.ceiling, now.boottime_s)
+        case ev.RenewalAcked():
+            return leases.ack_renewal(book, site.terms, event.evse, event.epoch, event.seq, now.boottime_s)
+        case ev.StreamClosed():
+            streamed = book.streamed.copy()
+            streamed[event.evse] = False
+            return replace(book, streamed=streamed)
+        case _:
+            assert_never(event)
+
+
+def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: Now) -> Absorbed:
+    """Reconciles: epoch, plugs, ceilings in force; every EVSE then gets a named grant."""
+    book = state.snapshot.leases
+    if event.highest_epoch > book.epoch + EPOCH_JUMP_MAX:
+        name = site.electrical.controllers.ids[int(site.electrical.posts.controller[event.evse[0]])]
+        alarm = f"controller {name} claims epoch {event.highest_epoch}, ours is {book.epoch}: it gets no grants"
+        return replace(state, alarms=(*state.alarms, alarm))
+    if event.highest_epoch > book.epoch:
+        book = leases.advance_epoch(book, site.terms, event.highest_epoch, now.boottime_s)
+    book = leases.stamp(book, event.evse, event.incarnation, event.boottime_s, now.boottime_s)
+    streamed = book.streamed.copy()
+    streamed[event.evse] = True
+    state = _with_book(state, replace(book, streamed=streamed))
+    plugs = ev.PlugChanged(evse=event.evse, plugged=event.plugged, plug_boottime_s=event.plug_boottime_s)
+    snapshot = _plug_changed(site, state.snapshot, plugs, now)
+    report = leases.Report(
+        evse=event.evse,
+        ceiling=event.ceiling,
+        remaining_s=np.where(event.plugged, event.remaining_s, 0.0),
+        accepted=event.plugged & ((event.epoch > 0) | (event.ceiling > 0)),
+    )
+    book = leases.reported(snapshot.leases, site.terms, report, now.boottime_s)
+    return _freshen(_with(state, replace(snapshot, leases=book)), event.evse)
+
+
+def _measured(snapshot: Snapshot, event: ev.Measured, now: Now) -> Snapshot:
+    """The newest reading wins."""
+    drawn, at = snapshot.drawn.copy(), snapshot.drawn_at_s.copy()
+    drawn[event.evse] = event.drawn
+    at[event.evse] = now.boottime_s
+    return replace(snapshot, drawn=drawn, drawn_at_s=at)
+
+
+def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged, now: Now) -> Snapshot:
+    """A car that came starts a session (or meets the announced one); one that left ends it and voids its lease."""
+    was = snapshot.sessions.plugged[event.evse]
+    swapped = was & event.plugged & (event.plug_boottime_s > snapshot.leases.plug_boottime_s[event.evse])
+    swapped &= np.isfinite(snapshot.leases.plug_boottime_s[event.evse])
+    left = event.evse[was & (~event.plugged | swapped)]
+    book = leases.unplug(snapshot.leases, left)
+    plug_boottime = book.plug_boottime_s.copy()
+    plug_boottime[event.evse] = event.plug_boottime_s
+    book = replace(book, plug_boottime_s=plug_boottime)
+    sessions = _end_sessions(site, snapshot.sessions, left)
+    usage = _forget_usage(snapshot, left)
+    drawn = snapshot.drawn.copy()
+    drawn[left] = 0.0
+    came = event.evse[event.plugged & (~was | np.isin(event.evse, left))]
+    plugged = sessions.plugged.copy()
+    plugged[came] = True
+    sessions = replace(sessions, plugged=plugged)
+    unannounced = came[~sessions.served[came]]
+    names = {int(i): f"{site.electrical.posts.ids[int(i)]}-{snapshot.tick}" for i in unannounced}
+    sessions = _begin_sessions(sessions, unannounced, names, now)
+    return replace(snapshot, sessions=sessions, leases=book, usage=usage, drawn=drawn)
+
+
+def _forget_usage(snapshot: Snapshot, evse: Ints) -> Usage:
+    """The next car may be another one."""
+    usage = snapshot.usage
+    slack, usable, key = usage.slack_since_s.copy(), usage.usable.copy(), usage.order_key.copy()
+    slack[evse], usable[evse], key[evse] = np.inf, np.inf, 0.0
+    return replace(usage, slack_since_s=slack, usable=usable, order_key=key)
+
+
+# --- sessions and stops -----------------------------------------------------------------------------------------------
+
+
+def _begin_sessions(sessions: Sessions, evse: Ints, names: dict[int, str], now: Now) -> Sessions:
+    """Serves these EVSEs under these names."""
+    served, started = sessions.served.copy(), sessions.started_utc_s.copy()
+    served[evse] = True
+    started[evse] = now.utc.timestamp()
+    ids = list(sessions.session_id)
+    for i, name in names.items():
+        ids[i] = name
+    return replace(sessions, served=served, started_utc_s=started, session_id=tuple(ids))
+
+
+def _end_sessions(site: CompiledSite, sessions: Sessions, evse: Ints) -> Sessions:
+    """The cars are gone: nothing is known there any more."""
+    posts = site.electrical.posts
+    ids = list(sessions.session_id)
+    for i in evse:
+        ids[int(i)] = ""
+    return Sessions(
+        plugged=_set(sessions.plugged, evse, False),
+        served=_set(sessions.served, evse, False),
+        session_id=tuple(ids),
+        started_utc_s=_set(sessions.started_utc_s, evse, np.nan),
+        requested_kwh=_set(sessions.requested_kwh, evse, np.nan),
+        departure_utc_s=_set(sessions.departure_utc_s, evse, np.nan),
+        min_ceiling=_set(sessions.min_ceiling, evse, posts.min_ceiling[evse]),
+        max_ceiling=_set(sessions.max_ceiling, evse, posts.max_ceiling[evse]),
+        priority=_set(sessions.priority, evse, 0),
+        weight=_set(sessions.weight, evse, 1.0),
+        energy_kwh=_set(sessions.energy_kwh, evse, 0.0),
+    )
+
+
+def _set(column: npt.NDArray[Any], evse: Ints | int, value: object) -> npt.NDArray[Any]:
+    changed = column.copy()
+    changed[evse] = value
+    return changed
+
+
+Request = ev.SessionStarted | ev.SessionUpdated | ev.SessionStopped | ev.StopOrdered | ev.StopReleased
+
+
+def _request(site: CompiledSite, snapshot: Snapshot, event: Request, now: Now) -> tuple[Snapshot, ev.Outcome]:
+    """A request of a person or a program; the same request id gives the same answer and changes nothing again."""
+    known = dict(snapshot.answered)
+    if event.request_id and event.request_id in known:
+        return snapshot, _done_again(snapshot, known[event.request_id])
+    match event:
+        case ev.SessionStarted():
+            after, outcome = _session_started(site, snapshot, event, now)
+        case ev.SessionUpdated():
+            after, outcome = _session_updated(site, snapshot, event)
+        case ev.SessionStopped():
+            after, outcome = _session_stopped(snapshot, event)
+        case ev.StopOrdered():
+            stop = Stop(stop_id=event.stop_id, element=event.element, evse=event.evse, reason=event.reason)
+            after = replace(snapshot, stops=(*snapshot.stops, stop))
+            outcome = ev.Done(event.stop_id, tuple(int(i) for i in event.evse))
+        case ev.StopReleased():
+            after, outcome = _stop_released(snapshot, event)
+        case _:
+            assert_never(event)
+    if event.request_id and isinstance(outcome, ev.Done):
+        answered = (*after.answered, (event.request_id, outcome.key))[-ANSWERS_KEPT:]
+        after = replace(after, answered=answered)
+    return after, outcome
+
+
+def _done_again(snapshot: Snapshot, key: str) -> ev.Done:
+    """The answer to a retry: the key of the first one, with the EVSEs it concerns now."""
+    stops = [stop.evse for stop in snapshot.stops if stop.stop_id == key]
+    if stops:
+        return ev.Done(key, tuple(int(i) for i in stops[0]))
+    return ev.Done(key, tuple(i for i, own in enumerate(snapshot.sessions.session_id) if own == key))
+
+
+def _session_started(
+    site: CompiledSite, snapshot: Snapshot, event: ev.SessionStarted, now: Now
+) -> tuple[Snapshot, ev.Outcome]:
+    """Begins or renames the session of an EVSE; energy already measured for a car that is plugged in stays."""
+    sessions = snapshot.sessions
+    if event.session_id in sessions.session_id and sessions.session_id.index(event.session_id) != event.evse:
+        where = site.electrical.posts.ids[sessions.session_id.index(event.session_id)]
+        return snapshot, ev.Refused("session_id", f"an id not in use; {event.session_id!r} runs at {where}")
+    refused = _demand_misfit(site, event.evse, event.demand)
+    if refused is not None:
+        return snapshot, refused
+    evse = np.array([event.evse])
+    sessions = _begin_sessions(sessions, evse, {event.evse: event.session_id}, now)
+    sessions = _demanded(sessions, event.evse, event.demand)
+    return replace(snapshot, sessions=sessions), ev.Done(event.session_id, (event.evse,))
+
+
+def _session_updated(site: CompiledSite, snapshot: Snapshot, event: ev.SessionUpdated) -> tuple[Snapshot, ev.Outcome]:
+    """Changes what was said."""
+    if event.session_id not in snapshot.sessions.session_id:
+        return snapshot, ev.NotFound(f"session {event.session_id!r}")
+    i = snapshot.sessions.session_id.index(event.session_id)
+    refused = _demand_misfit(site, i, event.demand)
+    if refused is not None:
+        return snapshot, refused
+    return replace(snapshot, sessions=_demanded(snapshot.sessions, i, event.demand)), ev.Done(event.session_id, (i,))
+
+
+def _session_stopped(snapshot: Snapshot, event: ev.SessionStopped) -> tuple[Snapshot, ev.Outcome]:
+    """Ends the service; the car may stay plugged in and is no longer served."""
+    sessions = snapshot.sessions
+    if event.session_id not in sessions.session_id:
+        return snapshot, ev.NotFound(f"session {event.session_id!r}")
+    i = sessions.session_id.index(event.session_id)
+    ids = tuple("" if k == i else own for k, own in enumerate(sessions.session_id))
+    sessions = replace(sessions, served=_set(sessions.served, i, False), session_id=ids)
+    return replace(snapshot, sessions=sessions), ev.Done(event.session_id, (i,))
+
+
+def _demand_misfit(site: CompiledSite, i: int, demand: ev.Demand) -> ev.Refused | None:
+    """What of the demand this post cannot do."""
+    posts = site.electrical.posts
+    unit = "kW" if posts.is_dc[i] else "A"
+    if demand.min_ceiling is not None and demand.min_ceiling > posts.max_ceiling[i]:
+        return ev.Refused("demand.min_current_a", f"at most the post's rating, {posts.max_ceiling[i]:g} {unit}")
+    if demand.max_ceiling is not None and demand.max_ceiling < posts.min_ceiling[i]:
+        field = "demand.max_power_kw" if posts.is_dc[i] else "demand.max_current_a"
+        return ev.Refused(field, f"at least the post's minimum, {posts.min_ceiling[i]:g} {unit}")
+    low = demand.min_ceiling if demand.min_ceiling is not None else posts.min_ceiling[i]
+    if demand.max_ceiling is not None and demand.max_ceiling < low:
+        return ev.Refused("demand.max_current_a", f"at least min_current_a, {low:g} {unit}")
+    return None
+
+
+def _demanded(sessions: Sessions, i: int, demand: ev.Demand) -> Sessions:
+    """What was said replaces what was known; what was not said stays."""
+    changes: dict[str, object] = {}
+    if demand.requested_energy_kwh is not None:
+        changes["requested_kwh"] = _set(sessions.requested_kwh, i, demand.requested_energy_kwh)
+    if demand.departure_time is not None:
+        changes["departure_utc_s"] = _set(sessions.departure_utc_s, i, demand.departure_time.timestamp())
+    if demand.min_ceiling is not None:
+        changes["min_ceiling"] = _set(sessions.min_ceiling, i, max(demand.min_ceiling, sessions.min_ceiling[i]))
+    if demand.max_ceiling is not None:
+        changes["max_ceiling"] = _set(sessions.max_ceiling, i, demand.max_ceiling)
+    if demand.priority is not None:
+        changes["priority"] = _set(sessions.priority, i, demand.priority)
+    if demand.weight is not None:
+        changes["weight"] = _set(sessions.weight, i, demand.weight)
+    return replace(sessions, **changes)  # type: ignore[arg-type]
+
+
+def _stop_released(snapshot: Snapshot, event: ev.StopReleased) -> tuple[Snapshot, ev.Outcome]:
+    """Ends a stop; EVSEs that no other stop holds are free."""
+    over = [stop for stop in snapshot.stops if stop.stop_id == event.stop_id]
+    if not over:
+        return snapshot, ev.NotFound(f"stop {event.stop_id!r}")
+    left = tuple(stop for stop in snapshot.stops if stop.stop_id != event.stop_id)
+    still = {int(i) for stop in left for i in stop.evse}
+    free = tuple(int(i) for i in over[0].evse if int(i) not in still)
+    return replace(snapshot, stops=left), ev.Done(event.stop_id, free)

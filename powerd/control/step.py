@@ -1,0 +1,228 @@
+"""One tick: (site, snapshot, events, now) -> decision. Pure; the only clock is ``now``.
+
+absorb -> usage -> W -> demands -> allocate (want) -> lower at once, raise as R1 admits -> guard -> lease book
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from powerd.allocation.allocate import Allocation, Allocator
+from powerd.allocation.guard import admit_raises, shed
+from powerd.allocation.steps import pack_steps
+from powerd.control.absorb import Absorbed, absorb
+from powerd.control.compiled import CompiledSite
+from powerd.control.decision import Decision, GrantBatch, Renewal
+from powerd.control.demand import demands_of, watch_usage
+from powerd.control.events import Event
+from powerd.limits import Bools, Floats, Ints
+from powerd.state import leases
+from powerd.state.leases import LeaseBook
+from powerd.state.snapshot import Snapshot, largest_phase
+from powerd.units import ROW_TOLERANCE, Now
+
+
+class Stepper:
+    """The step with what it compiles once (problem, pilot tables). Its answers depend on the arguments alone."""
+
+    def __init__(self, site: CompiledSite) -> None:
+        self.site = site
+        self._allocator = Allocator(site.electrical.posts)
+        self._steps = pack_steps(site.electrical.posts)
+
+    def step(self, snapshot: Snapshot, events: Sequence[Event], now: Now) -> Decision:
+        """Absorbs the events and decides every ceiling.
+
+        Args:
+            snapshot: the state after the last step.
+            events: what came in since, in order.
+            now: the tick's instant; its boottime must not be before the snapshot's.
+        """
+        absorbed = absorb(self.site, watch_usage(self.site, snapshot, now.boottime_s), events, now)
+        state = replace(absorbed.snapshot, leases=leases.lapse(absorbed.snapshot.leases, now.boottime_s))
+        scene = _scene(self.site, state, absorbed, now)
+        demands = demands_of(self.site, state, scene.takes, scene.worst, now.boottime_s)
+        allocation = self._allocator.allocate(self.site.limits, demands)
+        ceiling, guarded = self._grant(scene, allocation.want, demands.minimum, demands.floor, state)
+        return _decide(self.site, state, absorbed, scene, allocation, ceiling, guarded, now)
+
+    def _grant(
+        self, scene: _Scene, want: Floats, minimum: Floats, floor: Floats, state: Snapshot
+    ) -> tuple[Floats, bool]:
+        """Lower at once, raise as R1 admits, the guard last -> (n,) ceilings, and whether the guard had to act."""
+        first = ~state.leases.granted & state.sessions.plugged
+        # The first grant after a plug-in makes the fallback possible, so it must fit from the start.
+        least = np.where(first, np.maximum(minimum, self.site.terms.fallback), minimum)
+        wanted = np.where(scene.deliverable, want, np.minimum(want, scene.in_force))
+        order = {"priority": state.sessions.priority, "least_served": state.usage.order_key, "steps": self._steps}
+        ceiling = admit_raises(
+            self.site.limits,
+            self.site.loads_worst,
+            scene.worst,
+            scene.in_force,
+            wanted,
+            least,
+            **order,  # type: ignore[arg-type]
+        )
+        safe = shed(
+            self.site.limits,
+            self.site.loads_worst,
+            ceiling,
+            minimum,
+            floor,
+            state.sessions.priority,
+            least_served=state.usage.order_key,
+            steps=self._steps,
+        )
+        return safe, bool(np.any(safe < ceiling - ROW_TOLERANCE))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Scene:
+    """Who can be granted what right now; (n,) each."""
+
+    stopped: Bools
+    """A stop holds it."""
+    reachable: Bools
+    """Its controller spoke within one ttl."""
+    deliverable: Bools
+    """A grant decided now can reach it: a stream, or a unary request waits."""
+    takes: Bools
+    """It can be granted something."""
+    in_force: Floats
+    """The ceiling it follows."""
+    worst: Floats
+    """W before this tick's grants."""
+
+
+def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, now: Now) -> _Scene:
+    stopped = np.zeros(site.electrical.evse_count, np.bool_)
+    for stop in state.stops:
+        stopped[stop.evse] = True
+    book, plugged = state.leases, state.sessions.plugged
+    reachable = leases.reachable(book, site.terms, now.boottime_s)
+    drawn = largest_phase(state.drawn)
+    return _Scene(
+        stopped=stopped,
+        reachable=reachable,
+        deliverable=reachable & (book.streamed | absorbed.fresh),
+        takes=plugged & state.sessions.served & reachable & ~stopped & site.limits.energized,
+        in_force=leases.in_force(book, site.terms, plugged, now.boottime_s),
+        worst=leases.worst(book, site.terms, plugged, drawn, now.boottime_s),
+    )
+
+
+def _decide(
+    site: CompiledSite,
+    state: Snapshot,
+    absorbed: Absorbed,
+    scene: _Scene,
+    allocation: Allocation,
+    ceiling: Floats,
+    guarded: bool,
+    now: Now,
+) -> Decision:
+    """Puts the ceilings into the lease book and onto the three batches."""
+    lower, name = _who_is_named(site, state, absorbed, scene, ceiling)
+    # An idle post that asks is told its idle fallback, which is reserved anyway.
+    ceiling = np.where(name & ~state.sessions.plugged & ~scene.stopped, site.terms.fallback_idle, ceiling)
+    book = state.leases
+    book, lowered = _batch(site, book, np.flatnonzero(lower), ceiling, scene.stopped, now)
+    book, raised = _batch(site, book, np.flatnonzero(name), ceiling, scene.stopped, now)
+    book, renewal = _renewals(site, book, scene, now)
+    after = replace(state, leases=book, boottime_s=now.boottime_s, tick=state.tick + 1)
+    plugged = after.sessions.plugged
+    in_force = leases.in_force(book, site.terms, plugged, now.boottime_s)
+    worst = leases.worst(book, site.terms, plugged, largest_phase(after.drawn), now.boottime_s)
+    price = np.zeros(site.limits.capacity.shape[0])
+    np.maximum.at(price, site.limits.limit_of_row, allocation.price)
+    return Decision(
+        now=now,
+        tick=after.tick,
+        snapshot=after,
+        lowered=lowered,
+        raised=raised,
+        renewal=renewal,
+        outcomes=absorbed.outcomes,
+        ceiling=in_force,
+        want=allocation.want,
+        worst=worst,
+        binding_limit=allocation.binding_limit,
+        shadow_price=price,
+        limit_flow=site.limits.limit_flow(in_force) + site.loads_worst,
+        uncontrolled=site.loads_worst,
+        path=str(allocation.certificate.path),
+        alarms=(*absorbed.alarms, *_alarms(site, scene, after, worst, guarded)),
+    )
+
+
+def _who_is_named(
+    site: CompiledSite, state: Snapshot, absorbed: Absorbed, scene: _Scene, ceiling: Floats
+) -> tuple[Bools, Bools]:
+    """(n,) who gets a decrease, and (n,) who gets a raise or a repeated grant by name."""
+    book = state.leases
+    unheard_stop = scene.stopped & ~(book.sent_latched & (book.acked_seq >= book.explicit_seq))
+    free_again = book.sent_latched & ~scene.stopped
+    lower = scene.deliverable & ((ceiling < scene.in_force - ROW_TOLERANCE) | unheard_stop)
+    raise_ = scene.deliverable & (ceiling > scene.in_force + ROW_TOLERANCE)
+    # A lease that lapsed or was never given must be named again before a RenewAll may carry it.
+    unnamed = scene.deliverable & state.sessions.plugged & np.isnan(book.sent_ceiling)
+    name = raise_ | (scene.deliverable & free_again) | (absorbed.fresh & scene.deliverable) | unnamed
+    first_zero = ~book.granted & state.sessions.plugged & ~_fits_fallback(site, state, ceiling) & ~scene.stopped
+    return lower, name & ~lower & ~first_zero
+
+
+def _fits_fallback(site: CompiledSite, state: Snapshot, ceiling: Floats) -> Bools:
+    """(n,) a grant of this ceiling opens nothing larger: the fallback was granted before, or the ceiling covers it."""
+    return state.leases.granted | (ceiling >= site.terms.fallback)
+
+
+def _batch(
+    site: CompiledSite, book: LeaseBook, evse: Ints, ceiling: Floats, stopped: Bools, now: Now
+) -> tuple[LeaseBook, GrantBatch]:
+    """Grants to ``evse`` under one new seq; an empty batch uses none."""
+    if evse.shape[0]:
+        book = leases.send(book, site.terms, evse, ceiling[evse], stopped[evse], now.boottime_s)
+    return book, GrantBatch(
+        epoch=book.epoch,
+        seq=book.seq,
+        evse=evse,
+        ceiling=ceiling[evse],
+        latched=stopped[evse],
+        ttl_s=site.terms.ttl_s[evse],
+        echo_incarnation=book.echo_incarnation[evse],
+        echo_boottime_s=book.echo_boottime_s[evse],
+    )
+
+
+def _renewals(site: CompiledSite, book: LeaseBook, scene: _Scene, now: Now) -> tuple[LeaseBook, Renewal]:
+    """RenewAll for each streaming controller with a lease that is due."""
+    owner = site.electrical.posts.controller
+    due = leases.renewal_due(book, site.terms, now.boottime_s) & scene.reachable & book.streamed
+    controllers = np.unique(owner[due])
+    if controllers.shape[0]:
+        members = np.isin(owner, controllers) & ~np.isnan(book.sent_ceiling)
+        book = leases.renew(book, site.terms, np.flatnonzero(members), now.boottime_s)
+    return book, Renewal(epoch=book.epoch, seq=book.seq, controller=controllers)
+
+
+def _alarms(site: CompiledSite, scene: _Scene, after: Snapshot, worst: Floats, guarded: bool) -> tuple[str, ...]:
+    """What an operator should know now."""
+    found: list[str] = []
+    if guarded:
+        found.append("the guard had to lower what the grant step decided: please report this")
+    silent = after.sessions.plugged & ~scene.reachable
+    for c in np.unique(site.electrical.posts.controller[silent]):
+        count = int(np.sum(silent & (site.electrical.posts.controller == c)))
+        name = site.electrical.controllers.ids[int(c)]
+        found.append(f"controller {name} is silent: {count} EVSEs with a car count at the most they could draw")
+    over = site.limits.limit_flow(worst) + site.loads_worst - site.limits.capacity
+    found.extend(
+        f"declared overshoot: {site.limits.name[l]} could carry {over[l]:.1f} {site.limits.unit[l]} more than it may "
+        "until leases end or lowerings are acked"
+        for l in np.flatnonzero(over > ROW_TOLERANCE)
+    )
+    return tuple(found)

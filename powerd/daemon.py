@@ -1,0 +1,230 @@
+"""Wires the rooms, owns the clock and the ticker; nothing else does.
+
+    doors -> inbox -> [tick: step -> publish decreases -> publish raises -> answer the doors]
+
+Missed ticks are skipped and the rhythm is kept (skip-and-resync): a late tick never causes a burst.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from powerd.control.compiled import CompiledSite
+from powerd.control.decision import Decision
+from powerd.control.elements import evses_below
+from powerd.control.events import Event, Outcome
+from powerd.control.step import Stepper
+from powerd.errors import Overloaded
+from powerd.limits import Limits
+from powerd.network.capped import cap_transformers
+from powerd.network.electrical import Electrical
+from powerd.network.load import load_site
+from powerd.server.core import GrantSink
+from powerd.server.serve import TlsFiles, start_server
+from powerd.state.leases import open_book
+from powerd.state.snapshot import open_snapshot
+from powerd.units import Now
+
+INBOX_EVENTS = 50_000
+"""Events that may wait for a tick: ten each from 5 000 EVSEs. Beyond it callers are told to come again."""
+URGENT_SPACING_S = 0.05
+"""At most 20 urgent ticks a second; the first of a window is never delayed."""
+
+
+STEPPED_START = Now(utc=datetime.fromtimestamp(0, UTC), boottime_s=0.0)
+"""Where a stepped clock stands before its first step."""
+
+
+class SystemClock:
+    """The machine's clocks; CLOCK_BOOTTIME also runs in suspend, so a lease cannot outlive a sleep."""
+
+    def now(self) -> Now:
+        """This instant."""
+        return Now(utc=datetime.now(UTC), boottime_s=time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """Events of one call and who waits for their outcome."""
+
+    events: tuple[Event, ...]
+    answer: asyncio.Future[tuple[Outcome, ...]]
+
+
+class Ticker:
+    """The one loop of the daemon; implements ``server.core.Core``. Lives on one event loop."""
+
+    def __init__(self, electrical: Electrical, *, tick_s: float, first_start: bool, start: Now) -> None:
+        """Compiles the site and opens the books.
+
+        Args:
+            electrical: the compiled drawing.
+            tick_s: period of the tick [s].
+            first_start: an operator's word that nobody granted anything here within the longest lease; otherwise no
+                raise is decided until every earlier lease must have ended (LEASES R3).
+            start: the instant of the start.
+        """
+        self.electrical: Electrical = electrical
+        self.tick_s = tick_s
+        self.site = CompiledSite.of(electrical)
+        self.limits: Limits = self.site.limits
+        self.sink: GrantSink | None = None
+        self._stepper = Stepper(self.site)
+        terms = self.site.terms
+        unknown_until_s = np.full(terms.life_s.shape, -np.inf) if first_start else start.boottime_s + terms.life_s
+        book = open_book(terms, epoch=1, unknown_until_s=unknown_until_s)
+        posts = electrical.posts
+        self._snapshot = open_snapshot(book, posts.max_ceiling, posts.min_ceiling, start.boottime_s)
+        self._inbox: list[_Waiting] = []
+        self._inbox_events = 0
+        self._latest: Decision | None = None
+        self._urgent = asyncio.Event()
+        self._news = asyncio.Condition()
+        self._ticking = asyncio.Lock()
+
+    # --- what the doors see -------------------------------------------------------------------------------------------
+
+    def post(self, *events: Event, urgent: bool = False) -> Awaitable[tuple[Outcome, ...]]:
+        """See ``Core.post``."""
+        if self._inbox_events + len(events) > INBOX_EVENTS:
+            raise Overloaded(f"{self._inbox_events} events wait for the next tick; try again in {self.tick_s:g} s")
+        answer: asyncio.Future[tuple[Outcome, ...]] = asyncio.get_running_loop().create_future()
+        self._inbox.append(_Waiting(events, answer))
+        self._inbox_events += len(events)
+        if urgent:
+            self._urgent.set()
+        return answer
+
+    def latest(self) -> Decision | None:
+        """See ``Core.latest``."""
+        return self._latest
+
+    async def follow(self) -> AsyncIterator[Decision]:
+        """See ``Core.follow``."""
+        seen = self._latest.tick if self._latest else 0
+        while True:
+            async with self._news:
+                while self._latest is None or self._latest.tick <= seen:
+                    await self._news.wait()
+                latest = self._latest
+            seen = latest.tick
+            yield latest
+
+    def below(self, element: str) -> tuple[int, ...] | None:
+        """See ``Core.below``."""
+        found = evses_below(self.electrical, self.electrical.branches.normally_closed, element)
+        return None if found is None else tuple(int(i) for i in found)
+
+    async def advance(self, now: Now) -> Decision:
+        """See ``Core.advance``."""
+        return await self._tick(now)
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    async def warm_up(self, now: Now) -> None:
+        """Compiles problem and kernels by deciding once for an empty site; until then only fallbacks hold."""
+        await asyncio.to_thread(self._stepper.step, self._snapshot, (), now)
+
+    async def run(self, clock: SystemClock) -> None:
+        """Ticks for ever: every ``tick_s``, and at once when something urgent came."""
+        loop = asyncio.get_running_loop()
+        origin = loop.time()
+        while True:
+            started = loop.time()
+            self._urgent.clear()
+            await self._tick(clock.now())
+            await asyncio.sleep(max(0.0, URGENT_SPACING_S - (loop.time() - started)))
+            missed = int((loop.time() - origin) / self.tick_s)
+            due = origin + (missed + 1) * self.tick_s
+            try:
+                await asyncio.wait_for(self._urgent.wait(), max(0.0, due - loop.time()))
+            except TimeoutError:
+                continue
+
+    async def _tick(self, now: Now) -> Decision:
+        """One step in a worker thread (the solver releases the interpreter), then everything it decided, in order."""
+        async with self._ticking:
+            taken, self._inbox, self._inbox_events = self._inbox, [], 0
+            events = [event for waiting in taken for event in waiting.events]
+            decision = await asyncio.to_thread(self._stepper.step, self._snapshot, events, now)
+            self._snapshot, self._latest = decision.snapshot, decision
+            if self.sink is not None:
+                self.sink.publish_lowered(decision)
+                self.sink.publish_raised(decision)
+            _answer(taken, decision)
+            async with self._news:
+                self._news.notify_all()
+            return decision
+
+
+def _answer(taken: list[_Waiting], decision: Decision) -> None:
+    """Tells every caller what became of its events."""
+    place = 0
+    for waiting in taken:
+        outcomes = decision.outcomes[place : place + len(waiting.events)]
+        place += len(waiting.events)
+        if not waiting.answer.done():
+            waiting.answer.set_result(outcomes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """What ``powerd serve`` was told."""
+
+    site: Path
+    """Site file or its folder."""
+    address: str
+    """host:port."""
+    tick_s: float = 1.0
+    """Period of the tick [s]."""
+    first_start: bool = False
+    """Nobody granted anything here before."""
+    cap_kw: float | None = None
+    """Scale the transformers to this [kW]."""
+    tls_cert: Path | None = None
+    """PEM certificate chain."""
+    tls_key: Path | None = None
+    """PEM private key."""
+    insecure: bool = False
+    """May listen off loopback without TLS."""
+    stepped_clock: bool = False
+    """Time moves only by SteppedClockService."""
+
+
+async def serve_site(options: ServeOptions) -> None:
+    """Loads the site, listens, warms up, ticks until cancelled.
+
+    Raises:
+        UnreadableInput: the site file cannot be read.
+        SiteRefused: it has faults.
+        PowerdError: the address cannot be used as asked.
+    """
+    loaded = load_site(options.site)
+    electrical = loaded.must() if options.cap_kw is None else cap_transformers(loaded, options.cap_kw)
+    clock = SystemClock()
+    start = STEPPED_START if options.stepped_clock else clock.now()
+    ticker = Ticker(electrical, tick_s=options.tick_s, first_start=options.first_start, start=start)
+    tls = None
+    if options.tls_cert is not None and options.tls_key is not None:
+        tls = TlsFiles(certificate=options.tls_cert, key=options.tls_key)
+    server = await start_server(
+        ticker, options.address, tls=tls, allow_insecure=options.insecure, stepped=options.stepped_clock
+    )
+    try:
+        ticker.sink = server.sink
+        await ticker.warm_up(start)
+        server.set_serving()
+        print(json.dumps({"address": server.address, "site": electrical.site_id}), flush=True)  # noqa: T201  the contract
+        if options.stepped_clock:
+            await asyncio.Event().wait()
+        await ticker.run(clock)
+    finally:
+        await server.stop()

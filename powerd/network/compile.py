@@ -11,12 +11,10 @@ from powerd.limits import Bools, Controllers, Floats, Ints, Posts
 from powerd.network.drawing import Drawing
 from powerd.network.electrical import Branches, BranchKind, Buses, Electrical, Impedances, Interlock, Loads, Supplies
 from powerd.network.parts import BranchPart, feeder_part, switch_part, transfer_parts, transformer_part
+from powerd.network.taps import V_LOW_PU
 from powerd.site.expand import DrawnEvse, pilot_steps
 from powerd.site.schema import EvseType, SiteFile
 from powerd.units import SQRT3
-
-#: Lowest voltage at which a DC post still gives its power, of nominal (EN 50160: 0.9); current is worst there.
-V_LOW = 0.9
 
 NAN = math.nan
 #: Angles (l1, l2, l3) of the bus currents of a unit ceiling at unity power factor [deg]; IEC rotation l1, l2, l3.
@@ -215,7 +213,7 @@ def _amps_per_unit(kinds: list[EvseType], volts: Floats) -> Floats:
     """(n,) A per own unit at the bus; DC: I = P / (sqrt(3) V_low eta pf), all three at their worst."""
     worst = _floats(kind.efficiency * kind.power_factor if kind.current == "dc" else 1.0 for kind in kinds)
     dc = _bools(kind.current == "dc" for kind in kinds)
-    return np.where(dc, 1000.0 / (SQRT3 * V_LOW * volts * worst), 1.0)
+    return np.where(dc, 1000.0 / (SQRT3 * V_LOW_PU * volts * worst), 1.0)
 
 
 def _angles(evses: list[DrawnEvse], kinds: list[EvseType]) -> Floats:

@@ -12,14 +12,40 @@ from pathlib import Path
 
 from powerd.errors import SiteRefused
 from powerd.faults import Fault, Severity
+from powerd.network.admission import find_admission_faults
+from powerd.network.charging import find_charging_faults
 from powerd.network.compile import compile_drawing
 from powerd.network.drawing import Cable, Drawing, Findings
 from powerd.network.electrical import Electrical
+from powerd.network.ratings import find_rating_faults
 from powerd.network.references import find_reference_faults
+from powerd.network.topology import find_topology_faults
 from powerd.site.codes import Code
 from powerd.site.expand import MAX_EVSES, evse_total, expand
 from powerd.site.read import SiteRead, read_site
 from powerd.site.schema import SiteFile
+
+#: Errors that leave references, ratings and connections intact: columns can still be made to look for further faults.
+_HARMLESS: frozenset[str] = frozenset(
+    {
+        Code.DUPLICATE_KEY,
+        Code.UNKNOWN_KEY,
+        Code.UNKNOWN_TIMEZONE,
+        Code.METER_UNKNOWN_ELEMENT,
+        Code.UNKNOWN_METER,
+        Code.DEAD_EVSE,
+        Code.PARALLEL_SUPPLIES,
+        Code.INTERLOCK_BROKEN,
+        Code.WRONG_CURRENT_KIND,
+        Code.MINIMUM_ABOVE_MAXIMUM,
+        Code.PILOT_STEP_BELOW_MINIMUM,
+        Code.PILOT_STEP_ABOVE_MAXIMUM,
+        Code.FALLBACK_BELOW_MINIMUM,
+        Code.TTL_SHORTER_THAN_REACTION,
+        Code.WORST_BELOW_TYPICAL,
+        Code.ENVELOPE_ABOVE_IMPORT,
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,12 +88,24 @@ def load_site(path: Path) -> LoadedSite:
         return LoadedSite(path=read.path, electrical=None, site=None, faults=read.faults)
     findings = Findings(name=read.name, place=read.place, faults=list(read.faults))
     drawing = _draw(read, read.file, findings)
+    clouded = frozenset(fault.element for fault in read.faults)
     find_reference_faults(drawing, findings)
-    electrical = None
-    if not any(fault.severity is Severity.ERROR for fault in findings.faults):
-        electrical = compile_drawing(drawing)
+    find_rating_faults(drawing, findings, clouded)
+    find_charging_faults(drawing, findings, clouded)
+    find_topology_faults(drawing, findings)
+    electrical = compile_drawing(drawing) if _can_compile(drawing, findings) else None
+    if electrical is not None:
+        find_admission_faults(drawing, electrical, findings)
     faults = tuple(sorted(set(findings.faults)))
+    if any(fault.severity is Severity.ERROR for fault in faults):
+        electrical = None
     return LoadedSite(path=read.path, electrical=electrical, site=drawing.site, faults=faults)
+
+
+def _can_compile(drawing: Drawing, findings: Findings) -> bool:
+    """Whether the drawing is whole enough to add up what charges without powerd's word, other faults or not."""
+    errors = {fault.code for fault in findings.faults if fault.severity is Severity.ERROR}
+    return drawing.removed.whole and errors <= _HARMLESS
 
 
 def _draw(read: SiteRead, site: SiteFile, findings: Findings) -> Drawing:

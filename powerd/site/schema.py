@@ -373,7 +373,7 @@ class EvseType(Part):
     """DC: what it takes while idle [kW]."""
     pilot_steps_a: list[NotNegative] | None = None
     """Ceilings it can take [A]; absent = continuous."""
-    pilot_step_a: Positive | None = None
+    pilot_step_a: Annotated[float, Field(ge=0.01, le=1000)] | None = None
     """Or: multiples of this from the minimum up [A]."""
     fallback_a: NotNegative = 0.0
     """AC: ceiling on silence with a car [A]."""

@@ -1,0 +1,147 @@
+"""R5 of LEASES.md: what charges without powerd's word must fit under every limit, in every state that can come about.
+
+The states are the normal one and those that automatic or commanded transfer switches can reach; islands of the drawing
+that a playbook may order come with the playbook.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from powerd.limits import Bools, Floats
+from powerd.network.drawing import Drawing, Findings
+from powerd.network.electrical import Electrical
+from powerd.network.rows import build_rows
+from powerd.network.supply import normal_positions
+from powerd.site.codes import Code
+from powerd.site.schema import Operator, SiteFile
+from powerd.site.tree import Path
+
+#: Rounding of sums of a few thousand ceilings.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reserved:
+    """What one limit has to hold ready in one switching state, whatever powerd grants."""
+
+    state: str
+    """"" for the normal state, else what differs: "ATS1 at alternate"."""
+    name: str
+    """The limit, for people."""
+    element: str
+    """Element it protects."""
+    unit: str
+    """A or kW."""
+    capacity: float
+    """Its rating [unit]."""
+    uncontrolled: float
+    """Most that loads which powerd does not control can put on it [unit]."""
+    reserve: float
+    """Most that EVSEs can draw without a live grant [unit]."""
+    boot_share: float
+    """What of ``reserve`` is there only because posts may restart above their fallback [unit]."""
+
+
+def reserve_of(electrical: Electrical) -> Floats:
+    """(n,) most an EVSE can draw without a live grant: max(F, boot, idle); its rating without watchdog [own unit]."""
+    posts = electrical.posts
+    own = np.maximum(np.maximum(posts.fallback, posts.boot_current), posts.fallback_idle)
+    never = np.isnan(electrical.controllers.watchdog_s)[posts.controller] if posts.count else np.zeros(0, dtype=bool)
+    return np.where(never, posts.max_ceiling, own)
+
+
+def reachable_states(site: SiteFile, electrical: Electrical) -> Iterator[tuple[str, Bools]]:
+    """The normal positions (E,), and those after transfer switches have moved that move by themselves or by powerd."""
+    normal = normal_positions(electrical)
+    yield "", normal
+    branch = {name: index for index, name in enumerate(electrical.branches.ids)}
+    moves = [
+        (f"{t.id} at {side}", branch[f"{t.id}/{side}"], branch[f"{t.id}/{other}"])
+        for t in site.transfer_switches
+        if t.in_service and t.operated_by in (Operator.ITSELF, Operator.POWERD)
+        for side, other in (("preferred", "alternate"), ("alternate", "preferred"))
+        if t.position == other
+    ]
+    for name, shut, opened in moves:
+        closed = normal.copy()
+        closed[shut], closed[opened] = True, False
+        yield name, closed
+    if len(moves) > 1:
+        closed = normal.copy()
+        for _, shut, opened in moves:
+            closed[shut], closed[opened] = True, False
+        yield "all transfer switches moved", closed
+
+
+def reserved(site: SiteFile, electrical: Electrical) -> Iterator[Reserved]:
+    """Every limit of every reachable state with what it has to hold ready."""
+    own = reserve_of(electrical)
+    posts = electrical.posts
+    without_boot = np.maximum(posts.fallback, posts.fallback_idle)
+    bare = np.where(own > np.maximum(posts.boot_current, without_boot), own, without_boot)
+    lowest = electrical.site_import_limit_kw
+    if not math.isnan(electrical.min_envelope_kw):
+        lowest = min(lowest, electrical.min_envelope_kw)
+    least = replace(electrical, site_import_limit_kw=lowest)
+    for state, closed in reachable_states(site, electrical):
+        rows = build_rows(least, closed)
+        limits = rows.limits
+        uncontrolled = rows.load_share @ electrical.loads.worst_kw
+        with_boot, steady = limits.limit_flow(own), limits.limit_flow(bare)
+        for l in range(limits.capacity.shape[0]):
+            yield Reserved(
+                state=state,
+                name=limits.name[l],
+                element=limits.element[l],
+                unit=limits.unit[l],
+                capacity=float(limits.capacity[l]),
+                uncontrolled=float(uncontrolled[l]),
+                reserve=float(with_boot[l]),
+                boot_share=float(with_boot[l] - steady[l]),
+            )
+
+
+def find_admission_faults(drawing: Drawing, electrical: Electrical, findings: Findings) -> None:
+    """One fault, its worst case, for each element that cannot hold what charges without powerd's word."""
+    worst: dict[str, Reserved] = {}
+    for one in reserved(drawing.site, electrical):
+        before = worst.get(one.element)
+        if _excess(one) > TOLERANCE and (before is None or _excess(one) > _excess(before)):
+            worst[one.element] = one
+    for element, one in worst.items():
+        when = f" with {one.state}" if one.state else ""
+        message = (
+            f"{one.name}{when}: EVSEs without a grant can draw {one.reserve:.4g} {one.unit}, other loads "
+            f"{one.uncontrolled:.4g} {one.unit}, together above the {one.capacity:.4g} {one.unit} that it holds"
+        )
+        findings.add(Code.FALLBACK_SUM, _place(drawing.site, element), element, message, _mend(one))
+
+
+def _excess(one: Reserved) -> float:
+    return one.reserve + one.uncontrolled - one.capacity
+
+
+def _mend(one: Reserved) -> str:
+    if one.uncontrolled > one.capacity:
+        over = one.uncontrolled - one.capacity
+        return f"raise the rating, or lower worst_kw of the loads behind it by {over:.4g} {one.unit}"
+    left = one.capacity - one.uncontrolled
+    return (
+        f"lower fallback and boot current of the EVSEs behind it until they sum to {left:.4g} {one.unit}, "
+        "and give every controller class a watchdog_s"
+    )
+
+
+def _place(site: SiteFile, element: str) -> Path:
+    """Where an element of a limit is written."""
+    name = element.removesuffix("/preferred").removesuffix("/alternate")
+    for section in ("transformers", "feeders", "switches", "transfer_switches", "supplies"):
+        for index, drawn in enumerate(getattr(site, section)):
+            if drawn.id == name:
+                return (section, index)
+    return ("grid_connection",)

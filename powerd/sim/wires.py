@@ -1,0 +1,222 @@
+"""Which current really flows where: the drawing swept from the posts to the supplies, by arithmetic of its own.
+
+This is the simulator's truth and shares nothing with the limit rows that powerd decides by (``network/rows``): no
+worst cases, no subsets, no voltage band. Everything draws at nominal voltage; losses are left out (``--verify-ac``
+brings them back). Currents add as phasors and pass transformers by symmetrical components (Fortescue 1918):
+with every bus's own l1 voltage at 0 degrees, the positive sequence keeps its angle, clock k turns the negative sequence
+by -60k degrees, and the zero sequence passes only between two grounded stars.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from powerd.errors import PowerdError
+from powerd.limits import Floats, Ints
+from powerd.network.electrical import BranchKind, Electrical
+from powerd.network.supply import Energised, energise, normal_positions
+from powerd.units import SQRT3
+
+Complex = npt.NDArray[np.complex128]
+
+_A = np.exp(2j * np.pi / 3)
+_PHASES = np.array([[1, 1, 1], [1, _A**2, _A], [1, _A, _A**2]])  # sequences (0, +, -) to phases
+_SEQUENCES = np.conj(_PHASES).T / 3
+_KIND = {BranchKind.FEEDER: "feeder", BranchKind.TRANSFORMER: "transformer", BranchKind.SWITCH: "switch"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Wires:
+    """Everything with a rating, as linear maps of what the cars draw; P ratings, K distinct taps, n EVSEs."""
+
+    name: tuple[str, ...]
+    """(P,) for people: "phase L2 of transformer T1, low side"."""
+    element: tuple[str, ...]
+    """(P,) id of the element."""
+    unit: tuple[str, ...]
+    """(P,) "A" or "kW"."""
+    capacity: Floats
+    """(P,) rating after derating [unit]."""
+    is_transformer: npt.NDArray[np.bool_]
+    """(P,) a transformer's rating."""
+    tap: Ints
+    """(n,) which tap each EVSE loads."""
+    amps: Floats
+    """(n,) ampere at its bus for one own unit."""
+    gain: Complex
+    """(P, K) what one ampere (kW limits: one kW) through each tap puts on each rating."""
+    load: Complex
+    """(P,) what the uncontrolled loads put there."""
+    kw_per_unit: Floats
+    """(n,) kW for one own unit."""
+    load_kw: float
+    """Uncontrolled loads, all together [kW]."""
+
+    def flow(self, drawn: Floats) -> Floats:
+        """What flows through every rating (P,) [unit] while ``drawn`` (n,) [own unit] is taken."""
+        taps = self.gain.shape[1]
+        current = np.bincount(self.tap, weights=drawn * self.amps, minlength=taps)
+        power = np.bincount(self.tap, weights=drawn * self.kw_per_unit, minlength=taps)
+        is_kw = np.array([unit == "kW" for unit in self.unit], dtype=np.bool_)
+        return np.abs(np.where(is_kw, self.gain @ power, self.gain @ current) + self.load)
+
+    def site_kw(self, drawn: Floats) -> float:
+        """All the power taken [kW], loads included, losses not."""
+        return float(drawn @ self.kw_per_unit) + self.load_kw
+
+
+def lay(electrical: Electrical, rng: np.random.Generator) -> Wires:
+    """The truth of a drawing in its normal switching state.
+
+    Args:
+        electrical: the compiled drawing.
+        rng: settles what the drawing leaves open: the phase of posts on an unknown phase.
+
+    Raises:
+        PowerdError: the normal state has a loop or two supplies in parallel; a sweep cannot tell how they share.
+    """
+    live = energise(electrical, normal_positions(electrical))
+    if live.loop_count or live.parallel.shape[0]:
+        raise PowerdError(
+            f"site {electrical.site_id} has a loop or supplies in parallel in its normal state; the simulator sweeps "
+            "radial sites: open a tie in the site file (closed: false)"
+        )
+    bus, pattern, tap = _taps(electrical, rng)
+    through = _climb(electrical, live, bus, pattern)
+    load_through = _climb(electrical, live, electrical.loads.bus, _load_patterns(electrical)).sum(axis=2, keepdims=True)
+    sides = _rated_sides(electrical, live)
+    limits = _power_limits(electrical, live)
+    fed = [np.isin(live.supply[bus], members) for _, _, _, members in limits]
+    loads = [electrical.loads.typical_kw[np.isin(live.supply[electrical.loads.bus], m)].sum() for *_, m in limits]
+    return Wires(
+        name=tuple([s.name for s in sides] + [name for name, *_ in limits]),
+        element=tuple([s.element for s in sides] + [element for _, element, *_ in limits]),
+        unit=("A",) * len(sides) + ("kW",) * len(limits),
+        capacity=np.array([s.capacity for s in sides] + [most for _, _, most, _ in limits]),
+        is_transformer=np.array([s.is_transformer for s in sides] + [False] * len(limits), dtype=np.bool_),
+        tap=tap,
+        amps=electrical.evse_amps_per_unit,
+        gain=_gather(sides, fed, through, bus.shape[0]),
+        load=np.concatenate([_gather(sides, [], load_through, 1)[:, 0], np.array(loads, dtype=np.complex128)]),
+        kw_per_unit=electrical.posts.kw_per_unit,
+        load_kw=float(electrical.loads.typical_kw.sum()),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Side:
+    """One phase of one rated end of a branch."""
+
+    name: str
+    element: str
+    capacity: float
+    is_transformer: bool
+    below: int
+    """Bus at the lower end of the branch."""
+    phase: int
+    transform: Complex | None
+    """(3, 3) from the lower to the upper end where the upper end is rated; None = the lower end is."""
+
+
+def _gather(sides: list[_Side], fed: list[npt.NDArray[np.bool_]], through: Complex, taps: int) -> Complex:
+    """(P, K) gains: rated sides from what passes their lower bus, then power limits from who feeds the tap."""
+    rows = [
+        through[s.below, s.phase] if s.transform is None else s.transform[s.phase] @ through[s.below] for s in sides
+    ]
+    rows += [f.astype(np.complex128) for f in fed]
+    return np.array(rows, dtype=np.complex128).reshape(len(rows), taps)
+
+
+def _taps(electrical: Electrical, rng: np.random.Generator) -> tuple[Ints, Complex, Ints]:
+    """EVSEs that hang alike on one bus share a tap: (bus (K,), phasors (K, 3) of 1 A, tap of each EVSE (n,))."""
+    deg = electrical.evse_phasor_deg.copy()
+    for evse in np.flatnonzero(electrical.evse_unknown).tolist():
+        phase = int(rng.integers(3))
+        deg[evse] = np.where(np.arange(3) == phase, -120.0 * phase, np.nan)
+    key = np.column_stack([electrical.evse_bus, np.where(np.isnan(deg), 999.0, np.round(deg, 9))])
+    kinds, tap = np.unique(key, axis=0, return_inverse=True)
+    angle = kinds[:, 1:]
+    pattern = np.where(angle == 999.0, 0.0, np.exp(1j * np.deg2rad(angle)))
+    return kinds[:, 0].astype(np.int64), pattern, tap.reshape(-1).astype(np.int64)
+
+
+def _load_patterns(electrical: Electrical) -> Complex:
+    """(D, 3) current phasors of the uncontrolled loads at typical power and nominal voltage [A]."""
+    loads = electrical.loads
+    on = (loads.phase_bits[:, None] >> np.arange(3)) & 1
+    phases = np.maximum(on.sum(axis=1), 1)
+    volts = electrical.buses.voltage_v[loads.bus] / SQRT3
+    amps = loads.typical_kw * 1000.0 / (phases * volts * loads.power_factor)
+    angle = np.deg2rad(np.array([0.0, -120.0, 120.0]))[None, :] - np.arccos(loads.power_factor)[:, None]
+    return np.asarray(on * amps[:, None] * np.exp(1j * angle), dtype=np.complex128)
+
+
+def _climb(electrical: Electrical, live: Energised, bus: Ints, pattern: Complex) -> Complex:
+    """(B, 3, K) current at and below every bus due to each of K patterns; in the bus's own frame."""
+    through = np.zeros((live.supply.shape[0], 3, bus.shape[0]), dtype=np.complex128)
+    through[bus, :, np.arange(bus.shape[0])] = pattern
+    for below in live.order[::-1].tolist():
+        if live.parent_bus[below] >= 0:
+            through[live.parent_bus[below]] += _upwards(electrical, live, below) @ through[below]
+    return through
+
+
+def _upwards(electrical: Electrical, live: Energised, below: int) -> Complex:
+    """(3, 3) from currents at the lower end of the branch above ``below`` to those at its upper end."""
+    branches, branch = electrical.branches, int(live.parent_branch[below])
+    if branches.kind[branch] != BranchKind.TRANSFORMER:
+        return np.eye(3, dtype=np.complex128)
+    clock, ratio = int(branches.clock[branch]), float(branches.turns_ratio[branch])
+    passes = not branches.high_delta[branch] and clock % 2 == 0
+    if branches.to_bus[branch] != below:  # fed from its low side
+        clock, ratio = -clock, 1.0 / ratio
+    zero = (-1.0) ** (clock // 2) * np.exp(-1j * np.deg2rad(30.0 * clock)) if passes else 0.0
+    sequence = np.diag([zero, 1.0, np.exp(-1j * np.deg2rad(60.0 * clock))])
+    return np.asarray(_PHASES @ sequence @ _SEQUENCES / ratio, dtype=np.complex128)
+
+
+def _rated_sides(electrical: Electrical, live: Energised) -> list[_Side]:
+    """Every rated end of every branch that feeds something, a phase each, from the supplies outwards."""
+    branches, sides = electrical.branches, []
+    for below in live.order.tolist():
+        branch = int(live.parent_branch[below])
+        if branch < 0:
+            continue
+        lower_is_to = branches.to_bus[branch] == below
+        upper = _upwards(electrical, live, below)
+        is_transformer = branches.kind[branch] == BranchKind.TRANSFORMER
+        for rated_to, capacity in ((False, branches.capacity_from_a[branch]), (True, branches.capacity_to_a[branch])):
+            if not np.isfinite(capacity):
+                continue
+            end = f", {'low' if rated_to else 'high'} side" if is_transformer else ""
+            what = f"{_KIND[BranchKind(int(branches.kind[branch]))]} {branches.ids[branch]}{end}"
+            sides += [
+                _Side(
+                    name=f"phase L{phase + 1} of {what}",
+                    element=branches.ids[branch],
+                    capacity=float(capacity),
+                    is_transformer=bool(is_transformer),
+                    below=below,
+                    phase=phase,
+                    transform=None if rated_to == lower_is_to else upper,
+                )
+                for phase in range(3)
+            ]
+    return sides
+
+
+def _power_limits(electrical: Electrical, live: Energised) -> list[tuple[str, str, float, list[int]]]:
+    """(name, element, limit [kW], supplies it spans) of every import limit."""
+    supplies = electrical.supplies
+    feeding = sorted({int(s) for s in live.supply if s >= 0})
+    limits = [
+        (f"import from supply {supplies.ids[s]}", supplies.ids[s], float(supplies.import_limit_kw[s]), [s])
+        for s in feeding
+        if np.isfinite(supplies.import_limit_kw[s])
+    ]
+    if np.isfinite(electrical.site_import_limit_kw):
+        limits.append(("import of the site", electrical.site_id, electrical.site_import_limit_kw, feeding))
+    return limits

@@ -52,8 +52,7 @@ def places(electrical: Electrical, live: Energised) -> Places:
     zone = np.arange(live.supply.shape[0])
     roots = np.flatnonzero(live.depth == 0)
     volts[roots] = electrical.buses.voltage_v[roots]
-    passes = np.array([g in ("YNyn", "") for g in electrical.impedances.vector_group], dtype=np.bool_)
-    blocks = (branches.kind == BranchKind.TRANSFORMER) & (~passes | branches.high_delta | (branches.clock % 2 == 1))
+    blocks = (branches.kind == BranchKind.TRANSFORMER) & (branches.high_delta | (branches.clock % 2 == 1))
     for depth in range(1, int(live.depth.max(initial=0)) + 1):
         bus = np.flatnonzero(live.depth == depth)
         branch, above = live.parent_branch[bus], live.parent_bus[bus]

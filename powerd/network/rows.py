@@ -6,7 +6,8 @@ branch it crosses becomes one limit per phase. The mathematics, with the proof t
 
 Three conservative choices, each of which can only lower what is granted:
 - a branch in a loop counts, with its magnitude, everything that hangs on or below the loop: the split is unknown;
-- kW limits count AC posts at V_HIGH_PU, and DC posts as the apparent power they take at worst efficiency and factor;
+- kW limits count AC posts at V_HIGH_PU, DC posts as the apparent power they take at worst efficiency and factor, and
+  what all wires and transformers lose at full load;
 - uncontrolled loads draw constant power at V_LOW_PU, and their currents add arithmetically.
 Limits below which no EVSE hangs are left out: nothing powerd grants can change them.
 """
@@ -21,7 +22,9 @@ import scipy.sparse as sp
 from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.cones import ROUNDING, cones, real_and_imaginary
 from powerd.network.electrical import BranchKind, Electrical
-from powerd.network.phasors import Complex, places
+from powerd.network.losses import worst_losses_kw
+from powerd.network.names import describe
+from powerd.network.phasors import Complex, Places, places
 from powerd.network.supply import Energised, energise
 from powerd.network.taps import V_HIGH_PU, V_LOW_PU, Crossings, Taps, cross, evse_taps, load_taps
 from powerd.network.tree import make_tree
@@ -44,6 +47,8 @@ class Rows:
     """(L,) 0, 1, 2 for l1, l2, l3; -1 for a kW limit."""
     supply: Ints
     """(L,) supply whose import a kW limit bounds; -1 for all others (the site's own import, too)."""
+    losses: Floats
+    """(L,) what is already taken off the capacity of a kW limit for losses at full load [kW]; 0 for all others."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +65,7 @@ class _Block:
     side: Ints
     phase: Ints
     supply: Ints
+    losses: Floats
 
 
 def build_limits(electrical: Electrical, closed: Bools) -> Limits:
@@ -96,7 +102,7 @@ def build_rows(electrical: Electrical, closed: Bools) -> Rows:
     stands_for, capacity = _chains(electrical, live, taps, loads)
     wanted = stands_for == np.arange(stands_for.shape[0])
     crossings = cross(electrical, live, place, taps, wanted)
-    power = _power_limits(electrical, live)
+    power = _power_limits(electrical, live, _losses(electrical, live, place, taps, loads))
     current = _current_limits(
         electrical, live, taps, crossings, loads, cross(electrical, live, place, loads, wanted), capacity
     )
@@ -169,6 +175,7 @@ def _current_limits(
         side=side,
         phase=phase,
         supply=np.full(keys.shape[0], -1, dtype=np.int64),
+        losses=np.zeros(keys.shape[0]),
     )
 
 
@@ -189,8 +196,22 @@ def _entries(
     return key[carries], tap[carries], crossings.current[carries]
 
 
-def _power_limits(electrical: Electrical, live: Energised) -> _Block:
-    """One linear limit for each limited supply, and one for the site."""
+def _losses(electrical: Electrical, live: Energised, place: Places, taps: Taps, loads: Taps) -> Floats:
+    """(E,) most that each branch can lose [kW]; 0 where no limit in kW asks for it or no supply reaches it."""
+    branches = electrical.branches
+    if not np.isfinite(np.append(electrical.supplies.import_limit_kw, electrical.site_import_limit_kw)).any():
+        return np.zeros(branches.kind.shape[0])
+    every = np.ones(branches.kind.shape[0], dtype=np.bool_)
+    parts = [
+        (part, cross(electrical, live, place, part, every), most)
+        for part, most in ((taps, electrical.posts.max_ceiling), (loads, electrical.loads.worst_kw))
+    ]
+    reached = live.conducting & (live.supply[branches.from_bus] >= 0)
+    return np.where(reached, worst_losses_kw(electrical, parts), 0.0)
+
+
+def _power_limits(electrical: Electrical, live: Energised, losses: Floats) -> _Block:
+    """One linear limit for each limited supply and one for the site, less the ``losses`` (E,) [kW] below it."""
     supplies, posts = electrical.supplies, electrical.posts
     volts = electrical.buses.voltage_v[electrical.evse_bus]
     apparent = electrical.evse_amps_per_unit * SQRT3 * V_LOW_PU * volts / 1000.0
@@ -199,6 +220,7 @@ def _power_limits(electrical: Electrical, live: Energised) -> _Block:
     scope = [(s, float(supplies.import_limit_kw[s])) for s in limited]
     if np.isfinite(electrical.site_import_limit_kw):
         scope.insert(0, (-1, electrical.site_import_limit_kw))
+    lost = np.array([losses[_fed_by(electrical, live, s, electrical.branches.from_bus)].sum() for s, _ in scope])
     evses = [_fed_by(electrical, live, s, electrical.evse_bus) for s, _ in scope]
     kept = [k for k, fed in enumerate(evses) if fed.any()]
     none = np.full(len(kept), -1, dtype=np.int64)
@@ -209,11 +231,12 @@ def _power_limits(electrical: Electrical, live: Energised) -> _Block:
             [_fed_by(electrical, live, scope[k][0], electrical.loads.bus).astype(float) for k in kept],
             electrical.loads.bus.shape[0],
         ),
-        capacity=np.array([scope[k][1] for k in kept], dtype=float),
+        capacity=np.array([max(0.0, scope[k][1] - lost[k]) for k in kept], dtype=np.float64),
         branch=none,
         side=none,
         phase=none,
         supply=np.array([scope[k][0] for k in kept], dtype=np.int64),
+        losses=lost[kept].astype(np.float64),
     )
 
 
@@ -235,11 +258,12 @@ def _stack(rows: list[Floats], width: int) -> sp.csr_array:
 def _join(electrical: Electrical, live: Energised, power: _Block, current: _Block) -> Rows:
     """The two blocks as one, with names and sources."""
     real, imag = real_and_imaginary(sp.csr_array(sp.vstack([power.rows, current.rows])))
-    branch, side, phase, supply = (
-        np.concatenate([getattr(power, f), getattr(current, f)]) for f in ("branch", "side", "phase", "supply")
+    branch, side, phase, supply, losses = (
+        np.concatenate([getattr(power, f), getattr(current, f)])
+        for f in ("branch", "side", "phase", "supply", "losses")
     )
     keys = np.stack([branch, side, phase, supply], axis=1).tolist()
-    names = [_describe(electrical, live, *key) for key in keys]
+    names = [describe(electrical, live, *key) for key in keys]
     limits = Limits(
         real=real,
         imag=imag,
@@ -254,22 +278,4 @@ def _join(electrical: Electrical, live: Energised, power: _Block, current: _Bloc
         tree=None,
     )
     loads = sp.csr_array(sp.vstack([power.loads, current.loads]))
-    return Rows(limits=limits, load_share=loads, branch=branch, side=side, phase=phase, supply=supply)
-
-
-def _describe(
-    electrical: Electrical, live: Energised, branch: int, side: int, phase: int, supply: int
-) -> tuple[str, str, str]:
-    """(name for people, element id, source of the number) of one limit."""
-    branches, supplies = electrical.branches, electrical.supplies
-    if branch < 0 and supply < 0:
-        return "import of the site", electrical.site_id, electrical.site_import_source or "grid connection"
-    if branch < 0:
-        return f"import from supply {supplies.ids[supply]}", supplies.ids[supply], supplies.source[supply]
-    kind = BranchKind(int(branches.kind[branch]))
-    name = f"phase L{phase + 1} of {kind.name.lower()} {branches.ids[branch]}"
-    if kind is BranchKind.TRANSFORMER:
-        name += ", high side" if side == 0 else ", low side"
-    if live.loop[branch] >= 0:
-        name += ", in a loop"
-    return name, branches.ids[branch], branches.source[branch] or "site drawing"
+    return Rows(limits=limits, load_share=loads, branch=branch, side=side, phase=phase, supply=supply, losses=losses)

@@ -12,16 +12,19 @@ from powerd.units import ROW_TOLERANCE
 
 
 @kernel
-def _holding_rows(columns: Columns, held: Ints, price: Floats, slack: Floats, count: int) -> Ints:
-    """(n,) for each EVSE of ``held`` the dearest row above it, or else the one with least room; -1 if none."""
-    row = np.full(count, -1, dtype=np.int64)
+def _holding_rows(columns: Columns, held: Ints, want: Floats, price: Floats, slack: Floats) -> Ints:
+    """(n,) for each EVSE of ``held`` the row that holds it; -1 if it loads none.
+
+    One that charges is held by the dearest row above it; one that is off, or under free rows, by the one with least room.
+    """
+    row = np.full(want.shape[0], -1, dtype=np.int64)
     for i in held:
         dearest = 0.0
         tightest = np.inf
         for k in range(columns.start[i], columns.start[i + 1]):
             r = columns.row[k]
             size = np.hypot(columns.real[k], columns.imag[k])
-            if size * price[r] > dearest:
+            if want[i] > 0.0 and size * price[r] > dearest:
                 dearest = size * price[r]
                 row[i] = r
             elif dearest == 0.0 and size > 0.0 and slack[r] / size < tightest:
@@ -35,7 +38,7 @@ def binding_limits(ledger: Ledger, want: Floats) -> Ints:
     held = np.flatnonzero((ledger.upper > 0.0) & (want < ledger.upper - ROW_TOLERANCE))
     slack = ledger.headroom - np.hypot(ledger.real, ledger.imag)
     full_price = np.where(slack <= 1.0, ledger.price, 0.0)  # a price left over from rounding holds nobody
-    row = _holding_rows(ledger.rows.columns, held, full_price, slack, len(want))
+    row = _holding_rows(ledger.rows.columns, held, want, full_price, slack)
     limit_of_row = np.append(ledger.rows.limit_of_row, -1)
     binding: Ints = limit_of_row[row]
     return binding

@@ -55,9 +55,22 @@ class Rows:
         return int(self.limit_of_row.shape[0])
 
 
+def _turn_single_angles(coefficients: sp.csc_array) -> None:
+    """Turn rows whose coefficients all point one way onto the real axis: the norm is then a plain sum, no cone."""
+    row, value = coefficients.indices, coefficients.data
+    size = np.abs(value)
+    total = np.zeros(coefficients.shape[0], dtype=np.complex128)
+    total_size = np.zeros(coefficients.shape[0])
+    np.add.at(total, row, value)
+    np.add.at(total_size, row, size)
+    one_way = np.abs(total) >= total_size * (1.0 - 1e-14)
+    coefficients.data[one_way[row]] = size[one_way[row]]
+
+
 def _compile(limits: Limits) -> Rows:
     """Merge the patterns of ``real`` and ``imag`` and transpose them."""
     coefficients = (sp.csc_array(limits.real) + 1j * sp.csc_array(limits.imag)).tocsc()
+    _turn_single_angles(coefficients)
     coefficients.sort_indices()
     columns = Columns(
         start=coefficients.indptr.astype(np.int64),

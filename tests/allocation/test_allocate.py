@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sites import CONTINUOUS, WHOLE_AMPERES, delta_wye, demands, linear, one_limit, posts, random_tree
 
 from powerd.allocation.allocate import Allocator
+from tests.allocation.sites import CONTINUOUS, WHOLE_AMPERES, delta_wye, demands, linear, one_limit, posts, random_tree
 
 EIGHTS = np.array([0.0, 8.0, 16.0, 24.0, 32.0])
 
 
-def test_weights_share_one_limit():
+def test_weights_share_one_limit() -> None:
     """48 A, weights 1 : 1 : 2: shares 12, 12, 24 A; the price is sum of weights / limit; the limit is named."""
     answer = Allocator(posts(3)).allocate(one_limit(3, 48.0), demands(3, 1, weight=[1.0, 1.0, 2.0]))
     np.testing.assert_allclose(answer.want, [12.0, 12.0, 24.0], atol=1e-3)
@@ -24,21 +24,21 @@ def test_weights_share_one_limit():
     assert answer.certificate.holds
 
 
-def test_nested_limits():
+def test_nested_limits() -> None:
     """Two under 20 A, one beside them, all under 50 A: 10, 10, 30 A, each with its own binding limit."""
     answer = Allocator(posts(3)).allocate(linear([[1, 1, 0], [1, 1, 1]], [20.0, 50.0]), demands(3, 2))
     np.testing.assert_allclose(answer.want, [10.0, 10.0, 30.0], atol=1e-3)
     np.testing.assert_array_equal(answer.binding_limit, [0, 0, 1])
 
 
-def test_plenty_binds_nobody():
+def test_plenty_binds_nobody() -> None:
     """With room for all, all get their upper bound and no limit is named."""
     answer = Allocator(posts(2)).allocate(one_limit(2, 100.0), demands(2, 1, upper=[16.0, 32.0]))
     np.testing.assert_array_equal(answer.want, [16.0, 32.0])
     np.testing.assert_array_equal(answer.binding_limit, [-1, -1])
 
 
-def test_classes_are_strict():
+def test_classes_are_strict() -> None:
     """The higher class takes its surplus before the lower one gets even its minimum."""
     answer = Allocator(posts(3)).allocate(
         one_limit(3, 40.0), demands(3, 1, priority=[1, 0, 0], target=[6.0, 32.0, 32.0])
@@ -46,13 +46,13 @@ def test_classes_are_strict():
     np.testing.assert_allclose(answer.want, [32.0, 8.0, 0.0], atol=1e-3)
 
 
-def test_target_before_surplus():
+def test_target_before_surplus() -> None:
     """Inside a class 30 A first fill the targets 8 and 16 A, then what is left lifts the lower one."""
     answer = Allocator(posts(2)).allocate(one_limit(2, 30.0), demands(2, 1, target=[8.0, 16.0]))
     np.testing.assert_allclose(answer.want, [14.0, 16.0], atol=1e-3)
 
 
-def test_no_target_waits_for_the_surplus():
+def test_no_target_waits_for_the_surplus() -> None:
     """A car the schedule wants nothing for stays off while the others' targets use the limit."""
     allocator = Allocator(posts(2))
     tight = allocator.allocate(one_limit(2, 18.0), demands(2, 1, target=[16.0, 0.0]))
@@ -61,13 +61,13 @@ def test_no_target_waits_for_the_surplus():
     np.testing.assert_allclose(wide.want, [16.0, 10.0], atol=1e-3)
 
 
-def test_least_served_goes_on_first():
+def test_least_served_goes_on_first() -> None:
     """Three cars of 6 A minimum under 13 A: the two least served charge."""
     answer = Allocator(posts(3)).allocate(one_limit(3, 13.0), demands(3, 1, least_served=[0.9, 0.1, 0.5]))
     np.testing.assert_allclose(answer.want, [0.0, 6.5, 6.5], atol=1e-3)
 
 
-def test_a_dead_row_leaves_the_problem():
+def test_a_dead_row_leaves_the_problem() -> None:
     """EVSEs under a limit with no capacity left get 0, the others are not held back."""
     site = linear([[1, 1, 0], [1, 1, 1]], [0.0, 20.0])
     answer = Allocator(posts(3)).allocate(site, demands(3, 2))
@@ -76,13 +76,13 @@ def test_a_dead_row_leaves_the_problem():
     assert answer.certificate.holds
 
 
-def test_reserve_is_free():
+def test_reserve_is_free() -> None:
     """A reserve of 10 A that the row counts anyway is granted; the rest of 30 A goes to the other car."""
     answer = Allocator(posts(2)).allocate(one_limit(2, 30.0), demands(2, 1, floor=[10.0, 0.0], weight=[0.01, 1.0]))
     np.testing.assert_allclose(answer.want, [10.0, 20.0], atol=1e-3)
 
 
-def test_an_idle_reserve_takes_room():
+def test_an_idle_reserve_takes_room() -> None:
     """An idle post whose reserve is 8 A leaves 22 of 30 A."""
     answer = Allocator(posts(2)).allocate(one_limit(2, 30.0), demands(2, 1, floor=[8.0, 0.0], upper=[0.0, 32.0]))
     np.testing.assert_allclose(answer.want, [0.0, 22.0], atol=1e-3)
@@ -92,7 +92,7 @@ def test_an_idle_reserve_takes_room():
     ("steps", "expected"),
     [(WHOLE_AMPERES, [11.0, 10.0, 10.0]), (EIGHTS, [8.0, 8.0, 8.0]), (CONTINUOUS, [31.0 / 3] * 3)],
 )
-def test_pilot_steps_use_the_limit(steps: np.ndarray, expected: list[float]):
+def test_pilot_steps_use_the_limit(steps: np.ndarray, expected: list[float]) -> None:
     """31 A for three equal cars: whole amperes leave nothing over; steps of 8 A leave 7."""
     answer = Allocator(posts(3, steps)).allocate(one_limit(3, 31.0), demands(3, 1))
     total = one_limit(3, 31.0).limit_flow(answer.want)[0]
@@ -102,7 +102,7 @@ def test_pilot_steps_use_the_limit(steps: np.ndarray, expected: list[float]):
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 24), st.integers(0, 10**6), st.booleans(), st.booleans())
-def test_allocation_is_safe_and_proved(count: int, seed: int, cones: bool, stepped: bool):
+def test_allocation_is_safe_and_proved(count: int, seed: int, cones: bool, stepped: bool) -> None:
     """Random sites and demands: rows hold with the reserve, bounds hold, 0 or >= minimum, and the certificate holds."""
     rng = np.random.default_rng(seed)
     site = delta_wye(count, seed, 8.0 * count) if cones else random_tree(count, seed)
@@ -130,7 +130,7 @@ def test_allocation_is_safe_and_proved(count: int, seed: int, cones: bool, stepp
     assert np.all(answer.binding_limit[held] >= 0)
 
 
-def test_the_same_question_gets_the_same_answer_object():
+def test_the_same_question_gets_the_same_answer_object() -> None:
     """Nothing changed: the memo answers; a change of one capacity is noticed."""
     allocator, site, wish = Allocator(posts(3)), one_limit(3, 48.0), demands(3, 1)
     first = allocator.allocate(site, wish)

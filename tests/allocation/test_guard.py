@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sites import delta_wye, demands, limits, linear, one_limit, random_tree
 
 from powerd.allocation.guard import admit_raises, shed
 from powerd.allocation.steps import PilotSteps, no_steps
 from powerd.limits import Floats, Limits
+from tests.allocation.sites import delta_wye, demands, limits, linear, one_limit, random_tree
 
 NASTY = st.one_of(
     st.floats(0.0, 80.0),
@@ -51,7 +51,7 @@ def _headroom(site: Limits, uncontrolled: Floats) -> Floats:
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_shed_holds_every_row_whatever_comes_in(data: st.DataObject):
+def test_shed_holds_every_row_whatever_comes_in(data: st.DataObject) -> None:
     """Any floats in: ceilings out are never above those given, 0 or >= the minimum, on a step, and within each row."""
     site = data.draw(sites())
     count = site.real.shape[1]
@@ -72,7 +72,7 @@ def test_shed_holds_every_row_whatever_comes_in(data: st.DataObject):
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 25), st.integers(0, 10**6), st.booleans())
-def test_shed_counts_the_reserve_wherever_it_fits(count: int, seed: int, cones: bool):
+def test_shed_counts_the_reserve_wherever_it_fits(count: int, seed: int, cones: bool) -> None:
     """Rows whose floors fit hold for max(x, floor); and what holds already is returned unchanged."""
     rng = np.random.default_rng(seed)
     site = delta_wye(count, seed, 20.0 * count) if cones else random_tree(count, seed)
@@ -85,20 +85,20 @@ def test_shed_counts_the_reserve_wherever_it_fits(count: int, seed: int, cones: 
     np.testing.assert_array_equal(shed(site, nothing, result, minimum, floor, priority), result)
 
 
-def test_ten_cars_under_59_amperes_keep_nine():
+def test_ten_cars_under_59_amperes_keep_nine() -> None:
     """A limit that drops to 59 A under ten cars at 6 A switches one off, though their reserves alone are 60 A."""
     six = np.full(10, 6.0)
     result = shed(one_limit(10, 59.0), np.zeros(1), six, six, six, np.arange(10))
     np.testing.assert_array_equal(result, [0.0] + [6.0] * 9)
 
 
-def test_exactly_full_switches_nobody_off():
+def test_exactly_full_switches_nobody_off() -> None:
     """Ten cars at 6 A under 60 A all stay, although the row has no room at all."""
     six = np.full(10, 6.0)
     np.testing.assert_array_equal(shed(one_limit(10, 60.0), np.zeros(1), six, six, six, np.zeros(10, dtype=int)), six)
 
 
-def test_scaling_is_proportional_above_the_minimum():
+def test_scaling_is_proportional_above_the_minimum() -> None:
     """30 A for ceilings 16 and 26 with minimum 6: both keep 6 and the same share of what is above it."""
     result = shed(
         one_limit(2, 30.0), np.zeros(1), np.array([16.0, 26.0]), np.full(2, 6.0), np.zeros(2), np.zeros(2, dtype=int)
@@ -106,7 +106,7 @@ def test_scaling_is_proportional_above_the_minimum():
     np.testing.assert_allclose(result, [12.0, 18.0])
 
 
-def test_shedding_spares_what_is_not_under_the_limit():
+def test_shedding_spares_what_is_not_under_the_limit() -> None:
     """Only cars under the fallen limit are touched."""
     site = linear([[1, 1, 0], [1, 1, 1]], [10.0, 96.0])
     result = shed(site, np.zeros(2), np.full(3, 16.0), np.full(3, 6.0), np.zeros(3), np.array([0, 1, 0]))
@@ -115,7 +115,7 @@ def test_shedding_spares_what_is_not_under_the_limit():
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_raises_fit_the_worst_case(data: st.DataObject):
+def test_raises_fit_the_worst_case(data: st.DataObject) -> None:
     """Where a ceiling rose, all its rows hold for max(x, W); a row that W alone exceeds lets nothing rise."""
     site = data.draw(sites())
     count = site.real.shape[1]
@@ -138,7 +138,7 @@ def test_raises_fit_the_worst_case(data: st.DataObject):
             assert flow <= limit + 1e-9 * (1.0 + limit)
 
 
-def test_decreases_are_never_delayed():
+def test_decreases_are_never_delayed() -> None:
     """A wanted ceiling below the current one is granted at once, even where W forbids every raise."""
     result = admit_raises(
         one_limit(2, 20.0), np.zeros(1), np.full(2, 32.0), np.array([16.0, 6.0]), np.array([8.0, 12.0]), np.full(2, 6.0)
@@ -146,14 +146,14 @@ def test_decreases_are_never_delayed():
     np.testing.assert_array_equal(result, [8.0, 6.0])
 
 
-def test_raises_share_what_is_free():
+def test_raises_share_what_is_free() -> None:
     """Two equal raisers under 32 A with W = 6 each end at 16 A, not first come first served."""
     six = np.full(2, 6.0)
     result = admit_raises(one_limit(2, 32.0), np.zeros(1), six, six, np.full(2, 32.0), six)
     np.testing.assert_allclose(result, [16.0, 16.0])
 
 
-def test_a_raise_from_zero_jumps_to_the_minimum_or_stays():
+def test_a_raise_from_zero_jumps_to_the_minimum_or_stays() -> None:
     """With 9 A free only one of two newcomers starts, at no less than its minimum; the higher class first."""
     zero = np.zeros(2)
     result = admit_raises(
@@ -162,7 +162,7 @@ def test_a_raise_from_zero_jumps_to_the_minimum_or_stays():
     np.testing.assert_allclose(result, [0.0, 9.0])
 
 
-def test_raises_land_on_pilot_steps():
+def test_raises_land_on_pilot_steps() -> None:
     """31.5 A free for two cars from 6 A: 16 A and 15 A, whole amperes."""
     six = np.full(2, 6.0)
     result = admit_raises(one_limit(2, 31.5), np.zeros(1), six, six, np.full(2, 32.0), six, steps=_whole_amperes(2))
@@ -170,7 +170,7 @@ def test_raises_land_on_pilot_steps():
 
 
 @pytest.mark.parametrize("worst", [np.nan, np.inf])
-def test_an_unknown_worst_case_stops_every_raise_beside_it(worst: float):
+def test_an_unknown_worst_case_stops_every_raise_beside_it(worst: float) -> None:
     """W that is not a number counts as unbounded: nobody rises under the rows of that EVSE."""
     result = admit_raises(
         one_limit(2, 100.0),

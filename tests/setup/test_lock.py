@@ -64,6 +64,7 @@ PLANTED = {
     "absolute path": "a @ /opt/a.whl",
     "path in a comment": "    # via -r /home/me/requirements.in",
     "local wheel": "./a-1.0.whl",
+    "local file": "file:wheels/a.whl",
     "editable": "-e .",
     "git": "a @ git+ssh://example.org/a",
 }

@@ -38,7 +38,7 @@ class Core(Protocol):
         """Every newer decision from now on, latest wins (a slow reader skips)."""
 
     def below(self, element: str) -> tuple[int, ...] | None:
-        """EVSE indices at or below an element (EVSE, bus, branch, supply, controller, or the site); None = no such element."""
+        """EVSEs at or below an element (EVSE, bus, branch, supply, controller, or the site); None = no such element."""
 
     def advance(self, now: Now) -> Awaitable[Decision]:
         """Runs one tick at ``now``; only with a stepped clock."""

@@ -54,5 +54,5 @@ class Directory:
         return self.controller_ids[int(self.posts.controller[evse])]
 
     def unit(self, evse: int) -> str:
-        """ "A" or "kW"."""
+        """Unit of its ceilings: "A" or "kW"."""
         return "kW" if self.posts.is_dc[evse] else "A"

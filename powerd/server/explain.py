@@ -1,0 +1,49 @@
+"""Why a ceiling is what it is, in one sentence for people."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from powerd.control.decision import Decision
+from powerd.server.core import Core
+
+SLACK = 0.05
+"""Ceilings closer than this count as equal in a sentence [own unit]."""
+
+
+def reason(core: Core, decision: Decision, evse: int) -> str:
+    """The sentence for column ``evse`` after ``decision``."""
+    posts, sessions = core.electrical.posts, decision.snapshot.sessions
+    unit = "kW" if posts.is_dc[evse] else "A"
+    ceiling, want = float(decision.ceiling[evse]), float(decision.want[evse])
+    stop = next((s for s in decision.snapshot.stops if bool((s.evse == evse).any())), None)
+    if stop is not None:
+        return f"stopped by order at {stop.element}: {stop.reason} (stop {stop.stop_id})"
+    if not core.limits.energized[evse]:
+        return "held at 0 A: no supply reaches it" if unit == "A" else "held at 0 kW: no supply reaches it"
+    if not sessions.plugged[evse]:
+        return f"held at {ceiling:g} {unit}: no car is plugged in"
+    if not sessions.served[evse]:
+        return f"held at {ceiling:g} {unit}: its session was stopped"
+    held = _binding(core, decision, evse)
+    if ceiling < want - SLACK:
+        waits = f"at {ceiling:.4g} {unit}, to rise to {want:.4g} {unit} when the leases of others have ended"
+        return f"{waits}; {want:.4g} {unit} is what {held} allows" if held else waits
+    if held:
+        return f"held at {ceiling:.4g} {unit} by {held}"
+    return f"granted {ceiling:.4g} {unit}, all that the car and the post can take"
+
+
+def others(decision: Decision, evse: int) -> int:
+    """How many other EVSEs the limit that holds ``evse`` holds too; 0 where none does."""
+    limit = int(decision.binding_limit[evse])
+    return 0 if limit < 0 else int(np.count_nonzero(decision.binding_limit == limit)) - 1
+
+
+def _binding(core: Core, decision: Decision, evse: int) -> str:
+    limit = int(decision.binding_limit[evse])
+    if limit < 0:
+        return ""
+    name, source, count = core.limits.name[limit], core.limits.source[limit], others(decision, evse)
+    company = f", together with {count} other{'s' if count > 1 else ''}" if count else ""
+    return f"{name} ({source}){company}" if source else f"{name}{company}"

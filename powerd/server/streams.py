@@ -1,0 +1,137 @@
+"""One stream per controller: hello first, then reports up into the inbox and grants down from the outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from grpc.aio import ServicerContext
+
+from powerd.control.events import Event, StreamClosed
+from powerd.errors import BadRequest, Overloaded, UnknownName
+from powerd.server.convert import Speaker, hello_event, report_events
+from powerd.server.core import Core
+from powerd.server.directory import Directory
+from powerd.server.outbox import duration
+from powerd.server.publish import Publisher, Stream
+from powerd.server.status import done_or_raise
+from powerd.v1 import controller_service_pb2 as pb
+
+logger = logging.getLogger(__name__)
+
+Context = ServicerContext[pb.ConnectRequest, pb.ConnectResponse]
+
+REPORTS_PER_TTL = 4
+"""A controller reports at least every ttl/4 (docs/protocol.md)."""
+
+
+class Streams:
+    """Runs the streams of a server."""
+
+    def __init__(self, core: Core, names: Directory, publisher: Publisher) -> None:
+        self._core = core
+        self._names = names
+        self._publisher = publisher
+        self._background: set[asyncio.Future[Any]] = set()
+
+    async def run(self, requests: AsyncIterator[pb.ConnectRequest], context: Context) -> None:
+        """Serves one stream until either side ends it.
+
+        Raises:
+            BadRequest: a message was wrong; nothing of it was taken.
+            Overloaded: the inbox is full; the next hello tells everything again.
+            Superseded: a newer stream of the same controller has taken over.
+        """
+        first = await anext(requests, None)
+        if first is None:
+            return
+        stream, boottime_s = self._open(first)
+        reader = asyncio.ensure_future(self._read(requests, stream, boottime_s))
+        writer = asyncio.ensure_future(self._write(context, stream))
+        try:
+            done, _ = await asyncio.wait((reader, writer, stream.ended), return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                ended.result()
+        finally:
+            reader.cancel()
+            writer.cancel()
+            stream.ended.cancel()
+            if self._publisher.close(stream):
+                self._keep(asyncio.ensure_future(self._tell_closed(stream)))
+
+    def _open(self, first: pb.ConnectRequest) -> tuple[Stream, float]:
+        """Posts the hello and registers the stream in the same breath, before any tick can absorb it."""
+        if first.WhichOneof("message") != "hello":
+            raise BadRequest("message", "a hello as the first message of a stream")
+        event = hello_event(first.hello, self._names)
+        controller = self._names.controller[first.hello.controller_id]
+        answer = self._core.post(event)
+        speaker = Speaker(controller=controller, evse=event.evse, incarnation=event.incarnation)
+        stream = self._publisher.open(speaker, first.hello.report_number)
+        self._judge_later(asyncio.ensure_future(answer), stream)
+        logger.info("controller %s connected with %d EVSEs", first.hello.controller_id, len(event.evse))
+        return stream, event.boottime_s
+
+    async def _read(self, requests: AsyncIterator[pb.ConnectRequest], stream: Stream, boottime_s: float) -> None:
+        async for message in requests:
+            if message.WhichOneof("message") != "report":
+                raise BadRequest("message", "a report after the hello")
+            events = report_events(message.report, stream.speaker, boottime_s)
+            boottime_s = message.report.stamp.boottime_s
+            self._judge_later(asyncio.ensure_future(self._core.post(*events)), stream)
+            self._publisher.arrived(stream, message.report.report_number)
+
+    async def _write(self, context: Context, stream: Stream) -> None:
+        await context.write(self._welcome(stream))
+        while True:
+            await stream.outbox.filled()
+            for message in stream.outbox.take():
+                await context.write(message)
+
+    def _welcome(self, stream: Stream) -> pb.ConnectResponse:
+        decision = self._core.latest()
+        ttl_s = float(self._core.electrical.controllers.ttl_s[stream.speaker.controller])
+        welcome = pb.Welcome(
+            epoch=0 if decision is None else decision.snapshot.leases.epoch,
+            ttl=duration(ttl_s),
+            tick=duration(self._core.tick_s),
+            report_within=duration(ttl_s / REPORTS_PER_TTL),
+        )
+        return pb.ConnectResponse(welcome=welcome)
+
+    def _judge_later(self, answer: asyncio.Future[Any], stream: Stream) -> None:
+        """Ends the stream if the tick that absorbs the events finds one of them wrong."""
+
+        def judge(answer: asyncio.Future[Any]) -> None:
+            if answer.cancelled():
+                return
+            error = answer.exception()
+            if error is not None:
+                logger.error("the inbox failed", exc_info=error)
+                return
+            try:
+                for outcome in answer.result():
+                    done_or_raise(outcome)
+            except (BadRequest, UnknownName) as refused:
+                stream.end(refused)
+
+        self._keep(answer)
+        answer.add_done_callback(judge)
+
+    async def _tell_closed(self, stream: Stream) -> None:
+        """Posts the end of the stream, however full the inbox is, unless the controller is back by then."""
+        event: Event = StreamClosed(evse=stream.speaker.evse)
+        while stream.speaker.controller not in self._publisher.streams:
+            try:
+                await self._core.post(event)
+            except Overloaded:
+                await asyncio.sleep(self._core.tick_s)
+            else:
+                return
+
+    def _keep(self, task: asyncio.Future[Any]) -> None:
+        """Holds a reference: the event loop keeps only weak ones."""
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

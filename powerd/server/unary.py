@@ -1,0 +1,114 @@
+"""RequestSetpoint: one question, one grant, for a controller without a stream."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from powerd.control.events import Acked, Event, FreshWanted, Measured, PlugChanged, StampSeen
+from powerd.errors import BadRequest
+from powerd.limits import Floats
+from powerd.server import checks
+from powerd.server.convert import check_plug_time, check_stamp
+from powerd.server.directory import Directory
+from powerd.server.explain import reason
+from powerd.server.outbox import Lease, duration
+from powerd.server.posting import Desk
+from powerd.server.publish import Publisher
+from powerd.server.status import Superseded, Unavailable
+from powerd.v1 import common_pb2 as pb_common
+from powerd.v1 import controller_service_pb2 as pb
+
+REQUESTS_PER_TTL = 3
+"""The answer says to come back after ttl/3: one request may be lost."""
+
+
+class SetpointDesk:
+    """Answers single setpoint requests."""
+
+    def __init__(self, desk: Desk, names: Directory, publisher: Publisher) -> None:
+        self._desk = desk
+        self._names = names
+        self._publisher = publisher
+
+    async def answer(self, request: pb.RequestSetpointRequest) -> pb.RequestSetpointResponse:
+        """The grant that the next tick gives.
+
+        Raises:
+            BadRequest: a field is wrong; nothing was changed.
+            UnknownName: no such EVSE.
+            Superseded: the EVSE's controller has a stream open.
+            Overloaded, Unavailable: try again.
+        """
+        evse = self._names.find_evse(checks.text("evse_id", request.evse_id))
+        events = self._events(request, evse)
+        if int(self._names.posts.controller[evse]) in self._publisher.streams:
+            raise Superseded(f"controller {self._names.owner(evse)!r} has a stream open: its grants go there")
+        with self._publisher.waiting(evse) as call:
+            await self._desk.post(*events)
+        if call.grant is None:
+            raise Unavailable("the tick gave no grant to this EVSE; the alarms of WatchSite say why")
+        lease, ceiling, latched = call.grant
+        return pb.RequestSetpointResponse(
+            grant=self._grant(evse, lease, ceiling, latched=latched),
+            next_request_in=duration(lease.ttl_s / REQUESTS_PER_TTL),
+            reason=reason(self._desk.core, self._desk.latest(), evse),
+        )
+
+    def _events(self, request: pb.RequestSetpointRequest, evse: int) -> list[Event]:
+        check_stamp("stamp", request.stamp)
+        check_plug_time("plug_boottime_s", request.plug_boottime_s, request.stamp.boottime_s)
+        one = np.array([evse])
+        stamp = request.stamp
+        events: list[Event] = [StampSeen(evse=one, incarnation=stamp.incarnation, boottime_s=stamp.boottime_s)]
+        if request.HasField("ack"):
+            events.append(
+                Acked(
+                    evse=one,
+                    epoch=checks.at_least("ack.epoch", request.ack.epoch, 1),
+                    seq=checks.at_least("ack.seq", request.ack.seq, 1),
+                    ceiling=np.array([checks.number("ack.applied_ceiling", request.ack.applied_ceiling)]),
+                )
+            )
+        if self._plug_is_news(request, evse):
+            plug_s = np.array([request.plug_boottime_s])
+            events.append(PlugChanged(evse=one, plugged=np.array([request.plugged]), plug_boottime_s=plug_s))
+        if request.measured:
+            events.append(Measured(evse=one, drawn=self._drawn(request, evse)))
+        events.append(FreshWanted(evse=one))
+        return events
+
+    def _plug_is_news(self, request: pb.RequestSetpointRequest, evse: int) -> bool:
+        decision = self._desk.core.latest()
+        if decision is None:
+            return True
+        book = decision.snapshot.leases
+        if request.plugged != bool(decision.snapshot.sessions.plugged[evse]):
+            return True
+        # Another process has another clock: its 0 means unchanged since it started.
+        if int(book.echo_incarnation[evse]) != request.stamp.incarnation:
+            return request.plug_boottime_s > 0
+        return request.plug_boottime_s > float(book.plug_boottime_s[evse])
+
+    def _drawn(self, request: pb.RequestSetpointRequest, evse: int) -> Floats:
+        dc = bool(self._names.posts.is_dc[evse])
+        wanted = 1 if dc else 3
+        if len(request.measured) != wanted:
+            what = "1 entry, the power [kW]" if dc else "3 entries, the currents on L1, L2, L3 [A]"
+            raise BadRequest("measured", f"{what}, or none, got {len(request.measured)}")
+        drawn = np.zeros((1, 3))
+        drawn[0, :wanted] = checks.numbers("measured", request.measured)
+        return drawn
+
+    def _grant(self, evse: int, lease: Lease, ceiling: float, *, latched: bool) -> pb_common.Grant:
+        grant = pb_common.Grant(
+            epoch=lease.epoch,
+            seq=lease.seq,
+            ttl=duration(lease.ttl_s),
+            echo=pb_common.Stamp(incarnation=lease.incarnation, boottime_s=lease.boottime_s),
+            latched=latched,
+        )
+        if self._names.posts.is_dc[evse]:
+            grant.ceiling_kw = ceiling
+        else:
+            grant.ceiling_a = ceiling
+        return grant

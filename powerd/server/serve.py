@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -73,20 +74,27 @@ class TlsFiles:
     """If given, clients must show a certificate of this authority."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class RunningServer:
     """A server that listens."""
 
+    address: str
+    """Where: host:port with the port it got."""
     port: int
-    """Where."""
+    """The port alone."""
     sink: GrantSink
     """Where the ticker hands its grants."""
     _server: grpc.aio.Server
     _health: health_aio.HealthServicer
     _services: tuple[str, ...]
+    _told: list[asyncio.Task[None]] = field(default_factory=list)
 
-    async def set_serving(self, serving: bool = True) -> None:
+    def set_serving(self, serving: bool = True) -> None:
         """Tells health that grants beyond fallbacks are given (or no more); a server starts as NOT_SERVING."""
+        self._told = [asyncio.create_task(self.tell_health(serving))]
+
+    async def tell_health(self, serving: bool) -> None:
+        """The same, done when it returns."""
         status = health_pb2.HealthCheckResponse
         state = status.SERVING if serving else status.NOT_SERVING
         for name in (OVERALL, *self._services):
@@ -129,8 +137,15 @@ async def start_server(
     reflected = (*services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(reflected, server)
     port = _listen(server, address, tls)
-    running = RunningServer(port=port, sink=publisher, _server=server, _health=health, _services=services)
-    await running.set_serving(False)
+    running = RunningServer(
+        address=address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}",
+        port=port,
+        sink=publisher,
+        _server=server,
+        _health=health,
+        _services=services,
+    )
+    await running.tell_health(serving=False)
     await server.start()
     return running
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from powerd.faults import Severity
 from powerd.limits import Bools, Floats
 from powerd.network.drawing import Drawing, Findings
 from powerd.network.electrical import Electrical
@@ -107,7 +108,11 @@ def reserved(site: SiteFile, electrical: Electrical) -> Iterator[Reserved]:
 
 
 def find_admission_faults(drawing: Drawing, electrical: Electrical, findings: Findings) -> None:
-    """One fault, its worst case, for each element that cannot hold what charges without powerd's word."""
+    """One fault, its worst case, for each element that cannot hold what charges without powerd's word.
+
+    Where nothing charges without powerd's word and other loads alone are too much, powerd can only grant nothing: that
+    is a warning.
+    """
     worst: dict[str, Reserved] = {}
     for one in reserved(drawing.site, electrical):
         before = worst.get(one.element)
@@ -115,11 +120,17 @@ def find_admission_faults(drawing: Drawing, electrical: Electrical, findings: Fi
             worst[one.element] = one
     for element, one in worst.items():
         when = f" with {one.state}" if one.state else ""
+        holds = f"above the {one.capacity:.4g} {one.unit} that it holds"
+        place = _place(drawing.site, element)
+        if one.reserve <= TOLERANCE:
+            message = f"{one.name}{when}: other loads alone can draw {one.uncontrolled:.4g} {one.unit}, {holds}"
+            findings.add(Code.LOAD_ABOVE_RATING, place, element, message, _mend(one), Severity.WARNING)
+            continue
         message = (
             f"{one.name}{when}: EVSEs without a grant can draw {one.reserve:.4g} {one.unit}, other loads "
-            f"{one.uncontrolled:.4g} {one.unit}, together above the {one.capacity:.4g} {one.unit} that it holds"
+            f"{one.uncontrolled:.4g} {one.unit}, together {holds}"
         )
-        findings.add(Code.FALLBACK_SUM, _place(drawing.site, element), element, message, _mend(one))
+        findings.add(Code.FALLBACK_SUM, place, element, message, _mend(one))
 
 
 def _excess(one: Reserved) -> float:

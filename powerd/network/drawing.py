@@ -39,6 +39,8 @@ class Drawing:
     """How many elements of each list are the user's."""
     removed: Removed
     """What could not be understood, and is therefore not in ``site``."""
+    net_is_read: bool
+    """False where the imported net could not be read: what refers to it cannot be judged."""
     cable: Callable[[str], Cable | None]
     """The catalogue: a cable type by name; None where there is none of that name."""
     auxiliary_buses: frozenset[str] = frozenset()

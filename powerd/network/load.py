@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from powerd.errors import SiteRefused
+from powerd.errors import SiteRefused, UnreadableInput
 from powerd.faults import Fault, Severity
 from powerd.network.admission import find_admission_faults
 from powerd.network.charging import find_charging_faults
 from powerd.network.compile import compile_drawing
 from powerd.network.drawing import Cable, Drawing, Findings
 from powerd.network.electrical import Electrical
+from powerd.network.imported import Wires, import_wires
+from powerd.network.netfile import read_net
 from powerd.network.ratings import find_rating_faults
 from powerd.network.references import find_reference_faults
 from powerd.network.topology import find_topology_faults
@@ -46,6 +48,9 @@ _HARMLESS: frozenset[str] = frozenset(
         Code.ENVELOPE_ABOVE_IMPORT,
     }
 )
+
+#: Lists that an imported net adds to.
+_WIRED = ("buses", "supplies", "transformers", "feeders", "switches", "loads")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,7 +110,7 @@ def load_site(path: Path) -> LoadedSite:
 def _can_compile(drawing: Drawing, findings: Findings) -> bool:
     """Whether the drawing is whole enough to add up what charges without powerd's word, other faults or not."""
     errors = {fault.code for fault in findings.faults if fault.severity is Severity.ERROR}
-    return drawing.removed.whole and errors <= _HARMLESS
+    return drawing.removed.whole and drawing.net_is_read and errors <= _HARMLESS
 
 
 def _draw(read: SiteRead, site: SiteFile, findings: Findings) -> Drawing:
@@ -115,7 +120,43 @@ def _draw(read: SiteRead, site: SiteFile, findings: Findings) -> Drawing:
         message, mend = f"{total} EVSEs", f"split the site; one daemon takes {MAX_EVSES}"
         findings.add(Code.TOO_MANY_EVSES, ("station_groups",), site.site, message, mend)
     evses = tuple(expand(site)) if total <= MAX_EVSES else ()
-    return Drawing(site=site, evses=evses, own={}, removed=read.removed, cable=standard_cable)
+    own = {section: len(getattr(site, section)) for section in _WIRED} | {"network": 0}
+    findings.own = own
+    wires = _wires(read, site, findings)
+    joined = wires or Wires()
+    added = {section: [*getattr(site, section), *getattr(joined, section)] for section in _WIRED}
+    return Drawing(
+        site=site.model_copy(update=added),
+        evses=evses,
+        own=own,
+        removed=read.removed,
+        net_is_read=wires is not None,
+        cable=standard_cable,
+        auxiliary_buses=frozenset(joined.auxiliary),
+    )
+
+
+def _wires(read: SiteRead, site: SiteFile, findings: Findings) -> Wires | None:
+    """Elements of the imported net, if there is one; None where there is one that cannot be read."""
+    if site.network is None:
+        for index, bus in enumerate(site.buses):
+            if bus.net_bus is not None:
+                message, mend = "net_bus is given, but the site has no network:", "remove it, or add network: net.json"
+                findings.add(Code.NET_NOT_GIVEN, ("buses", index, "net_bus"), bus.id, message, mend)
+        return Wires()
+    path = read.path.parent / site.network
+    findings.net_name = str(path)
+    if not path.is_file():
+        mend = "write the file's name relative to this file, or remove the line"
+        findings.add(Code.NET_FILE_MISSING, ("network",), site.site, f"there is no file {path}", mend)
+        return None
+    try:
+        net = read_net(path, str(path))
+    except UnreadableInput as error:
+        mend = "save the net with pandapower.to_json(net, file)"
+        findings.add(Code.NET_FILE_UNREADABLE, ("network",), site.site, str(error), mend)
+        return None
+    return import_wires(net, site, findings)
 
 
 def standard_cable(name: str) -> Cable | None:

@@ -62,10 +62,11 @@ class _Seeker:
 
     def __init__(self, drawing: Drawing, findings: Findings) -> None:
         self._removed = drawing.removed.ids
+        self._blind = not drawing.net_is_read
         self._findings = findings
 
     def __call__(self, code: Code, noun: str, known: set[str], name: str, path: Path, element: str) -> None:
-        if name in known or name in self._removed:
+        if name in known or name in self._removed or (self._blind and ":" in name):
             return
         near = difflib.get_close_matches(name, sorted(known)[:2000], n=1)
         mend = f"write {near[0]}, or add {name}" if near else f"add {noun} {name}, or name one that is there"

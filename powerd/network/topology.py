@@ -54,7 +54,7 @@ def find_topology_faults(drawing: Drawing, findings: Findings) -> None:
     """No supply, no EVSE, islands, dead EVSEs, supplies in parallel, loops, broken interlocks."""
     site = drawing.site
     supplies = [supply for supply in site.supplies if supply.in_service]
-    if not supplies and drawing.removed.whole:
+    if not supplies and drawing.removed.whole and drawing.net_is_read:
         mend = "add a supply, and the bus it feeds, under supplies:"
         findings.add(Code.NO_SUPPLY, ("supplies",), site.site, "nothing feeds the site", mend)
     if not any(evse.in_service for evse in drawing.evses) and drawing.removed.whole and not _told(findings):
@@ -95,6 +95,8 @@ def _doubtful(drawing: Drawing, findings: Findings) -> set[str]:
     """Buses named by something that could not be understood, and both ends of branches with an unknown end."""
     known = {bus.id for bus in drawing.site.buses}
     doubtful = {*drawing.removed.words, *drawing.removed.ids}
+    if not drawing.net_is_read:
+        return known
     for edge in _edges(drawing.site):
         if edge.one not in known or edge.other not in known:
             doubtful |= {edge.one, edge.other}

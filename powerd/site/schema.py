@@ -134,9 +134,9 @@ class Transformer(Element):
     """Share of the nameplate that may flow continuously (temperature, harmonics)."""
     losses_inside_rating: bool = True
     """True: the rating is what flows into the high side, own losses included; False: what the low side gives."""
-    tap_position: Annotated[int, Field(ge=-40, le=40)] = 0
+    tap_position: Annotated[int, Field(ge=-30, le=30)] = 0
     """Present tap; 0 = rated voltages, each step up raises the high winding's voltage."""
-    tap_step_percent: Annotated[float, Field(ge=0, le=2.4)] = 0.0
+    tap_step_percent: Annotated[float, Field(ge=0, le=3)] = 0.0
     """Voltage change a step on the high side [%]."""
     source: str = ""
     """Where the rating came from, e.g. "150 kVA nameplate"."""

@@ -45,6 +45,38 @@ def cones(limit: Ints, tap: Ints, value: Complex, shape: tuple[int, int]) -> tup
     return matrix, np.array(limit_of_row, dtype=np.int64)
 
 
+def without_dominated(rows: sp.csr_array, limit_of_row: Ints) -> tuple[sp.csr_array, Ints]:
+    """Drop every row that another row of its limit exceeds for *all* ceilings.
+
+    Groups are not free of one another once they belong to the same post: three-phase posts behind two delta windings
+    give three angles, but in a fixed proportion. With columns c of one row and d of another, norm(d x) <= norm(c x) for
+    all x >= 0 if no entry of Re(conj(c_i) c_j) - Re(conj(d_i) d_j) is negative.
+
+    Args:
+        rows: (m, n) complex coefficients.
+        limit_of_row: (m,) ascending.
+    """
+    keep = np.ones(rows.shape[0], dtype=np.bool_)
+    start = np.searchsorted(limit_of_row, np.unique(limit_of_row))
+    for first, last in zip(start.tolist(), [*start[1:].tolist(), rows.shape[0]], strict=True):
+        if last - first < 2:
+            continue
+        columns = _directions(rows[first:last].toarray())
+        products = np.real(columns.conj()[:, :, None] * columns[:, None, :])
+        for small in range(last - first - 1, -1, -1):
+            larger = [k for k in range(last - first) if k != small and keep[first + k]]
+            keep[first + small] = all((products[k] < products[small] - 1e-9).any() for k in larger)
+    return rows[keep], limit_of_row[keep]
+
+
+def _directions(dense: Complex) -> Complex:
+    """The distinct columns (rows of one limit, k) up to a common scale."""
+    size = np.abs(dense).max(axis=0)
+    scaled = np.round(dense[:, size > 0] / size[size > 0], 9)
+    both = np.unique(np.concatenate([scaled.real, scaled.imag]), axis=1)
+    return both[: dense.shape[0]] + 1j * both[dense.shape[0] :]
+
+
 def real_and_imaginary(rows: sp.csr_array) -> tuple[sp.csr_array, sp.csr_array]:
     """Split complex rows (m, n); where all phasors point one way, magnitudes and no imaginary part."""
     rows = rows.tocsr()

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from powerd.limits import Bools, Floats, Ints, Limits
-from powerd.network.cones import ROUNDING, cones, real_and_imaginary
+from powerd.network.cones import ROUNDING, cones, real_and_imaginary, without_dominated
 from powerd.network.electrical import BranchKind, Electrical
 from powerd.network.losses import worst_losses_kw
 from powerd.network.names import describe
@@ -66,6 +66,9 @@ class _Block:
     phase: Ints
     supply: Ints
     losses: Floats
+
+
+_LIMIT_COLUMNS = ("branch", "side", "phase", "supply", "losses")
 
 
 def build_limits(electrical: Electrical, closed: Bools) -> Limits:
@@ -166,8 +169,9 @@ def _current_limits(
         (np.abs(load_value[at >= 0]), (at[at >= 0], load_tap[at >= 0])), shape=(keys.shape[0], loads.bus.shape[0])
     )
     branch, side, phase = keys // 6 % capacity.shape[0], keys // 3 % 2, keys % 3
+    dominating, limit_of_row = without_dominated(sp.csr_array(parts @ taps.share), limit_of_row)
     return _Block(
-        rows=sp.csr_array(parts @ taps.share),
+        rows=dominating,
         limit_of_row=limit_of_row,
         loads=sp.csr_array(bound @ loads.share),
         capacity=capacity[branch, side],
@@ -259,8 +263,7 @@ def _join(electrical: Electrical, live: Energised, power: _Block, current: _Bloc
     """The two blocks as one, with names and sources."""
     real, imag = real_and_imaginary(sp.csr_array(sp.vstack([power.rows, current.rows])))
     branch, side, phase, supply, losses = (
-        np.concatenate([getattr(power, f), getattr(current, f)])
-        for f in ("branch", "side", "phase", "supply", "losses")
+        np.concatenate([getattr(power, f), getattr(current, f)]) for f in _LIMIT_COLUMNS
     )
     keys = np.stack([branch, side, phase, supply], axis=1).tolist()
     names = [describe(electrical, live, *key) for key in keys]

@@ -1,0 +1,261 @@
+"""A controller on asyncio: connects, reconnects, applies ceilings, acks them, and falls back by itself on silence.
+
+    async def apply(evse_id: str, ceiling: float, valid_for_s: float) -> None:
+        await chargers[evse_id].set_current(ceiling)
+
+    async with PowerdController("127.0.0.1:7040", "cabinet-1", evses, apply) as controller:
+        controller.plug("CA-319", True)
+        controller.measure("CA-319", (15.8, 0.0, 0.0))
+        await controller.wait()
+
+Everything that decides is in ``core``; this file owns the clock, the connection and the tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+import grpc.aio
+
+from powerd.client.core import ControllerCore, Memory
+from powerd.client.lease import EvseConfig, Write
+from powerd.client.memory import load_memory, save_memory
+from powerd.v1 import controller_service_pb2 as pb
+from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
+
+logger = logging.getLogger(__name__)
+
+Call = grpc.aio.StreamStreamCall[pb.ConnectRequest, pb.ConnectResponse]
+
+Apply = Callable[[str, float, float], Awaitable[None]]
+"""Puts a ceiling [own unit] of an EVSE into force, for so many seconds (inf = until the next one).
+
+Returns when the post has taken it; raises ``OSError`` (or ``TimeoutError``) if it has not, and is called again."""
+
+SLEEP_MAX_S = 0.5
+"""Longest sleep before the clock is read again [s]: asyncio's timers stand still while the machine is suspended."""
+RETRY_S = (0.2, 10.0)
+"""First and largest mean pause before connecting again [s]; jittered: not all controllers of a site come at once."""
+CALM_S = 10.0
+"""A stream that lived this long starts the pauses anew [s]."""
+APPLY_RETRY_S = 0.5
+"""Pause before a failed actuator write is tried again [s]."""
+OPTIONS = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+
+def boottime_s() -> float:
+    """The clock of leases [s]: also runs in suspend, never jumps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class PowerdController:
+    """One charger controller and all its EVSEs. Use on one event loop, as a context manager."""
+
+    def __init__(
+        self,
+        target: str,
+        controller_id: str,
+        evses: Sequence[EvseConfig],
+        apply: Apply,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        memory_file: Path | None = None,
+        apply_timeout_s: float = 10.0,
+    ) -> None:
+        """Prepares everything; nothing runs before ``async with``.
+
+        Args:
+            target: host:port of the daemon.
+            controller_id: as in the site file.
+            evses: all EVSEs that the site file gives to this controller.
+            apply: how to put a ceiling into force.
+            credentials: TLS; None = plain text.
+            memory_file: where a stop is remembered over restarts; None = a restart forgets it.
+            apply_timeout_s: an ``apply`` that takes longer counts as failed [s].
+
+        Raises:
+            UnreadableInput: the memory file is damaged.
+        """
+        memory = Memory() if memory_file is None else load_memory(memory_file)
+        self.core = ControllerCore(controller_id, evses, incarnation=secrets.randbits(62) | 1, memory=memory)
+        """The rules; read ``core.in_force`` and ``core.refusals`` as you like."""
+        self._target, self._credentials = target, credentials
+        self._apply, self._apply_timeout_s = apply, apply_timeout_s
+        self._memory_file, self._saved = memory_file, memory
+        self._index = {config.evse_id: i for i, config in enumerate(evses)}
+        self._orders: dict[int, Write] = {}  # newest order of each EVSE that no lane has taken yet
+        self._lanes: dict[
+            int, asyncio.Task[None]
+        ] = {}  # one per EVSE with orders: its orders never overtake each other
+        self._news = asyncio.Event()
+        self._failure: asyncio.Future[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        """Puts every post into its idle fallback (or its stop) and starts to connect."""
+        self._failure = asyncio.get_running_loop().create_future()
+        self._dispatch(self.core.start())
+        self._tasks = [self._guarded(self._keep_time()), self._guarded(self._stay_connected())]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the connection. Posts keep their leases until these end by themselves: see ``Apply``."""
+        tasks = [*self._tasks, *self._lanes.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._failure is not None:
+            self._failure.cancel()
+
+    async def wait(self) -> None:
+        """Never ends, but with the error that broke the controller: one of ``apply`` other than ``OSError``."""
+        if self._failure is None:
+            raise RuntimeError("use `async with` first")
+        await asyncio.shield(self._failure)
+
+    def plug(self, evse_id: str, plugged: bool) -> None:
+        """A car came or left. A repeated state changes nothing: tell a swap of cars as two calls."""
+        self._dispatch(self.core.plug(self._index[evse_id], plugged, boottime_s()))
+        self._news.set()
+
+    def measure(self, evse_id: str, drawn: tuple[float, float, float]) -> None:
+        """Currents of the post's L1, L2, L3 now [A], or (power [kW], 0, 0) for DC; goes with the next report."""
+        self.core.measure(self._index[evse_id], drawn)
+
+    def _dispatch(self, writes: Iterable[Write]) -> None:
+        """Hands orders to the lanes of their EVSEs; a newer order replaces one that still waits."""
+        if self._memory_file is not None and self.core.memory != self._saved:
+            self._saved = self.core.memory
+            save_memory(self._memory_file, self._saved)  # before the actuator: a stop must not be forgotten
+        for write in writes:
+            self._orders[write.index] = write
+            if write.index not in self._lanes:
+                self._lanes[write.index] = self._guarded(self._lane(write.index))
+
+    async def _lane(self, index: int) -> None:
+        """Carries out the orders of one EVSE until none is left."""
+        try:
+            while (write := self._orders.pop(index, None)) is not None:
+                if write.valid_until_s <= boottime_s():
+                    continue  # its end has ordered the fallback, or will
+                if await self._carry_out(write):
+                    if self.core.applied(write, boottime_s()):
+                        self._news.set()
+                elif index not in self._orders:
+                    self._orders[index] = write
+                    await asyncio.sleep(APPLY_RETRY_S)
+        finally:
+            del self._lanes[index]
+
+    async def _carry_out(self, write: Write) -> bool:
+        """One actuator write, cut off at the end of its lease; False = it failed."""
+        left_s = write.valid_until_s - boottime_s()
+        try:
+            async with asyncio.timeout(min(self._apply_timeout_s, left_s)):
+                await self._apply(write.evse_id, write.ceiling, left_s)
+        except OSError as failed:  # also TimeoutError and ConnectionError
+            logger.warning("%s did not take %g: %r", write.evse_id, write.ceiling, failed)
+            return False
+        return True
+
+    async def _keep_time(self) -> None:
+        """Ends leases on time, connected or not."""
+        while True:
+            now_s = boottime_s()
+            self._dispatch(self.core.expire(now_s))
+            pause_s = self.core.next_expiry_s() - now_s
+            await asyncio.sleep(min(SLEEP_MAX_S, max(0.0, pause_s)))
+
+    async def _stay_connected(self) -> None:
+        """Opens a stream, and another when it ends, with growing, jittered pauses."""
+        pause_s = RETRY_S[0]
+        while True:
+            started_s = boottime_s()
+            try:
+                await self._stream()
+                logger.warning("%s closed the stream", self._target)
+            except grpc.aio.AioRpcError as lost:
+                logger.warning("%s: %s: %s", self._target, lost.code().name, lost.details())
+            if boottime_s() - started_s > CALM_S:
+                pause_s = RETRY_S[0]
+            await asyncio.sleep(random.uniform(0.5, 1.5) * pause_s)  # noqa: S311  (jitter, no secret)
+            pause_s = min(2 * pause_s, RETRY_S[1])
+
+    async def _stream(self) -> None:
+        """One stream, until it ends."""
+        async with self._channel() as channel:
+            call = ControllerServiceStub(channel).Connect()
+            sender = asyncio.create_task(self._send(call))
+            reader = asyncio.create_task(self._receive(call))
+            try:
+                await asyncio.wait((sender, reader), return_when=asyncio.FIRST_COMPLETED)
+                if sender.done():
+                    sender.result()
+                await reader
+            finally:
+                call.cancel()
+                sender.cancel()
+                reader.cancel()
+                await asyncio.gather(sender, reader, return_exceptions=True)
+
+    async def _receive(self, call: Call) -> None:
+        """Takes grants until the stream ends."""
+        async for message in call:
+            self._dispatch(self.core.receive(message, boottime_s()))
+            for refused in self.core.refused:
+                logger.info("refused %s", refused)
+            self._news.set()
+
+    async def _send(self, call: Call) -> None:
+        """The hello, then a report whenever one is due."""
+        try:
+            await call.write(self.core.hello(boottime_s()))
+            while True:
+                await self._report_due()
+                await call.write(self.core.report(boottime_s()))
+        except asyncio.InvalidStateError:  # the stream is over: the reader knows why
+            return
+
+    async def _report_due(self) -> None:
+        while (pause_s := self.core.report_due_s() - boottime_s()) > 0:
+            self._news.clear()
+            try:
+                await asyncio.wait_for(self._news.wait(), min(SLEEP_MAX_S, pause_s))
+            except TimeoutError:
+                continue
+
+    def _channel(self) -> grpc.aio.Channel:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(self._target, options=OPTIONS)
+        return grpc.aio.secure_channel(self._target, self._credentials, options=OPTIONS)
+
+    def _guarded(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        """A task whose error ends ``wait``."""
+
+        async def run() -> None:
+            await work
+
+        def note(task: asyncio.Task[None]) -> None:
+            error = None if task.cancelled() else task.exception()
+            if error is not None and self._failure is not None and not self._failure.done():
+                self._failure.set_exception(error)
+
+        task = asyncio.create_task(run())
+        task.add_done_callback(note)
+        return task

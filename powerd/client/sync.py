@@ -1,0 +1,103 @@
+"""The same controller for programs with threads: the event loop runs in one of its own.
+
+def apply(evse_id: str, ceiling: float, valid_for_s: float) -> None:
+    chargers[evse_id].set_current(ceiling)
+
+with BlockingController("127.0.0.1:7040", "cabinet-1", evses, apply) as controller:
+    controller.plug("CA-319", True)
+    controller.measure("CA-319", (15.8, 0.0, 0.0))
+    controller.wait()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from powerd.client.aio import PowerdController
+from powerd.client.lease import EvseConfig
+
+STOP_PATIENCE_S = 10.0
+"""How long the end of the connection may take [s]."""
+
+
+class BlockingController:
+    """``aio.PowerdController`` behind plain calls; every method may be called from any thread."""
+
+    def __init__(
+        self,
+        target: str,
+        controller_id: str,
+        evses: Sequence[EvseConfig],
+        apply: Callable[[str, float, float], None],
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        memory_file: Path | None = None,
+        apply_timeout_s: float = 10.0,
+    ) -> None:
+        """See ``PowerdController``; ``apply`` is called in worker threads, one at a time for each EVSE."""
+        busy: dict[str, asyncio.Future[None]] = {}  # a thread cannot be interrupted: never two for one EVSE
+
+        async def apply_in_thread(evse_id: str, ceiling: float, valid_for_s: float) -> None:
+            if evse_id in busy and not busy[evse_id].done():
+                raise TimeoutError(f"{evse_id}: the write before is still running")
+            busy[evse_id] = asyncio.ensure_future(asyncio.to_thread(apply, evse_id, ceiling, valid_for_s))
+            await asyncio.shield(busy[evse_id])
+
+        self._inner = PowerdController(
+            target,
+            controller_id,
+            evses,
+            apply_in_thread,
+            credentials=credentials,
+            memory_file=memory_file,
+            apply_timeout_s=apply_timeout_s,
+        )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="powerd-controller", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Starts the thread and the connection."""
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._inner.__aenter__(), self._loop).result()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the connection and the thread."""
+        ending = asyncio.run_coroutine_threadsafe(self._inner.__aexit__(kind, error, trace), self._loop)
+        ending.result(STOP_PATIENCE_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(STOP_PATIENCE_S)
+        self._loop.close()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Blocks, for ever or for ``timeout_s``; raises the error that broke the controller.
+
+        Raises:
+            TimeoutError: nothing broke in that time.
+        """
+        waiting = asyncio.run_coroutine_threadsafe(self._inner.wait(), self._loop)
+        try:
+            waiting.result(timeout_s)
+        finally:
+            waiting.cancel()
+
+    def plug(self, evse_id: str, plugged: bool) -> None:
+        """A car came or left."""
+        self._loop.call_soon_threadsafe(self._inner.plug, evse_id, plugged)
+
+    def measure(self, evse_id: str, drawn: tuple[float, float, float]) -> None:
+        """Currents of the post's L1, L2, L3 now [A], or (power [kW], 0, 0) for DC."""
+        self._loop.call_soon_threadsafe(self._inner.measure, evse_id, drawn)
+
+    def in_force(self) -> tuple[float, ...]:
+        """The ceiling that each actuator last took [own unit]."""
+        return self._inner.core.in_force

@@ -55,6 +55,7 @@ class Publisher:
         self._place = np.full(names.posts.count, -1)  # place of each EVSE on its stream, -1 = none open
         self._waiting: dict[int, list[Waiting]] = {}
         self._arrived = asyncio.Event()
+        self._session_calls = 0
 
     def open(self, speaker: Speaker, report_number: int) -> Stream:
         """Registers a stream; an older one of the same controller ends with ``Superseded``."""
@@ -85,9 +86,21 @@ class Publisher:
         stream.report_number = max(stream.report_number, report_number)
         self._arrived.set()
 
-    async def reports(self, wanted: dict[int, int]) -> None:
-        """Ends when the inbox has each controller's report of at least the number given (index -> number)."""
-        while any(c not in self.streams or self.streams[c].report_number < n for c, n in wanted.items()):
+    def session_called(self) -> None:
+        """A session call is here; to be said right before its event goes into the inbox, without waiting in between."""
+        self._session_calls += 1
+        self._arrived.set()
+
+    async def reports(self, wanted: dict[int, int], session_calls: int = 0) -> None:
+        """Ends when the inbox has each controller's report of at least the number given, and that many session calls.
+
+        Args:
+            wanted: controller index -> report number.
+            session_calls: how many since the start.
+        """
+        while self._session_calls < session_calls or any(
+            c not in self.streams or self.streams[c].report_number < n for c, n in wanted.items()
+        ):
             self._arrived.clear()
             await self._arrived.wait()
 

@@ -157,7 +157,9 @@ def _add_services(
     desk = Desk(core=core, stepped=stepped)
     controllers = ControllerService(Streams(core, names, publisher), SetpointDesk(desk, names, publisher))
     controller_service_pb2_grpc.add_ControllerServiceServicer_to_server(controllers, server)
-    session_service_pb2_grpc.add_SessionServiceServicer_to_server(SessionService(desk, names), server)
+    session_service_pb2_grpc.add_SessionServiceServicer_to_server(
+        SessionService(desk, names, publisher.session_called), server
+    )
     site_service_pb2_grpc.add_SiteServiceServicer_to_server(SiteService(desk, names), server)
     if not stepped:
         return SERVICES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 from grpc.aio import ServicerContext
@@ -25,14 +25,17 @@ from powerd.v1.session_service_pb2_grpc import SessionServiceServicer
 class SessionService(SessionServiceServicer):
     """Serves the drivers' side."""
 
-    def __init__(self, desk: Desk, names: Directory) -> None:
+    def __init__(self, desk: Desk, names: Directory, called: Callable[[], None]) -> None:
+        """``called`` is told of each call that changes something, before it is looked at."""
         self._desk = desk
         self._names = names
+        self._called = called
 
     async def StartSession(  # noqa: N802
         self, request: pb.StartSessionRequest, context: ServicerContext[pb.StartSessionRequest, pb.StartSessionResponse]
     ) -> pb.StartSessionResponse:
         """Starts a session or replaces the running one of that EVSE."""
+        self._called()
         async with as_status(context):
             request_id = checks.request_id(request.request_id)
             evse = self._names.find_evse(checks.text("evse_id", request.evse_id))
@@ -49,6 +52,7 @@ class SessionService(SessionServiceServicer):
         context: ServicerContext[pb.UpdateSessionRequest, pb.UpdateSessionResponse],
     ) -> pb.UpdateSessionResponse:
         """Changes a demand."""
+        self._called()
         async with as_status(context):
             request_id = checks.request_id(request.request_id)
             session_id = checks.text("session_id", request.session_id)
@@ -60,6 +64,7 @@ class SessionService(SessionServiceServicer):
         self, request: pb.StopSessionRequest, context: ServicerContext[pb.StopSessionRequest, pb.StopSessionResponse]
     ) -> pb.StopSessionResponse:
         """Ends a session."""
+        self._called()
         async with as_status(context):
             request_id = checks.request_id(request.request_id)
             session_id = checks.text("session_id", request.session_id)

@@ -24,7 +24,7 @@ from powerd.v1 import stepped_clock_service_pb2 as pb
 from powerd.v1.stepped_clock_service_pb2_grpc import SteppedClockServiceServicer
 
 PATIENCE_S = 30.0
-"""How long a report may take to arrive where the caller set no deadline [s]."""
+"""How long a report or session call may take to arrive where the caller set no deadline [s]."""
 MET = 0.99
 """A row counts as met with equality from this share of its rating on."""
 
@@ -42,7 +42,7 @@ class SteppedClockService(SteppedClockServiceServicer):
         self._turn = asyncio.Lock()
 
     async def Advance(self, request: pb.AdvanceRequest, context: Context) -> pb.AdvanceResponse:  # noqa: N802
-        """Waits for the named reports, runs a tick, and waits until its grants are on their streams."""
+        """Waits for the named reports and session calls, ticks, and waits until the grants are on their streams."""
         async with as_status(context), self._turn:
             now = self._now(request)
             left_s = cast(
@@ -51,9 +51,12 @@ class SteppedClockService(SteppedClockServiceServicer):
             patience_s = PATIENCE_S if left_s is None else min(PATIENCE_S, 0.9 * left_s)
             try:
                 async with asyncio.timeout(patience_s):
-                    await self._publisher.reports(self._wanted(request))
+                    calls = checks.at_least("session_call_count", request.session_call_count, 0)
+                    await self._publisher.reports(self._wanted(request), calls)
             except TimeoutError:
-                await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"a report did not come in {patience_s:.1f} s")
+                await context.abort(
+                    grpc.StatusCode.DEADLINE_EXCEEDED, f"a report or session call did not come in {patience_s:.1f} s"
+                )
             started = time.perf_counter()
             decision = await self._core.advance(now)
             step_ms = 1e3 * (time.perf_counter() - started)

@@ -140,6 +140,26 @@ class Loop:
         """Second at which the last car leaves."""
         return self._agenda.last_s
 
+    @property
+    def start(self) -> datetime:
+        """Wall clock at second 0 (aware UTC)."""
+        return self._agenda.start
+
+    @property
+    def ceilings(self) -> Floats:
+        """(n,) the ceilings of the last instant [own unit]."""
+        return self._before[0]
+
+    @property
+    def cars(self) -> Cars:
+        """The cars; not to be changed from outside."""
+        return self._cars
+
+    def session_at(self, evse: int) -> RecordedSession | None:
+        """Whose car is plugged in at EVSE index ``evse``; None = nobody's."""
+        number = self._at.get(evse)
+        return None if number is None else self._sessions[number]
+
     def run(self, policy: Ceilings, progress: Callable[[int], None] = lambda _: None) -> Record:
         """Drives ``policy``, entered by the caller, to the end; ``progress`` hears each second reached."""
         now_s = 0

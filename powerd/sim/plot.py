@@ -1,0 +1,159 @@
+"""The picture of a run: power against the transformers, loading of the tightest ratings, cars."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import matplotlib as mpl
+
+mpl.use("Agg")  # no screen where daemons live
+
+import matplotlib.dates as mdates
+import numpy as np
+import numpy.typing as npt
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from powerd.errors import UnreadableInput
+from powerd.sim.plant import Series
+
+#: How many ratings the middle panel shows.
+SHOWN = 4
+#: Colours that stay apart for colour-blind readers (Okabe and Ito 2008).
+BLUE, RED, GREY, LIGHT = "#0072B2", "#D55E00", "#666666", "#BBD7EA"
+RATING_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def draw_run(
+    path: Path,
+    *,
+    series: Series,
+    names: tuple[str, ...],
+    transformer_kva: float,
+    start: datetime,
+    timezone: ZoneInfo,
+    title: str,
+) -> None:
+    """Writes the picture to ``path``; its suffix says the format.
+
+    Args:
+        path: .png, .svg or .pdf.
+        series: the run.
+        names: (P,) names of the ratings.
+        transformer_kva: rating of all transformers together [kVA]; 0 = none.
+        start: wall clock at second 0.
+        timezone: of the site; the time axis is local.
+        title: one line.
+
+    Raises:
+        UnreadableInput: the path cannot be written, or its suffix is none of these.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise UnreadableInput(f"{path}: end the name of a plot in {', '.join(FORMATS)}")
+    figure, axes = plt.subplots(3, 1, sharex=True, figsize=(12, 8), height_ratios=(3, 3, 2), layout="constrained")
+    try:
+        edges = _edges(series, start, timezone)
+        _draw_power(axes[0], edges, series, transformer_kva)
+        _draw_loading(axes[1], edges, series, names)
+        _draw_cars(axes[2], edges, series)
+        _draw_time(axes[2], edges, timezone)
+        axes[0].set_title(title, loc="left", fontsize=12, fontweight="bold")
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+    except OSError as error:
+        raise UnreadableInput(f"{path}: cannot be written: {error.strerror}; name a folder that exists") from error
+    finally:
+        plt.close(figure)
+
+
+def _edges(series: Series, start: datetime, timezone: ZoneInfo) -> npt.NDArray[np.float64]:
+    """(T + 1,) times at which values change, as matplotlib dates."""
+    seconds = np.append(series.start_s, series.start_s[-1] + series.seconds[-1])
+    origin = float(mdates.date2num(start.astimezone(timezone).replace(tzinfo=None)))
+    return np.asarray(origin + seconds / 86400.0, dtype=np.float64)
+
+
+def _held(values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """The last value once more, so that a step plot reaches its end."""
+    return np.append(values, values[-1])
+
+
+def _draw_power(axis: Axes, edges: npt.NDArray[np.float64], series: Series, transformer_kva: float) -> None:
+    axis.fill_between(edges, _held(series.site_kw), step="post", color=LIGHT, linewidth=0)
+    axis.step(edges, _held(series.site_kw), where="post", color=BLUE, linewidth=0.8)
+    top = float(series.site_kw.max(initial=0.0))
+    if transformer_kva > 0.0:
+        axis.axhline(transformer_kva, color=RED, linewidth=1.2)
+        axis.annotate(
+            f"transformer {transformer_kva:g} kVA",
+            (1.0, transformer_kva),
+            xycoords=("axes fraction", "data"),
+            xytext=(-4, 3),
+            textcoords="offset points",
+            ha="right",
+            color=RED,
+            fontsize=9,
+        )
+        top = max(top, transformer_kva)
+    axis.set_ylim(0, 1.12 * max(top, 1.0))
+    axis.set_ylabel("site power [kW]")
+    _plain(axis)
+
+
+def _draw_loading(axis: Axes, edges: npt.NDArray[np.float64], series: Series, names: tuple[str, ...]) -> None:
+    loading = series.loading_percent
+    tightest = _tightest(series)
+    for place, p in enumerate(tightest):
+        colour = RATING_COLOURS[place % len(RATING_COLOURS)]
+        label = f"{names[p]}  (highest {loading[:, p].max():.0f} %)"
+        axis.step(edges, _held(loading[:, p]), where="post", color=colour, linewidth=0.8, label=label)
+    axis.axhline(100.0, color=RED, linewidth=1.2)
+    top = max(100.0, float(loading.max(initial=0.0)))
+    over = loading.max(axis=1, initial=0.0) > 100.0
+    if over.any():
+        axis.fill_between(edges, 0, 1, where=_held(over), step="post", transform=axis.get_xaxis_transform(),
+                          color=RED, alpha=0.12, linewidth=0, label="a rating is exceeded")  # fmt: skip
+    axis.set_ylim(0, 1.45 * top)
+    axis.set_ylabel("loading [% of rating]")
+    if tightest:
+        axis.legend(loc="upper left", ncols=2, fontsize=8, frameon=False)
+    _plain(axis)
+
+
+def _tightest(series: Series) -> list[int]:
+    """Up to SHOWN ratings with the highest peaks; of those with the same course only the first."""
+    peak, mean = series.loading_percent.max(axis=0, initial=0.0), series.loading_percent.mean(axis=0)
+    shown: list[int] = []
+    for p in np.lexsort((np.arange(peak.shape[0]), -mean, -np.round(peak, 1))).tolist():
+        course = series.loading_percent[:, p]
+        if len(shown) < SHOWN and not any(np.allclose(course, series.loading_percent[:, q], atol=0.1) for q in shown):
+            shown.append(p)
+    return shown
+
+
+def _draw_cars(axis: Axes, edges: npt.NDArray[np.float64], series: Series) -> None:
+    axis.fill_between(edges, _held(series.plugged), step="post", color="#DDDDDD", linewidth=0, label="plugged in")
+    axis.fill_between(edges, _held(series.charging), step="post", color=BLUE, alpha=0.75, linewidth=0, label="charging")
+    axis.set_ylabel("cars")
+    axis.set_ylim(0, 1.3 * max(1, int(series.plugged.max(initial=0))))
+    axis.legend(loc="upper left", ncols=2, fontsize=8, frameon=False)
+    _plain(axis)
+
+
+def _draw_time(axis: Axes, edges: npt.NDArray[np.float64], timezone: ZoneInfo) -> None:
+    axis.set_xlim(float(edges[0]), float(edges[-1]))
+    locator = mdates.AutoDateLocator(minticks=6, maxticks=14)
+    axis.xaxis.set_major_locator(locator)
+    axis.xaxis.set_major_formatter(
+        mdates.ConciseDateFormatter(locator, formats=["%Y", "%b", "%a %d %b", "%H:%M", "%H:%M", "%S"])
+    )
+    axis.set_xlabel(f"local time, {timezone.key}", fontsize=9, color=GREY)
+
+
+def _plain(axis: Axes) -> None:
+    axis.grid(visible=True, axis="y", color="#E5E5E5", linewidth=0.6)
+    axis.set_axisbelow(True)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)

@@ -1,0 +1,103 @@
+"""What a run stands on: the drawing (capped if so told), its limits, the truth of its wires, and the sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from powerd.errors import UnreadableInput
+from powerd.limits import Floats, Limits
+from powerd.network.capped import cap_transformers
+from powerd.network.electrical import BranchKind, Electrical
+from powerd.network.load import load_site
+from powerd.network.rows import build_rows
+from powerd.network.supply import normal_positions
+from powerd.sim.plant import Plant
+from powerd.sim.sessions import RecordedSession, read_sessions, select
+from powerd.sim.wires import Wires, lay
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """Everything that does not change during a run."""
+
+    site: Path
+    """Site file or folder, as named by the user."""
+    electrical: Electrical
+    """The drawing as columns, with the cap."""
+    cap_kw: float | None
+    """The cap, if there is one [kW]."""
+    transformer_kva: float
+    """All transformers in service together, with the cap [kVA]; 0 = none."""
+    timezone: ZoneInfo
+    """Of the site."""
+    limits: Limits
+    """The limit rows that policies plan with."""
+    allowed: Floats
+    """(L,) what they leave to the EVSEs after the uncontrolled loads' worst case [limit unit]."""
+    wires: Wires
+    """The truth."""
+    sessions: tuple[RecordedSession, ...]
+    """The stays to replay, by arrival; at least one."""
+
+    def plant(self) -> Plant:
+        """Fresh books for one run."""
+        return Plant(self.wires, self.limits, self.allowed)
+
+
+def set_scene(
+    *, site: Path, sessions: Path, first: date | None, days: int | None, cap_kw: float | None, seed: int
+) -> Scene:
+    """Reads site and sessions and compiles both.
+
+    Args:
+        site: site file or folder.
+        sessions: file of recorded sessions.
+        first: first day of arrival; None = the file's first.
+        days: how many days; None = to the end of the file.
+        cap_kw: transformer size to run with, or None.
+        seed: settles what the drawing leaves open.
+
+    Raises:
+        UnreadableInput: a file cannot be read, or no session of it fits the site or the days.
+        SiteRefused: the site has faults.
+        PowerdError: the site cannot be simulated or capped.
+    """
+    loaded = load_site(site)
+    electrical = loaded.must() if cap_kw is None else cap_transformers(loaded, cap_kw)
+    recorded = select(read_sessions(sessions), first, days)
+    _fits(recorded, sessions, electrical, first)
+    rows = build_rows(electrical, normal_positions(electrical))
+    uncontrolled: Floats = rows.load_share @ electrical.loads.worst_kw
+    nameplate = electrical.impedances.rated_kva[
+        (electrical.branches.kind == BranchKind.TRANSFORMER) & electrical.branches.in_service
+    ]
+    return Scene(
+        site=site,
+        electrical=electrical,
+        cap_kw=cap_kw,
+        transformer_kva=float(nameplate.sum()) if cap_kw is None else cap_kw,
+        timezone=ZoneInfo(loaded.site.timezone if loaded.site is not None else "UTC"),
+        limits=rows.limits,
+        allowed=np.maximum(rows.limits.capacity - uncontrolled, 0.0),
+        wires=lay(electrical, np.random.default_rng(seed)),
+        sessions=recorded,
+    )
+
+
+def _fits(recorded: Sequence[RecordedSession], sessions: Path, electrical: Electrical, first: date | None) -> None:
+    if not recorded:
+        since = "" if first is None else f" that arrived on or after {first} within the days asked for"
+        raise UnreadableInput(f"{sessions}: has no session{since}; change --from and --days")
+    known = frozenset(electrical.posts.ids)
+    for session in recorded:
+        if session.evse_id not in known:
+            raise UnreadableInput(
+                f"{sessions}: session {session.session_id} is at EVSE {session.evse_id}, which {electrical.site_id} "
+                f"does not have (it has {', '.join(sorted(known)[:3])}, ...); name the site where they were recorded"
+            )

@@ -1,0 +1,234 @@
+"""What a run came to: one flat record, the same keys for every policy, as JSON or as a table for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from powerd.limits import Floats
+from powerd.sim.plant import Truth, Violation
+from powerd.sim.run import Record, Served
+from powerd.sim.verify import AcVerdict
+
+#: A session counts as full from this share of its need.
+FULL = 0.99
+#: Keys that are measured in real time: two equal runs may differ in them.
+TIMINGS = ("tick_ms_p50", "tick_ms_p99", "wall_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wire:
+    """What went over the wire; all zero without a daemon."""
+
+    rpcs: int = 0
+    """Calls made, streams counted once each."""
+    stream_messages: int = 0
+    """Messages on the streams, both ways."""
+    refusals: int = 0
+    """Grants that controllers refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The figures of one run; field names are the JSON keys."""
+
+    site: str
+    """Id of the site."""
+    policy: str
+    """Who said the ceilings."""
+    cap_kw: float | None
+    """Transformer size that was asked for [kW]; None = as drawn."""
+    battery: str
+    """Kind of batteries."""
+    seed: int
+    """Seed of the cars."""
+    sessions: int
+    """Stays replayed."""
+    energy_requested_kwh: float
+    """What drivers said, where they said anything [kWh]."""
+    energy_needed_kwh: float
+    """Sum of min(recorded, what the post could deliver in the stay) [kWh]."""
+    energy_delivered_kwh: float
+    """What cars got [kWh]."""
+    energy_delivered_percent: float
+    """100 * sum of min(delivered, needed) / sum of needed [%]."""
+    sessions_full_percent: float
+    """Sessions with at least 99 % of their need [%]."""
+    worst_decile_fraction: float
+    """Mean delivered / needed of the worst tenth of the sessions (0-1)."""
+    jain_index: float
+    """Jain's fairness index of delivered / needed: (sum x)^2 / (n sum x^2), 1 = all alike (Jain, Chiu, Hawe 1984)."""
+    peak_kw: float
+    """Most power taken [kW]."""
+    worst_margin_a: float | None
+    """Smallest rating - current over all ampere ratings and steps [A]; None = the site has no such rating."""
+    limit_violations: int
+    """Pairs (step, rating) in which the rating was exceeded by more than 1e-6 of it."""
+    breaker_trips: int
+    """Times a rating was exceeded by 30 % for an hour on end (IEC 60947-2); nothing opens in this simulation."""
+    violations: tuple[Violation, ...]
+    """The ratings that were broken."""
+    steps: int
+    """Steps of the run."""
+    steps_binding: int
+    """Steps in which the ceilings in force used up some limit (to 1 % or 1 A)."""
+    steps_transformer_binding: int
+    """The same for limits of transformers alone."""
+    simulated_s: int
+    """Length of the run in simulated time [s]."""
+    rpcs: int
+    """Calls over gRPC."""
+    stream_messages: int
+    """Messages on the controllers' streams, both ways."""
+    refusals: int
+    """Grants that controllers refused (they ask for fresh ones)."""
+    verify_ac: AcVerdict | None
+    """Verdict of the power flows; None = not asked for."""
+    tick_ms_p50: float | None
+    """Median time of a tick [ms]; None = no daemon."""
+    tick_ms_p99: float | None
+    """99th percentile [ms]."""
+    wall_s: float
+    """Real time that the run took [s]."""
+
+    @property
+    def promise_kept(self) -> bool:
+        """No rating was broken, in the plant's books and, if asked, in the power flows."""
+        return self.limit_violations == 0 and (self.verify_ac is None or self.verify_ac.passed)
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as plain values."""
+        found = asdict(self)
+        if self.verify_ac is not None:
+            found["verify_ac"]["passed"] = self.verify_ac.passed
+        return found
+
+
+def summarise(
+    *,
+    site: str,
+    policy: str,
+    cap_kw: float | None,
+    battery: str,
+    seed: int,
+    record: Record,
+    truth: Truth,
+    wire: Wire,
+    verdict: AcVerdict | None,
+    wall_s: float,
+) -> Summary:
+    """The figures of a run."""
+    needed = np.array([s.needed_kwh for s in record.served])
+    got = np.array([s.delivered_kwh for s in record.served])
+    fraction = delivered_fraction(needed, got)
+    ticks = np.percentile(record.step_ms, [50, 99]).tolist() if record.step_ms.shape[0] else [None, None]
+    series = truth.series
+    return Summary(
+        site=site,
+        policy=policy,
+        cap_kw=cap_kw,
+        battery=battery,
+        seed=seed,
+        sessions=len(record.served),
+        energy_requested_kwh=_said(record.served),
+        energy_needed_kwh=float(needed.sum()),
+        energy_delivered_kwh=float(got.sum()),
+        energy_delivered_percent=_percent(float(np.minimum(got, needed).sum()), float(needed.sum())),
+        sessions_full_percent=_percent(float(np.count_nonzero(fraction >= FULL)), float(fraction.shape[0])),
+        worst_decile_fraction=worst_decile(fraction),
+        jain_index=jain(fraction),
+        peak_kw=truth.peak_kw,
+        worst_margin_a=truth.worst_margin_a if math.isfinite(truth.worst_margin_a) else None,
+        limit_violations=truth.limit_violations,
+        breaker_trips=truth.breaker_trips,
+        violations=truth.violations,
+        steps=truth.steps,
+        steps_binding=truth.steps_binding,
+        steps_transformer_binding=truth.steps_transformer_binding,
+        simulated_s=int(series.start_s[-1] + series.seconds[-1]) if truth.steps else 0,
+        rpcs=wire.rpcs,
+        stream_messages=wire.stream_messages,
+        refusals=wire.refusals,
+        verify_ac=verdict,
+        tick_ms_p50=ticks[0],
+        tick_ms_p99=ticks[1],
+        wall_s=wall_s,
+    )
+
+
+def delivered_fraction(needed: Floats, delivered: Floats) -> Floats:
+    """min(delivered, needed) / needed of each session (0-1); 1 where nothing was needed."""
+    share = np.divide(np.minimum(delivered, needed), needed, out=np.ones_like(needed), where=needed > 0.0)
+    return np.asarray(share, dtype=np.float64)
+
+
+def worst_decile(fraction: Floats) -> float:
+    """Mean of the worst tenth (at least one) of the sessions' fractions; 1 without sessions."""
+    count = math.ceil(fraction.shape[0] / 10)
+    return float(np.sort(fraction)[:count].mean()) if count else 1.0
+
+
+def jain(fraction: Floats) -> float:
+    """Jain's index of the fractions, between 1/n and 1; 1 where nobody got anything."""
+    squares = float(fraction @ fraction)
+    return float(fraction.sum() ** 2 / (fraction.shape[0] * squares)) if squares > 0.0 else 1.0
+
+
+def _percent(part: float, whole: float) -> float:
+    return 100.0 * part / whole if whole > 0.0 else 100.0
+
+
+def _said(served: Sequence[Served]) -> float:
+    return float(sum(s.session.said_energy_kwh or 0.0 for s in served))
+
+
+def as_table(summary: Summary) -> RenderableType:
+    """The summary for people."""
+    figures = Table(title=_title(summary), title_justify="left", show_header=False, box=None, pad_edge=False)
+    for label, value in _lines(summary):
+        figures.add_row(label, value)
+    if not summary.violations:
+        return figures
+    broken = Table(title="Ratings that were broken", title_justify="left", box=None, pad_edge=False)
+    for heading in ("rating", "limit", "worst", "for", "first at"):
+        broken.add_column(heading, justify="left" if heading == "rating" else "right")
+    for v in summary.violations[:10]:
+        limit, worst = f"{v.limit:.1f} {v.unit}", f"{v.worst:.1f} {v.unit}"
+        broken.add_row(v.name, limit, worst, f"{v.seconds / 60:.1f} min", f"{v.first_s / 3600:.1f} h")
+    return Group(figures, "", broken)
+
+
+def _title(summary: Summary) -> str:
+    cap = "" if summary.cap_kw is None else f", transformers of {summary.cap_kw:g} kW"
+    return f"{summary.site}{cap}: {summary.policy}, {summary.battery} batteries"
+
+
+def _lines(s: Summary) -> list[tuple[str, str]]:
+    """(label, value) of every line."""
+    margin = "-" if s.worst_margin_a is None else f"{s.worst_margin_a:.1f} A"
+    lines = [
+        ("sessions", f"{s.sessions}, {s.sessions_full_percent:.1f} % of them full"),
+        ("energy delivered", f"{s.energy_delivered_kwh:.1f} of {s.energy_needed_kwh:.1f} kWh needed"),
+        ("", f"{s.energy_delivered_percent:.2f} % (drivers had asked for {s.energy_requested_kwh:.0f} kWh)"),
+        ("worst tenth of the cars", f"{100 * s.worst_decile_fraction:.1f} % of their need"),
+        ("fairness (Jain)", f"{s.jain_index:.4f}"),
+        ("peak", f"{s.peak_kw:.1f} kW"),
+        ("smallest margin", margin),
+        ("limit violations", f"{s.limit_violations}" + (f", {s.breaker_trips} trips" if s.breaker_trips else "")),
+        ("steps", f"{s.steps}; limits bound in {s.steps_binding}, transformers in {s.steps_transformer_binding}"),
+    ]
+    if s.tick_ms_p50 is not None and s.tick_ms_p99 is not None:
+        lines.append(("tick", f"{s.tick_ms_p50:.1f} ms median, {s.tick_ms_p99:.1f} ms 99th percentile"))
+        lines.append(("over gRPC", f"{s.rpcs} calls, {s.stream_messages} stream messages, {s.refusals} grants refused"))
+    if s.verify_ac is not None:
+        verdict = "passed" if s.verify_ac.passed else f"FAILED in {s.verify_ac.loads_failed}"
+        lines.append(("power flow", f"{verdict}; {s.verify_ac.loads_checked} loads"))
+        lines.append(("", f"worst {s.verify_ac.worst_percent:.1f} % of {s.verify_ac.worst_name}"))
+    lines.append(("took", f"{s.wall_s:.0f} s for {s.simulated_s / 3600:.1f} h"))
+    return lines

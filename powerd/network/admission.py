@@ -116,7 +116,7 @@ def find_admission_faults(drawing: Drawing, electrical: Electrical, findings: Fi
     worst: dict[str, Reserved] = {}
     for one in reserved(drawing.site, electrical):
         before = worst.get(one.element)
-        if _excess(one) > TOLERANCE and (before is None or _excess(one) > _excess(before)):
+        if _excess(one) > TOLERANCE and (before is None or _badness(one) > _badness(before)):
             worst[one.element] = one
     for element, one in worst.items():
         when = f" with {one.state}" if one.state else ""
@@ -135,6 +135,11 @@ def find_admission_faults(drawing: Drawing, electrical: Electrical, findings: Fi
 
 def _excess(one: Reserved) -> float:
     return one.reserve + one.uncontrolled - one.capacity
+
+
+def _badness(one: Reserved) -> tuple[bool, float]:
+    """What powerd is answerable for comes first."""
+    return one.reserve > TOLERANCE, _excess(one)
 
 
 def _mend(one: Reserved) -> str:

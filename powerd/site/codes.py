@@ -80,7 +80,7 @@ class Code(StrEnum):
     # Loads and contract.
     WORST_BELOW_TYPICAL = "worst-below-typical", "a load whose most is less than its usual"
     ENVELOPE_ABOVE_IMPORT = "envelope-above-import", "the promised lowest envelope is above the contracted import"
-    LOAD_ABOVE_RATING = "load-above-rating", "uncontrolled loads alone can exceed a limit; EVSEs behind it may get nothing"
+    LOAD_ABOVE_RATING = "load-above-rating", "other loads alone can exceed a limit; EVSEs behind it may get nothing"
     # The imported network.
     NET_FILE_MISSING = "net-file-missing", "the file named by network: is not there"
     NET_FILE_UNREADABLE = "net-file-unreadable", "the file named by network: is not a pandapower net"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$", max_length=64)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -355,7 +355,11 @@ class EvseType(Part):
     """Name of the type."""
     current: Literal["ac", "dc"] = "ac"
     """AC (ceiling in A) or DC (ceiling in kW)."""
-    phases: Annotated[Literal["1", "line_to_line", "3"], BeforeValidator(_count_as_word)] = "3"
+    phases: Annotated[
+        Literal["1", "line_to_line", "3"],
+        BeforeValidator(_count_as_word),
+        WithJsonSchema({"enum": ["1", "line_to_line", "3", 1, 3]}),
+    ] = "3"
     """Conductors of the connector: one phase and neutral, two phases, three phases."""
     min_current_a: NotNegative = 6.0
     """AC: smallest current above 0 [A] (IEC 61851-1: 6)."""
@@ -463,7 +467,7 @@ class SiteFile(Part):
     grid_connection: GridConnection = GridConnection()
     """The edge to the public network."""
     permissions: Permissions = Permissions()
-    """What the site allows."""
+    """What is refused otherwise, and allowed here."""
     supplies: list[Supply] = []
     """Utility services and generators."""
     buses: list[Bus] = []

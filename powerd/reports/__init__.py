@@ -1,0 +1,1 @@
+"""What powerd tells people: the check of a site, tables and plots."""

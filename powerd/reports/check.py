@@ -1,0 +1,166 @@
+"""``powerd check SITE``: every fault of a site file, and what a faultless site holds ready."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from powerd.errors import UnreadableInput
+from powerd.faults import Fault
+from powerd.network.admission import Reserved, reserved
+from powerd.network.load import LoadedSite, load_site
+from powerd.network.rows import build_limits
+from powerd.network.supply import normal_positions
+
+#: How many of the fullest limits the summary shows.
+SHOWN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """The outcome of a check."""
+
+    loaded: LoadedSite
+    """The site with its faults."""
+    limit_count: int
+    """Limits in the normal switching state; 0 where the site has errors."""
+    row_count: int
+    """Rows that impose them."""
+    reserved: tuple[Reserved, ...]
+    """What every limit of every reachable state has to hold ready; empty where the site has errors."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 = it can be run, 1 = errors."""
+        return 1 if self.loaded.electrical is None else 0
+
+
+def check_site(path: Path) -> CheckReport:
+    """Load ``path`` and reckon what it has to hold ready.
+
+    Raises:
+        UnreadableInput: the file cannot be read at all.
+    """
+    loaded = load_site(path)
+    if loaded.electrical is None or loaded.site is None:
+        return CheckReport(loaded=loaded, limit_count=0, row_count=0, reserved=())
+    limits = build_limits(loaded.electrical, normal_positions(loaded.electrical))
+    return CheckReport(
+        loaded=loaded,
+        limit_count=len(limits.name),
+        row_count=limits.row_count,
+        reserved=tuple(reserved(loaded.site, loaded.electrical)),
+    )
+
+
+def run_check(path: Path, *, as_json: bool, out: TextIO, err: TextIO) -> int:
+    """What the command does: print to ``out`` and return the exit code.
+
+    Returns:
+        0 = fine, 1 = errors found, 2 = the file cannot be read (told on ``err``).
+    """
+    try:
+        report = check_site(path)
+    except UnreadableInput as error:
+        err.write(f"{error}\n")
+        return 2
+    out.write(json.dumps(report_json(report)) + "\n" if as_json else report_text(report))
+    return report.exit_code
+
+
+def report_json(report: CheckReport) -> dict[str, Any]:
+    """The report as one JSON object."""
+    loaded = report.loaded
+    return {
+        "site": loaded.site.site if loaded.site is not None else None,
+        "file": str(loaded.path),
+        "evses": loaded.electrical.evse_count if loaded.electrical is not None else None,
+        "limits": report.limit_count,
+        "rows": report.row_count,
+        "faults": [_fault_json(fault) for fault in loaded.faults],
+        "reserved": [
+            {
+                "state": one.state,
+                "name": one.name,
+                "element": one.element,
+                "unit": one.unit,
+                "capacity": one.capacity,
+                "uncontrolled": one.uncontrolled,
+                "reserve": one.reserve,
+                "boot_share": one.boot_share,
+            }
+            for one in report.reserved
+        ],
+    }
+
+
+def _fault_json(fault: Fault) -> dict[str, Any]:
+    return {
+        "severity": str(fault.severity),
+        "code": str(fault.code),
+        "element": fault.element,
+        "message": fault.message,
+        "mend": fault.mend,
+        "file": fault.file,
+        "line": fault.line,
+    }
+
+
+def report_text(report: CheckReport) -> str:
+    """The report for people: faults as compilers print them, then a summary."""
+    lines = []
+    for fault in report.loaded.faults:
+        where = f"{fault.file}:{fault.line}: {fault.severity}: {fault.element}"
+        lines += [f"{where}: {fault.message} [{fault.code}]", f"    mend: {fault.mend}"]
+    lines += _summary(report)
+    return "\n".join(lines) + "\n"
+
+
+def _summary(report: CheckReport) -> list[str]:
+    errors = len(report.loaded.errors)
+    warnings = len(report.loaded.faults) - errors
+    count = f"{errors} {_plural(errors, 'error')}, {warnings} {_plural(warnings, 'warning')}"
+    electrical, site = report.loaded.electrical, report.loaded.site
+    if electrical is None or site is None:
+        return [f"{report.loaded.path}: {count}"]
+    sizes = [
+        f"{electrical.evse_count} {_plural(electrical.evse_count, 'EVSE')}",
+        f"{len(electrical.supplies.ids)} {_plural(len(electrical.supplies.ids), 'supply', 'supplies')}",
+        f"{len(electrical.buses.ids)} {_plural(len(electrical.buses.ids), 'bus', 'buses')}",
+        f"{report.limit_count} limits in {report.row_count} rows",
+    ]
+    return [
+        f"{report.loaded.path}: in order ({count})",
+        f"{site.title or site.site}: {', '.join(sizes)}",
+        *_held(report.reserved),
+    ]
+
+
+def _plural(count: int, noun: str, many: str = "") -> str:
+    return noun if count == 1 else many or noun + "s"
+
+
+def _held(found: tuple[Reserved, ...]) -> list[str]:
+    """The fullest limits: what is taken before powerd grants anything."""
+    fullest: dict[str, Reserved] = {}
+    for one in sorted(found, key=_percent):
+        fullest[one.element] = one
+    taken = [one for one in reversed(fullest.values()) if one.reserve + one.uncontrolled > 0]
+    if not taken:
+        return ["Nothing is held ready: no EVSE draws without a grant, and there are no other loads."]
+    taken.sort(key=_percent, reverse=True)
+    lines = ["Held ready before anything is granted, fullest limits first:"]
+    for one in taken[:SHOWN]:
+        boot = f", {one.boot_share:.4g} of it for posts that restart above their fallback" if one.boot_share else ""
+        state = f" [{one.state}]" if one.state else ""
+        lines.append(
+            f"  {_percent(one):5.1f} % of {one.capacity:.4g} {one.unit}  {one.name}{state}: "
+            f"other loads {one.uncontrolled:.4g} {one.unit}, EVSEs without a grant {one.reserve:.4g} {one.unit}{boot}"
+        )
+    return lines
+
+
+def _percent(one: Reserved) -> float:
+    return 100 * (one.reserve + one.uncontrolled) / one.capacity if one.capacity > 0 else float("inf")

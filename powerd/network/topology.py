@@ -17,6 +17,8 @@ from powerd.site.tree import Path
 
 #: Every group of buses that a supply feeds hangs on this node.
 _SOURCE = "\0"
+#: Faults that leave something of an imported net out: what it fed cannot be told.
+_NET_GAPS = (Code.NET_BAD_VALUE, Code.NET_THREE_WINDING, Code.NET_UNSUPPORTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +97,12 @@ def _doubtful(drawing: Drawing, findings: Findings) -> set[str]:
     """Buses named by something that could not be understood, and both ends of branches with an unknown end."""
     known = {bus.id for bus in drawing.site.buses}
     doubtful = {*drawing.removed.words, *drawing.removed.ids}
-    if not drawing.net_is_read:
+    if not drawing.net_is_read or any(fault.code in _NET_GAPS for fault in findings.faults):
         return known
     for edge in _edges(drawing.site):
         if edge.one not in known or edge.other not in known:
             doubtful |= {edge.one, edge.other}
+    doubtful |= {fault.element for fault in findings.faults if fault.code in (Code.UNKNOWN_NET_BUS, Code.NET_BUS_TWICE)}
     wrong = {fault.element for fault in findings.faults if fault.code == Code.UNKNOWN_BUS}
     if any(supply.id in wrong for supply in drawing.site.supplies):
         doubtful |= known  # the supply may feed any of them

@@ -109,7 +109,8 @@ def cross(electrical: Electrical, live: Energised, place: Places, taps: Taps, wa
     """
     steps = [_empty()]
     loops: list[tuple[Ints, Ints, Ints]] = []
-    tap = np.flatnonzero(live.supply[taps.bus] >= 0)
+    # A drawing may have no branch at all: posts on the supply's own bus cross nothing.
+    tap = np.flatnonzero((live.supply[taps.bus] >= 0) & (wanted.shape[0] > 0))
     at = taps.bus[tap]
     while tap.shape[0]:
         branch = live.parent_branch[at]

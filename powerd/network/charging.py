@@ -29,7 +29,7 @@ def find_charging_faults(drawing: Drawing, findings: Findings, clouded: frozense
     for index, kind in enumerate(site.evse_types):
         _kind(kind, ("evse_types", index), findings, clouded)
     for index, kind_class in enumerate(site.controller_classes):
-        _class(kind_class, ("controller_classes", index), findings)
+        _class(kind_class, ("controller_classes", index), findings, clouded)
     _connections(site, findings, clouded)
 
 
@@ -125,12 +125,12 @@ def _fits(
         findings.add(Code.WRONG_CONNECTION, (*path, key), element, message, f"write one of {', '.join(fitting)}")
 
 
-def _class(kind: ControllerClass, path: Path, findings: Findings) -> None:
+def _class(kind: ControllerClass, path: Path, findings: Findings, clouded: frozenset[str]) -> None:
     if kind.ttl_s < kind.reaction_s:
         message = f"ttl_s {kind.ttl_s:g} is shorter than reaction_s {kind.reaction_s:g}"
         mend = f"write ttl_s: {3 * kind.reaction_s:g}; a car follows in reaction_s"
         findings.add(Code.TTL_SHORTER_THAN_REACTION, (*path, "ttl_s"), kind.id, message, mend)
-    if kind.watchdog_s is None:
+    if kind.watchdog_s is None and kind.id not in clouded:
         message = "no watchdog_s: its EVSEs keep their last ceiling for ever, so each counts at its rating"
         mend = "add watchdog_s, the seconds after which the EVSE falls back on its own; 0 = it enforces the validity"
         findings.add(Code.NO_WATCHDOG, path, kind.id, message, mend, Severity.WARNING)

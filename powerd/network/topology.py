@@ -94,13 +94,13 @@ def _edges(site: SiteFile) -> Iterator[_Edge]:
 
 
 def _doubtful(drawing: Drawing, findings: Findings) -> set[str]:
-    """Buses named by something that could not be understood, and both ends of branches with an unknown end."""
+    """Buses named by something that could not be understood, and both ends of branches with a wrong end."""
     known = {bus.id for bus in drawing.site.buses}
     doubtful = {*drawing.removed.words, *drawing.removed.ids}
     if not drawing.net_is_read or any(fault.code in _NET_GAPS for fault in findings.faults):
         return known
     for edge in _edges(drawing.site):
-        if edge.one not in known or edge.other not in known:
+        if edge.one not in known or edge.other not in known or edge.one == edge.other:
             doubtful |= {edge.one, edge.other}
     doubtful |= {fault.element for fault in findings.faults if fault.code in (Code.UNKNOWN_NET_BUS, Code.NET_BUS_TWICE)}
     wrong = {fault.element for fault in findings.faults if fault.code == Code.UNKNOWN_BUS}

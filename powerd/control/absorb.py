@@ -147,22 +147,22 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     swapped = was & event.plugged & (event.plug_boottime_s > snapshot.leases.plug_boottime_s[event.evse])
     swapped &= np.isfinite(snapshot.leases.plug_boottime_s[event.evse])
     left = event.evse[was & (~event.plugged | swapped)]
-    book = leases.unplug(snapshot.leases, left)
+    came = event.evse[event.plugged & (~was | swapped)]
+    book = leases.void(snapshot.leases, np.union1d(left, came))
     plug_boottime = book.plug_boottime_s.copy()
     plug_boottime[event.evse] = event.plug_boottime_s
     book = replace(book, plug_boottime_s=plug_boottime)
     sessions = _end_sessions(site, snapshot.sessions, left)
     usage = _forget_usage(snapshot, left)
-    drawn = snapshot.drawn.copy()
-    drawn[left] = 0.0
-    came = event.evse[event.plugged & (~was | np.isin(event.evse, left))]
+    drawn, drawn_at = snapshot.drawn.copy(), snapshot.drawn_at_s.copy()
+    drawn[left], drawn_at[left] = 0.0, -np.inf
     plugged = sessions.plugged.copy()
     plugged[came] = True
     sessions = replace(sessions, plugged=plugged)
     unannounced = came[~sessions.served[came]]
     names = {int(i): f"{site.electrical.posts.ids[int(i)]}-{snapshot.tick}" for i in unannounced}
     sessions = _begin_sessions(sessions, unannounced, names, now)
-    return replace(snapshot, sessions=sessions, leases=book, usage=usage, drawn=drawn)
+    return replace(snapshot, sessions=sessions, leases=book, usage=usage, drawn=drawn, drawn_at_s=drawn_at)
 
 
 def _forget_usage(snapshot: Snapshot, evse: Ints) -> Usage:

@@ -28,7 +28,8 @@ def watch_usage(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Sn
     """Energy and usage since the last step, from the readings that held meanwhile."""
     drawn = largest_phase(snapshot.drawn)
     ceiling = leases.in_force(snapshot.leases, site.terms, snapshot.sessions.plugged, boottime_s)
-    slack = snapshot.sessions.plugged & (drawn < ceiling - PRESSING)
+    metered = np.isfinite(snapshot.drawn_at_s)  # a post that never sent a reading of this car tells nothing
+    slack = snapshot.sessions.plugged & metered & (drawn < ceiling - PRESSING)
     since = np.where(slack, np.minimum(snapshot.usage.slack_since_s, boottime_s), np.inf)
     settled = boottime_s - since >= SETTLE_S
     bound = site.next_step_up(np.maximum(drawn + HEADROOM, snapshot.sessions.min_ceiling))

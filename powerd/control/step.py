@@ -126,7 +126,7 @@ def _decide(
     now: Now,
 ) -> Decision:
     """Puts the ceilings into the lease book and onto the three batches."""
-    lower, name = _who_is_named(site, state, absorbed, scene, ceiling)
+    lower, name = _who_is_named(site, state, absorbed, scene, ceiling, now)
     # An idle post that asks is told its idle fallback, which is reserved anyway.
     ceiling = np.where(name & ~state.sessions.plugged & ~scene.stopped, site.terms.fallback_idle, ceiling)
     book = state.leases
@@ -160,7 +160,7 @@ def _decide(
 
 
 def _who_is_named(
-    site: CompiledSite, state: Snapshot, absorbed: Absorbed, scene: _Scene, ceiling: Floats
+    site: CompiledSite, state: Snapshot, absorbed: Absorbed, scene: _Scene, ceiling: Floats, now: Now
 ) -> tuple[Bools, Bools]:
     """(n,) who gets a decrease, and (n,) who gets a raise or a repeated grant by name."""
     book = state.leases
@@ -171,8 +171,16 @@ def _who_is_named(
     # A lease that lapsed or was never given must be named again before a RenewAll may carry it.
     unnamed = scene.deliverable & state.sessions.plugged & np.isnan(book.sent_ceiling)
     name = raise_ | (scene.deliverable & free_again) | (absorbed.fresh & scene.deliverable) | unnamed
+    name |= leases.renewal_due(book, site.terms, now.boottime_s) & scene.deliverable & _beside_waiting(site, state)
     first_zero = ~book.granted & state.sessions.plugged & ~_fits_fallback(site, state, ceiling) & ~scene.stopped
     return lower, name & ~lower & ~first_zero
+
+
+def _beside_waiting(site: CompiledSite, state: Snapshot) -> Bools:
+    """(n,) its controller has a car that still waits for its first grant: a RenewAll would open that one's fallback."""
+    owner = site.electrical.posts.controller
+    waiting = state.sessions.plugged & ~state.leases.granted
+    return np.isin(owner, owner[waiting])
 
 
 def _fits_fallback(site: CompiledSite, state: Snapshot, ceiling: Floats) -> Bools:

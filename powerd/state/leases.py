@@ -122,7 +122,7 @@ class LeaseBook:
     plug_boottime_s: Floats
     """(n,) controller's clock at the newest plug change known."""
     granted: Bools
-    """(n,) a grant was sent since the car came: its fallback is possible from now on."""
+    """(n,) a grant that is no stop was sent since the car came: its fallback is possible from now on."""
 
 
 def open_book(terms: LeaseTerms, *, epoch: int, unknown_until_s: float | Floats) -> LeaseBook:
@@ -231,7 +231,7 @@ def send(book: LeaseBook, terms: LeaseTerms, evse: Ints, ceiling: Floats, latche
         sent_latched=_put(book.sent_latched, evse, latched),
         sent_at_s=_put(book.sent_at_s, evse, now_s),
         sent_until_s=_put(book.sent_until_s, evse, now_s + terms.life_s[evse]),
-        granted=_put(book.granted, evse, True),
+        granted=_put(book.granted, evse, book.granted[evse] | ~latched),
     )
 
 
@@ -314,10 +314,11 @@ def stamp(book: LeaseBook, evse: Ints, incarnation: int, boottime_s: float, now_
     )
 
 
-def unplug(book: LeaseBook, evse: Ints) -> LeaseBook:
-    """The cars left: the controller has voided their leases, and grants in flight echo an older stamp (trace 6).
+def void(book: LeaseBook, evse: Ints) -> LeaseBook:
+    """Cars came or left: no lease of before counts for them.
 
-    A latched stop stays. Holds of an unknown past (restart) stay too: they are not about this car.
+    The controller voids them too, and refuses grants in flight, which echo an older stamp (trace 6). A latched stop
+    stays. Holds stay: they are about the post.
     """
     return replace(
         book,

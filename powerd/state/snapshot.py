@@ -76,7 +76,7 @@ class Snapshot:
     drawn: Floats
     """(n, 3) last measured current on L1, L2, L3 of the post [A]; DC: power [kW], 0, 0."""
     drawn_at_s: Floats
-    """(n,) boottime of that measurement at the daemon [s]; -inf = never."""
+    """(n,) boottime of that measurement at the daemon [s]; -inf = none of this car."""
     stops: tuple[Stop, ...]
     """Stops in force, oldest first."""
     answered: tuple[tuple[str, str], ...]

@@ -1,0 +1,348 @@
+"""One tick after another, as a site lives them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from powerd.control import events as ev
+from powerd.control.decision import Decision
+from powerd.units import ROW_TOLERANCE
+from tests.control.garage import LIFE, REACTION, Player, site_text
+
+
+def approx(value: object) -> object:
+    """Equal within 10 uA: continuous posts get what the solver found, a microampere below the limit."""
+    return pytest.approx(value, abs=1e-5)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Player:
+    """Two posts of 32 A under 32 A, each with a controller of its own."""
+    return Player.open(tmp_path, site_text(2, 32.0))
+
+
+def test_a_newcomer_is_served_as_soon_as_the_incumbent_has_followed(two: Player) -> None:
+    """Want then grant: the incumbent goes down at once, the newcomer up only when W has fallen (ack + reaction)."""
+    two.plug(0)
+    two.hello(0)
+    two.hello(1)
+    assert two.tick().ceiling == approx(np.array([32.0, 0.0]))
+    two.tick()
+    two.plug(1)
+    came = two.tick()
+    assert came.ceiling == approx(np.array([16.0, 0.0]))
+    assert came.worst == approx(np.array([32.0, 0.0]))
+    served_at = next(k for k in range(1, 30) if two.tick().ceiling[1] == approx(16.0))
+    assert served_at == int(REACTION) + 1  # acked one tick after the decision, then the reaction
+
+
+def test_a_silent_controller_keeps_its_share_until_its_lease_is_over(two: Player) -> None:
+    """R7: nothing is lent on before E; then the others get it."""
+    two.plug(0)
+    two.plug(1)
+    two.hello(0)
+    two.hello(1)
+    for _ in range(3):
+        two.tick()
+    two.alive.discard(0)
+    last_stamp = two.now_s
+    lent_at = None
+    for _ in range(60):
+        decision = two.tick()
+        if decision.ceiling[1] > 16.5 and lent_at is None:
+            lent_at = two.now_s
+    assert lent_at is not None
+    assert lent_at >= last_stamp + LIFE
+    assert decision.ceiling[1] == approx(32.0)
+    assert any("silent" in alarm for alarm in decision.alarms)
+
+
+def test_fallbacks_stay_reserved_for_a_silent_controller(tmp_path: Path) -> None:
+    """A silent post with F = 6 A is counted at 6 A for as long as its car is there."""
+    player = Player.open(tmp_path, site_text(2, 32.0, fallback_a=6.0))
+    player.plug(0)
+    player.plug(1)
+    player.hello(0)
+    player.hello(1)
+    player.tick()
+    player.alive.discard(0)
+    for _ in range(80):
+        decision = player.tick()
+    assert decision.ceiling[1] == approx(26.0)
+    assert decision.worst[0] == approx(6.0)
+
+
+def test_without_watchdog_a_silent_controller_keeps_its_share_for_ever(tmp_path: Path) -> None:
+    """A class that cannot fall back by itself never frees current by silence."""
+    player = Player.open(tmp_path, site_text(2, 64.0, watchdog=""))
+    player.plug(0)
+    player.plug(1)
+    player.hello(0)
+    player.hello(1)
+    player.tick()
+    player.alive.discard(0)
+    for _ in range(200):
+        decision = player.tick()
+    assert decision.worst[0] == approx(32.0)
+
+
+def test_a_restart_without_state_raises_nothing_until_every_old_lease_is_over(tmp_path: Path) -> None:
+    """R3: cars go on with what hello reported; nobody gets more before E."""
+    player = Player.open(tmp_path, site_text(2, 32.0), unknown_until_s=LIFE)
+    player.plug(0)
+    player.plug(1)
+    player.hello(0, ceiling=20.0, remaining_s=10.0)
+    player.hello(1, ceiling=10.0, remaining_s=10.0)
+    first = player.tick()
+    assert first.ceiling == approx(np.array([16.0, 10.0]))  # lowered at once, not raised
+    while player.now_s < LIFE - 1:
+        assert player.tick().ceiling[1] == approx(10.0)
+    for _ in range(4):
+        decision = player.tick()
+    assert decision.ceiling == approx(np.array([16.0, 16.0]))
+
+
+def test_the_living_share_what_a_silent_post_leaves(tmp_path: Path) -> None:
+    """What a silent post may draw is counted before the others are made equal, not after."""
+    player = Player.open(tmp_path, site_text(3, 32.0, fallback_a=6.0, controllers=3))
+    for k in range(3):
+        player.plug(k)
+        player.hello(k)
+    player.tick()
+    player.alive.discard(0)
+    for _ in range(80):
+        decision = player.tick()
+    assert decision.ceiling[1:] == approx(np.array([13.0, 13.0]))
+
+
+def test_a_car_that_leaves_frees_its_current_at_once(two: Player) -> None:
+    """Unplugging voids the lease: the other car is raised in the same tick."""
+    two.plug(0)
+    two.plug(1)
+    two.hello(0)
+    two.hello(1)
+    two.tick()
+    two.tick()
+    two.plug(0, plugged=False)
+    assert two.tick().ceiling == approx(np.array([0.0, 32.0]))
+
+
+def test_the_first_grant_waits_until_the_fallback_fits(tmp_path: Path) -> None:
+    """Any grant after a plug-in, even 0 A, makes the fallback possible: it is sent only when that fits."""
+    player = Player.open(tmp_path, site_text(2, 32.0, fallback_a=10.0, controllers=1))
+    player.plug(0)
+    player.hello(0)
+    assert player.tick().ceiling == approx(np.array([32.0, 0.0]))
+    player.plug(1)
+    for _ in range(int(REACTION) + 1):
+        decision = player.tick()
+        assert 1 not in decision.raised.evse
+        assert not decision.snapshot.leases.granted[1]
+        assert decision.renewal.controller.shape == (0,)
+        assert decision.worst.sum() <= 32.0
+    assert player.tick().ceiling == approx(np.array([16.0, 16.0]))
+
+
+def test_a_hello_that_knows_a_higher_epoch_makes_us_lead_with_a_still_higher_one(two: Player) -> None:
+    """R4, and wait as without state: somebody else has granted here."""
+    two.plug(0)
+    two.hello(0, highest_epoch=9)
+    decision = two.tick()
+    assert decision.snapshot.leases.epoch == 10
+    assert decision.ceiling[0] == approx(0.0)
+
+
+def test_a_hello_from_a_test_bench_does_not_move_the_epoch(two: Player) -> None:
+    """Trace 12: an absurd epoch is that controller's fault alone."""
+    two.plug(0)
+    two.plug(1)
+    two.hello(0, highest_epoch=9_000_000_000_000)
+    two.hello(1)
+    decision = two.tick()
+    assert decision.snapshot.leases.epoch == 1
+    assert decision.ceiling[0] == approx(0.0)
+    assert any("epoch" in alarm for alarm in decision.alarms)
+
+
+def test_a_stop_is_latched_listed_until_acked_and_ends_only_by_its_release(two: Player) -> None:
+    """I10: under a stop nothing is granted; the release brings the ceilings back."""
+    two.plug(0)
+    two.plug(1)
+    two.hello(0)
+    two.hello(1)
+    two.tick()
+    two.alive.discard(1)
+    stop = ev.StopOrdered(request_id="", stop_id="s1", element="F1", evse=np.array([0, 1]), reason="smoke")
+    decision = two.tick(stop)
+    assert decision.outcomes[-1] == ev.Done("s1", (0, 1))
+    assert decision.lowered.latched.all()
+    assert not decision.lowered.ceiling.any()
+    for _ in range(60):
+        decision = two.tick()
+        assert decision.ceiling[0] == approx(0.0)
+    book = decision.snapshot.leases
+    acked = book.sent_latched & (book.acked_seq >= book.explicit_seq)
+    assert acked.tolist() == [True, False]
+    two.alive.add(1)
+    two.tick(ev.StopReleased(request_id="", stop_id="s1", reason="checked"))
+    for _ in range(10):
+        decision = two.tick()
+    assert decision.ceiling == approx(np.array([16.0, 16.0]))
+
+
+def test_a_car_that_needs_more_than_the_post_waits_rather_than_get_too_little(two: Player) -> None:
+    """I8: no ceiling strictly between 0 and the car's own minimum."""
+    two.plug(0)
+    two.plug(1)
+    two.hello(0)
+    two.hello(1)
+    demand = ev.Demand(min_ceiling=20.0)
+    two.tick(ev.SessionStarted(request_id="", evse=0, session_id="a", demand=demand))
+    for _ in range(20):
+        decision = two.tick()
+        assert decision.ceiling[0] == approx(0.0) or decision.ceiling[0] >= 20.0
+
+
+def test_a_higher_class_is_served_first(two: Player) -> None:
+    """Strict priority: the higher class takes all it can use."""
+    two.plug(0)
+    two.plug(1)
+    two.hello(0)
+    two.hello(1)
+    two.tick(ev.SessionStarted(request_id="", evse=1, session_id="vip", demand=ev.Demand(priority=5)))
+    for _ in range(20):
+        decision = two.tick()
+    assert decision.ceiling == approx(np.array([0.0, 32.0]))
+
+
+def test_unused_current_is_lent_on_and_given_back_within_ticks(two: Player) -> None:
+    """A car that draws less frees the rest after settling; when it presses again its want rises in the same tick."""
+    two.plug(0)
+    two.plug(1)
+    two.hello(0)
+    two.hello(1)
+    decision = two.tick()
+    for _ in range(90):
+        decision = two.tick(two.draw({0: 7.0, 1: float(decision.ceiling[1])}))
+    assert decision.ceiling[0] == approx(9.0)
+    assert decision.ceiling[1] == approx(23.0)
+    decision = two.tick(two.draw({0: 9.0, 1: 23.0}))
+    decision = two.tick()
+    assert decision.want[0] == approx(16.0)
+
+
+def test_energy_is_counted_from_the_readings(two: Player) -> None:
+    """10 A on three phases at 400 V for an hour are 6.93 kWh."""
+    two.plug(0)
+    two.hello(0)
+    two.tick(two.draw({0: 10.0}))
+    for _ in range(360):
+        decision = two.tick(seconds=10.0)
+    assert decision.snapshot.sessions.energy_kwh[0] == pytest.approx(10 * 400 * 3**0.5 / 1000, rel=1e-9)
+
+
+def test_requests_answer_what_does_not_fit_and_change_nothing(two: Player) -> None:
+    """Outcomes name the field and the expectation."""
+    two.plug(0)
+    two.hello(0)
+    two.tick(ev.SessionStarted(request_id="r", evse=0, session_id="a", demand=ev.Demand()))
+    before = two.snapshot.sessions
+    decision = two.tick(
+        ev.SessionStarted(request_id="", evse=1, session_id="a", demand=ev.Demand()),
+        ev.SessionUpdated(request_id="", session_id="nope", demand=ev.Demand()),
+        ev.SessionUpdated(request_id="", session_id="a", demand=ev.Demand(max_ceiling=3.0)),
+        ev.StopReleased(request_id="", stop_id="nope", reason="x"),
+        ev.SessionStarted(request_id="r", evse=0, session_id="other", demand=ev.Demand()),
+    )
+    taken, unknown, small, no_stop, again = decision.outcomes[-5:]
+    assert isinstance(taken, ev.Refused)
+    assert taken.field == "session_id"
+    assert isinstance(unknown, ev.NotFound)
+    assert isinstance(small, ev.Refused)
+    assert isinstance(no_stop, ev.NotFound)
+    assert again == ev.Done("a", (0,))
+    assert decision.snapshot.sessions.session_id == before.session_id
+
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["plug", "unplug", "silence", "hello", "tick", "tick", "tick", "wait", "demand", "stop", "free"]
+        ),
+        st.integers(0, 5),
+        st.floats(0.2, 12.0),
+    ),
+    max_size=40,
+)
+
+
+def play(player: Player, actions: list[tuple[str, int, float]]) -> list[Decision]:
+    """Runs a story; returns its decisions."""
+    decisions = []
+    for what, which, size in actions:
+        event: list[ev.Event] = []
+        if what in ("plug", "unplug"):
+            player.plug(which, what == "plug")
+        elif what == "silence":
+            player.alive.discard(which % 2)
+        elif what == "hello":
+            player.hello(which % 2)
+        elif what == "demand":
+            demand = ev.Demand(min_ceiling=6.0 + size, priority=which % 3, weight=size)
+            event = [ev.SessionStarted(request_id="", evse=which, session_id=f"s{which}", demand=demand)]
+        elif what == "stop":
+            event = [
+                ev.StopOrdered(request_id="", stop_id=f"x{which}", element="e", evse=np.array([which]), reason="r")
+            ]
+        elif what == "free":
+            event = [ev.StopReleased(request_id="", stop_id=f"x{which}", reason="r")]
+        decisions.append(player.tick(*event, seconds=size if what == "wait" else 1.0))
+    return decisions
+
+
+@settings(max_examples=100, deadline=None)
+@given(actions=ACTIONS, limit=st.sampled_from([10.0, 37.0, 70.0]), fallback=st.sampled_from([0.0, 6.0, 10.0]))
+def test_no_story_makes_w_exceed_a_limit(
+    tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int, float]], limit: float, fallback: float
+) -> None:
+    """With a constant limit that covers the fallbacks: sum W <= limit at every tick, so no car can break it."""
+    limit = max(limit, 6 * fallback)
+    player = Player.open(tmp_path_factory.mktemp("s"), site_text(6, limit, fallback_a=fallback))
+    player.hello(0)
+    player.hello(1)
+    player.tick()
+    last_seq = 0
+    for decision in play(player, actions):
+        assert decision.worst.sum() <= limit + ROW_TOLERANCE
+        assert decision.ceiling.sum() <= limit + ROW_TOLERANCE
+        minimum = decision.snapshot.sessions.min_ceiling
+        between = (decision.ceiling > 0) & (decision.ceiling < np.minimum(minimum, 6.0) - ROW_TOLERANCE)
+        assert not between.any()
+        assert decision.renewal.seq >= last_seq
+        last_seq = decision.renewal.seq
+
+
+@settings(max_examples=20, deadline=None)
+@given(actions=ACTIONS)
+def test_the_step_depends_on_its_arguments_alone(
+    tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int, float]]
+) -> None:
+    """The same story twice, in two steppers, gives bit-equal decisions."""
+    stories = []
+    for _ in range(2):
+        player = Player.open(tmp_path_factory.mktemp("s"), site_text(6, 37.0))
+        player.hello(0)
+        player.hello(1)
+        stories.append(play(player, actions))
+    for one, other in zip(*stories, strict=True):
+        for own in fields(Decision):
+            value, twin = getattr(one, own.name), getattr(other, own.name)
+            if isinstance(value, np.ndarray):
+                assert np.array_equal(value, twin, equal_nan=True), own.name
+        assert one.outcomes == other.outcomes

@@ -58,7 +58,7 @@ def without_dominated(rows: sp.csr_array, limit_of_row: Ints) -> tuple[sp.csr_ar
     """
     keep = np.ones(rows.shape[0], dtype=np.bool_)
     start = np.searchsorted(limit_of_row, np.unique(limit_of_row))
-    for first, last in zip(start.tolist(), [*start[1:].tolist(), rows.shape[0]], strict=True):
+    for first, last in zip(start.tolist(), np.append(start[1:], rows.shape[0]).tolist(), strict=False):
         if last - first < 2:
             continue
         columns = _directions(rows[first:last].toarray())

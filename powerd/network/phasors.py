@@ -52,6 +52,7 @@ def places(electrical: Electrical, live: Energised) -> Places:
     zone = np.arange(live.supply.shape[0])
     roots = np.flatnonzero(live.depth == 0)
     volts[roots] = electrical.buses.voltage_v[roots]
+    zone[roots] = roots[:1]  # supplies in parallel share their neutral
     blocks = (branches.kind == BranchKind.TRANSFORMER) & (branches.high_delta | (branches.clock % 2 == 1))
     for depth in range(1, int(live.depth.max(initial=0)) + 1):
         bus = np.flatnonzero(live.depth == depth)
@@ -66,7 +67,7 @@ def places(electrical: Electrical, live: Energised) -> Places:
 def carry(currents: Complex, place: Places, here: Ints, there: Ints) -> Complex:
     """Currents (K, 3) at buses ``here`` (K,) as they are seen at buses ``there`` (K,), in the frame there.
 
-    Both buses must be on one tree. The result is in ampere at the voltage there.
+    Both buses must be in one island. The result is in ampere at the voltage there.
     """
     turn = (place.clock[here] - place.clock[there]) % 12
     passes = place.zone[here] == place.zone[there]
@@ -85,6 +86,7 @@ def _matrices() -> Complex:
         zero = turn if clock % 4 == 0 else -turn
         for passes in (0, 1):
             result[clock, passes] = _TO_PHASES @ np.diag([passes * zero, 1.0, turn**2]) @ _FROM_PHASES
+    result[0, 1] = np.eye(3)  # exactly, so that what crosses no transformer keeps its digits
     result.setflags(write=False)
     return result
 

@@ -1,0 +1,289 @@
+"""The controller's half of the leases, story by story; the numbered ones broke earlier versions of the rules."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from powerd.client import ControllerCore, EvseConfig, Memory, Refusal
+from tests.client.daemon_side import beat, controller, grants, hello, renewal, take
+
+
+def whys(core: ControllerCore) -> list[Refusal]:
+    return [refused.why for refused in core.refused]
+
+
+def test_the_lease_runs_from_the_echoed_stamp() -> None:
+    """A grant that took 10 s to arrive is good for 5 s more, not for 15."""
+    core = controller()
+    stamp = hello(core, 100.0)
+    (write,) = core.receive(grants((1, 1), {0: 16.0}, stamp), 110.0)
+    assert write.valid_until_s == 115.0
+    assert core.next_expiry_s() == 115.0
+
+
+def test_a_write_after_its_deadline_is_not_acked() -> None:
+    """Trace 2: a process that was stopped for 60 s between check and write acks nothing, and falls back."""
+    core = controller()
+    stamp = hello(core, 100.0)
+    (write,) = core.receive(grants((1, 1), {0: 16.0}, stamp), 101.0)
+    assert not core.applied(write, 161.0)
+    (end,) = core.expire(161.0)
+    core.applied(end, 161.0)
+    assert core.in_force == (0.0, 0.0)
+    assert not core.report(161.0).report.applied
+
+
+def test_a_buffered_grant_does_not_live_after_a_reboot() -> None:
+    """Traces 4 and 5: a grant for the process before is refused, however live its stamp looks on the new clock."""
+    before = controller(incarnation=5)
+    stamp = hello(before, 30.0)
+    old = grants((3, 900), {0: 32.0}, stamp, incarnation=5)
+    after = controller(incarnation=6)
+    hello(after, 31.0)
+    assert after.receive(old, 31.0) == ()
+    assert whys(after) == [Refusal.FOREIGN_INCARNATION]
+
+
+def test_a_grant_in_flight_is_not_for_the_next_car() -> None:
+    """Trace 6: car unplugs, next car plugs in, the first car's grant arrives; all within one instant of the clock."""
+    core = controller()
+    hello(core, 100.0)
+    core.plug(0, True, 100.0)
+    stamp = beat(core, 100.0)
+    take(core, core.plug(0, False, 100.0), 100.0)
+    core.plug(0, True, 100.0)
+    assert core.receive(grants((1, 1), {0: 32.0}, stamp), 100.0) == ()
+    assert whys(core) == [Refusal.BEFORE_PLUG]
+    (write,) = core.receive(grants((1, 2), {0: 8.0}, beat(core, 100.0)), 100.0)
+    assert write.ceiling == 8.0
+
+
+def test_unplugging_voids_the_lease() -> None:
+    """The ceiling goes to the idle fallback at once, what is applied late is not acked, and no renewal revives it."""
+    core = controller(idle=1.0)
+    hello(core, 100.0)
+    core.plug(0, True, 100.0)
+    stamp = beat(core, 100.0)
+    (write,) = core.receive(grants((1, 1), {0: 32.0}, stamp), 100.0)
+    (idle,) = core.plug(0, False, 101.0)
+    assert (idle.ceiling, idle.valid_until_s) == (1.0, math.inf)
+    assert not core.applied(write, 101.0)
+    core.applied(idle, 101.0)
+    assert core.receive(renewal((1, 2), beat(core, 102.0), 1), 102.0) == ()
+    assert set(whys(core)) == {Refusal.NO_LEASE}
+    assert core.in_force[0] == 1.0
+
+
+def test_the_fallback_waits_for_a_grant_that_knew_of_the_car() -> None:
+    """Trace 7: before powerd has reserved the fallback for this plug-in, silence means the idle fallback."""
+    core = controller(count=1, fallback=6.0, idle=0.0)
+    stamp = hello(core, 100.0)
+    take(core, core.receive(grants((1, 1), {0: 0.0}, stamp), 100.0), 100.0)
+    core.plug(0, True, 101.0)
+    (end,) = core.expire(116.0)
+    assert end.ceiling == 0.0
+    core.applied(end, 116.0)
+    take(core, core.receive(grants((1, 2), {0: 16.0}, beat(core, 117.0)), 117.0), 117.0)
+    (end,) = core.expire(132.5)
+    assert end.ceiling == 6.0
+
+
+def test_a_renewal_does_not_extend_what_it_cannot_mean() -> None:
+    """Trace 8: after a lost message a renewal extends nothing, and every EVSE asks for a fresh grant."""
+    core = controller()
+    stamp = hello(core, 100.0)
+    take(core, core.receive(grants((1, 1), {0: 32.0, 1: 32.0}, stamp), 100.0), 100.0)
+    # (1, 2) with a lower ceiling is lost on the way.
+    assert core.receive(renewal((1, 3), beat(core, 104.0), 2), 104.0) == ()
+    assert whys(core) == [Refusal.MISSED_MESSAGE]
+    assert list(core.report(104.0).report.want_index) == [0, 1]
+    assert core.next_expiry_s() == 115.0
+
+
+def test_a_damaged_message_counts_as_a_lost_one() -> None:
+    """A Grants message that cannot be read leaves a gap that the next renewal finds."""
+    core = controller()
+    stamp = hello(core, 100.0)
+    take(core, core.receive(grants((1, 1), {0: 32.0, 1: 32.0}, stamp), 100.0), 100.0)
+    damaged = grants((1, 2), {0: 8.0}, stamp)
+    damaged.grants.ceiling.append(9.0)
+    assert core.receive(damaged, 101.0) == ()
+    assert whys(core) == [Refusal.MALFORMED]
+    assert core.receive(renewal((1, 3), beat(core, 104.0), 2), 104.0) == ()
+    assert whys(core) == [Refusal.MISSED_MESSAGE]
+
+
+def test_a_renewal_takes_only_what_the_actuator_took() -> None:
+    """An EVSE whose last grant is still on its way to the actuator is not renewed but asked for."""
+    core = controller()
+    stamp = hello(core, 100.0)
+    first, _ = core.receive(grants((1, 1), {0: 32.0, 1: 16.0}, stamp), 100.0)
+    core.applied(first, 100.0)
+    (renewed,) = core.receive(renewal((1, 2), beat(core, 104.0), 1), 104.0)
+    assert (renewed.index, renewed.ceiling, renewed.valid_until_s) == (0, 32.0, 119.0)
+    core.applied(renewed, 104.0)
+    report = core.report(104.0).report
+    assert [(list(a.index), a.all) for a in report.applied] == [([0], False)]
+    assert list(report.want_index) == [1]
+
+
+def test_a_renewal_that_everybody_took_is_acked_with_one_word() -> None:
+    """`all` is said only where every EVSE of the stream took it."""
+    core = controller()
+    stamp = hello(core, 100.0)
+    take(core, core.receive(grants((1, 1), {0: 32.0, 1: 16.0}, stamp), 100.0), 100.0)
+    echo = beat(core, 104.0)
+    first, second = core.receive(renewal((1, 2), echo, 1), 104.0)
+    core.applied(first, 104.0)
+    assert not core.report(104.0).report.applied[0].all
+    core.applied(second, 104.0)
+    take(core, core.receive(renewal((1, 3), beat(core, 105.0), 2), 105.0), 105.0)
+    (*_, last) = core.report(105.0).report.applied
+    assert (last.seq, last.all, list(last.index)) == (3, True, [])
+
+
+def test_a_stop_does_not_end_by_itself() -> None:
+    """Trace 10: a latched 0 outlives its lease, an unplug, a renewal's absence, and ends by a newer unlatched grant."""
+    core = controller(count=1)
+    hello(core, 100.0)
+    core.plug(0, True, 100.0)
+    take(core, core.receive(grants((1, 1), {0: 16.0}, beat(core, 100.0)), 100.0), 100.0)
+    take(core, core.receive(grants((1, 2), {0: 0.0}, beat(core, 101.0), latched=(0,)), 101.0), 101.0)
+    assert core.expire(500.0) == ()
+    assert core.plug(0, False, 501.0) == ()
+    core.plug(0, True, 502.0)
+    assert core.in_force == (0.0,)
+    assert core.memory.latched == {"e0"}
+    take(core, core.receive(grants((1, 3), {0: 10.0}, beat(core, 503.0)), 503.0), 503.0)
+    assert core.in_force == (10.0,)
+    assert core.memory.latched == frozenset()
+
+
+def test_a_stop_survives_the_process() -> None:
+    """What ``memory`` kept holds the post at 0, whatever its idle fallback, and says so in the hello."""
+    kept = Memory(highest_epoch=4, latched=frozenset({"e0"}))
+    core = controller(count=2, idle=3.0, incarnation=9, memory=kept)
+    assert core.in_force == (0.0, 3.0)
+    said = core.hello(10.0).hello
+    assert [state.latched for state in said.evses] == [True, False]
+    assert said.highest_epoch == 4
+
+
+def test_a_stop_is_acked_even_if_the_car_has_left() -> None:
+    """Unplugging voids leases, not stops: the operator must see that this post has obeyed."""
+    core = controller(count=1)
+    hello(core, 100.0)
+    core.plug(0, True, 100.0)
+    (stop,) = core.receive(grants((1, 1), {0: 0.0}, beat(core, 100.0), latched=(0,)), 100.0)
+    assert core.plug(0, False, 100.5) == ()
+    assert core.applied(stop, 101.0)
+
+
+def test_an_old_leader_is_not_heard() -> None:
+    """Once epoch 3 has granted anything to anybody, epoch 2 grants nothing to nobody."""
+    core = controller()
+    stamp = hello(core, 100.0)
+    core.receive(grants((3, 1), {0: 8.0}, stamp), 100.0)
+    assert core.receive(grants((2, 999), {1: 32.0}, stamp), 100.0) == ()
+    assert whys(core) == [Refusal.OLD_EPOCH]
+    assert core.hello(101.0).hello.highest_epoch == 3
+
+
+def test_the_hello_says_what_is_in_force() -> None:
+    """After a reconnect: last applied grant, ceiling, what is left of its lease, and the plug."""
+    core = controller()
+    stamp = hello(core, 100.0)
+    core.plug(0, True, 99.0)  # a clock read before the stamp: told later than it
+    echo = beat(core, 101.0)
+    take(core, core.receive(grants((1, 7), {0: 12.0}, echo), 102.0), 102.0)
+    state = core.hello(106.0).hello.evses[0]
+    assert stamp < state.plug_boottime_s <= echo
+    assert (state.epoch, state.seq, state.applied_ceiling, state.plugged) == (1, 7, 12.0, True)
+    assert state.remaining_ttl_s == pytest.approx(10.0)
+    core.expire(120.0)
+    assert core.hello(120.0).hello.evses[0].remaining_ttl_s == 0.0
+
+
+def test_reports_hold_news_only_once() -> None:
+    """Measurements and plugs go as deltas; a new stream tells all measurements again."""
+    core = controller()
+    hello(core, 100.0)
+    core.plug(1, True, 100.0)
+    core.measure(0, (1.0, 2.0, 3.0))
+    first = core.report(101.0).report
+    assert (list(first.plug_index), list(first.measured_index), list(first.measured)) == ([1], [0], [1.0, 2.0, 3.0])
+    core.measure(0, (1.0, 2.0, 3.0))
+    second = core.report(102.0).report
+    assert not second.plug_index
+    assert not second.measured_index
+    hello(core, 103.0)
+    assert list(core.report(103.0).report.measured_index) == [0]
+
+
+def test_a_report_is_due_at_once_for_news_and_else_as_the_welcome_says() -> None:
+    """A quarter of the lease between heartbeats; a plug, an ack or a want cannot wait."""
+    core = controller()
+    hello(core, 100.0)
+    welcome = grants((1, 1), {}, 100.0)
+    welcome.welcome.report_within.FromMilliseconds(3750)
+    core.receive(welcome, 100.0)
+    assert core.next_deadline_s() == 103.75
+    core.plug(0, True, 101.0)
+    assert core.next_deadline_s() == 0.0
+    beat(core, 101.0)
+    assert core.report_due_s() == 104.75
+
+
+def test_an_incarnation_of_zero_is_no_incarnation() -> None:
+    """0 is what silence looks like on the wire: an integrator who forgot it is told at once."""
+    with pytest.raises(ValueError, match="incarnation"):
+        ControllerCore("c", [EvseConfig(evse_id="a")], incarnation=0)
+
+
+@pytest.mark.parametrize("ceiling", [math.nan, math.inf, -1.0])
+def test_what_cannot_be_a_ceiling_is_refused(ceiling: float) -> None:
+    """Not a number, unbounded and negative ceilings, whoever sent them."""
+    core = controller()
+    assert core.receive(grants((1, 1), {0: ceiling}, hello(core, 1.0)), 1.0) == ()
+    assert whys(core) == [Refusal.MALFORMED]
+
+
+def test_what_cannot_be_a_message_is_refused() -> None:
+    """A stop above 0, an EVSE twice or beyond the hello, no seq, no lease length."""
+    core = controller()
+    stamp = hello(core, 1.0)
+    twice = grants((1, 1), {0: 1.0}, stamp)
+    twice.grants.index.append(0)
+    twice.grants.ceiling.append(2.0)
+    messages = [
+        twice,
+        grants((1, 1), {0: 1.0}, stamp, latched=(0,)),
+        grants((1, 1), {0: 1.0}, stamp, latched=(1,)),
+        grants((1, 1), {2: 1.0}, stamp),
+        grants((1, 1), {-1: 1.0}, stamp),
+        grants((1, 0), {0: 1.0}, stamp),
+        grants((1, 1), {0: 1.0}, stamp, ttl_s=0.0),
+        grants((1, 1), {0: 1.0}, math.nan),
+        renewal((0, 1), stamp, 0),
+    ]
+    for message in messages:
+        assert core.receive(message, 1.0) == ()
+        assert whys(core) == [Refusal.MALFORMED]
+
+
+def test_a_grant_that_answers_a_stamp_not_yet_sent_is_refused() -> None:
+    """Its lease would last longer than the daemon counts with."""
+    core = controller()
+    stamp = hello(core, 100.0)
+    assert core.receive(grants((1, 1), {0: 8.0}, stamp + 3.0), 101.0) == ()
+    assert whys(core) == [Refusal.FROM_THE_FUTURE]
+
+
+def test_a_grant_that_everybody_took_is_acked_one_by_one() -> None:
+    """`all` is for renewals: the ceilings of a Grants message are always said."""
+    core = controller()
+    take(core, core.receive(grants((1, 1), {0: 8.0, 1: 9.0}, hello(core, 100.0)), 100.0), 100.0)
+    (applied,) = core.report(100.0).report.applied
+    assert (applied.all, list(applied.index), list(applied.ceiling)) == (False, [0, 1], [8.0, 9.0])

@@ -133,10 +133,11 @@ def _create_lines(net: pp.pandapowerNet, electrical: Electrical, closed: Bools) 
 
 
 def _create_transformers(net: pp.pandapowerNet, electrical: Electrical) -> Ints:
-    """Transformers; the tap is part of the high winding's voltage, zero sequence as IEC 60909-0 table values.
+    """Transformers; the tap is part of the high winding's voltage.
 
-    vk0 = vk, magnetising ratio 100 % and 0.9 of the leakage on the high side: what pandapower's own unbalanced examples
-    use (``ieee_european_lv_asymmetric``).
+    Zero sequence: vk0 = vk and 0.9 of the leakage on the high side, as in pandapower's own unbalanced example
+    (``ieee_european_lv_asymmetric``); zero-sequence magnetising impedance 100 times the leakage (five limbs or shell,
+    the upper end of what pandapower's documentation gives), so that YNyn passes its neutral current on.
     """
     branches, of = electrical.branches, electrical.impedances
     index = np.flatnonzero(branches.kind == BranchKind.TRANSFORMER)
@@ -157,7 +158,7 @@ def _create_transformers(net: pp.pandapowerNet, electrical: Electrical) -> Ints:
         shift_degree=30.0 * branches.clock[index],
         vk0_percent=of.vk_percent[index],
         vkr0_percent=of.vkr_percent[index],
-        mag0_percent=100.0,
+        mag0_percent=10_000.0,
         mag0_rx=0.0,
         si0_hv_partial=0.9,
         name=[branches.ids[k] for k in index],

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLStreamError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
     DocumentStartEvent,
@@ -107,7 +107,7 @@ def parse(text: str, name: str) -> Tree:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}" if mark is not None else name
         raise UnreadableInput(f"{where}: not YAML: {error.problem or error.context}") from error
-    except (YAMLStreamError, ValueError) as error:
+    except (YAMLError, ValueError) as error:
         raise UnreadableInput(f"{name}: not YAML: {str(error).splitlines()[0]}") from error
     repeated: list[tuple[Path, int]] = []
     value, place = _flatten(root, root.line, (), repeated)

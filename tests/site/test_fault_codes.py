@@ -55,7 +55,9 @@ class Case:
 
 def cases() -> list[Case]:
     raw: list[dict[str, Any]] = YAML(typ="safe").load(CASES / "codes.yaml")
-    return [Case(**{"more" if k == "and" else k: tuple(v) if k == "also" else v for k, v in one.items()}) for one in raw]
+    return [
+        Case(**{"more" if k == "and" else k: tuple(v) if k == "also" else v for k, v in one.items()}) for one in raw
+    ]
 
 
 def codes(loaded: LoadedSite) -> set[str]:

@@ -1,0 +1,79 @@
+"""``powerd check``: what scripts rely on, and what people read."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+
+from powerd.reports.check import run_check
+
+CASES = Path(__file__).parents[1] / "site" / "cases"
+KEYS = {"severity", "code", "element", "message", "mend", "file", "line"}
+
+
+def check(path: Path, *, as_json: bool = False) -> tuple[int, str, str]:
+    out, err = StringIO(), StringIO()
+    return run_check(path, as_json=as_json, out=out, err=err), out.getvalue(), err.getvalue()
+
+
+def test_a_site_in_order_exits_0_and_says_what_it_is() -> None:
+    """Counts of EVSEs, supplies and limits, and what is held ready."""
+    code, out, err = check(CASES / "base.yaml")
+    assert (code, err) == (0, "")
+    assert "29 EVSEs, 2 supplies" in out
+    assert "limits in" in out
+    assert "EVSEs without a grant 120 A" in out
+
+
+def test_the_cost_of_boot_reserve_is_told(tmp_path: Path) -> None:
+    """20 posts that restart at 10 A instead of falling back to 6 A cost 20 x 4 A on their feeder."""
+    base = (CASES / "base.yaml").read_text(encoding="utf-8")
+    (tmp_path / "site.yaml").write_text(base.replace("fallback_a: 6", "fallback_a: 6, boot_current_a: 10"), "utf-8")
+    code, out, _ = check(tmp_path)
+    assert code == 0
+    line = next(line for line in out.splitlines() if "feeder F1" in line)
+    assert "EVSEs without a grant 200 A, 80 of it for posts that restart above their fallback" in line
+
+
+def test_faults_exit_1_and_name_place_and_mend() -> None:
+    """One line a fault as compilers print them, and its mend below."""
+    path = CASES / "many" / "02_references.yaml"
+    code, out, _ = check(path)
+    assert code == 1
+    assert f"{path}:4: error: grid: there is no bus main-bus [unknown-bus]\n    mend: write main" in out
+    assert out.endswith(": 6 errors, 0 warnings\n")
+
+
+def test_json_is_one_object_with_the_promised_keys() -> None:
+    """Nothing but one JSON object on stdout, with every fault in full."""
+    for path, count in ((CASES / "base.yaml", 0), (CASES / "many" / "02_references.yaml", 6)):
+        code, out, err = check(path, as_json=True)
+        answer = json.loads(out)
+        assert (out.count("\n"), err) == (1, "")
+        assert len(answer["faults"]) == count
+        assert code == (1 if count else 0)
+        assert all(set(fault) == KEYS for fault in answer["faults"])
+        assert {"site", "evses", "limits"} <= set(answer)
+
+
+def test_warnings_alone_do_not_fail(tmp_path: Path) -> None:
+    """A class without watchdog whose rating fits is worth a word, not a refusal."""
+    text = (CASES / "base.yaml").read_text(encoding="utf-8")
+    text = (
+        text.replace(", watchdog_s: 30", "")
+        .replace("breaker_a: 400", "breaker_a: 900")
+        .replace("ampacity_a: 500", "ampacity_a: 900")
+    )
+    text = text.replace("min_envelope_kw: 700", "min_envelope_kw: 1500")
+    (tmp_path / "site.yaml").write_text(text, "utf-8")
+    code, out, _ = check(tmp_path)
+    assert code == 0, out
+    assert "[no-watchdog]" in out
+
+
+def test_what_cannot_be_read_exits_2(tmp_path: Path) -> None:
+    """Told on stderr; stdout stays empty, so that no script takes it for an answer."""
+    code, out, err = check(tmp_path / "nowhere.yaml", as_json=True)
+    assert (code, out) == (2, "")
+    assert "nowhere.yaml" in err

@@ -20,7 +20,7 @@ help:  ## this list
 setup: $(VENV)/.powerd powerd/v1/__init__.py  ## the environment, powerd in it, and the generated code
 
 run: setup  ## serve a real garage and replay a recorded week of cars against it
-	$(BIN)/powerd demo
+	$(BIN)/powerd serve models/caltech_garage --replay models/caltech_garage/sessions/caltech_2019-05-06_5d.csv
 
 test: setup  ## the tests, without the long proofs
 	$(BIN)/python -m pytest -m "not slow and not setup" $(PYTEST_ARGS)

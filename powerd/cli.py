@@ -11,12 +11,14 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import asyncio
 import json
 import sys
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from powerd.errors import PowerdError, SiteRefused, UnreadableInput
+from powerd.errors import PowerdError, SiteRefused
 
 app = typer.Typer(
     name="powerd", help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -43,7 +45,7 @@ def serve(
         bool,
         typer.Option(
             "--first-start",
-            help="Your word that nothing was granted on this site within the longest lease: raises need not wait for it.",
+            help="Your word that nothing was granted here within the longest lease: raises need not wait for its end.",
         ),
     ] = False,
     cap_kw: Cap = None,
@@ -92,14 +94,62 @@ def serve(
 @app.command()
 def check(site: SitePath, as_json: Json = False) -> None:
     """Validate a site before it is built: every fault with its place and its mend."""
-    from powerd.reports.check import check_site
+    from powerd.reports.check import run_check
 
     try:
-        report = check_site(site)
-    except UnreadableInput as error:
+        code = run_check(site, as_json=as_json, out=sys.stdout, err=sys.stderr)
+    except PowerdError as error:
         raise _fail(str(error), 2) from None
-    typer.echo(json.dumps(report.as_json()) if as_json else report.as_text())
-    raise typer.Exit(report.exit_code)
+    raise typer.Exit(code)
+
+
+@app.command()
+def simulate(
+    site: SitePath,
+    sessions: Annotated[Path, typer.Option(help="CSV (or .csv.gz) of recorded sessions.")],
+    first: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day of arrival; default the file's.")
+    ] = None,
+    days: Annotated[int | None, typer.Option(help="How many days; default to the end of the file.")] = None,
+    policy: Annotated[str, typer.Option(help="Who says the ceilings: powerd, equal-share or uncontrolled.")] = "powerd",
+    cap_kw: Cap = None,
+    battery: Annotated[str, typer.Option(help="How batteries take power near the end: ideal or taper.")] = "ideal",
+    seed: Annotated[int, typer.Option(help="Of all that no recording tells: lags, battery sizes, unknown phases.")] = 1,
+    verify_ac: Annotated[
+        bool, typer.Option("--verify-ac", help="Solve every settled load once more by an unbalanced power flow.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw load against limits here; .png, .svg or .pdf.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Drive the real daemon with recorded sessions over real gRPC, in lock-step, and account for every limit."""
+    from powerd.sim.cars import Battery
+    from powerd.sim.command import Options
+    from powerd.sim.command import simulate as run_simulation
+    from powerd.sim.policies import Policy
+
+    options = Options(
+        site=site,
+        sessions=sessions,
+        first=None if first is None else first.date(),
+        days=days,
+        policy=_one_of(Policy, policy, "--policy"),
+        cap_kw=cap_kw,
+        battery=_one_of(Battery, battery, "--battery"),
+        seed=seed,
+        verify_ac=verify_ac,
+        plot=plot,
+    )
+    raise typer.Exit(run_simulation(options, as_json=as_json, quiet=as_json))
+
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def _one_of(kind: type[Choice], value: str, option: str) -> Choice:
+    """The choice of that name; the choices live with the simulator, which is imported only when it runs."""
+    if value not in list(kind):
+        raise _fail(f"{option} {value}: choose one of {', '.join(kind)}", 2)
+    return kind(value)
 
 
 @app.command()
@@ -115,12 +165,4 @@ def explain(
         answer = explain_ceiling(address, evse)
     except PowerdError as error:
         raise _fail(str(error), 2) from None
-    typer.echo(json.dumps(answer.as_json()) if as_json else answer.reason)
-
-
-def main() -> None:
-    """Entry point with a readable message for a broken pipe."""
-    try:
-        app()
-    except BrokenPipeError:
-        sys.exit(1)
+    typer.echo(json.dumps(answer.as_json()) if as_json else f"{evse}: {answer.reason}")

@@ -21,6 +21,7 @@ from powerd.control.compiled import CompiledSite
 from powerd.control.decision import Decision
 from powerd.control.elements import evses_below
 from powerd.control.events import Event, Outcome
+from powerd.control.rehearsal import rehearse
 from powerd.control.step import Stepper
 from powerd.errors import Overloaded
 from powerd.limits import Limits
@@ -130,8 +131,8 @@ class Ticker:
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     async def warm_up(self, now: Now) -> None:
-        """Compiles problem and kernels by deciding once for an empty site; until then only fallbacks hold."""
-        await asyncio.to_thread(self._stepper.step, self._snapshot, (), now)
+        """Compiles problem and kernels by deciding for an imagined full house; until then only fallbacks hold."""
+        await asyncio.to_thread(rehearse, self.site, self._stepper, self._snapshot, now)
 
     async def run(self, clock: SystemClock) -> None:
         """Ticks for ever: every ``tick_s``, and at once when something urgent came."""

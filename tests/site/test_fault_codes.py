@@ -28,7 +28,7 @@ class Case:
     mend: str = ""
     below: int = 0
     line_of: str = ""
-    also: tuple[str, ...] = ()
+    also: list[str] = field(default_factory=list)
     net: str = ""
     where: str = "site"
     more: dict[str, str] = field(default_factory=dict)
@@ -55,9 +55,7 @@ class Case:
 
 def cases() -> list[Case]:
     raw: list[dict[str, Any]] = YAML(typ="safe").load(CASES / "codes.yaml")
-    return [
-        Case(**{"more" if k == "and" else k: tuple(v) if k == "also" else v for k, v in one.items()}) for one in raw
-    ]
+    return [Case(**one) for one in raw]
 
 
 def codes(loaded: LoadedSite) -> set[str]:

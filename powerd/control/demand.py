@@ -10,12 +10,16 @@ from powerd.allocation.demands import Demands
 from powerd.control.compiled import CompiledSite
 from powerd.limits import Bools, Floats
 from powerd.state import leases
-from powerd.state.snapshot import Snapshot, Usage, largest_phase
+from powerd.state.snapshot import Snapshot, largest_phase
 
 SETTLE_S = 60.0
 """A car that draws less than offered for this long does not want more (cars lag up to 30 s: openeo#13)."""
-IDLE_S = 900.0
-"""A car that draws nothing for this long goes last when not all minima fit."""
+IDLE_S = 300.0
+"""A car that draws nothing for this long is served after all others (longer than WARP's 210 s for a wake-up)."""
+IDLE_CLASS = -1
+"""Priority of such cars: below every class that can be asked for."""
+PROBE_S = 3600.0
+"""An idle car that got nothing for this long is offered its minimum again like any other: it may have woken up."""
 HEADROOM = 2.0
 """Left above what such a car draws, so that it can show that it wants more [own unit]."""
 PRESSING = 0.75
@@ -30,10 +34,13 @@ def watch_usage(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Sn
     ceiling = leases.in_force(snapshot.leases, site.terms, snapshot.sessions.plugged, boottime_s)
     metered = np.isfinite(snapshot.drawn_at_s)  # a post that never sent a reading of this car tells nothing
     slack = snapshot.sessions.plugged & metered & (drawn < ceiling - PRESSING)
-    since = np.where(slack, np.minimum(snapshot.usage.slack_since_s, boottime_s), np.inf)
+    before = snapshot.usage.slack_since_s
+    # At 0 A a car cannot show what it wants: what was known stays, for a while.
+    unasked = (ceiling == 0.0) & (boottime_s - before < IDLE_S + PROBE_S)
+    since = np.where(slack, np.minimum(before, boottime_s), np.where(unasked, before, np.inf))
     settled = boottime_s - since >= SETTLE_S
     bound = site.next_step_up(np.maximum(drawn + HEADROOM, snapshot.sessions.min_ceiling))
-    usable = np.where(settled, bound, np.where(slack, snapshot.usage.usable, np.inf))
+    usable = np.where(settled, bound, np.where(np.isfinite(since), snapshot.usage.usable, np.inf))
     usage = replace(snapshot.usage, slack_since_s=since, usable=usable)
     hours = (boottime_s - snapshot.boottime_s) / 3600.0
     sessions = snapshot.sessions
@@ -52,18 +59,16 @@ def power_kw(site: CompiledSite, drawn: Floats) -> Floats:
 
 
 def _renew_order(snapshot: Snapshot, boottime_s: float) -> Snapshot:
-    """Once a rotation period: least energy per stated need first, cars that take nothing last."""
+    """Once a rotation period: least energy first."""
     usage = snapshot.usage
     if boottime_s - usage.order_at_s < ROTATION_S:
         return snapshot
-    idle = boottime_s - usage.slack_since_s >= IDLE_S
-    idle &= largest_phase(snapshot.drawn) < PRESSING
-    key = np.where(idle, 1e9, 0.0) + snapshot.sessions.energy_kwh
-    return replace(snapshot, usage=_reordered(usage, key, boottime_s))
+    return replace(snapshot, usage=replace(usage, order_key=snapshot.sessions.energy_kwh.copy(), order_at_s=boottime_s))
 
 
-def _reordered(usage: Usage, key: Floats, boottime_s: float) -> Usage:
-    return replace(usage, order_key=key, order_at_s=boottime_s)
+def idle(snapshot: Snapshot, boottime_s: float) -> Bools:
+    """(n,) cars that have drawn nothing of what they were offered for ``IDLE_S``."""
+    return (boottime_s - snapshot.usage.slack_since_s >= IDLE_S) & (largest_phase(snapshot.drawn) < PRESSING)
 
 
 def demands_of(site: CompiledSite, snapshot: Snapshot, takes: Bools, worst: Floats, boottime_s: float) -> Demands:
@@ -85,7 +90,7 @@ def demands_of(site: CompiledSite, snapshot: Snapshot, takes: Bools, worst: Floa
         upper=upper,
         minimum=sessions.min_ceiling,
         floor=np.where(silent, worst, reserve),
-        priority=sessions.priority,
+        priority=np.where(idle(snapshot, boottime_s), IDLE_CLASS, sessions.priority),
         least_served=snapshot.usage.order_key,
         target=upper,
         uncontrolled=site.loads_worst,

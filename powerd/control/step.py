@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from powerd.allocation.allocate import Allocation, Allocator
+from powerd.allocation.demands import Demands
 from powerd.allocation.guard import admit_raises, shed
 from powerd.allocation.steps import pack_steps
 from powerd.control.absorb import Absorbed, absorb
@@ -46,35 +47,34 @@ class Stepper:
         scene = _scene(self.site, state, absorbed, now)
         demands = demands_of(self.site, state, scene.takes, scene.worst, now.boottime_s)
         allocation = self._allocator.allocate(self.site.limits, demands)
-        ceiling, guarded = self._grant(scene, allocation.want, demands.minimum, demands.floor, state)
+        ceiling, guarded = self._grant(scene, allocation.want, demands, state)
         return _decide(self.site, state, absorbed, scene, allocation, ceiling, guarded, now)
 
-    def _grant(
-        self, scene: _Scene, want: Floats, minimum: Floats, floor: Floats, state: Snapshot
-    ) -> tuple[Floats, bool]:
+    def _grant(self, scene: _Scene, want: Floats, demands: Demands, state: Snapshot) -> tuple[Floats, bool]:
         """Lower at once, raise as R1 admits, the guard last -> (n,) ceilings, and whether the guard had to act."""
         first = ~state.leases.granted & state.sessions.plugged
         # The first grant after a plug-in makes the fallback possible, so it must fit from the start.
-        least = np.where(first, np.maximum(minimum, self.site.terms.fallback), minimum)
+        least = np.where(first, np.maximum(demands.minimum, self.site.terms.fallback), demands.minimum)
         wanted = np.where(scene.deliverable, want, np.minimum(want, scene.in_force))
-        order = {"priority": state.sessions.priority, "least_served": state.usage.order_key, "steps": self._steps}
         ceiling = admit_raises(
             self.site.limits,
-            self.site.loads_worst,
+            demands.uncontrolled,
             scene.worst,
             scene.in_force,
             wanted,
             least,
-            **order,  # type: ignore[arg-type]
+            priority=demands.priority,
+            least_served=demands.least_served,
+            steps=self._steps,
         )
         safe = shed(
             self.site.limits,
-            self.site.loads_worst,
+            demands.uncontrolled,
             ceiling,
-            minimum,
-            floor,
-            state.sessions.priority,
-            least_served=state.usage.order_key,
+            demands.minimum,
+            demands.floor,
+            demands.priority,
+            least_served=demands.least_served,
             steps=self._steps,
         )
         return safe, bool(np.any(safe < ceiling - ROW_TOLERANCE))

@@ -237,6 +237,27 @@ def test_unused_current_is_lent_on_and_given_back_within_ticks(two: Player) -> N
     assert decision.want[0] == approx(16.0)
 
 
+def test_a_full_car_gives_way_and_is_asked_again_later(tmp_path: Path) -> None:
+    """A car that draws nothing is served last, gets its minimum again after an hour, and all once it draws."""
+    player = Player.open(tmp_path, site_text(2, 16.0))
+    for k in range(2):
+        player.plug(k)
+        player.hello(k)
+    decision = player.tick()
+    wakes_at = None
+    for _ in range(450):
+        awake = player.now_s > 3000
+        first = float(decision.ceiling[0]) if awake else 0.0
+        decision = player.tick(player.draw({0: first, 1: float(decision.ceiling[1])}), seconds=10.0)
+        if 400 < player.now_s < 3000:
+            assert decision.ceiling == approx(np.array([0.0, 16.0]))
+        if awake and wakes_at is None and decision.ceiling[0] > 0:
+            wakes_at = player.now_s
+    assert wakes_at is not None
+    assert wakes_at <= 3600 + 400
+    assert decision.ceiling == approx(np.array([8.0, 8.0]))
+
+
 def test_energy_is_counted_from_the_readings(two: Player) -> None:
     """10 A on three phases at 400 V for an hour are 6.93 kWh."""
     two.plug(0)

@@ -15,7 +15,7 @@ from powerd.units import ROW_TOLERANCE
 def _holding_rows(columns: Columns, held: Ints, want: Floats, price: Floats, slack: Floats) -> Ints:
     """(n,) for each EVSE of ``held`` the row that holds it; -1 if it loads none.
 
-    One that charges is held by the dearest row above it; one that is off, or under free rows, by the one with least room.
+    One that charges is held by the dearest row above it; one that is off, or under free rows, by the tightest.
     """
     row = np.full(want.shape[0], -1, dtype=np.int64)
     for i in held:

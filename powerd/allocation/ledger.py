@@ -43,6 +43,8 @@ class Ledger:
     """(m,) likewise."""
     price: Floats
     """(m,) last positive shadow price."""
+    stage_prices: dict[tuple[int, int], Floats]
+    """Row prices (m,) of each stage, by (class, level)."""
     certificate: Certificate
     """Worst so far."""
 
@@ -74,8 +76,9 @@ class Ledger:
         contested = overdrawn_limits(self.rows.limit_of_row, self.headroom, limit_count, real, imag)
         return under_limits(self.rows.columns, self.rows.limit_of_row, contested)
 
-    def record(self, price: Floats, certificate: Certificate) -> None:
+    def record(self, stage_id: tuple[int, int], price: Floats, certificate: Certificate) -> None:
         """Keep what a stage proved."""
+        self.stage_prices[stage_id] = price
         self.price = np.where(price > 0.0, price, self.price)
         self.certificate = worst_of(self.certificate, certificate)
 
@@ -112,6 +115,7 @@ def open_ledger(limits: Limits, demands: Demands, steps: PilotSteps) -> Ledger:
         real=np.zeros_like(headroom),
         imag=np.zeros_like(headroom),
         price=np.zeros_like(headroom),
+        stage_prices={},
         certificate=NOTHING_TO_DECIDE,
     )
     ledger.settle(ledger.on, ledger.x)

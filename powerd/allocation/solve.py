@@ -6,7 +6,8 @@ from powerd.allocation.certificate import Certificate, judge
 from powerd.allocation.conic import Conic
 from powerd.allocation.shrink import shrink
 from powerd.allocation.stage import Solution, Stage
-from powerd.limits import Limits
+from powerd.allocation.tree_kernel import solve_tree
+from powerd.limits import Floats, Limits
 
 
 class Solver:
@@ -15,8 +16,17 @@ class Solver:
     def __init__(self) -> None:
         self._conic = Conic()
 
-    def solve(self, limits: Limits, stage: Stage) -> tuple[Solution, Certificate]:
-        """Solve one stage by the first path whose answer proves itself; the guard's answer stands at the end."""
+    def solve(self, limits: Limits, stage: Stage, start: Floats) -> tuple[Solution, Certificate]:
+        """Solve one stage by the first path whose answer proves itself; the guard's answer stands at the end.
+
+        ``start`` (m,) are row prices to start from, all 0 = cold.
+        """
+        if limits.tree is not None:
+            solution = solve_tree(limits.tree, stage, start)
+            if solution is not None:
+                certificate = judge(stage, solution, "kernel")
+                if certificate.holds:
+                    return solution, certificate
         for equilibrate in (True, False):
             solution = self._conic.solve(stage, equilibrate=equilibrate)
             if solution is not None:

@@ -136,3 +136,17 @@ def test_the_same_question_gets_the_same_answer_object() -> None:
     first = allocator.allocate(site, wish)
     assert allocator.allocate(replace(site, capacity=site.capacity.copy()), wish) is first
     assert allocator.allocate(replace(site, capacity=np.array([24.0])), wish) is not first
+
+
+def test_warm_prices_settle() -> None:
+    """Fed back its own prices, an unchanged tick returns bit-equal prices and wants, so that replays agree."""
+    allocator, site = Allocator(posts(30)), random_tree(30, 4)
+    wish = demands(30, len(site.capacity), target=np.full(30, 9.0), priority=np.arange(30) % 2)
+    first = allocator.allocate(site, wish)
+    second = Allocator(posts(30)).allocate(site, wish, first.warm)
+    third = Allocator(posts(30)).allocate(site, wish, second.warm)
+    np.testing.assert_array_equal(third.warm.price, second.warm.price)
+    np.testing.assert_array_equal(third.want, second.want)
+    np.testing.assert_allclose(second.want, first.want, atol=1e-9)
+    assert second.certificate.iterations <= first.certificate.iterations
+    assert first.certificate.path == "kernel"

@@ -1,0 +1,110 @@
+"""The exact kernel for limits that form a tree: Newton from the last tick's prices, or from prices found by sweeps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from powerd.allocation.compiled import kernel
+from powerd.allocation.forest import Forest, plant
+from powerd.allocation.stage import Solution, Stage
+from powerd.allocation.tree_newton import newton
+from powerd.allocation.tree_sweep import subtrees, sweep
+from powerd.limits import Floats, Tree
+
+#: Sweeps over all rows before the conic path takes over; 1 is usual.
+MOST_SWEEPS = 1000
+
+
+@kernel
+def _prices_in(forest: Forest, start: Floats) -> Floats:
+    """Node prices (N, 3) from row prices (m,)."""
+    price = np.zeros_like(forest.room)
+    for v in range(price.shape[0]):
+        for k in range(3):
+            if forest.row[v, k] >= 0:
+                price[v, k] = max(start[forest.row[v, k]], 0.0) / (forest.price_scale[v, k] * forest.weight_scale)
+    return price
+
+
+@kernel
+def _prices_out(forest: Forest, price: Floats, rows: int) -> Floats:
+    """Row prices (m,) from node prices (N, 3)."""
+    out = np.zeros(rows)
+    for v in range(price.shape[0]):
+        for k in range(3):
+            if forest.row[v, k] >= 0:
+                out[forest.row[v, k]] = price[v, k] * forest.price_scale[v, k] * forest.weight_scale
+    return out
+
+
+@kernel
+def _ceilings_out(forest: Forest, y: Floats, lower: Floats, upper: Floats) -> Floats:
+    """Ceilings (n,) [own unit] from y (k,) [reference A], exactly inside their bounds."""
+    x = np.zeros(lower.shape[0])
+    for j in range(y.shape[0]):
+        i = forest.evse[j]
+        x[i] = min(max(y[j] / forest.gain[j], lower[i]), upper[i])
+    return x
+
+
+@kernel
+def _optimise(forest: Forest, price: Floats, y: Floats) -> int:
+    """Newton from ``price`` unless that is all zero; if it gives up, from prices that more and more sweeps found."""
+    if price.any():
+        steps = newton(forest, price, y)
+        if steps >= 0:
+            return steps
+    price[:] = 0.0
+    tree = subtrees(forest)
+    total = 0
+    sweeps = 1
+    while total < MOST_SWEEPS:
+        for turn in range(sweeps):
+            sweep(forest, tree, price, turn % 2 == 1)
+        total += sweeps
+        swept = price.copy()
+        steps = newton(forest, price, y)
+        if steps >= 0:
+            return total + steps
+        price[:] = swept
+        sweeps *= 2
+    return -1
+
+
+def solve_tree(tree: Tree, stage: Stage, start: Floats) -> Solution | None:
+    """Solve a stage whose rows form ``tree``.
+
+    Args:
+        tree: the rows as a tree.
+        stage: the program.
+        start: (m,) row prices to start from; all 0 = cold [utility / limit unit].
+
+    Returns:
+        The answer with its prices; None if no method got close.
+    """
+    forest = plant(
+        tree.parent,
+        tree.node,
+        tree.phase_bits,
+        tree.gain,
+        tree.row,
+        tree.scale,
+        stage.headroom - stage.base_real,
+        stage.free,
+        stage.weight,
+        stage.lower,
+        stage.upper,
+    )
+    price = _prices_in(forest, start)
+    before = price.copy()
+    y = np.empty(forest.evse.shape[0])
+    steps = _optimise(forest, price, y)
+    if steps < 0:
+        return None
+    # Prices that were exact already go out as they came in: an unchanged question then gets bit-equal prices back.
+    out = _prices_out(forest, price, stage.rows.row_count)
+    return Solution(
+        x=_ceilings_out(forest, y, stage.lower, stage.upper),
+        price=np.where(out > 0.0, start, 0.0) if np.array_equal(before, price) else out,
+        iterations=steps,
+    )

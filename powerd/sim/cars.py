@@ -99,7 +99,8 @@ class Cars:
     def _taken_at_most(self) -> Floats:
         """(n,) most that each battery takes in its present state [own unit]."""
         left = self.need_kwh - self.got_kwh
-        share = np.clip(np.divide(left, self._tail, out=np.ones_like(left), where=self._tail > 0.0), 0.0, 1.0)
+        in_tail = left < self._tail
+        share = np.divide(np.maximum(left, 0.0), self._tail, out=np.ones_like(left), where=in_tail)
         low = np.minimum(self._min, self._max)
         most: Floats = low + (self._max - low) * share
         return most

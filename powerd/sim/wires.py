@@ -188,7 +188,7 @@ def _rated_sides(electrical: Electrical, live: Energised) -> list[_Side]:
         lower_is_to = branches.to_bus[branch] == below
         upper = _upwards(electrical, live, below)
         is_transformer = branches.kind[branch] == BranchKind.TRANSFORMER
-        for rated_to, capacity in ((False, branches.capacity_from_a[branch]), (True, branches.capacity_to_a[branch])):
+        for rated_to, capacity in enumerate(_capacities(electrical, branch)):
             if not np.isfinite(capacity):
                 continue
             end = f", {'low' if rated_to else 'high'} side" if is_transformer else ""
@@ -201,11 +201,20 @@ def _rated_sides(electrical: Electrical, live: Energised) -> list[_Side]:
                     is_transformer=bool(is_transformer),
                     below=below,
                     phase=phase,
-                    transform=None if rated_to == lower_is_to else upper,
+                    transform=None if bool(rated_to) == lower_is_to else upper,
                 )
                 for phase in range(3)
             ]
     return sides
+
+
+def _capacities(electrical: Electrical, branch: int) -> tuple[float, float]:
+    """Ratings at the from and to side [A], nan = none; what has one current has one rating, the smaller."""
+    branches = electrical.branches
+    high, low = float(branches.capacity_from_a[branch]), float(branches.capacity_to_a[branch])
+    if branches.kind[branch] == BranchKind.TRANSFORMER:
+        return high, low
+    return float(np.fmin(high, low)), np.nan
 
 
 def _power_limits(electrical: Electrical, live: Energised) -> list[tuple[str, str, float, list[int]]]:

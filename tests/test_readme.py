@@ -84,6 +84,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     address = f"127.0.0.1:{_free_port()}"
     log = where / "log"
     command = [str(BIN / "powerd"), "serve", str(ROOT / "models" / "caltech_garage"), "--address", address]
+    command.append("--first-start")
     with log.open("w") as sink, subprocess.Popen(command, cwd=where, stdout=sink, stderr=sink) as process:
         try:
             deadline = time.monotonic() + 120

@@ -9,12 +9,14 @@ only loads, junctions and ends are kept: the same voltages and currents at an ei
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import networkx as nx
 import numpy as np
 import pandapower as pp
 import pandapower.networks as pn
+import pandas as pd
 
 TARGET = Path(__file__).parents[2] / "models" / "street_lv" / "net.json"
 SNAPSHOT = "on_peak_566"
@@ -50,10 +52,10 @@ def reduced() -> pp.pandapowerNet:
     number = {bus: k for k, bus in enumerate(sorted(kept))}
     for bus, k in number.items():
         pp.create_bus(small, vn_kv=float(net.bus.vn_kv[bus]), name=f"bus {bus}", index=k)
-    for row in merged:
-        ends = {end: number[row.pop(end)] for end in ("from_bus", "to_bus")}
+    for (start, end), row in merged:
         kind = row.pop("std_type")
-        small.line.loc[pp.create_line_from_parameters(small, **ends, **row), "std_type"] = kind
+        index = pp.create_line_from_parameters(small, number[start], number[end], **row)
+        small.line.loc[index, "std_type"] = kind
     _copy(net, small, number)
     return small
 
@@ -78,16 +80,14 @@ def _paths(graph: nx.Graph, kept: set[int], root: int) -> list[list[int]]:
     return found
 
 
-def _merge(lines: object, graph: nx.Graph, path: list[int]) -> dict[str, object]:
+def _merge(lines: pd.DataFrame, graph: nx.Graph, path: list[int]) -> tuple[tuple[int, int], dict[str, object]]:
     """One line for a run: impedances add up, the weakest piece gives rating and type."""
-    pieces = lines.loc[[graph.edges[a, b]["line"] for a, b in zip(path, path[1:], strict=False)]]  # type: ignore[attr-defined]
+    pieces = lines.loc[[graph.edges[a, b]["line"] for a, b in pairwise(path)]]
     weakest = pieces.loc[pieces.max_i_ka.idxmin()]
     length = float(pieces.length_km.sum())
     row: dict[str, object] = {
-        "from_bus": path[0],
-        "to_bus": path[-1],
         "name": f"{pieces.name.iloc[0]}-{pieces.name.iloc[-1][4:]}" if len(pieces) > 1 else pieces.name.iloc[0],
-        "length_km": round(length, 6),
+        "length_km": length,
         "max_i_ka": float(weakest.max_i_ka),
         "c_nf_per_km": 0.0,
         "c0_nf_per_km": 0.0,
@@ -96,7 +96,7 @@ def _merge(lines: object, graph: nx.Graph, path: list[int]) -> dict[str, object]
     }
     for column in _PER_KM:
         row[column] = float((pieces[column] * pieces.length_km).sum() / length)
-    return row
+    return (path[0], path[-1]), row
 
 
 def _copy(net: pp.pandapowerNet, small: pp.pandapowerNet, number: dict[int, int]) -> None:
@@ -112,7 +112,7 @@ def main() -> None:
     """Write ``net.json``."""
     net = reduced()
     net["std_types"] = {kind: {} for kind in net["std_types"]}
-    for name in [key for key in net if key.startswith("res_") or key.startswith("_empty")]:
+    for name in [key for key in net if key.startswith(("res_", "_empty"))]:
         del net[name]
     pp.to_json(net, str(TARGET))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from powerd.limits import Controllers, Posts
-from powerd.network.electrical import BranchKind, Branches, Buses, Electrical, Impedances, Loads, Supplies
+from powerd.network.electrical import Branches, BranchKind, Buses, Electrical, Impedances, Loads, Supplies
 
 NAN = float("nan")
 CONNECTIONS: dict[str, tuple[float, float, float]] = {
@@ -113,9 +113,12 @@ class Drawing:
             ),
             posts=self._posts(volts, bus, dc),
             controllers=Controllers(
-                ids=("c",), ttl_s=np.array([15.0]), reaction_s=np.array([5.0]), watchdog_s=np.zeros(1),
+                ids=("c",),
+                ttl_s=np.array([15.0]),
+                reaction_s=np.array([5.0]),
+                watchdog_s=np.zeros(1),
                 drift=np.array([1e-3]),
-            ),  # fmt: skip
+            ),
             evse_bus=bus,
             evse_phasor_deg=deg,
             evse_unknown=np.array([e[2] == "unknown" for e in self.evses], dtype=bool),
@@ -148,7 +151,7 @@ class Drawing:
         )
 
     def _impedances(self) -> Impedances:
-        """Feeders of 0.02 ohm (zero sequence four times that); transformers of 4 %, rated for 1 MVA, without iron loss."""
+        """Feeders of 0.02 ohm (zero sequence four times that); transformers of 1 MVA and 4 % without iron loss."""
         wound = np.array([b[1] is BranchKind.TRANSFORMER for b in self.branches], dtype=bool)
         line = np.array([b[1] is BranchKind.FEEDER for b in self.branches], dtype=float)
         zero = np.zeros(len(self.branches))

@@ -27,11 +27,12 @@ def through_transformer(currents: Complex, ratio: float, delta: bool, clock: int
     if not delta:
         return currents / ratio
     absolute = currents * np.exp(-1j * np.pi * clock / 6)
-    return DELTA[clock] @ absolute / (np.sqrt(3) * ratio)
+    lines: Complex = DELTA[clock] @ absolute / (np.sqrt(3) * ratio)
+    return lines
 
 
 def branch_currents(electrical: Electrical, live: Energised, taken: Complex) -> dict[tuple[int, int], Complex]:
-    """Currents (3,) of every branch side (branch, 0 = from, 1 = to), when bus b takes ``taken[b]`` (B, 3) in its frame."""
+    """Currents (3,) of every branch side (branch, 0 = from, 1 = to) when the buses take ``taken`` (B, 3) in their frames."""
     branches = electrical.branches
     below = {bus: taken[bus].copy() for bus in range(taken.shape[0])}
     result = {}

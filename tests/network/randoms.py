@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from tests.network.drawings import CONNECTIONS, Drawing
 from hypothesis import strategies as st
 
 from powerd.network.electrical import Electrical
+from tests.network.drawings import CONNECTIONS, Drawing
 
 GROUPS = ("YNyn0", "Dyn1", "Dyn5", "Dyn7", "Dyn11")
 #: What each connection may be used for: all its phases, or any of them where the car may choose.
@@ -15,7 +15,9 @@ FREE = ("l123",)
 
 
 @st.composite
-def trees(draw: st.DrawFn, connections: tuple[str, ...] = tuple(CONNECTIONS), groups: tuple[str, ...] = GROUPS) -> Drawing:
+def trees(
+    draw: st.DrawFn, connections: tuple[str, ...] = tuple(CONNECTIONS), groups: tuple[str, ...] = GROUPS
+) -> Drawing:
     """A supply, one or two voltage levels of transformers, feeders and EVSEs; everything rated; a tree."""
     drawing = Drawing()
     root = drawing.bus(20_000.0)
@@ -42,7 +44,7 @@ def trees(draw: st.DrawFn, connections: tuple[str, ...] = tuple(CONNECTIONS), gr
 def some_use(
     electrical: Electrical, drawing: Drawing, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Ceilings (n,) and the phases (n, 3) that the cars chose: any subset on AC posts with a neutral, one if unknown."""
+    """Ceilings (n,) and phases (n, 3) that the cars chose: any subset on three-phase AC posts, one where unknown."""
     count = electrical.evse_count
     ceilings = rng.uniform(0, 32, count) * rng.integers(0, 2, count)
     used = np.ones((count, 3), dtype=np.bool_)

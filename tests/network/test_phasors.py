@@ -29,7 +29,9 @@ def test_delta_star_equals_its_windings(clock: int) -> None:
 
 def test_star_star_passes_all_three_currents() -> None:
     """YNyn0 only divides by the ratio, and back again multiplies by it."""
-    place = Places(volts=np.array([20_000.0, 400.0]), clock=np.zeros(2, dtype=np.int64), zone=np.zeros(2, dtype=np.int64))
+    place = Places(
+        volts=np.array([20_000.0, 400.0]), clock=np.zeros(2, dtype=np.int64), zone=np.zeros(2, dtype=np.int64)
+    )
     low = np.array([[1.0, 0.0, 0.0]], dtype=np.complex128)
     high = carry(low, place, np.array([1]), np.array([0]))
     np.testing.assert_allclose(high, low / 50, atol=1e-15)

@@ -35,8 +35,10 @@ def _by_oracle(electrical: Electrical, rows: Rows, taken: np.ndarray) -> np.ndar
 @settings(max_examples=150)
 @given(trees(), st.integers(0, 2**31))
 def test_whatever_cars_draw_stays_below_the_largest_cone(drawing: Drawing, seed: int) -> None:
-    """For random ceilings x and any draw below them (fewer amperes, fewer phases, any unknown phase) the current on every
-    limit is at most the largest row of x."""
+    """For random ceilings x and any draw below them the current on every limit is at most the largest row of x.
+
+    Below means fewer amperes, fewer phases of a three-phase post, any phase of an unknown one.
+    """
     electrical, rows = _rows(drawing)
     rng = np.random.default_rng(seed)
     for _ in range(5):

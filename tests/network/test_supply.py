@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import networkx as nx
 import numpy as np
-from tests.network.drawings import Drawing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from powerd.network.supply import Energised, energise, normal_positions
+from powerd.network.supply import energise, normal_positions
+from tests.network.drawings import Drawing
 
 
 @st.composite
@@ -32,7 +32,7 @@ def meshes(draw: st.DrawFn) -> Drawing:
     return drawing
 
 
-def _graph(drawing: Drawing, live: Energised) -> nx.MultiGraph:
+def _graph(drawing: Drawing) -> nx.MultiGraph:
     """Conducting branches, with a virtual bus "grid" joined to every supply that feeds."""
     graph = nx.MultiGraph()
     graph.add_nodes_from(range(len(drawing.buses)))
@@ -50,7 +50,7 @@ def test_live_buses_are_those_connected_to_a_supply(drawing: Drawing) -> None:
     """A bus is live exactly if some feeding supply reaches it, and then its supply is one of its island."""
     electrical = drawing.electrical()
     live = energise(electrical, normal_positions(electrical))
-    graph = _graph(drawing, live)
+    graph = _graph(drawing)
     reached = nx.node_connected_component(graph, "grid") if "grid" in graph else set()
     assert set(np.flatnonzero(live.bus_is_live).tolist()) == reached - {"grid"}
     for bus in np.flatnonzero(live.bus_is_live):
@@ -81,10 +81,10 @@ def test_tree_leads_every_live_bus_to_its_supply(drawing: Drawing) -> None:
 
 @given(meshes())
 def test_loops_are_what_bridges_are_not(drawing: Drawing) -> None:
-    """A live branch is part of a loop exactly if its loss would leave both its ends live (supplies joined by the grid)."""
+    """A live branch is part of a loop exactly if its ends stay joined without it (supplies being joined by the grid)."""
     electrical = drawing.electrical()
     live = energise(electrical, normal_positions(electrical))
-    graph = _graph(drawing, live)
+    graph = _graph(drawing)
     for index in range(len(drawing.branches)):
         a, b = int(electrical.branches.from_bus[index]), int(electrical.branches.to_bus[index])
         if not (live.conducting[index] and live.bus_is_live[a]):
@@ -100,7 +100,7 @@ def test_supplies_in_parallel_are_found(drawing: Drawing) -> None:
     """Two feeding supplies are linked by pairs exactly if branches connect their buses."""
     electrical = drawing.electrical()
     live = energise(electrical, normal_positions(electrical))
-    graph = _graph(drawing, live)
+    graph = _graph(drawing)
     if "grid" in graph:
         graph.remove_node("grid")
     pairs = nx.Graph([tuple(pair) for pair in live.parallel.tolist()])

@@ -32,7 +32,7 @@ def through_transformer(currents: Complex, ratio: float, delta: bool, clock: int
 
 
 def branch_currents(electrical: Electrical, live: Energised, taken: Complex) -> dict[tuple[int, int], Complex]:
-    """Currents (3,) of every branch side (branch, 0 = from, 1 = to) when the buses take ``taken`` (B, 3) in their frames."""
+    """Currents (3,) of every (branch, 0 = from or 1 = to side) when the buses take ``taken`` (B, 3) in their frames."""
     branches = electrical.branches
     below = {bus: taken[bus].copy() for bus in range(taken.shape[0])}
     result = {}

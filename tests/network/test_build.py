@@ -35,7 +35,7 @@ def _compare(drawing: Drawing, seed: int) -> None:
     measured = loading_of_limits(rows, ac_loading(electrical, closed, drawn, phases=used))
     sides = branch_currents(electrical, energise(electrical, closed), taken_at_buses(electrical, drawn, used))
     arithmetic = abs(rows.limits.real) @ drawn + abs(rows.limits.imag) @ drawn
-    slack = {}
+    slack: dict[tuple[int, int], float] = {}
     for row, limit in enumerate(rows.limits.limit_of_row.tolist()):
         place = (rows.branch[limit], rows.side[limit])
         slack[place] = max(slack.get(place, 1e-3), 0.02 * arithmetic[row])

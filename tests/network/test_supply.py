@@ -81,7 +81,7 @@ def test_tree_leads_every_live_bus_to_its_supply(drawing: Drawing) -> None:
 
 @given(meshes())
 def test_loops_are_what_bridges_are_not(drawing: Drawing) -> None:
-    """A live branch is part of a loop exactly if its ends stay joined without it (supplies being joined by the grid)."""
+    """A live branch is part of a loop exactly if its ends stay joined without it; the grid joins the supplies."""
     electrical = drawing.electrical()
     live = energise(electrical, normal_positions(electrical))
     graph = _graph(drawing)

@@ -18,7 +18,7 @@ from powerd.allocation.explain import binding_limits
 from powerd.allocation.guard import shed
 from powerd.allocation.ledger import Ledger, open_ledger
 from powerd.allocation.pilots import choose_on, to_steps
-from powerd.allocation.solve import Solver
+from powerd.allocation.solve import Solver, StageSolver
 from powerd.allocation.stage import Stage
 from powerd.allocation.steps import pack_steps
 from powerd.limits import Bools, Floats, Ints, Limits, Posts
@@ -75,11 +75,16 @@ class _Memo:
 
 
 class Allocator:
-    """Allocates for one site. Not shared between threads."""
+    """Allocates for one site. Not shared between threads.
 
-    def __init__(self, posts: Posts) -> None:
+    Args:
+        posts: the EVSEs.
+        solver: how stages are solved; by default the kernel, then the conic path, then the guard.
+    """
+
+    def __init__(self, posts: Posts, solver: StageSolver | None = None) -> None:
         self._steps = pack_steps(posts)
-        self._solver = Solver()
+        self._solver: StageSolver = Solver() if solver is None else solver
         self._memo: _Memo | None = None
 
     def allocate(self, limits: Limits, demands: Demands, warm: Warm = COLD) -> Allocation:

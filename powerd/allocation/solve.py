@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from powerd.allocation.certificate import Certificate, judge
 from powerd.allocation.conic import Conic
 from powerd.allocation.shrink import shrink
 from powerd.allocation.stage import Solution, Stage
 from powerd.allocation.tree_kernel import solve_tree
 from powerd.limits import Floats, Limits
+
+
+class StageSolver(Protocol):
+    """Anything that solves stages."""
+
+    def solve(self, limits: Limits, stage: Stage, start: Floats) -> tuple[Solution, Certificate]:
+        """Solve one stage; see ``Solver.solve``."""
 
 
 class Solver:

@@ -1,0 +1,246 @@
+"""``python -m bench allocate``: the allocation against general solvers, on the same statement, interleaved.
+
+``plain``: weighted proportional fairness, one stage, all EVSEs free, warm from tick to tick. ``full``: three classes,
+target then surplus, minima, 5 % of the limits fallen, and the grant step; the rival solves the very same stages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from time import perf_counter
+
+import numpy as np
+
+from bench.instances import Tick, posts, stream
+from bench.rivals import ClarabelDirect, CvxpyDpp, Engine, Osqp, Piqp, cvxpy_rebuilt
+from powerd.allocation.allocate import COLD, Allocator
+from powerd.allocation.certificate import Certificate, judge
+from powerd.allocation.demands import Demands
+from powerd.allocation.guard import admit_raises
+from powerd.allocation.rows import rows_of
+from powerd.allocation.solve import Solver
+from powerd.allocation.stage import Solution, Stage
+from powerd.limits import Floats, Ints, Limits
+
+PACKAGES = ("numpy", "numba", "cvxpy", "clarabel", "piqp", "osqp")
+
+#: Ticks per size: enough for a p99 where ticks are cheap.
+TICKS = {50: 300, 500: 200, 5000: 60, 50000: 12}
+
+#: A rival that has used this many seconds on one case runs no further ticks (at least three).
+RIVAL_SECONDS = 40.0
+
+Row = dict[str, object]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this bench."""
+    parser.add_argument("--sizes", default="50,500,5000", help="EVSE counts, comma-separated")
+    parser.add_argument("--cases", default="plain,full", help="plain, full or both")
+    parser.add_argument("--ticks", type=int, default=0, help="ticks per size; 0 = as many as fit the size")
+    parser.add_argument("--memory-child", type=int, default=-1, help=argparse.SUPPRESS)
+
+
+class Clock:
+    """Times of one engine on one case."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.violation = 0.0
+        self.gap = 0.0
+        self.fallbacks = 0
+
+    def open(self, engine: str) -> bool:
+        """Whether the engine may run another tick."""
+        return engine == "powerd" or len(self.seconds) < 3 or sum(self.seconds) < RIVAL_SECONDS
+
+    def row(self, case: str, engine: str, count: int) -> Row:
+        """The JSON row. The first tick, which compiles and sets up, does not count."""
+        times = np.array(self.seconds[1:] or self.seconds) * 1e3
+        return {
+            "case": case,
+            "engine": engine,
+            "n": count,
+            "median_ms": round(float(np.median(times)), 4),
+            "p99_ms": round(float(np.percentile(times, 99)), 4),
+            "ticks": len(times),
+            "worst_violation_a": float(f"{self.violation:.2g}"),
+            "relative_gap": float(f"{self.gap:.2g}"),
+            "fallbacks": self.fallbacks,
+        }
+
+
+def plain_stage(tick: Tick) -> Stage:
+    """One stage with every EVSE free between 0 and its upper bound."""
+    count, rows = len(tick.weight), tick.limits.row_count
+    nothing = np.zeros(rows)
+    return Stage(
+        rows=rows_of(tick.limits),
+        free=np.ones(count, dtype=np.bool_),
+        weight=tick.weight,
+        lower=np.zeros(count),
+        upper=tick.upper,
+        base_real=nothing,
+        base_imag=nothing,
+        headroom=tick.limits.capacity,
+    )
+
+
+def _missed(stage: Stage, x: Floats, best: Floats) -> float:
+    """Utility that x misses against a proven optimum, relative to the weights."""
+    return float(np.sum(stage.weight * np.log(best / np.maximum(x, 1e-300))) / np.sum(stage.weight))
+
+
+def _violation(stage: Stage, limits: Limits, x: Floats) -> float:
+    """Largest overshoot of a row or bound [A]."""
+    return float(max(np.max(limits.flow(x) - stage.headroom), np.max(x - stage.upper), np.max(stage.lower - x), 0.0))
+
+
+def _ticks(count: int, wanted: int) -> Iterator[Tick]:
+    """The stream, as many ticks as fit the size."""
+    most = wanted or TICKS[min(TICKS, key=lambda size: abs(np.log(size / count)))]
+    return islice(stream(count), most + 1)
+
+
+def plain(count: int, ticks: int) -> list[Row]:
+    """Every engine on every tick, one after the other in one process."""
+    rivals: dict[str, Engine] = {
+        "cvxpy rebuilt, clarabel": cvxpy_rebuilt,
+        "cvxpy dpp, clarabel": CvxpyDpp(),
+        "clarabel direct": ClarabelDirect(),
+        "piqp, sequential": Piqp(),
+        "osqp, sequential": Osqp(),
+    }
+    clocks = {engine: Clock() for engine in ("powerd", *rivals)}
+    solver, start = Solver(), np.zeros(0)
+    for tick in _ticks(count, ticks):
+        stage = plain_stage(tick)
+        warm = start if len(start) else np.zeros(tick.limits.row_count)
+        before = perf_counter()
+        best, certificate = solver.solve(tick.limits, stage, warm)
+        clocks["powerd"].seconds.append(perf_counter() - before)
+        start = best.price
+        clocks["powerd"].fallbacks += certificate.path != "kernel"
+        clocks["powerd"].gap = max(clocks["powerd"].gap, abs(certificate.gap))
+        clocks["powerd"].violation = max(clocks["powerd"].violation, _violation(stage, tick.limits, best.x))
+        for engine, solve in rivals.items():
+            clock = clocks[engine]
+            if clock.open(engine):
+                before = perf_counter()
+                answer = solve(stage)
+                clock.seconds.append(perf_counter() - before)
+                if answer is None:
+                    clock.fallbacks += 1
+                else:
+                    clock.gap = max(clock.gap, abs(_missed(stage, answer.x, best.x)))
+                    clock.violation = max(clock.violation, _violation(stage, tick.limits, answer.x))
+    return [clock.row("plain", engine, count) for engine, clock in clocks.items()]
+
+
+class RivalSolver:
+    """Lets a rival solve the stages of the whole allocation."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def solve(self, limits: Limits, stage: Stage, start: Floats) -> tuple[Solution, Certificate]:
+        """Solve and judge one stage."""
+        answer = self._engine(stage)
+        nothing = Solution(x=stage.lower, price=start, iterations=0)
+        solution = nothing if answer is None else answer
+        return solution, judge(stage, solution, "conic")
+
+
+def full_demands(tick: Tick, priority: Ints) -> tuple[Limits, Demands]:
+    """Three classes with targets; 5 % of the limits fall by 10 to 50 %."""
+    count, rows = len(tick.weight), tick.limits.row_count
+    rng = np.random.default_rng(int(tick.limits.capacity.sum()))
+    fallen = np.where(rng.random(rows) < 0.05, rng.uniform(0.5, 0.9, rows), 1.0)
+    demands = Demands(
+        weight=tick.weight,
+        upper=tick.upper,
+        minimum=np.full(count, 6.0),
+        floor=np.zeros(count),
+        priority=priority,
+        least_served=np.zeros(count),
+        target=tick.target,
+        uncontrolled=np.zeros(rows),
+    )
+    return replace(tick.limits, capacity=tick.limits.capacity * fallen), demands
+
+
+def _full_step(allocator: Allocator) -> Callable[[Limits, Demands], tuple[Floats, Certificate]]:
+    """Want, then grant, carrying warm prices and ceilings from tick to tick."""
+    warm, ceiling = COLD, np.zeros(0)
+
+    def step(limits: Limits, demands: Demands) -> tuple[Floats, Certificate]:
+        nonlocal warm, ceiling
+        current = ceiling if len(ceiling) else np.zeros(len(demands.weight))
+        wanted = allocator.allocate(limits, demands, warm)
+        warm = wanted.warm
+        ceiling = admit_raises(limits, demands.uncontrolled, current, current, wanted.want, demands.minimum)
+        return wanted.want, wanted.certificate
+
+    return step
+
+
+def full(count: int, ticks: int) -> list[Row]:
+    """The whole room: classes, target and surplus, minima, guard and grant step."""
+    engines = {
+        "powerd": _full_step(Allocator(posts(count))),
+        "cvxpy rebuilt, clarabel": _full_step(Allocator(posts(count), RivalSolver(cvxpy_rebuilt))),
+    }
+    clocks = {engine: Clock() for engine in engines}
+    priority = np.random.default_rng(1).integers(0, 3, count)
+    for tick in _ticks(count, ticks):
+        limits, demands = full_demands(tick, priority)
+        for engine, step in engines.items():
+            clock = clocks[engine]
+            if clock.open(engine):
+                before = perf_counter()
+                want, certificate = step(limits, demands)
+                clock.seconds.append(perf_counter() - before)
+                clock.fallbacks += certificate.path == "guard"
+                clock.gap = max(clock.gap, abs(certificate.gap))
+                clock.violation = max(clock.violation, float(np.max(limits.flow(want) - limits.capacity)), 0.0)
+    return [clock.row("full", engine, count) for engine, clock in clocks.items()]
+
+
+def _memory_child(count: int) -> None:
+    """In a process of its own: peak memory [MB] after three ticks (0 EVSEs: after the imports alone)."""
+    if count:
+        solver, start = Solver(), np.zeros(0)
+        for tick in islice(stream(count), 3):
+            warm = start if len(start) else np.zeros(tick.limits.row_count)
+            start = solver.solve(tick.limits, plain_stage(tick), warm)[0].price
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0)
+
+
+def _peak_mb(count: int) -> float:
+    """Peak memory of a fresh process that allocates for ``count`` EVSEs."""
+    command = [sys.executable, "-m", "bench", "allocate", "--memory-child", str(count)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 our own program
+    return float(done.stdout.split()[0])
+
+
+def run(arguments: argparse.Namespace) -> list[Row]:
+    """All sizes and cases."""
+    if arguments.memory_child >= 0:
+        _memory_child(arguments.memory_child)
+        sys.exit(0)
+    rows: list[Row] = []
+    for count in (int(size) for size in arguments.sizes.split(",")):
+        for case in arguments.cases.split(","):
+            print(f"{case}, {count} EVSEs ...", file=sys.stderr)
+            rows += {"plain": plain, "full": full}[case](count, arguments.ticks)
+        if "plain" in arguments.cases:
+            rows.append(
+                {"case": "memory", "engine": "powerd", "n": count, "added_mb": round(_peak_mb(count) - _peak_mb(0), 1)}
+            )
+    return rows

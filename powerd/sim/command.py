@@ -6,7 +6,6 @@ stdout carries the result and nothing else; the progress bar and messages go to 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -223,6 +222,6 @@ def _progress(console: Console | None, what: str, total: int) -> Iterator[Callab
         TaskProgressColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)
         yield lambda reached: bar.update(task, completed=min(reached, total))

@@ -32,7 +32,7 @@ def session(
 
 
 def busy_morning(folder: Path, *, day: str = "2019-05-07", since: str = "08:00", until: str = "09:45") -> Path:
-    """The recorded arrivals of one morning; every car is made to leave by ``until`` of that day, so that it is short."""
+    """The recorded arrivals of one morning; every car is made to leave by ``until``, so that it is short."""
     with WEEK.open(encoding="utf-8", newline="") as stream:
         rows = [r for r in csv.DictReader(stream) if r["arrival"].startswith(day) and since <= r["arrival"][11:16]]
     last = f"{day} {until}:00-07:00"

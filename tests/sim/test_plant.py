@@ -76,7 +76,7 @@ def test_what_counts_is_drawn_not_granted() -> None:
 
 
 def test_a_limit_binds_when_the_ceilings_use_it_up() -> None:
-    """Within 1 A of the limit it binds; a ceiling without a car does not count; feeder and transformer are told apart."""
+    """Within 1 A of the limit it binds; ceilings without a car do not count; transformers are counted apart."""
     plant = _plant()
     plant.account(0, 1, np.zeros(2), np.array([39.5, 0.0]), BOTH)  # the feeder
     plant.account(1, 1, np.zeros(2), np.array([38.5, 0.0]), BOTH)  # nothing

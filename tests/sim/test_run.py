@@ -70,7 +70,7 @@ def test_steps_are_short_around_changes_long_when_quiet_and_jump_over_nights(gar
     assert LEAD_S + 40_000 in steps
 
 
-def test_a_swap_of_cars_takes_a_second(garage: Scene) -> None:
+def test_a_swap_of_cars_takes_a_second() -> None:
     """Two recorded stays that touch are still one car out, then the other in."""
     agenda = Agenda((session("CA-314", 0, 60, 1.0), session("CA-314", 60, 60, 1.0)), {"CA-314": 0})
     leaving, coming, _ = agenda.due(LEAD_S + 60)

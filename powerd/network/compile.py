@@ -9,9 +9,18 @@ import numpy as np
 
 from powerd.limits import Bools, Controllers, Floats, Ints, Posts
 from powerd.network.drawing import Drawing
-from powerd.network.electrical import Branches, BranchKind, Buses, Electrical, Impedances, Interlock, Loads, Supplies
+from powerd.network.electrical import (
+    V_LOW_PU,
+    Branches,
+    BranchKind,
+    Buses,
+    Electrical,
+    Impedances,
+    Interlock,
+    Loads,
+    Supplies,
+)
 from powerd.network.parts import BranchPart, feeder_part, switch_part, transfer_parts, transformer_part
-from powerd.network.taps import V_LOW_PU
 from powerd.site.expand import DrawnEvse, pilot_steps
 from powerd.site.schema import EvseType, SiteFile
 from powerd.units import SQRT3

@@ -10,6 +10,9 @@ from enum import IntEnum
 
 from powerd.limits import Bools, Controllers, Floats, Ints, Posts
 
+#: Lowest and highest voltage the limits reckon with, of nominal (EN 50160, 95 % of a week: +-10 %).
+V_LOW_PU, V_HIGH_PU = 0.90, 1.10
+
 
 class BranchKind(IntEnum):
     """What a branch is."""
@@ -65,7 +68,7 @@ class Branches:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Impedances:
-    """(E,) what a power flow needs to know of each branch besides ``Branches``; nothing of it enters a limit row."""
+    """(E,) what a power flow needs to know of each branch besides ``Branches``; only losses enter a limit (in kW)."""
 
     length_km: Floats
     """Feeder: length [km]; 0 for others."""

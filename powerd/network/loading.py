@@ -12,9 +12,8 @@ import numpy as np
 
 from powerd.limits import Bools, Floats, Ints
 from powerd.network.build import Built, CannotSolve, Flow, build_net, put, solve
-from powerd.network.electrical import Electrical
+from powerd.network.electrical import V_LOW_PU, Electrical
 from powerd.network.rows import Rows
-from powerd.network.taps import V_LOW_PU
 from powerd.units import SQRT3
 
 #: Largest change of any voltage between two rounds at which the currents count as settled.

@@ -21,12 +21,12 @@ import scipy.sparse as sp
 
 from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.cones import ROUNDING, cones, real_and_imaginary, without_dominated
-from powerd.network.electrical import BranchKind, Electrical
+from powerd.network.electrical import V_HIGH_PU, V_LOW_PU, BranchKind, Electrical
 from powerd.network.losses import worst_losses_kw
 from powerd.network.names import describe
 from powerd.network.phasors import Complex, Places, places
 from powerd.network.supply import Energised, energise
-from powerd.network.taps import V_HIGH_PU, V_LOW_PU, Crossings, Taps, cross, evse_taps, load_taps
+from powerd.network.taps import Crossings, Taps, cross, evse_taps, load_taps
 from powerd.network.tree import make_tree
 from powerd.units import SQRT3
 

@@ -14,12 +14,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from powerd.limits import Bools, Floats, Ints
-from powerd.network.electrical import BranchKind, Electrical
+from powerd.network.electrical import V_LOW_PU, BranchKind, Electrical
 from powerd.network.phasors import PHASE_DEG, Complex, Places, carry
 from powerd.network.supply import Energised
-
-#: Lowest and highest voltage the limits reckon with, per unit of nominal (EN 50160, 95 % of a week: +-10 %).
-V_LOW_PU, V_HIGH_PU = 0.90, 1.10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -48,6 +48,10 @@ def serve(
             help="Your word that nothing was granted here within the longest lease: raises need not wait for its end.",
         ),
     ] = False,
+    journal: Annotated[
+        Path | None,
+        typer.Option(help="File of the durable record: sessions, leases and stops survive a restart; made if missing."),
+    ] = None,
     cap_kw: Cap = None,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate chain.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM private key.")] = None,
@@ -81,6 +85,7 @@ def serve(
             tls_key=tls_key,
             insecure=insecure,
             stepped_clock=stepped_clock,
+            journal=journal,
         )
         asyncio.run(serve_site(options))
     except SiteRefused as refused:

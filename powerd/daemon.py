@@ -1,6 +1,6 @@
 """Wires the rooms, owns the clock and the ticker; nothing else does.
 
-    doors -> inbox -> [tick: step -> publish decreases -> publish raises -> answer the doors]
+    doors -> inbox -> [tick: step -> publish decreases] -> journal -> [publish raises -> answer the doors]
 
 Missed ticks are skipped and the rhythm is kept (skip-and-resync): a late tick never causes a burst.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
@@ -24,15 +25,20 @@ from powerd.control.events import Event, Outcome
 from powerd.control.rehearsal import rehearse
 from powerd.control.step import Stepper
 from powerd.errors import Overloaded
+from powerd.journal.store import Journal, JournalBroken
+from powerd.journal.writer import JournalWriter
 from powerd.limits import Limits
 from powerd.network.capped import cap_transformers
 from powerd.network.electrical import Electrical
 from powerd.network.load import load_site
 from powerd.server.core import GrantSink
 from powerd.server.serve import TlsFiles, start_server
+from powerd.server.status import Unavailable
 from powerd.state.leases import open_book
-from powerd.state.snapshot import open_snapshot
+from powerd.state.snapshot import open_snapshot, reopen_snapshot
 from powerd.units import Now
+
+_log = logging.getLogger("powerd")
 
 INBOX_EVENTS = 50_000
 """Events that may wait for a tick: ten each from 5 000 EVSEs. Beyond it callers are told to come again."""
@@ -63,7 +69,9 @@ class _Waiting:
 class Ticker:
     """The one loop of the daemon; implements ``server.core.Core``. Lives on one event loop."""
 
-    def __init__(self, electrical: Electrical, *, tick_s: float, first_start: bool, start: Now) -> None:
+    def __init__(
+        self, electrical: Electrical, *, tick_s: float, first_start: bool, start: Now, journal: Journal | None = None
+    ) -> None:
         """Compiles the site and opens the books.
 
         Args:
@@ -72,6 +80,10 @@ class Ticker:
             first_start: an operator's word that nobody granted anything here within the longest lease; otherwise no
                 raise is decided until every earlier lease must have ended (LEASES R3).
             start: the instant of the start.
+            journal: where to go on from, and what raises wait for; without one nothing survives a restart.
+
+        Raises:
+            JournalBroken: the journal cannot be read or written.
         """
         self.electrical: Electrical = electrical
         self.tick_s = tick_s
@@ -84,6 +96,14 @@ class Ticker:
         book = open_book(terms, epoch=1, unknown_until_s=unknown_until_s)
         posts = electrical.posts
         self._snapshot = open_snapshot(book, posts.max_ceiling, posts.min_ceiling, start.boottime_s)
+        self._writer: JournalWriter | None = None
+        if journal is not None:
+            found = journal.recover(self._snapshot)
+            if found is not None:
+                self._snapshot = reopen_snapshot(found.snapshot, terms, start.boottime_s)
+            journal.commit(self._snapshot)  # the new epoch is durable before the first grant of it (R4)
+            self._writer = JournalWriter(journal)
+        self._published: asyncio.Task[None] | None = None
         self._inbox: list[_Waiting] = []
         self._inbox_events = 0
         self._latest: Decision | None = None
@@ -126,7 +146,10 @@ class Ticker:
 
     async def advance(self, now: Now) -> Decision:
         """See ``Core.advance``."""
-        return await self._tick(now)
+        decision = await self._tick(now)
+        if self._published is not None:
+            await self._published
+        return decision
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -159,11 +182,49 @@ class Ticker:
             self._snapshot, self._latest = decision.snapshot, decision
             if self.sink is not None:
                 self.sink.publish_lowered(decision)
-                self.sink.publish_raised(decision)
-            _answer(taken, decision)
+            durable = None if self._writer is None else self._writer.commit(decision.snapshot)
+            self._published = asyncio.create_task(self._finish(self._published, durable, taken, decision))
             async with self._news:
                 self._news.notify_all()
             return decision
+
+    async def _finish(
+        self,
+        before: asyncio.Task[None] | None,
+        durable: asyncio.Future[None] | None,
+        taken: list[_Waiting],
+        decision: Decision,
+    ) -> None:
+        """Raises and answers, once the tick is on the disk and those of the tick before are out.
+
+        A raise that comes after a newer decrease is refused by its seq, so a slow disk never undoes a decrease.
+        """
+        if before is not None:
+            await before
+        if durable is not None:
+            try:
+                await durable
+            except JournalBroken as broken:
+                _log.error("%s", broken)
+                _refuse(taken, str(broken))
+                return
+        if self.sink is not None:
+            self.sink.publish_raised(decision)
+        _answer(taken, decision)
+
+    async def close(self) -> None:
+        """Ends the journal, everything that waits for it first."""
+        if self._published is not None:
+            await self._published
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _refuse(taken: list[_Waiting], why: str) -> None:
+    """Tells every caller that its events are not durable; a retry with the same request_id is harmless."""
+    for waiting in taken:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(Unavailable(why))
 
 
 def _answer(taken: list[_Waiting], decision: Decision) -> None:
@@ -198,6 +259,8 @@ class ServeOptions:
     """May listen off loopback without TLS."""
     stepped_clock: bool = False
     """Time moves only by SteppedClockService."""
+    journal: Path | None = None
+    """File of the durable record."""
 
 
 async def serve_site(options: ServeOptions) -> None:
@@ -212,7 +275,12 @@ async def serve_site(options: ServeOptions) -> None:
     electrical = loaded.must() if options.cap_kw is None else cap_transformers(loaded, options.cap_kw)
     clock = SystemClock()
     start = STEPPED_START if options.stepped_clock else clock.now()
-    ticker = Ticker(electrical, tick_s=options.tick_s, first_start=options.first_start, start=start)
+    journal = None
+    if options.journal is not None:
+        journal = Journal(options.journal, evse_ids=electrical.posts.ids, boot_id=_boot_id())
+    elif not options.first_start:
+        _log.warning("no --journal: nothing is raised until every lease of an earlier start must have ended")
+    ticker = Ticker(electrical, tick_s=options.tick_s, first_start=options.first_start, start=start, journal=journal)
     tls = None
     if options.tls_cert is not None and options.tls_key is not None:
         tls = TlsFiles(certificate=options.tls_cert, key=options.tls_key)
@@ -229,3 +297,9 @@ async def serve_site(options: ServeOptions) -> None:
         await ticker.run(clock)
     finally:
         await server.stop()
+        await ticker.close()
+
+
+def _boot_id() -> str:
+    """Which boot of the machine this is: boottimes of another boot mean nothing."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -1,8 +1,8 @@
 """The seam: what ``network`` makes and ``allocation`` reads; plain arrays, neither room knows the other.
 
 Every EVSE is a column ``i`` (0 <= i < n). Its variable ``x_i`` is its ceiling in its own unit: ampere per connected
-phase for AC, kW for DC. Every physical bound (one side of one element on one phase) is a *limit* ``l``; it is imposed by
-one or more *rows* ``r``:
+phase for AC, kW for DC. Every physical bound (one side of one element on one phase) is a *limit* ``l``; it is imposed
+by one or more *rows* ``r``:
 
     hypot(real[r] @ x, imag[r] @ x) + uncontrolled[limit_of_row[r]] <= capacity[limit_of_row[r]]
 
@@ -38,7 +38,7 @@ class Posts:
     max_ceiling: Floats
     """Rating [own unit]."""
     pilot_steps: tuple[Floats, ...]
-    """Per EVSE the ceilings it can take, ascending and starting with 0; an empty array = continuous above the minimum."""
+    """Per EVSE the ceilings it can take, ascending, starting with 0; an empty array = continuous above the minimum."""
     fallback: Floats
     """F: ceiling on silence with a car plugged in [own unit]."""
     fallback_idle: Floats
@@ -69,7 +69,7 @@ class Controllers:
     reaction_s: Floats
     """From an applied lower ceiling until the car has followed [s] (IEC 61851-1: 5)."""
     watchdog_s: Floats
-    """Time the EVSE itself needs to fall back after the process died [s]; 0 = validity enforced by the EVSE; nan = none."""
+    """Time the EVSE needs to fall back after the process died [s]; 0 = it enforces the validity itself; nan = none."""
     drift: Floats
     """rho: largest relative clock drift between controller and daemon."""
 
@@ -130,7 +130,8 @@ class Limits:
 
     def flow(self, x: Floats) -> Floats:
         """Row flows hypot(real x, imag x) for ceilings or currents ``x`` (n,) [own unit] -> (m,) [limit unit]."""
-        return np.hypot(self.real @ x, self.imag @ x)
+        flow: Floats = np.hypot(self.real @ x, self.imag @ x)
+        return flow
 
     def limit_flow(self, x: Floats) -> Floats:
         """Largest row flow of each limit for ``x`` (n,) -> (L,) [limit unit]."""

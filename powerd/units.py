@@ -1,8 +1,8 @@
 """Units and the one sign convention.
 
 Sign: **positive = consumption**, power or current flowing away from the grid into the device; negative = export or
-discharge. Limits are magnitudes (>= 0) with the direction in the name (``import_limit_kw``). Only doors and pandapower's
-generator-frame tables (``ext_grid``, ``sgen``, ``gen``) flip a sign.
+discharge. Limits are magnitudes (>= 0) with the direction in the name (``import_limit_kw``). Only doors and
+pandapower's generator-frame tables (``ext_grid``, ``sgen``, ``gen``) flip a sign.
 
 Names carry their unit last: ``_a`` ampere (never phase A; phases are l1, l2, l3), ``_v`` volt line-to-line, ``_ln_v``
 line-to-neutral, ``_kw``, ``_kva``, ``_kwh``, ``_s``, ``_percent`` (0-100), ``_deg``.

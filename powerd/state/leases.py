@@ -161,6 +161,38 @@ def open_book(terms: LeaseTerms, *, epoch: int, unknown_until_s: float | Floats)
     )
 
 
+def reopen_book(
+    book: LeaseBook, terms: LeaseTerms, plugged: Bools, drawn: Floats, was_s: float, now_s: float
+) -> LeaseBook:
+    """The book of a leader that starts again with the journal of the last one (R3).
+
+    Journalled grants count as sent at the restart: whatever W covered then is held for a whole life from now. The epoch
+    is incremented, nobody has been heard from, and every EVSE follows its last sent ceiling until it says otherwise.
+
+    Args:
+        book: as journalled.
+        terms: lease terms.
+        plugged: (n,) as journalled.
+        drawn: (n,) newest readings, as journalled [own unit].
+        was_s: boottime of the journalled state, on its own boot's clock [s].
+        now_s: this instant, on this boot's clock [s].
+    """
+    covered = worst(book, terms, plugged, drawn, was_s)
+    live = (book.sent_until_s > was_s) & ~np.isnan(book.sent_ceiling)
+    fresh = open_book(terms, epoch=book.epoch + 1, unknown_until_s=now_s + terms.life_s)
+    hold_ceiling = fresh.hold_ceiling.copy()
+    hold_ceiling[:, 0] = covered
+    return replace(
+        fresh,
+        hold_ceiling=hold_ceiling,
+        sent_ceiling=np.where(live | book.sent_latched, book.sent_ceiling, np.nan),
+        sent_latched=book.sent_latched,
+        sent_until_s=np.where(live, now_s + terms.life_s, -np.inf),
+        plug_boottime_s=book.plug_boottime_s,
+        granted=book.granted,
+    )
+
+
 # --- what W is --------------------------------------------------------------------------------------------------------
 
 

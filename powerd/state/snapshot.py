@@ -5,12 +5,12 @@ The snapshot is replaced, never changed in place: ``absorb`` and ``step`` return
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from powerd.limits import Bools, Floats, Ints
-from powerd.state.leases import LeaseBook
+from powerd.state.leases import LeaseBook, LeaseTerms, reopen_book
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,6 +116,25 @@ def open_snapshot(book: LeaseBook, max_ceiling: Floats, min_ceiling: Floats, boo
         answered=(),
         boottime_s=boottime_s,
         tick=0,
+    )
+
+
+def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) -> Snapshot:
+    """The state of a restart: sessions, stops and W as journalled, times on this boot's clock.
+
+    A controller that reconnects says who is plugged in; sessions go on where the same car still is.
+    """
+    n = snapshot.drawn.shape[0]
+    drawn = largest_phase(snapshot.drawn)
+    book = reopen_book(snapshot.leases, terms, snapshot.sessions.plugged, drawn, snapshot.boottime_s, boottime_s)
+    usage = replace(snapshot.usage, slack_since_s=np.full(n, np.inf), usable=np.full(n, np.inf), order_at_s=boottime_s)
+    return replace(
+        snapshot,
+        leases=book,
+        usage=usage,
+        drawn=np.zeros_like(snapshot.drawn),
+        drawn_at_s=np.full(n, -np.inf),
+        boottime_s=boottime_s,
     )
 
 

@@ -1,0 +1,102 @@
+"""The real daemon, killed without warning and started again on the same journal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from powerd.v1 import common_pb2, controller_service_pb2, session_service_pb2
+from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
+from powerd.v1.session_service_pb2_grpc import SessionServiceStub
+from tests.control.garage import site_text
+
+TTL_S, REACTION_S = 3.0, 1.0
+INCARNATION = 77
+
+
+@contextmanager
+def daemon(site: Path, journal: Path) -> Iterator[tuple[grpc.Channel, subprocess.Popen[str]]]:
+    """A serving daemon and a channel to it; killed at the end without being asked."""
+    command = [sys.executable, "-m", "powerd", "serve", str(site), "--address", "127.0.0.1:0"]
+    command += ["--journal", str(journal), "--first-start", "--tick", "0.25"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = json.loads(process.stdout.readline())["address"]
+            with grpc.insecure_channel(address) as channel:
+                yield channel, process
+        finally:
+            process.kill()
+
+
+def ask(channel: grpc.Channel, evse_id: str, ack: common_pb2.Ack | None = None) -> common_pb2.Grant:
+    """One unary request of a plugged-in EVSE, with the ack of the grant before."""
+    stamp = common_pb2.Stamp(incarnation=INCARNATION, boottime_s=time.clock_gettime(time.CLOCK_BOOTTIME))
+    request = controller_service_pb2.RequestSetpointRequest(evse_id=evse_id, stamp=stamp, plugged=True, ack=ack)
+    return ControllerServiceStub(channel).RequestSetpoint(request, timeout=30, wait_for_ready=True).grant
+
+
+def acked(grant: common_pb2.Grant) -> common_pb2.Ack:
+    """The word that the actuator took it."""
+    return common_pb2.Ack(epoch=grant.epoch, seq=grant.seq, applied_ceiling=grant.ceiling_a)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """Two posts of 32 A under 32 A, short leases."""
+    file = tmp_path / "site.yaml"
+    text = site_text(2, 32.0).replace("ttl_s: 15.0, reaction_s: 5.0", f"ttl_s: {TTL_S}, reaction_s: {REACTION_S}")
+    assert f"ttl_s: {TTL_S}" in text
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_a_killed_daemon_comes_back_with_sessions_and_lends_nothing_twice(site: Path, tmp_path: Path) -> None:
+    """kill -9 right after an answer: the session is there again, the epoch is higher, and the other post gets nothing
+    of what the first may still be drawing until that lease is over.
+    """
+    journal = tmp_path / "journal"
+    with daemon(site, journal) as (channel, process):
+        start = session_service_pb2.StartSessionRequest(evse_id="P0", session_id="mine")
+        SessionServiceStub(channel).StartSession(start, timeout=30, wait_for_ready=True)
+        grant = ask(channel, "P0")
+        assert grant.ceiling_a == pytest.approx(32.0, abs=1e-3)
+        process.kill()
+        process.wait()
+    killed_at = time.monotonic()
+    with daemon(site, journal) as (channel, process):
+        started_at = time.monotonic()
+        sessions = SessionServiceStub(channel).ListSessions(session_service_pb2.ListSessionsRequest(), timeout=30)
+        assert [own.session_id for own in sessions.sessions] == ["mine"]
+        other = ask(channel, "P1")
+        assert other.epoch > grant.epoch
+        assert other.ceiling_a == 0.0
+        raised_at = None
+        while raised_at is None and time.monotonic() < started_at + 20:
+            other = ask(channel, "P1", acked(other))
+            if other.ceiling_a > 0:
+                raised_at = time.monotonic()
+        assert raised_at is not None
+        assert raised_at - killed_at >= TTL_S + REACTION_S
+
+
+def test_a_second_daemon_on_the_same_journal_is_refused(site: Path, tmp_path: Path) -> None:
+    """Two leaders on one journal would grant the same current twice."""
+    journal = tmp_path / "journal"
+    with daemon(site, journal) as (channel, _):
+        ask(channel, "P0")
+        command = [sys.executable, "-m", "powerd", "serve", str(site), "--address", "127.0.0.1:0"]
+        second = subprocess.run(
+            [*command, "--journal", str(journal)], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert second.returncode == 2
+        assert str(journal) in second.stderr
+        assert "locked" in second.stderr

@@ -49,8 +49,9 @@ def compile_drawing(drawing: Drawing) -> Electrical:
     parts = list(_parts(drawing))
     branch = {part.id: index for index, part in enumerate(parts)}
     evses = [evse for evse in drawing.evses if evse.in_service]
-    types = {kind.id: kind for kind in site.evse_types}
-    kinds = [types[evse.type] for evse in evses]
+    number = {kind.id: index for index, kind in enumerate(site.evse_types)}
+    kind_of = _ints(number[evse.type] for evse in evses)
+    kinds = [site.evse_types[index] for index in kind_of.tolist()]
     volts = np.array([b.voltage_v for b in site.buses], dtype=np.float64)
     evse_bus = _ints(bus[evse.bus] for evse in evses)
     return Electrical(
@@ -64,13 +65,13 @@ def compile_drawing(drawing: Drawing) -> Electrical:
         impedances=_impedances(parts),
         supplies=_supplies(site, bus),
         loads=_loads(site, bus, evses, kinds),
-        posts=_posts(site, evses, kinds, volts[evse_bus]),
+        posts=_posts(site, evses, kind_of, volts[evse_bus]),
         controllers=_controllers(site),
         evse_bus=evse_bus,
         evse_phasor_deg=_angles(evses, kinds),
         evse_unknown=_bools(evse.connection == "unknown_1p" for evse in evses),
         evse_rotation=_ints(_rotation(evse, kind) for evse, kind in zip(evses, kinds, strict=True)),
-        evse_amps_per_unit=_amps_per_unit(kinds, volts[evse_bus]),
+        evse_amps_per_unit=_amps_per_unit(site.evse_types, kind_of, volts[evse_bus]),
         site_import_limit_kw=_or(site.grid_connection.import_limit_kw, math.inf),
         site_import_source=site.grid_connection.source or "grid connection",
         min_envelope_kw=_or(site.grid_connection.min_envelope_kw, NAN),
@@ -187,27 +188,27 @@ def _loads(site: SiteFile, bus: dict[str, int], evses: list[DrawnEvse], kinds: l
     )
 
 
-def _posts(site: SiteFile, evses: list[DrawnEvse], kinds: list[EvseType], volts: Floats) -> Posts:
-    """Post columns; ``volts`` (n,) nominal voltage of each EVSE's bus."""
+def _posts(site: SiteFile, evses: list[DrawnEvse], kind_of: Ints, volts: Floats) -> Posts:
+    """Post columns; ``kind_of`` (n,) index of each EVSE's type, ``volts`` (n,) nominal voltage of its bus."""
+    kinds = site.evse_types
     controller = {c.id: index for index, c in enumerate(site.controllers)}
-    steps = {kind.id: np.array(pilot_steps(kind), dtype=np.float64) for kind in kinds}
-    dc = _bools(kind.current == "dc" for kind in kinds)
-    volts_kv = volts / 1000
-    per_unit = _floats(_kv_factor(kind) for kind in kinds) * volts_kv
+    steps = [np.array(pilot_steps(kind), dtype=np.float64) for kind in kinds]
+    dc = _bools(kind.current == "dc" for kind in kinds)[kind_of]
+    per_unit = _floats(_kv_factor(kind) for kind in kinds)[kind_of] * volts / 1000
 
     def column(ac: str, dc_name: str) -> Floats:
-        return _floats(_or(getattr(k, dc_name if k.current == "dc" else ac), 0.0) for k in kinds)
+        return _floats(_or(getattr(k, dc_name if k.current == "dc" else ac), 0.0) for k in kinds)[kind_of]
 
     return Posts(
         ids=tuple(evse.id for evse in evses),
         is_dc=dc,
         min_ceiling=column("min_current_a", "min_power_kw"),
         max_ceiling=column("max_current_a", "max_power_kw"),
-        pilot_steps=tuple(steps[kind.id] for kind in kinds),
+        pilot_steps=tuple(steps[index] for index in kind_of.tolist()),
         fallback=column("fallback_a", "fallback_kw"),
         fallback_idle=column("fallback_idle_a", "fallback_idle_kw"),
         boot_current=column("boot_current_a", "boot_power_kw"),
-        phase_count=_ints(3 if kind.current == "dc" else _PHASE_COUNT[kind.phases] for kind in kinds),
+        phase_count=_ints(3 if kind.current == "dc" else _PHASE_COUNT[kind.phases] for kind in kinds)[kind_of],
         kw_per_unit=np.where(dc, 1.0, per_unit),
         controller=_ints(controller[evse.controller] for evse in evses),
     )
@@ -218,10 +219,10 @@ def _kv_factor(kind: EvseType) -> float:
     return {"1": 1 / SQRT3, "line_to_line": 1.0, "3": SQRT3}[kind.phases]
 
 
-def _amps_per_unit(kinds: list[EvseType], volts: Floats) -> Floats:
+def _amps_per_unit(kinds: list[EvseType], kind_of: Ints, volts: Floats) -> Floats:
     """(n,) A per own unit at the bus; DC: I = P / (sqrt(3) V_low eta pf), all three at their worst."""
-    worst = _floats(kind.efficiency * kind.power_factor if kind.current == "dc" else 1.0 for kind in kinds)
-    dc = _bools(kind.current == "dc" for kind in kinds)
+    worst = _floats(kind.efficiency * kind.power_factor for kind in kinds)[kind_of]
+    dc = _bools(kind.current == "dc" for kind in kinds)[kind_of]
     return np.where(dc, 1000.0 / (SQRT3 * V_LOW_PU * volts * worst), 1.0)
 
 

@@ -156,6 +156,7 @@ def _dead(drawing: Drawing, edges: list[_Edge], doubtful: set[str], lost: set[st
     """EVSEs on buses without voltage in the normal state; those on islands are told already."""
     site = drawing.site
     groups = _joined(site, edges, doubtful, normal=True)
+    live = groups.find(_SOURCE)
     off = {bus.id for bus in site.buses if not bus.in_service}
     known = {bus.id for bus in site.buses}
     told: set[Path] = set()
@@ -163,7 +164,7 @@ def _dead(drawing: Drawing, edges: list[_Edge], doubtful: set[str], lost: set[st
         place = evse.path[:2]
         if not evse.in_service or evse.bus in lost or evse.bus not in known or place in told:
             continue
-        if evse.bus in off or groups.find(evse.bus) != groups.find(_SOURCE):
+        if evse.bus in off or groups.find(evse.bus) != live:
             told.add(place)
             message = f"its bus {evse.bus} is not energised in the normal switching state"
             mend = f"close a switch towards {evse.bus}, or hang it on a bus that is fed"

@@ -57,17 +57,16 @@ def _optimise(forest: Forest, price: Floats, y: Floats) -> int:
     price[:] = 0.0
     tree = subtrees(forest)
     total = 0
-    sweeps = 1
     while total < MOST_SWEEPS:
-        for turn in range(sweeps):
-            sweep(forest, tree, price, turn % 2 == 1)
-        total += sweeps
+        # One sweep is nearly always enough; where it is not, sweeps get finer, and later more come between attempts.
+        for _ in range(max(1, total // 8)):
+            sweep(forest, tree, price, total % 2 == 1, 1e-4 if total < 4 else 1e-10)
+            total += 1
         swept = price.copy()
         steps = newton(forest, price, y)
         if steps >= 0:
             return total + steps
         price[:] = swept
-        sweeps *= 2
     return -1
 
 

@@ -17,9 +17,6 @@ from powerd.allocation.compiled import kernel
 from powerd.allocation.forest import Forest
 from powerd.limits import Floats, Ints
 
-#: Relative accuracy of one price; Newton's method makes the prices exact.
-PRICE_ACCURACY = 1e-4
-
 #: Evaluations for one price.
 MOST_TRIES = 200
 
@@ -90,7 +87,7 @@ def _flow(forest: Forest, tree: Subtrees, v: int, k: int, cost: Floats, change: 
 
 
 @kernel
-def _best_change(forest: Forest, tree: Subtrees, v: int, k: int, price: float, cost: Floats) -> float:
+def _best_change(forest: Forest, tree: Subtrees, v: int, k: int, price: float, cost: Floats, accuracy: float) -> float:
     """Change of the row's price that minimises the dual: safeguarded Newton on flow = room."""
     room = forest.room[v, k]
     low = -price
@@ -109,7 +106,7 @@ def _best_change(forest: Forest, tree: Subtrees, v: int, k: int, price: float, c
         if not low < change < high:
             change = 0.5 * (low + high) if bracketed else high
         flow, curvature = _flow(forest, tree, v, k, cost, change)
-        if abs(flow - room) <= PRICE_ACCURACY * PRICE_ACCURACY * room:
+        if abs(flow - room) <= accuracy * accuracy * room:
             return float(change)
         if flow > room:
             low = change
@@ -118,7 +115,7 @@ def _best_change(forest: Forest, tree: Subtrees, v: int, k: int, price: float, c
         else:
             high = change
             bracketed = True
-        if bracketed and high - low <= PRICE_ACCURACY * (high + price):
+        if bracketed and high - low <= accuracy * (high + price):
             return float(high)
         # Newton on the reciprocal of the flow, which is nearly linear in the price
         change += (flow - room) / curvature * flow / room if curvature > 0.0 else np.inf
@@ -126,8 +123,16 @@ def _best_change(forest: Forest, tree: Subtrees, v: int, k: int, price: float, c
 
 
 @kernel
-def sweep(forest: Forest, tree: Subtrees, price: Floats, from_root: bool) -> None:
-    """Minimise over every row price once, parents first or children first; ``price`` (N, 3) in place."""
+def sweep(forest: Forest, tree: Subtrees, price: Floats, from_root: bool, accuracy: float) -> None:
+    """Minimise over every row price once.
+
+    Args:
+        forest: the stage.
+        tree: its EVSEs in depth-first order.
+        price: (N, 3) in place.
+        from_root: parents first, or else children first.
+        accuracy: relative accuracy of one price.
+    """
     nodes = forest.parent.shape[0]
     cost = np.zeros(forest.group.shape[0])
     for v in range(nodes):
@@ -141,7 +146,7 @@ def sweep(forest: Forest, tree: Subtrees, price: Floats, from_root: bool) -> Non
         for k in range(3):
             if not forest.room[v, k] < np.inf:
                 continue
-            change = _best_change(forest, tree, v, k, price[v, k], cost)
+            change = _best_change(forest, tree, v, k, price[v, k], cost, accuracy)
             if change == 0.0:
                 continue
             price[v, k] = max(price[v, k] + change, 0.0)

@@ -1,0 +1,21 @@
+// The controller's half of the lease rules, as common.proto states them: which grants count, and for how long.
+import { readFileSync } from "node:fs";
+
+// Seconds since boot, suspend included: the clock that stamps are written in.
+export const boottime = () => Number(readFileSync("/proc/uptime", "utf8").split(" ")[0]);
+
+export const seconds = (duration) => Number(duration.seconds) + duration.nanos / 1e9;
+
+const newer = (a, b) =>
+  BigInt(a.epoch) > BigInt(b.epoch) || (BigInt(a.epoch) === BigInt(b.epoch) && BigInt(a.seq) > BigInt(b.seq));
+
+// Why this message (Grant, Grants or RenewAll) must not be applied, or null.
+// `last` is the (epoch, seq) last accepted for the same EVSE or stream.
+export function refusal({ incarnation, last, now, message }) {
+  const { echo } = message;
+  if (!echo || String(echo.incarnation) !== String(incarnation)) return "foreign incarnation";
+  const age = now - echo.boottime_s;
+  if (!(age >= 0 && age <= seconds(message.ttl))) return "old echo";
+  if (!newer(message, last)) return "not newer";
+  return null;
+}

@@ -1,0 +1,31 @@
+"""The controller's half of the lease rules, as common.proto states them: which grants count, and for how long."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+Place = tuple[int, int]
+"""(epoch, seq): compared as a pair."""
+
+
+def boottime() -> float:
+    """Seconds since boot, suspend included: the clock that stamps are written in."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def place(message: Any) -> Place:
+    """Where a message stands in powerd's order."""
+    return (message.epoch, message.seq)
+
+
+def refusal(message: Any, *, incarnation: int, last: Place, now: float) -> str | None:
+    """Why a Grant, Grants or RenewAll must not be applied, or None; ``last`` is the place last accepted."""
+    if not message.HasField("echo") or message.echo.incarnation != incarnation:
+        return "foreign incarnation"
+    ttl = message.ttl.seconds + message.ttl.nanos / 1e9
+    if not 0 <= now - message.echo.boottime_s <= ttl:
+        return "old echo"
+    if place(message) <= last:
+        return "not newer"
+    return None

@@ -1,0 +1,185 @@
+"""The ticker: its rhythm, its inbox, and what waits for the disk and what does not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from powerd.control import events as ev
+from powerd.control.decision import Decision
+from powerd.daemon import INBOX_EVENTS, SystemClock, Ticker
+from powerd.errors import Overloaded
+from powerd.journal.store import Journal, JournalBroken
+from powerd.network.electrical import Electrical
+from powerd.network.load import load_site
+from powerd.server.status import Unavailable
+from powerd.state.snapshot import Snapshot
+from powerd.units import Now
+from tests.control.garage import site_text
+
+
+@pytest.fixture(scope="module")
+def electrical(tmp_path_factory: pytest.TempPathFactory) -> Electrical:
+    """Two posts of 32 A under 32 A."""
+    file = tmp_path_factory.mktemp("site") / "site.yaml"
+    file.write_text(site_text(2, 32.0), encoding="utf-8")
+    return load_site(file).must()
+
+
+def at(boottime_s: float) -> Now:
+    """An instant."""
+    return Now(utc=datetime.fromtimestamp(boottime_s, UTC), boottime_s=boottime_s)
+
+
+def hello(evse: int, boottime_s: float) -> ev.HelloReceived:
+    """A controller with a car at its only post."""
+    one = np.array([evse])
+    return ev.HelloReceived(
+        evse=one,
+        incarnation=5 + evse,
+        boottime_s=boottime_s,
+        highest_epoch=0,
+        plugged=np.array([True]),
+        plug_boottime_s=np.zeros(1),
+        epoch=np.zeros(1, np.int64),
+        seq=np.zeros(1, np.int64),
+        ceiling=np.zeros(1),
+        remaining_s=np.zeros(1),
+        latched=np.zeros(1, np.bool_),
+    )
+
+
+class Heard:
+    """A sink that notes what it was given."""
+
+    def __init__(self) -> None:
+        self.lowered: list[Decision] = []
+        self.raised: list[Decision] = []
+
+    def publish_lowered(self, decision: Decision) -> None:
+        """Decreases."""
+        self.lowered.append(decision)
+
+    def publish_raised(self, decision: Decision) -> None:
+        """Raises."""
+        self.raised.append(decision)
+
+
+def ticker_of(electrical: Electrical, *, tick_s: float = 1.0, journal: Journal | None = None) -> Ticker:
+    """A ticker on a first start at boottime 0."""
+    return Ticker(electrical, tick_s=tick_s, first_start=True, start=at(0.0), journal=journal)
+
+
+def test_a_full_inbox_takes_nothing_and_says_so(electrical: Electrical) -> None:
+    """The call that would overflow it is refused whole; after a tick there is room again."""
+
+    async def story() -> None:
+        ticker = ticker_of(electrical)
+        stamp = ev.StampSeen(evse=np.array([0]), incarnation=5, boottime_s=0.0)
+        ticker.post(*[stamp] * (INBOX_EVENTS - 1))
+        with pytest.raises(Overloaded, match="try again"):
+            ticker.post(stamp, stamp)
+        ticker.post(stamp)
+        decision = await ticker.advance(at(1.0))
+        assert len(decision.outcomes) == INBOX_EVENTS
+        ticker.post(stamp, stamp)
+
+    asyncio.run(story())
+
+
+def test_a_disk_that_refuses_stops_raises_and_answers_but_no_decrease(
+    electrical: Electrical, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raises and acknowledgements wait for the disk; a decrease goes out in its tick."""
+
+    def refuse(_journal: Journal, _snapshot: Snapshot) -> int:
+        raise JournalBroken("disk full")
+
+    async def story() -> None:
+        journal = Journal(tmp_path / "j", evse_ids=electrical.posts.ids, boot_id="b")
+        ticker = ticker_of(electrical, journal=journal)
+        sink = ticker.sink = Heard()
+        ticker.post(hello(0, 1.0))
+        await ticker.advance(at(1.0))
+        assert sink.raised[-1].raised.ceiling == pytest.approx([32.0], abs=1e-5)
+        monkeypatch.setattr(Journal, "commit", refuse)
+        answer = ticker.post(hello(1, 2.0))
+        decision = await ticker.advance(at(2.0))
+        assert decision.lowered.ceiling == pytest.approx([16.0], abs=1e-5)
+        assert sink.lowered[-1] is decision
+        assert decision not in sink.raised
+        with pytest.raises(Unavailable, match="disk full"):
+            await answer
+        monkeypatch.undo()
+        ticker.post(ev.StampSeen(evse=np.array([0]), incarnation=5, boottime_s=3.0))
+        decision = await ticker.advance(at(3.0))
+        assert sink.raised[-1] is decision
+        await ticker.close()
+
+    asyncio.run(story())
+
+
+def test_an_urgent_event_does_not_wait_for_the_tick(electrical: Electrical) -> None:
+    """With a tick of 30 s a stop is decided at once; a storm of them makes at most 20 ticks a second."""
+
+    async def story() -> None:
+        ticker = ticker_of(electrical, tick_s=30.0)
+        await ticker.advance(at(0.5))
+        running = asyncio.create_task(ticker.run(SystemClock()))
+        await asyncio.sleep(0.3)
+        stop = ev.StopOrdered(request_id="", stop_id="s", element="F1", evse=np.array([0]), reason="smoke")
+        began = time.monotonic()
+        outcomes = await asyncio.wait_for(ticker.post(stop, urgent=True), 5)
+        assert isinstance(outcomes[0], ev.Done)
+        latest = ticker.latest()
+        assert latest is not None
+        ticks = latest.tick
+        while time.monotonic() < began + 1.0:
+            ticker.post(stop, urgent=True)
+            await asyncio.sleep(0.002)
+        latest = ticker.latest()
+        assert latest is not None
+        assert latest.tick - ticks <= 21
+        running.cancel()
+
+    asyncio.run(story())
+
+
+def test_late_ticks_are_skipped_and_the_rhythm_is_kept(electrical: Electrical, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that takes two and a half periods is followed by the next due tick, never by a burst."""
+
+    async def story() -> None:
+        ticker = ticker_of(electrical, tick_s=0.2)
+        await ticker.advance(at(0.5))
+        step, begun = ticker._stepper.step, []
+
+        def slow(snapshot: Snapshot, events: list[ev.Event], now: Now) -> Decision:
+            begun.append(time.monotonic())
+            time.sleep(0.5 if len(begun) == 2 else 0.0)
+            return step(snapshot, events, now)
+
+        monkeypatch.setattr(ticker._stepper, "step", slow)
+        running = asyncio.create_task(ticker.run(SystemClock()))
+        await asyncio.sleep(2.0)
+        running.cancel()
+        gaps = np.diff(begun)
+        assert gaps[1] >= 0.5
+        assert np.all(gaps[2:] >= 0.05)  # a burst would follow at once
+        assert len(begun) <= 2.0 / 0.2 + 1 - 2  # the two periods that it covered are lost
+
+    asyncio.run(story())
+
+
+def test_a_stop_finds_everything_below_an_element(electrical: Electrical) -> None:
+    """By EVSE, bus, branch, supply, controller and site; None for what is not there."""
+    ticker = ticker_of(electrical)
+    assert ticker.below("P1") == (1,)
+    assert ticker.below("c0") == (0,)
+    for element in ("F1", "panel", "main", "grid", "garage"):
+        assert ticker.below(element) == (0, 1)
+    assert ticker.below("nothing") is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -94,6 +94,11 @@ class FakeCore:
         while len(self.of(kind)) < count:
             self._came.clear()
             await asyncio.wait_for(self._came.wait(), 10)
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Ends when ``true`` holds after a tick."""
+        while not true():
+            await asyncio.wait_for(self._news.wait(), 10)
 
     def post(self, *events: Event, urgent: bool = False) -> Awaitable[tuple[Outcome, ...]]:
         if self.full:

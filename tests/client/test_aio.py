@@ -1,0 +1,237 @@
+"""The connected controllers against a real server on loopback: applied, acked, reconnected, fallen back."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from powerd.client import EvseConfig, Memory, aio
+from powerd.client.aio import PowerdController
+from powerd.client.memory import load_memory, save_memory
+from powerd.client.sync import BlockingController
+from powerd.control.events import Acked, HelloReceived, PlugChanged, StampSeen, StopOrdered
+from powerd.errors import UnreadableInput
+from tests.server.dialogue import serving
+from tests.server.fake import FakeCore
+
+EVSES = [EvseConfig(evse_id=name, fallback=6.0) for name in ("A1", "A2", "A3")]
+
+
+class Posts:
+    """Actuators that remember what they were told, and may fail or hang."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self.failures = 0
+        self.news = asyncio.Event()
+
+    async def apply(self, evse_id: str, ceiling: float, valid_for_s: float) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("the post does not answer")
+        self.told[evse_id].append((ceiling, valid_for_s))
+        self.news.set()
+
+    async def has(self, evse_id: str, ceiling: float) -> float:
+        """Waits until a post was last told this ceiling; returns for how long."""
+        while not self.told[evse_id] or self.told[evse_id][-1][0] != ceiling:
+            self.news.clear()
+            await asyncio.wait_for(self.news.wait(), 10)
+        return self.told[evse_id][-1][1]
+
+
+def test_a_grant_is_applied_and_acked() -> None:
+    """Idle fallback first, then the grant with what is left of its lease, then the ack of exactly that."""
+
+    async def scene() -> FakeCore:
+        core, posts = FakeCore(), Posts()
+        async with serving(core) as (server, _), PowerdController(server.address, "c0", EVSES, posts.apply) as c:
+            assert await posts.has("A2", 0.0) == math.inf
+            assert 10 < await posts.has("A2", 8.0) <= 15
+            await core.came(Acked, 1)
+            c.plug("A2", True)
+            await core.came(PlugChanged)
+            core.tick(lowered={1: 6.5})
+            await posts.has("A2", 6.5)
+            await core.until(lambda: bool(core.snapshot.leases.acked_ceiling[1] == 6.5))
+        return core
+
+    acked = asyncio.run(scene()).snapshot.leases
+    assert acked.acked_seq[1] == acked.sent_seq[1]
+
+
+def test_heartbeats_come_without_news() -> None:
+    """At least every ttl/4, here made short by a short lease."""
+
+    async def scene() -> None:
+        core, posts = FakeCore(), Posts()
+        core.electrical.controllers.ttl_s[0] = 1.2
+        try:
+            async with serving(core) as (server, _), PowerdController(server.address, "c0", EVSES, posts.apply):
+                await core.came(Acked)
+                started = asyncio.get_running_loop().time()
+                await core.came(StampSeen, len(core.of(StampSeen)) + 4)
+                assert asyncio.get_running_loop().time() - started < 4 * 0.3 + 0.5
+        finally:
+            core.electrical.controllers.ttl_s[0] = 15.0
+
+    asyncio.run(scene())
+
+
+def test_a_post_that_fails_is_told_again() -> None:
+    """The ceiling is not acked before the post took it."""
+
+    async def scene() -> None:
+        core, posts = FakeCore(), Posts()
+        async with serving(core) as (server, _), PowerdController(server.address, "c0", EVSES, posts.apply):
+            await posts.has("A1", 8.0)
+            await core.came(Acked)
+            posts.failures = 2
+            core.tick(lowered={0: 7.0})
+            await posts.has("A1", 7.0)
+            assert posts.failures == 0
+            await core.until(lambda: bool(core.snapshot.leases.acked_ceiling[0] == 7.0))
+
+    asyncio.run(scene())
+
+
+def test_silence_ends_in_the_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon is gone: when the lease has ended the posts go to F with a car, to the idle fallback without."""
+    jump = 0.0
+    clock = aio.boottime_s
+    monkeypatch.setattr(aio, "boottime_s", lambda: clock() + jump)
+
+    async def scene() -> None:
+        nonlocal jump
+        core, posts = FakeCore(), Posts()
+        core.give[:] = 9.0
+        async with serving(core) as (server, _):
+            controller = PowerdController(server.address, "c0", EVSES, posts.apply)
+            await controller.__aenter__()
+            await posts.has("A1", 9.0)
+            controller.plug("A1", True)
+            await core.came(PlugChanged)
+            core.tick(raised={0: 12.0})
+            await posts.has("A1", 12.0)
+        jump = 20.0  # as after a suspend: the timers of the event loop know nothing of it
+        await posts.has("A1", 6.0)
+        await posts.has("A2", 0.0)
+        await controller.__aexit__(None, None, None)
+
+    asyncio.run(scene())
+
+
+def test_it_comes_back_after_the_daemon_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new stream with a hello that says what is in force."""
+    monkeypatch.setattr(aio, "RETRY_S", (0.02, 0.1))
+
+    async def scene() -> None:
+        core, posts = FakeCore(), Posts()
+        async with serving(core) as (first, _):
+            controller = PowerdController(first.address, "c0", EVSES, posts.apply)
+            await controller.__aenter__()
+            await posts.has("A3", 8.0)
+        again = FakeCore()
+        again.give[:] = 5.0
+        monkeypatch.setattr(controller, "_target", "127.0.0.1:1")
+        await asyncio.sleep(0.1)
+        async with serving(again) as (second, _):
+            monkeypatch.setattr(controller, "_target", second.address)
+            await again.came(HelloReceived)
+            (greeting,) = again.of(HelloReceived)
+            assert isinstance(greeting, HelloReceived)
+            assert greeting.ceiling.tolist() == [8.0, 8.0, 8.0]
+            assert (greeting.remaining_s > 5).all()
+            assert greeting.highest_epoch == 3
+            await controller.__aexit__(None, None, None)
+
+    asyncio.run(scene())
+
+
+def test_a_broken_actuator_function_is_not_hidden() -> None:
+    """An error that is no OSError ends `wait`: it is a mistake in the integrator's code."""
+
+    async def apply(evse_id: str, *_: float) -> None:
+        raise KeyError(evse_id)
+
+    async def scene() -> None:
+        async with serving(FakeCore()) as (server, _), PowerdController(server.address, "c0", EVSES, apply) as c:
+            with pytest.raises(KeyError):
+                await asyncio.wait_for(c.wait(), 5)
+
+    asyncio.run(scene())
+
+
+def test_a_stop_is_remembered_before_it_is_applied(tmp_path: Path) -> None:
+    """And the next process starts the post at 0 and says latched, whatever its idle fallback."""
+    file = tmp_path / "memory.json"
+    evses = [EvseConfig(evse_id=name, fallback_idle=3.0) for name in ("A1", "A2", "A3")]
+
+    async def first() -> None:
+        core, posts = FakeCore(), Posts()
+        async with (
+            serving(core) as (server, _),
+            PowerdController(server.address, "c0", evses, posts.apply, memory_file=file),
+        ):
+            await posts.has("A1", 8.0)
+            await core.post(StopOrdered(request_id="", stop_id="s", element="A1", evse=np.array([0]), reason="smoke"))
+            await posts.has("A1", 0.0)
+
+    async def second() -> Posts:
+        posts = Posts()
+        async with PowerdController("127.0.0.1:1", "c0", evses, posts.apply, memory_file=file) as controller:
+            await posts.has("A2", 3.0)
+            assert controller.core.evses[0].latched
+        return posts
+
+    asyncio.run(first())
+    assert load_memory(file) == Memory(highest_epoch=3, latched=frozenset({"A1"}))
+    assert asyncio.run(second()).told["A1"] == [(0.0, math.inf)]
+
+
+def test_a_damaged_memory_is_refused(tmp_path: Path) -> None:
+    """It may have held a stop: a person must look. No file yet is no memory."""
+    file = tmp_path / "memory.json"
+    assert load_memory(file) == Memory()
+    kept = Memory(highest_epoch=7, latched=frozenset({"x", "y"}))
+    save_memory(file, kept)
+    assert load_memory(file) == kept
+    for damaged in ("", "{}", "[1]", '{"highest_epoch": "many", "latched": []}'):
+        file.write_text(damaged, encoding="utf-8")
+        with pytest.raises(UnreadableInput, match=r"memory\.json"):
+            load_memory(file)
+
+
+def test_threads_can_use_it_too() -> None:
+    """The blocking wrapper: `apply` runs in a thread that is not the loop's, and the daemon gets the ack."""
+    told: list[tuple[str, float, str]] = []
+    granted = threading.Event()
+
+    def apply(evse_id: str, ceiling: float, _: float) -> None:
+        told.append((evse_id, ceiling, threading.current_thread().name))
+        if ceiling == 8.0:
+            granted.set()
+
+    def use(address: str) -> None:
+        with BlockingController(address, "c0", EVSES, apply) as controller:
+            assert granted.wait(10)
+            controller.plug("A1", True)
+            with pytest.raises(TimeoutError):
+                controller.wait(0.3)
+            assert controller.in_force() == (8.0, 8.0, 8.0)
+
+    async def scene() -> None:
+        core = FakeCore()
+        async with serving(core) as (server, _):
+            await asyncio.to_thread(use, server.address)
+        assert core.of(Acked)
+        assert core.of(PlugChanged)
+
+    asyncio.run(scene())
+    assert {name for _, _, name in told}.isdisjoint({"powerd-controller", "MainThread"})

@@ -85,9 +85,7 @@ def _bounds(kind: EvseType, rating: float, path: Path, findings: Findings) -> No
         _fallback(kind, key, low, rating, unit, (*path, key), findings)
 
 
-def _fallback(
-    kind: EvseType, key: str, low: float, rating: float, unit: str, path: Path, findings: Findings
-) -> None:
+def _fallback(kind: EvseType, key: str, low: float, rating: float, unit: str, path: Path, findings: Findings) -> None:
     value: float = getattr(kind, key)
     if 0 < value < low and not key.startswith("boot"):
         message = f"{key} {value:g} {unit} is between 0 and the minimum of {low:g} {unit}"

@@ -17,11 +17,12 @@ from powerd.network.charging import find_charging_faults
 from powerd.network.compile import compile_drawing
 from powerd.network.drawing import Cable, Drawing, Findings
 from powerd.network.electrical import Electrical
-from powerd.network.imported import Wires, import_wires
+from powerd.network.imported import import_wires
 from powerd.network.netfile import read_net
 from powerd.network.ratings import find_rating_faults
 from powerd.network.references import find_reference_faults
 from powerd.network.topology import find_topology_faults
+from powerd.network.wires import Wires
 from powerd.site.codes import Code
 from powerd.site.expand import MAX_EVSES, evse_total, expand
 from powerd.site.read import SiteRead, read_site
@@ -166,7 +167,7 @@ def standard_cable(name: str) -> Cable | None:
 
 @cache
 def _catalogue() -> dict[str, Cable]:
-    from pandapower.std_types import basic_line_std_types  # noqa: PLC0415 - two seconds, only where a cable is named
+    from pandapower.std_types import basic_line_std_types
 
     return {
         name: Cable(

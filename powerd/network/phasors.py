@@ -15,10 +15,11 @@ from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csgraph
 
 from powerd.limits import Floats, Ints
 from powerd.network.electrical import BranchKind, Electrical
-from powerd.network.supply import Energised
+from powerd.network.supply import Energised, adjacency
 
 Complex = npt.NDArray[np.complex128]
 
@@ -49,19 +50,24 @@ def places(electrical: Electrical, live: Energised) -> Places:
     branches = electrical.branches
     volts = np.full(live.supply.shape[0], np.nan)
     clock = np.zeros(live.supply.shape[0], dtype=np.int64)
-    zone = np.arange(live.supply.shape[0])
     roots = np.flatnonzero(live.depth == 0)
     volts[roots] = electrical.buses.voltage_v[roots]
-    zone[roots] = roots[:1]  # supplies in parallel share their neutral
-    blocks = (branches.kind == BranchKind.TRANSFORMER) & (branches.high_delta | (branches.clock % 2 == 1))
     for depth in range(1, int(live.depth.max(initial=0)) + 1):
         bus = np.flatnonzero(live.depth == depth)
         branch, above = live.parent_branch[bus], live.parent_bus[bus]
         down = branches.to_bus[branch] == bus
         volts[bus] = volts[above] * np.where(down, 1 / branches.turns_ratio[branch], branches.turns_ratio[branch])
         clock[bus] = (clock[above] + np.where(down, 1, -1) * branches.clock[branch]) % 12
-        zone[bus] = np.where(blocks[branch], bus, zone[above])
-    return Places(volts=volts, clock=clock, zone=zone)
+    return Places(volts=volts, clock=clock, zone=_zones(electrical, live))
+
+
+def _zones(electrical: Electrical, live: Energised) -> Ints:
+    """(B,) label of the buses that conducting branches join without a winding that stops the zero sequence."""
+    branches = electrical.branches
+    blocks = (branches.kind == BranchKind.TRANSFORMER) & (branches.high_delta | (branches.clock % 2 == 1))
+    graph = adjacency(branches, live.conducting & ~blocks, live.supply.shape[0])
+    zone: Ints = csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
+    return zone
 
 
 def carry(currents: Complex, place: Places, here: Ints, there: Ints) -> Complex:

@@ -72,7 +72,7 @@ def energise(electrical: Electrical, closed: Bools) -> Energised:
     order, parent_bus = _search(electrical, conducting)
     parent_branch = _branch_to_parent(electrical.branches, conducting, parent_bus)
     supply, depth = _inherit(electrical, order, parent_bus)
-    graph = _adjacency(electrical.branches, conducting, electrical.buses.voltage_v.shape[0])
+    graph = adjacency(electrical.branches, conducting, electrical.buses.voltage_v.shape[0])
     island = csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
     loop, supply_loop = _loops(electrical, conducting, island, supply, parent_branch, parent_bus, depth)
     return Energised(
@@ -96,7 +96,7 @@ def _conducting(electrical: Electrical, closed: Bools) -> Bools:
     return joined & (~branches.switchable | closed)
 
 
-def _adjacency(branches: Branches, conducting: Bools, buses: int) -> sp.csr_array:
+def adjacency(branches: Branches, conducting: Bools, buses: int) -> sp.csr_array:
     """(B, B) symmetric graph of the conducting branches."""
     a, b = branches.from_bus[conducting], branches.to_bus[conducting]
     ones = np.ones(2 * a.shape[0], dtype=np.int8)

@@ -27,6 +27,8 @@ class Taps:
     """(K,) bus index."""
     current: Complex
     """(K, 3) phasor a unit current puts on each phase, in the bus's frame."""
+    alone: Bools
+    """(K,) True where it is its owner's only tap; else the owner is counted on each phase anyway."""
     share: sp.csr_array
     """(K, owners) ampere per own unit of the owner (EVSE: A or kW; load: kW)."""
 
@@ -52,10 +54,13 @@ def evse_taps(electrical: Electrical) -> Taps:
     patterns, pattern_of = np.unique(key, axis=0, return_inverse=True)
     owners: list[Ints] = []
     currents: list[Complex] = []
+    single: list[Bools] = []
     for index, pattern in enumerate(patterns):
         members = np.flatnonzero(pattern_of.reshape(-1) == index)
-        for current in _split(pattern[:3], whole=bool(pattern[3])):
+        split = _split(pattern[:3], whole=bool(pattern[3]))
+        for current in split:
             owners.append(members)
+            single.append(np.full(members.shape[0], len(split) == 1))
             currents.append(np.tile(current, (members.shape[0], 1)))
     owner = np.concatenate(owners) if owners else np.zeros(0, dtype=np.int64)
     current = np.concatenate(currents) if currents else np.zeros((0, 3), dtype=np.complex128)
@@ -65,7 +70,8 @@ def evse_taps(electrical: Electrical) -> Taps:
     first[tap[::-1]] = np.arange(tap.shape[0])[::-1]
     amps = electrical.evse_amps_per_unit[owner]
     share = sp.csr_array((amps, (tap, owner)), shape=(merged.shape[0], electrical.evse_count))
-    return Taps(bus=electrical.evse_bus[owner][first], current=current[first], share=share)
+    alone = np.concatenate(single)[first] if single else np.zeros(0, dtype=np.bool_)
+    return Taps(bus=electrical.evse_bus[owner][first], current=current[first], alone=alone, share=share)
 
 
 def _split(deg: Floats, *, whole: bool) -> list[Complex]:
@@ -95,7 +101,8 @@ def load_taps(electrical: Electrical) -> Taps:
     per_kw = 1000.0 / (np.sqrt(3.0) * volts * loads.power_factor[of])
     per_kw = per_kw * np.where(three_phase[of], 1.0, 3.0 / on.sum(axis=1)[of])
     share = sp.csr_array((per_kw, (np.arange(of.shape[0]), of)), shape=(of.shape[0], loads.bus.shape[0]))
-    return Taps(bus=np.concatenate(bus), current=np.concatenate(current), share=share)
+    alone = np.ones(of.shape[0], dtype=np.bool_)
+    return Taps(bus=np.concatenate(bus), current=np.concatenate(current), alone=alone, share=share)
 
 
 def cross(electrical: Electrical, live: Energised, place: Places, taps: Taps, wanted: Bools) -> Crossings:
@@ -163,6 +170,19 @@ def _in_loops(
         entered = pairs[pairs[:, 0] == label, 1]
         branch, of = np.repeat(members, entered.shape[0]), np.tile(entered, members.shape[0])
         for part in _both_sides(electrical, place, taps, branch, of):
-            bound = np.abs(part.current).astype(np.complex128)
+            bound = _split_bound(part.current, taps.alone[part.tap]).astype(np.complex128)
             result.append(Crossings(branch=part.branch, side=part.side, tap=part.tap, current=bound))
     return result
+
+
+def _split_bound(current: Complex, alone: Bools) -> Floats:
+    """(K, 3) most that each phase of a loop's branch can carry of the currents (K, 3) that enter the loop.
+
+    A share of the positive and negative sequence and another one of the zero sequence goes this way, both between none
+    and all: their paths have different impedances. So a one-phase current also shows, with up to a third, on the other
+    two phases. Posts with several taps count fully on every phase without that.
+    """
+    zero = current.mean(axis=1, keepdims=True)
+    spill = np.maximum(np.abs(current - zero), np.abs(zero))
+    bound: Floats = np.where(alone[:, None], np.maximum(np.abs(current), spill), np.abs(current))
+    return bound

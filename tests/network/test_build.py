@@ -168,3 +168,30 @@ def test_net_keeps_bus_numbers_and_names() -> None:
     assert built.net.trafo.name.tolist() == ["transformer0"]
     assert built.net.line.name.tolist() == ["feeder1"]
     assert built.net.trafo.shift_degree.tolist() == [150.0]
+
+
+@SLOW
+@given(st.integers(0, 2**31))
+def test_no_branch_of_a_loop_carries_more_than_its_row(seed: int) -> None:
+    """Two transformers in parallel, their switchboards joined by a ring of unequal feeders, posts anywhere on it."""
+    rng = np.random.default_rng(seed)
+    drawing = Drawing()
+    high = drawing.bus(20_000.0)
+    low = [drawing.bus(400.0) for _ in range(4)]
+    drawing.supply(high)
+    drawing.transformer(high, low[0], 30.0, 1400.0, "Dyn5")
+    drawing.transformer(high, low[2], 30.0, 1400.0, "Dyn5")
+    for a, b in ((0, 1), (1, 2), (2, 3), (3, 0)):
+        drawing.feeder(low[a], low[b], 400.0)
+    for _ in range(6):
+        drawing.evse(low[rng.integers(0, 4)], str(rng.choice(["l1", "l2", "l31", "l123"])))
+    electrical = drawing.electrical()
+    stretch = rng.uniform(0.2, 5.0, len(drawing.branches))
+    wires = electrical.impedances
+    wires = replace(wires, r_ohm=wires.r_ohm * stretch, x_ohm=wires.x_ohm / stretch, r0_ohm=wires.r0_ohm * stretch)
+    electrical = replace(electrical, impedances=wires)
+    closed = normal_positions(electrical)
+    rows = build_rows(electrical, closed)
+    drawn, used = some_use(electrical, drawing, rng)
+    flow = ac_loading(electrical, closed, drawn, phases=used)
+    assert (rows.limits.limit_flow(drawn) >= 0.98 * loading_of_limits(rows, flow) - 0.1).all()

@@ -159,12 +159,15 @@ def element_at(value: Any, path: Path) -> str:
     """Id of the innermost element around ``path``, or the path itself, dotted."""
     name = ".".join(str(step) for step in path) or "site"
     for step in path:
-        if isinstance(value, dict) and isinstance(value.get("id"), str):
-            name = value["id"]
+        name = _id_of(value) or name
         value = _part(value, step)
-    if isinstance(value, dict) and isinstance(value.get("id"), str):
-        name = value["id"]
-    return name
+    return _id_of(value) or name
+
+
+def _id_of(value: Any) -> str:
+    """The id of an element, "" where it has none that is a word."""
+    name = value.get("id") if isinstance(value, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _model_at(path: Path) -> type[BaseModel] | None:

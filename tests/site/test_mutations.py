@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -126,8 +126,9 @@ def test_mutants_without_fault_converge(tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("path", SITES, ids=lambda path: path.parent.name)
-@settings(max_examples=1500)
+@settings(max_examples=1000, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(data=st.data())
 def test_many_mutants(tmp_path_factory: pytest.TempPathFactory, path: Path, data: st.DataObject) -> None:
     """As above, at length."""

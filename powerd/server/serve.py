@@ -125,7 +125,7 @@ async def start_server(
         raise CannotListen(f"{address}: a stepped clock is served on loopback only; listen on 127.0.0.1")
     if tls is None and not loopback and not allow_insecure:
         raise CannotListen(
-            f"{address}: without TLS everybody on that network could command the chargers; give --tls-certificate and "
+            f"{address}: without TLS everybody on that network could command the chargers; give --tls-cert and "
             "--tls-key, listen on 127.0.0.1, or say --insecure if another layer protects the network"
         )
     names = Directory.of(core.electrical)

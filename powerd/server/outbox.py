@@ -72,14 +72,14 @@ class Outbox:
         """Adds grants, newer than everything put before."""
         side = self._before if self._renewal is None else self._after
         side.append(part)
-        if len(side) > PARTS_MAX:
-            side[:] = merge(side, self._size)
+        self._shrink(side)
         self._changed()
 
     def renew(self, lease: Lease) -> None:
         """Adds a renewal, newer than everything put before."""
         self._before += self._after
         self._after = []
+        self._shrink(self._before)
         self._renewal = lease
         self._changed()
 
@@ -102,6 +102,10 @@ class Outbox:
     async def emptied(self) -> None:
         """Ends when nothing is pending."""
         await self._empty.wait()
+
+    def _shrink(self, side: list[Part]) -> None:
+        if len(side) > PARTS_MAX:
+            side[:] = merge(side, self._size)
 
     def _changed(self) -> None:
         self._filled.set()

@@ -1,7 +1,7 @@
 """``python -m bench allocate``: the allocation against general solvers, on the same statement, interleaved.
 
 ``plain``: weighted proportional fairness, one stage, all EVSEs free, warm from tick to tick. ``full``: three classes,
-target then surplus, minima, 5 % of the limits fallen, and the grant step; the rival solves the very same stages.
+target then surplus, minima, 5 % of the limits fallen, and the grant step; the rival rebuilds each stage in cvxpy.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import numpy as np
 from bench.instances import Tick, posts, stream
 from bench.rivals import ClarabelDirect, CvxpyDpp, Engine, Osqp, Piqp, cvxpy_rebuilt
 from powerd.allocation.allocate import COLD, Allocator
-from powerd.allocation.certificate import Certificate, judge
+from powerd.allocation.certificate import NOTHING_TO_DECIDE, Certificate, judge, worst_of
 from powerd.allocation.demands import Demands
 from powerd.allocation.guard import admit_raises
 from powerd.allocation.rows import rows_of
 from powerd.allocation.solve import Solver
-from powerd.allocation.stage import Solution, Stage
+from powerd.allocation.stage import Stage
 from powerd.limits import Floats, Ints, Limits
+from powerd.units import ROW_TOLERANCE
 
 PACKAGES = ("numpy", "numba", "cvxpy", "clarabel", "piqp", "osqp")
 
@@ -143,18 +144,50 @@ def plain(count: int, ticks: int) -> list[Row]:
     return [clock.row("plain", engine, count) for engine, clock in clocks.items()]
 
 
-class RivalSolver:
-    """Lets a rival solve the stages of the whole allocation."""
+def _on(limits: Limits, demands: Demands, members: Ints, x: Floats) -> Ints:
+    """Members whose minimum fits beside what is decided, one after the other."""
+    fits = []
+    matrix = limits.real.tocsc()
+    flow = matrix @ x
+    for i in members:
+        rows = slice(matrix.indptr[i], matrix.indptr[i + 1])
+        touched, more = matrix.indices[rows], matrix.data[rows] * demands.minimum[i]
+        if np.all(flow[touched] + more <= limits.capacity[touched] + 1e-9):
+            flow[touched] += more
+            fits.append(i)
+    return np.array(fits, dtype=np.int64)
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
-    def solve(self, limits: Limits, stage: Stage, start: Floats) -> tuple[Solution, Certificate]:
-        """Solve and judge one stage."""
-        answer = self._engine(stage)
-        nothing = Solution(x=stage.lower, price=start, iterations=0)
-        solution = nothing if answer is None else answer
-        return solution, judge(stage, solution, "conic")
+def cvxpy_lexicographic(limits: Limits, demands: Demands) -> tuple[Floats, Certificate]:
+    """The same classes, levels and minima, every stage rebuilt in cvxpy over all its EVSEs."""
+    x, certificate = np.zeros(len(demands.weight)), NOTHING_TO_DECIDE
+    for priority in np.unique(demands.priority)[::-1]:
+        members = np.flatnonzero((demands.priority == priority) & (demands.upper >= demands.minimum))
+        on = _on(limits, demands, members, x)
+        x[on] = demands.minimum[on]
+        for ceiling in (np.clip(demands.target, demands.minimum, demands.upper), demands.upper):
+            full = np.flatnonzero(limits.real @ x >= limits.capacity - ROW_TOLERANCE)
+            free = np.zeros(len(x), dtype=np.bool_)
+            free[on] = ceiling[on] > x[on] + ROW_TOLERANCE
+            free[limits.real[full].tocsr().indices] = False
+            if not free.any():
+                continue
+            base = limits.real @ np.where(free, 0.0, x)
+            stage = Stage(
+                rows=rows_of(limits),
+                free=free,
+                weight=demands.weight,
+                lower=x.copy(),
+                upper=ceiling,
+                base_real=base,
+                base_imag=np.zeros_like(base),
+                headroom=np.maximum(limits.capacity, base),
+            )
+            answer = cvxpy_rebuilt(stage)
+            if answer is not None:
+                certificate = worst_of(certificate, judge(stage, answer, "conic"))
+                x = np.where(free, np.clip(answer.x, x, ceiling), x)
+    return x, certificate
 
 
 def full_demands(tick: Tick, priority: Ints) -> tuple[Limits, Demands]:
@@ -175,17 +208,32 @@ def full_demands(tick: Tick, priority: Ints) -> tuple[Limits, Demands]:
     return replace(tick.limits, capacity=tick.limits.capacity * fallen), demands
 
 
-def _full_step(allocator: Allocator) -> Callable[[Limits, Demands], tuple[Floats, Certificate]]:
-    """Want, then grant, carrying warm prices and ceilings from tick to tick."""
-    warm, ceiling = COLD, np.zeros(0)
+Want = Callable[[Limits, Demands], tuple[Floats, Certificate]]
+
+
+def _warm_want(allocator: Allocator) -> Want:
+    """powerd's want, its prices carried from tick to tick."""
+    warm = COLD
+
+    def want(limits: Limits, demands: Demands) -> tuple[Floats, Certificate]:
+        nonlocal warm
+        answer = allocator.allocate(limits, demands, warm)
+        warm = answer.warm
+        return answer.want, answer.certificate
+
+    return want
+
+
+def _with_grant(want: Want) -> Want:
+    """Want, then the grant step on the ceilings of the tick before."""
+    ceiling = np.zeros(0)
 
     def step(limits: Limits, demands: Demands) -> tuple[Floats, Certificate]:
-        nonlocal warm, ceiling
-        current = ceiling if len(ceiling) else np.zeros(len(demands.weight))
-        wanted = allocator.allocate(limits, demands, warm)
-        warm = wanted.warm
-        ceiling = admit_raises(limits, demands.uncontrolled, current, current, wanted.want, demands.minimum)
-        return wanted.want, wanted.certificate
+        nonlocal ceiling
+        wanted, certificate = want(limits, demands)
+        current = ceiling if len(ceiling) else np.zeros(len(wanted))
+        ceiling = admit_raises(limits, demands.uncontrolled, current, current, wanted, demands.minimum)
+        return wanted, certificate
 
     return step
 
@@ -193,8 +241,8 @@ def _full_step(allocator: Allocator) -> Callable[[Limits, Demands], tuple[Floats
 def full(count: int, ticks: int) -> list[Row]:
     """The whole room: classes, target and surplus, minima, guard and grant step."""
     engines = {
-        "powerd": _full_step(Allocator(posts(count))),
-        "cvxpy rebuilt, clarabel": _full_step(Allocator(posts(count), RivalSolver(cvxpy_rebuilt))),
+        "powerd": _with_grant(_warm_want(Allocator(posts(count)))),
+        "cvxpy rebuilt, clarabel": _with_grant(cvxpy_lexicographic),
     }
     clocks = {engine: Clock() for engine in engines}
     priority = np.random.default_rng(1).integers(0, 3, count)

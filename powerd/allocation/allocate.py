@@ -154,15 +154,10 @@ class Allocator:
         stage_id: tuple[int, int],
     ) -> None:
         """Share out ``ceiling`` at most among the EVSEs of ``order`` (first served first), above what they have."""
-        ledger.on |= choose_on(
-            ledger.rows.columns,
-            ledger.headroom,
-            order[~ledger.on[order]],
-            ledger.least,
-            ledger.counted,
-            ledger.real.copy(),
-            ledger.imag.copy(),
-        )
+        waiting = order[~ledger.on[order]]
+        if len(waiting):
+            flow = ledger.flow()
+            ledger.on |= choose_on(ledger.rows.columns, ledger.headroom, waiting, ledger.least, ledger.counted, *flow)
         taking = np.zeros_like(ledger.on)
         taking[order] = True
         taking &= ledger.on
@@ -170,6 +165,8 @@ class Allocator:
         ledger.settle(taking, lower)
         contested = ledger.under_contested_limit(taking, ceiling)
         ledger.settle(taking & ~contested, np.maximum(lower, ceiling))
+        if not np.any(taking & contested):
+            return
         free = taking & contested & (ceiling > lower + ROW_TOLERANCE) & ~ledger.under_full_row()
         if not free.any():
             return

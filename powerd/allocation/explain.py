@@ -36,7 +36,7 @@ def _holding_rows(columns: Columns, held: Ints, want: Floats, price: Floats, sla
 def binding_limits(ledger: Ledger, want: Floats) -> Ints:
     """(n,) index of the limit that holds each EVSE below its upper bound; -1 where it has all it can take."""
     held = np.flatnonzero((ledger.upper > 0.0) & (want < ledger.upper - ROW_TOLERANCE))
-    slack = ledger.headroom - np.hypot(ledger.real, ledger.imag)
+    slack = ledger.headroom - np.hypot(*ledger.flow())
     full_price = np.where(slack <= 1.0, ledger.price, 0.0)  # a price left over from rounding holds nobody
     row = _holding_rows(ledger.rows.columns, held, want, full_price, slack)
     limit_of_row = np.append(ledger.rows.limit_of_row, -1)

@@ -37,10 +37,6 @@ class Ledger:
     """(n,) decided so far [own unit]."""
     counted: Floats
     """(n,) max(x, floor)."""
-    real: Floats
-    """(m,) row flow of ``counted`` [limit unit]."""
-    imag: Floats
-    """(m,) likewise."""
     price: Floats
     """(m,) last positive shadow price."""
     stage_prices: dict[tuple[int, int], Floats]
@@ -49,10 +45,15 @@ class Ledger:
     """Worst so far."""
 
     def settle(self, chosen: Bools, x: Floats) -> None:
-        """Write ``x`` for the chosen EVSEs and carry the flows along."""
+        """Write ``x`` for the chosen EVSEs."""
         self.x = np.where(chosen, x, self.x)
         self.counted = np.maximum(self.x, self.floor)
-        self.real, self.imag = self.flow_without(np.zeros_like(chosen))
+
+    def flow(self) -> tuple[Floats, Floats]:
+        """Fresh row flows (m,) of everything counted, real and imaginary [limit unit]."""
+        real, imag = np.zeros_like(self.headroom), np.zeros_like(self.headroom)
+        add_flow(self.rows.columns, self.counted, real, imag)
+        return real, imag
 
     def flow_without(self, removed: Bools) -> tuple[Floats, Floats]:
         """Row flows (m,) of what is counted, except for the EVSEs of ``removed``."""
@@ -62,7 +63,7 @@ class Ledger:
 
     def under_full_row(self) -> Bools:
         """(n,) True where some row above the EVSE has no room left: it cannot rise and leaves the problem."""
-        full = self.headroom - np.hypot(self.real, self.imag) <= ROW_TOLERANCE
+        full = self.headroom - np.hypot(*self.flow()) <= ROW_TOLERANCE
         limit_count = int(self.rows.limit_of_row.max(initial=-1)) + 1
         marked = np.zeros(limit_count, dtype=np.bool_)
         marked[self.rows.limit_of_row[full]] = True
@@ -102,7 +103,7 @@ def open_ledger(limits: Limits, demands: Demands, steps: PilotSteps) -> Ledger:
     upper[(upper < least) | ~limits.energized] = 0.0
     floor = _fitting_floor(limits, rows, headroom, trusted(demands.floor))
     free_floor = all_down(steps, np.minimum(floor, upper))
-    ledger = Ledger(
+    return Ledger(
         rows=rows,
         headroom=headroom,
         least=least,
@@ -112,11 +113,7 @@ def open_ledger(limits: Limits, demands: Demands, steps: PilotSteps) -> Ledger:
         on=np.zeros(len(upper), dtype=np.bool_),
         x=np.zeros(len(upper)),
         counted=floor.copy(),
-        real=np.zeros_like(headroom),
-        imag=np.zeros_like(headroom),
         price=np.zeros_like(headroom),
         stage_prices={},
         certificate=NOTHING_TO_DECIDE,
     )
-    ledger.settle(ledger.on, ledger.x)
-    return ledger

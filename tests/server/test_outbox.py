@@ -105,12 +105,12 @@ def test_a_slow_reader_ends_where_a_fast_one_is(steps: list[Step]) -> None:
 
 
 def test_a_stalled_stream_stays_small() -> None:
-    """A thousand ticks unread, every sixth of them a renewal: a handful of parts wait, one entry an EVSE a side."""
+    """A thousand ticks unread, every twentieth of them a renewal: a handful of parts wait, one entry an EVSE a side."""
 
     async def play() -> None:
         box = Outbox(SIZE)
         for seq in range(1, 1001):
-            _put(box, "renew" if seq % 6 == 0 else {seq % SIZE: float(seq), (seq + 1) % SIZE: float(seq)}, seq)
+            _put(box, "renew" if seq % 20 == 0 else {seq % SIZE: float(seq), (seq + 1) % SIZE: float(seq)}, seq)
             assert len(box._before) <= PARTS_MAX
             assert len(box._after) <= PARTS_MAX
         messages = box.take()

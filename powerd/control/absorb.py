@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, assert_never
+from typing import assert_never
 
 import numpy as np
-import numpy.typing as npt
 
 from powerd.control import events as ev
 from powerd.control.compiled import CompiledSite
 from powerd.limits import Bools, Ints
 from powerd.state import leases
+from powerd.state.columns import put
 from powerd.state.snapshot import Sessions, Snapshot, Stop, Usage
 from powerd.units import Now
 
@@ -78,9 +78,7 @@ def _with_book(state: Absorbed, book: leases.LeaseBook) -> Absorbed:
 
 
 def _freshen(state: Absorbed, evse: Ints) -> Absorbed:
-    fresh = state.fresh.copy()
-    fresh[evse] = True
-    return replace(state, fresh=fresh)
+    return replace(state, fresh=put(state.fresh, evse, True))
 
 
 # --- controllers ------------------------------------------------------------------------------------------------------
@@ -101,9 +99,7 @@ def _book_after(
         case ev.RenewalAcked():
             return leases.ack_renewal(book, site.terms, event.evse, event.epoch, event.seq, now.boottime_s)
         case ev.StreamClosed():
-            streamed = book.streamed.copy()
-            streamed[event.evse] = False
-            return replace(book, streamed=streamed)
+            return replace(book, streamed=put(book.streamed, event.evse, False))
         case _:
             assert_never(event)
 
@@ -118,9 +114,7 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     if event.highest_epoch > book.epoch:
         book = leases.advance_epoch(book, site.terms, event.highest_epoch, now.boottime_s)
     book = leases.stamp(book, event.evse, event.incarnation, event.boottime_s, now.boottime_s)
-    streamed = book.streamed.copy()
-    streamed[event.evse] = True
-    state = _with_book(state, replace(book, streamed=streamed))
+    state = _with_book(state, replace(book, streamed=put(book.streamed, event.evse, True)))
     plugs = ev.PlugChanged(evse=event.evse, plugged=event.plugged, plug_boottime_s=event.plug_boottime_s)
     snapshot = _plug_changed(site, state.snapshot, plugs, now)
     report = leases.Report(
@@ -135,10 +129,11 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
 
 def _measured(snapshot: Snapshot, event: ev.Measured, now: Now) -> Snapshot:
     """The newest reading wins."""
-    drawn, at = snapshot.drawn.copy(), snapshot.drawn_at_s.copy()
-    drawn[event.evse] = event.drawn
-    at[event.evse] = now.boottime_s
-    return replace(snapshot, drawn=drawn, drawn_at_s=at)
+    return replace(
+        snapshot,
+        drawn=put(snapshot.drawn, event.evse, event.drawn),
+        drawn_at_s=put(snapshot.drawn_at_s, event.evse, now.boottime_s),
+    )
 
 
 def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged, now: Now) -> Snapshot:
@@ -149,16 +144,11 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     left = event.evse[was & (~event.plugged | swapped)]
     came = event.evse[event.plugged & (~was | swapped)]
     book = leases.void(snapshot.leases, np.union1d(left, came))
-    plug_boottime = book.plug_boottime_s.copy()
-    plug_boottime[event.evse] = event.plug_boottime_s
-    book = replace(book, plug_boottime_s=plug_boottime)
+    book = replace(book, plug_boottime_s=put(book.plug_boottime_s, event.evse, event.plug_boottime_s))
     sessions = _end_sessions(site, snapshot.sessions, left)
     usage = _forget_usage(snapshot, left)
-    drawn, drawn_at = snapshot.drawn.copy(), snapshot.drawn_at_s.copy()
-    drawn[left], drawn_at[left] = 0.0, -np.inf
-    plugged = sessions.plugged.copy()
-    plugged[came] = True
-    sessions = replace(sessions, plugged=plugged)
+    drawn, drawn_at = put(snapshot.drawn, left, 0.0), put(snapshot.drawn_at_s, left, -np.inf)
+    sessions = replace(sessions, plugged=put(sessions.plugged, came, True))
     unannounced = came[~sessions.served[came]]
     names = {int(i): f"{site.electrical.posts.ids[int(i)]}-{snapshot.tick}" for i in unannounced}
     sessions = _begin_sessions(sessions, unannounced, names, now)
@@ -168,9 +158,12 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
 def _forget_usage(snapshot: Snapshot, evse: Ints) -> Usage:
     """The next car may be another one."""
     usage = snapshot.usage
-    slack, usable, key = usage.slack_since_s.copy(), usage.usable.copy(), usage.order_key.copy()
-    slack[evse], usable[evse], key[evse] = np.inf, np.inf, 0.0
-    return replace(usage, slack_since_s=slack, usable=usable, order_key=key)
+    return replace(
+        usage,
+        slack_since_s=put(usage.slack_since_s, evse, np.inf),
+        usable=put(usage.usable, evse, np.inf),
+        order_key=put(usage.order_key, evse, 0.0),
+    )
 
 
 # --- sessions and stops -----------------------------------------------------------------------------------------------
@@ -178,13 +171,15 @@ def _forget_usage(snapshot: Snapshot, evse: Ints) -> Usage:
 
 def _begin_sessions(sessions: Sessions, evse: Ints, names: dict[int, str], now: Now) -> Sessions:
     """Serves these EVSEs under these names."""
-    served, started = sessions.served.copy(), sessions.started_utc_s.copy()
-    served[evse] = True
-    started[evse] = now.utc.timestamp()
     ids = list(sessions.session_id)
     for i, name in names.items():
         ids[i] = name
-    return replace(sessions, served=served, started_utc_s=started, session_id=tuple(ids))
+    return replace(
+        sessions,
+        served=put(sessions.served, evse, True),
+        started_utc_s=put(sessions.started_utc_s, evse, now.utc.timestamp()),
+        session_id=tuple(ids),
+    )
 
 
 def _end_sessions(site: CompiledSite, sessions: Sessions, evse: Ints) -> Sessions:
@@ -194,24 +189,18 @@ def _end_sessions(site: CompiledSite, sessions: Sessions, evse: Ints) -> Session
     for i in evse:
         ids[int(i)] = ""
     return Sessions(
-        plugged=_set(sessions.plugged, evse, False),
-        served=_set(sessions.served, evse, False),
+        plugged=put(sessions.plugged, evse, False),
+        served=put(sessions.served, evse, False),
         session_id=tuple(ids),
-        started_utc_s=_set(sessions.started_utc_s, evse, np.nan),
-        requested_kwh=_set(sessions.requested_kwh, evse, np.nan),
-        departure_utc_s=_set(sessions.departure_utc_s, evse, np.nan),
-        min_ceiling=_set(sessions.min_ceiling, evse, posts.min_ceiling[evse]),
-        max_ceiling=_set(sessions.max_ceiling, evse, posts.max_ceiling[evse]),
-        priority=_set(sessions.priority, evse, 0),
-        weight=_set(sessions.weight, evse, 1.0),
-        energy_kwh=_set(sessions.energy_kwh, evse, 0.0),
+        started_utc_s=put(sessions.started_utc_s, evse, np.nan),
+        requested_kwh=put(sessions.requested_kwh, evse, np.nan),
+        departure_utc_s=put(sessions.departure_utc_s, evse, np.nan),
+        min_ceiling=put(sessions.min_ceiling, evse, posts.min_ceiling[evse]),
+        max_ceiling=put(sessions.max_ceiling, evse, posts.max_ceiling[evse]),
+        priority=put(sessions.priority, evse, 0),
+        weight=put(sessions.weight, evse, 1.0),
+        energy_kwh=put(sessions.energy_kwh, evse, 0.0),
     )
-
-
-def _set(column: npt.NDArray[Any], evse: Ints | int, value: object) -> npt.NDArray[Any]:
-    changed = column.copy()
-    changed[evse] = value
-    return changed
 
 
 Request = ev.SessionStarted | ev.SessionUpdated | ev.SessionStopped | ev.StopOrdered | ev.StopReleased
@@ -286,7 +275,7 @@ def _session_stopped(snapshot: Snapshot, event: ev.SessionStopped) -> tuple[Snap
         return snapshot, ev.NotFound(f"session {event.session_id!r}")
     i = sessions.session_id.index(event.session_id)
     ids = tuple("" if k == i else own for k, own in enumerate(sessions.session_id))
-    sessions = replace(sessions, served=_set(sessions.served, i, False), session_id=ids)
+    sessions = replace(sessions, served=put(sessions.served, i, False), session_id=ids)
     return replace(snapshot, sessions=sessions), ev.Done(event.session_id, (i,))
 
 
@@ -309,17 +298,17 @@ def _demanded(sessions: Sessions, i: int, demand: ev.Demand) -> Sessions:
     """What was said replaces what was known; what was not said stays."""
     changes: dict[str, object] = {}
     if demand.requested_energy_kwh is not None:
-        changes["requested_kwh"] = _set(sessions.requested_kwh, i, demand.requested_energy_kwh)
+        changes["requested_kwh"] = put(sessions.requested_kwh, i, demand.requested_energy_kwh)
     if demand.departure_time is not None:
-        changes["departure_utc_s"] = _set(sessions.departure_utc_s, i, demand.departure_time.timestamp())
+        changes["departure_utc_s"] = put(sessions.departure_utc_s, i, demand.departure_time.timestamp())
     if demand.min_ceiling is not None:
-        changes["min_ceiling"] = _set(sessions.min_ceiling, i, max(demand.min_ceiling, sessions.min_ceiling[i]))
+        changes["min_ceiling"] = put(sessions.min_ceiling, i, max(demand.min_ceiling, sessions.min_ceiling[i]))
     if demand.max_ceiling is not None:
-        changes["max_ceiling"] = _set(sessions.max_ceiling, i, demand.max_ceiling)
+        changes["max_ceiling"] = put(sessions.max_ceiling, i, demand.max_ceiling)
     if demand.priority is not None:
-        changes["priority"] = _set(sessions.priority, i, demand.priority)
+        changes["priority"] = put(sessions.priority, i, demand.priority)
     if demand.weight is not None:
-        changes["weight"] = _set(sessions.weight, i, demand.weight)
+        changes["weight"] = put(sessions.weight, i, demand.weight)
     return replace(sessions, **changes)  # type: ignore[arg-type]
 
 

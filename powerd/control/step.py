@@ -21,8 +21,9 @@ from powerd.control.demand import demands_of, watch_usage
 from powerd.control.events import Event
 from powerd.limits import Bools, Floats, Ints
 from powerd.state import leases
+from powerd.state.columns import freeze
 from powerd.state.leases import LeaseBook
-from powerd.state.snapshot import Snapshot, largest_phase
+from powerd.state.snapshot import Snapshot, columns_of, largest_phase
 from powerd.units import ROW_TOLERANCE, Now
 
 
@@ -42,6 +43,7 @@ class Stepper:
             events: what came in since, in order.
             now: the tick's instant; its boottime must not be before the snapshot's.
         """
+        freeze(columns_of(snapshot).values())
         absorbed = absorb(self.site, watch_usage(self.site, snapshot, now.boottime_s), events, now)
         state = replace(absorbed.snapshot, leases=leases.lapse(absorbed.snapshot.leases, now.boottime_s))
         scene = _scene(self.site, state, absorbed, now)

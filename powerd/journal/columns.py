@@ -14,28 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from powerd.state.leases import LeaseBook
-from powerd.state.snapshot import Sessions, Snapshot, Stop, Usage
+from powerd.state.snapshot import GROUPS, Sessions, Snapshot, Stop, Usage
 
 Column = npt.NDArray[Any]
 Group = TypeVar("Group", Sessions, LeaseBook, Usage)
-
-GROUPS: dict[str, type[Sessions | LeaseBook | Usage]] = {
-    "sessions": Sessions,
-    "leases": LeaseBook,
-    "usage": Usage,
-}
-
-
-def columns_of(snapshot: Snapshot) -> dict[str, Column]:
-    """Every array of the snapshot by its path, e.g. "leases/sent_ceiling"."""
-    found: dict[str, Column] = {"drawn": snapshot.drawn, "drawn_at_s": snapshot.drawn_at_s}
-    for name in GROUPS:
-        group = getattr(snapshot, name)
-        for own in fields(group):
-            value = getattr(group, own.name)
-            if isinstance(value, np.ndarray):
-                found[f"{name}/{own.name}"] = value
-    return found
 
 
 def remainder_of(snapshot: Snapshot) -> str:

@@ -13,8 +13,8 @@ import apsw
 import numpy as np
 
 from powerd.errors import PowerdError
-from powerd.journal.columns import Column, columns_of, remainder_of, snapshot_of
-from powerd.state.snapshot import Snapshot
+from powerd.journal.columns import Column, remainder_of, snapshot_of
+from powerd.state.snapshot import Snapshot, columns_of
 
 VERSION = 1
 """Layout of the file; raised with every change that an older powerd could misread."""

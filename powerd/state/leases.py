@@ -19,12 +19,11 @@ expiry, newer seq), which can only raise W. Source of the rules: docs/leases.md.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from powerd.limits import Bools, Controllers, Floats, Ints, Posts
+from powerd.state.columns import put
 
 SLOTS = 6
 """Unacked grants remembered per EVSE before two are merged."""
@@ -257,13 +256,13 @@ def send(book: LeaseBook, terms: LeaseTerms, evse: Ints, ceiling: Floats, latche
     return replace(
         book,
         seq=seq,
-        sent_seq=_put(book.sent_seq, evse, seq),
-        explicit_seq=_put(book.explicit_seq, evse, seq),
-        sent_ceiling=_put(book.sent_ceiling, evse, ceiling),
-        sent_latched=_put(book.sent_latched, evse, latched),
-        sent_at_s=_put(book.sent_at_s, evse, now_s),
-        sent_until_s=_put(book.sent_until_s, evse, now_s + terms.life_s[evse]),
-        granted=_put(book.granted, evse, book.granted[evse] | ~latched),
+        sent_seq=put(book.sent_seq, evse, seq),
+        explicit_seq=put(book.explicit_seq, evse, seq),
+        sent_ceiling=put(book.sent_ceiling, evse, ceiling),
+        sent_latched=put(book.sent_latched, evse, latched),
+        sent_at_s=put(book.sent_at_s, evse, now_s),
+        sent_until_s=put(book.sent_until_s, evse, now_s + terms.life_s[evse]),
+        granted=put(book.granted, evse, book.granted[evse] | ~latched),
     )
 
 
@@ -278,9 +277,9 @@ def renew(book: LeaseBook, terms: LeaseTerms, evse: Ints, now_s: float) -> Lease
     return replace(
         book,
         seq=seq,
-        sent_seq=_put(book.sent_seq, evse, seq),
-        sent_at_s=_put(book.sent_at_s, evse, now_s),
-        sent_until_s=_put(book.sent_until_s, evse, until),
+        sent_seq=put(book.sent_seq, evse, seq),
+        sent_at_s=put(book.sent_at_s, evse, now_s),
+        sent_until_s=put(book.sent_until_s, evse, until),
     )
 
 
@@ -325,12 +324,12 @@ def _retire(book: LeaseBook, terms: LeaseTerms, evse: Ints, seq: int, ceiling: F
     gone = book.slot_seq[evse] <= seq
     return replace(
         book,
-        acked_seq=_put(book.acked_seq, evse, seq),
-        acked_ceiling=_put(book.acked_ceiling, evse, ceiling),
-        acked_until_s=_put(book.acked_until_s, evse, own_until),
-        slot_seq=_put(book.slot_seq, evse, np.where(gone, 0, book.slot_seq[evse])),
-        slot_ceiling=_put(book.slot_ceiling, evse, np.where(gone, 0.0, book.slot_ceiling[evse])),
-        slot_until_s=_put(book.slot_until_s, evse, np.where(gone, -np.inf, book.slot_until_s[evse])),
+        acked_seq=put(book.acked_seq, evse, seq),
+        acked_ceiling=put(book.acked_ceiling, evse, ceiling),
+        acked_until_s=put(book.acked_until_s, evse, own_until),
+        slot_seq=put(book.slot_seq, evse, np.where(gone, 0, book.slot_seq[evse])),
+        slot_ceiling=put(book.slot_ceiling, evse, np.where(gone, 0.0, book.slot_ceiling[evse])),
+        slot_until_s=put(book.slot_until_s, evse, np.where(gone, -np.inf, book.slot_until_s[evse])),
     )
 
 
@@ -340,9 +339,9 @@ def stamp(book: LeaseBook, evse: Ints, incarnation: int, boottime_s: float, now_
     newer = evse[~same | (boottime_s >= book.echo_boottime_s[evse])]
     return replace(
         book,
-        echo_incarnation=_put(book.echo_incarnation, newer, incarnation),
-        echo_boottime_s=_put(book.echo_boottime_s, newer, boottime_s),
-        echo_at_s=_put(book.echo_at_s, newer, now_s),
+        echo_incarnation=put(book.echo_incarnation, newer, incarnation),
+        echo_boottime_s=put(book.echo_boottime_s, newer, boottime_s),
+        echo_at_s=put(book.echo_at_s, newer, now_s),
     )
 
 
@@ -354,13 +353,13 @@ def void(book: LeaseBook, evse: Ints) -> LeaseBook:
     """
     return replace(
         book,
-        sent_ceiling=_put(book.sent_ceiling, evse, np.where(book.sent_latched[evse], 0.0, np.nan)),
-        sent_until_s=_put(book.sent_until_s, evse, -np.inf),
-        slot_seq=_put(book.slot_seq, evse, 0),
-        slot_ceiling=_put(book.slot_ceiling, evse, 0.0),
-        slot_until_s=_put(book.slot_until_s, evse, -np.inf),
-        acked_until_s=_put(book.acked_until_s, evse, -np.inf),
-        granted=_put(book.granted, evse, False),
+        sent_ceiling=put(book.sent_ceiling, evse, np.where(book.sent_latched[evse], 0.0, np.nan)),
+        sent_until_s=put(book.sent_until_s, evse, -np.inf),
+        slot_seq=put(book.slot_seq, evse, 0),
+        slot_ceiling=put(book.slot_ceiling, evse, 0.0),
+        slot_until_s=put(book.slot_until_s, evse, -np.inf),
+        acked_until_s=put(book.acked_until_s, evse, -np.inf),
+        granted=put(book.granted, evse, False),
     )
 
 
@@ -391,9 +390,9 @@ def reported(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -
     adopt = alive & np.isnan(book.sent_ceiling[evse])
     return replace(
         book,
-        sent_ceiling=_put(book.sent_ceiling, evse[adopt], ceiling[adopt]),
-        sent_until_s=_put(book.sent_until_s, evse[adopt], until[adopt]),
-        granted=_put(book.granted, evse[report.accepted], True),
+        sent_ceiling=put(book.sent_ceiling, evse[adopt], ceiling[adopt]),
+        sent_until_s=put(book.sent_until_s, evse[adopt], until[adopt]),
+        granted=put(book.granted, evse[report.accepted], True),
     )
 
 
@@ -411,13 +410,6 @@ def advance_epoch(book: LeaseBook, terms: LeaseTerms, ahead: int, now_s: float) 
     everyone = np.arange(terms.rating.shape[0])
     book = _insert_hold(book, everyone, terms.rating, now_s + terms.life_s, now_s)
     return replace(book, epoch=ahead + 1)
-
-
-def _put(column: npt.NDArray[Any], evse: Ints, value: object) -> npt.NDArray[Any]:
-    """A copy of the column with ``value`` at ``evse``."""
-    changed = column.copy()
-    changed[evse] = value
-    return changed
 
 
 def _insert_slot(book: LeaseBook, evse: Ints, seq: int, ceiling: Floats, until_s: Floats, now_s: float) -> LeaseBook:
@@ -449,9 +441,9 @@ def _insert_slot(book: LeaseBook, evse: Ints, seq: int, ceiling: Floats, until_s
     slot_ceiling[k, place] = ceiling
     return replace(
         book,
-        slot_seq=_put(book.slot_seq, evse, slot_seq),
-        slot_ceiling=_put(book.slot_ceiling, evse, slot_ceiling),
-        slot_until_s=_put(book.slot_until_s, evse, slot_until),
+        slot_seq=put(book.slot_seq, evse, slot_seq),
+        slot_ceiling=put(book.slot_ceiling, evse, slot_ceiling),
+        slot_until_s=put(book.slot_until_s, evse, slot_until),
     )
 
 
@@ -467,6 +459,6 @@ def _insert_hold(book: LeaseBook, evse: Ints, ceiling: Floats, until_s: Floats, 
     until[k, place] = np.where(merge, np.maximum(until[k, place], until_s), until_s)
     return replace(
         book,
-        hold_ceiling=_put(book.hold_ceiling, evse, held),
-        hold_until_s=_put(book.hold_until_s, evse, until),
+        hold_ceiling=put(book.hold_ceiling, evse, held),
+        hold_until_s=put(book.hold_until_s, evse, until),
     )

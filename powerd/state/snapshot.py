@@ -5,9 +5,11 @@ The snapshot is replaced, never changed in place: ``absorb`` and ``step`` return
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from powerd.limits import Bools, Floats, Ints
 from powerd.state.leases import LeaseBook, LeaseTerms, reopen_book
@@ -136,6 +138,22 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
         drawn_at_s=np.full(n, -np.inf),
         boottime_s=boottime_s,
     )
+
+
+GROUPS: dict[str, type[Sessions | LeaseBook | Usage]] = {"sessions": Sessions, "leases": LeaseBook, "usage": Usage}
+"""The parts of a snapshot that hold columns."""
+
+
+def columns_of(snapshot: Snapshot) -> dict[str, npt.NDArray[Any]]:
+    """Every column of the snapshot by its path, e.g. "leases/sent_ceiling"."""
+    found: dict[str, npt.NDArray[Any]] = {"drawn": snapshot.drawn, "drawn_at_s": snapshot.drawn_at_s}
+    for name in GROUPS:
+        group = getattr(snapshot, name)
+        for own in fields(group):
+            value = getattr(group, own.name)
+            if isinstance(value, np.ndarray):
+                found[f"{name}/{own.name}"] = value
+    return found
 
 
 def largest_phase(drawn: Floats) -> Floats:

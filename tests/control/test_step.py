@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from powerd.control import events as ev
 from powerd.control.decision import Decision
+from powerd.state.snapshot import columns_of
 from powerd.units import ROW_TOLERANCE
 from tests.control.garage import LIFE, REACTION, Player, site_text
 
@@ -347,6 +348,22 @@ def test_no_story_makes_w_exceed_a_limit(
         assert not between.any()
         assert decision.renewal.seq >= last_seq
         last_seq = decision.renewal.seq
+
+
+@settings(max_examples=20, deadline=None)
+@given(actions=ACTIONS)
+def test_a_step_leaves_the_snapshot_it_was_given(
+    tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int, float]]
+) -> None:
+    """The past is never changed: every column of the old snapshot is as it was, byte for byte."""
+    player = Player.open(tmp_path_factory.mktemp("s"), site_text(6, 37.0))
+    player.hello(0)
+    player.hello(1)
+    for action in actions:
+        before = player.snapshot
+        kept = {path: column.tobytes() for path, column in columns_of(before).items()}
+        play(player, [action])
+        assert {path: column.tobytes() for path, column in columns_of(before).items()} == kept
 
 
 @settings(max_examples=20, deadline=None)

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 
 from powerd.control import events as ev
-from powerd.journal.columns import columns_of, remainder_of, snapshot_of
+from powerd.journal.columns import remainder_of, snapshot_of
 from powerd.journal.store import VERSION, Journal, JournalBroken
 from powerd.journal.writer import JournalWriter
-from powerd.state.snapshot import Snapshot
+from powerd.state.snapshot import Snapshot, columns_of
 from tests.control.garage import Player, site_text
 from tests.control.test_step import ACTIONS, play
 

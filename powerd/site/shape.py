@@ -151,7 +151,7 @@ def _form(path: Path) -> str:
 
 
 def _short(value: Any) -> str:
-    text = "nothing" if value is None else "a mapping" if isinstance(value, dict) else str(value)
+    text = "nothing" if value in (None, "") else "a mapping" if isinstance(value, dict) else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -20,8 +21,6 @@ from tests.server.dialogue import serving
 from tests.server.fake import FakeCore
 
 # Self-signed, for localhost only, valid for 100 years; made with `openssl req -x509 -newkey ec`. Not a secret.
-CERTIFICATE = Path(__file__).parent / "tls" / "cert.pem"
-KEY = Path(__file__).parent / "tls" / "key.pem"
 
 
 async def _start(address: str, *, tls: TlsFiles | None = None, insecure: bool = False, stepped: bool = False) -> str:
@@ -82,10 +81,16 @@ def test_missing_tls_files_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mutual", [False, True])
-def test_with_tls_the_peer_is_known(mutual: bool) -> None:
+def test_with_tls_the_peer_is_known(mutual: bool, tmp_path: Path) -> None:
     """Plain text is not answered; where clients must show a certificate, those without one are not answered."""
-    authority = CERTIFICATE.read_bytes()
-    pair = (KEY.read_bytes(), authority)
+    issuer = trustme.CA()
+    issued = issuer.issue_cert("localhost")
+    chain, key, trusted = tmp_path / "chain.pem", tmp_path / "key.pem", tmp_path / "authority.pem"
+    issued.cert_chain_pems[0].write_to_path(str(chain))
+    issued.private_key_pem.write_to_path(str(key))
+    issuer.cert_pem.write_to_path(str(trusted))
+    authority = trusted.read_bytes()
+    pair = (key.read_bytes(), chain.read_bytes())
 
     async def serves(channel: grpc.aio.Channel) -> bool:
         async with channel:
@@ -96,7 +101,7 @@ def test_with_tls_the_peer_is_known(mutual: bool) -> None:
             return True
 
     async def scene() -> None:
-        tls = TlsFiles(certificate=CERTIFICATE, key=KEY, client_authority=CERTIFICATE if mutual else None)
+        tls = TlsFiles(certificate=chain, key=key, client_authority=trusted if mutual else None)
         server = await start_server(FakeCore(), "0.0.0.0:0", tls=tls, allow_insecure=False, stepped=False)
         target = f"localhost:{server.port}"
         known = grpc.ssl_channel_credentials(authority, *pair)

@@ -103,8 +103,9 @@ let turn = 0;
 export function calls() {
   if (me === null) {
     me = incarnation();
-    const number = (exec.vu.idInTest - 1) % CALLERS;
-    mine = posts.filter((_, i) => i % CALLERS === number).map((evse_id) => ({ evse_id, last: { epoch: 0, seq: 0 }, ack: null }));
+    // k6 numbers the VUs of both scenarios together; no two of them may speak for one post.
+    const everybody = CALLERS + streams.length;
+    mine = posts.filter((_, i) => i % everybody === exec.vu.idInTest - 1).map((evse_id) => ({ evse_id, last: { epoch: 0, seq: 0 }, ack: null }));
     client.connect(__ENV.ADDRESS, { plaintext: true, timeout: TIMEOUT });
   }
   const post = mine[turn % mine.length];

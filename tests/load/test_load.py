@@ -92,17 +92,8 @@ def _k6(hall: Hall, **settings: float) -> Run:
     """Runs the script; nothing leaves this machine."""
     summary = hall.posts.with_name("summary.json")
     told = {"ADDRESS": hall.daemon.address, "PROTOS": ROOT / "protos", "POSTS": hall.posts, **settings}
-    command: list[str | Path] = [
-        K6,
-        "run",
-        "--no-usage-report",
-        "--quiet",
-        "--no-color",
-        "--address",
-        "",
-        "--summary-export",
-        summary,
-    ]
+    quiet: list[str | Path] = ["--no-usage-report", "--quiet", "--no-color", "--address", ""]
+    command = [K6, "run", *quiet, "--summary-export", summary]
     command += [word for name, value in told.items() for word in ("-e", f"{name}={value}")]
     result = subprocess.run(
         [*command, Path(__file__).with_name("setpoints.js")],

@@ -67,57 +67,75 @@ def worst_of(first: Certificate, second: Certificate) -> Certificate:
 
 
 @kernel
-def unit_costs(columns: Columns, free: Bools, price: Floats, toward_real: Floats, toward_imag: Floats) -> Floats:
-    """P (n,): what one own unit of each free EVSE costs at row prices ``price`` along the unit directions (m,)."""
+def unit_costs(columns: Columns, free: Bools, price: Floats, real: Floats, imag: Floats) -> Floats:
+    """P (n,): what one own unit of each free EVSE costs at row prices (m,) where the row flows are (real, imag)."""
+    size = np.hypot(real, imag)
     cost = np.zeros(free.shape[0])
     for i in range(free.shape[0]):
-        if free[i]:
-            for k in range(columns.start[i], columns.start[i + 1]):
-                r = columns.row[k]
-                cost[i] += price[r] * (columns.real[k] * toward_real[r] + columns.imag[k] * toward_imag[r])
+        if not free[i]:
+            continue
+        for k in range(columns.start[i], columns.start[i + 1]):
+            r = columns.row[k]
+            if size[r] > 0.0:
+                along = (columns.real[k] * real[r] + columns.imag[k] * imag[r]) / size[r]
+            else:
+                along = columns.real[k]
+            cost[i] += price[r] * along
     return cost
 
 
 @kernel
-def _best_answers(free: Bools, weight: Floats, lower: Floats, upper: Floats, cost: Floats) -> Floats:
-    """argmax over lower <= z <= upper of weight log z - cost z, per free EVSE (n,)."""
-    best = np.zeros(free.shape[0])
-    for i in range(free.shape[0]):
-        if free[i]:
-            best[i] = upper[i] if cost[i] * upper[i] <= weight[i] else max(lower[i], weight[i] / cost[i])
-    return best
+def _numbers(
+    columns: Columns,
+    free: Bools,
+    weight: Floats,
+    lower: Floats,
+    upper: Floats,
+    headroom: Floats,
+    real: Floats,
+    imag: Floats,
+    x: Floats,
+    price: Floats,
+) -> tuple[float, float, float]:
+    """Primal residual, dual residual and relative gap; ``real`` and ``imag`` hold the base and are added to.
 
-
-@kernel
-def _gap(free: Bools, weight: Floats, cost: Floats, x: Floats, best: Floats) -> float:
-    """Sum over free EVSEs of (weight log best - cost best) - (weight log x - cost x), without cancellation."""
+    The gap sums, over EVSEs, (w log best - P best) - (w log x - P x) as one logarithm of a ratio, without cancellation;
+    a NaN anywhere in x or price ends up in it.
+    """
+    add_flow(columns, np.where(free, x, 0.0), real, imag)
+    cost = unit_costs(columns, free, price, real, imag)
+    primal = 0.0
+    gap = 0.0
+    for r in range(headroom.shape[0]):
+        over = np.hypot(real[r], imag[r]) - headroom[r]
+        primal = max(primal, over)
+        gap -= price[r] * over
+    dual = 0.0
     total = 0.0
     for i in range(free.shape[0]):
-        if free[i]:
-            total += weight[i] * np.log(best[i] / x[i]) - cost[i] * (best[i] - x[i])
-    return total
+        if not free[i]:
+            continue
+        outside = max(lower[i] - x[i], x[i] - upper[i])
+        primal = max(primal, outside)
+        best = upper[i] if cost[i] * upper[i] <= weight[i] else max(lower[i], weight[i] / cost[i])
+        dual = max(dual, abs(x[i] - best))
+        gap += weight[i] * np.log(best / x[i]) - cost[i] * (best - x[i])
+        total += weight[i]
+    return primal, dual, gap / total
 
 
 def judge(stage: Stage, solution: Solution, path: Path) -> Certificate:
     """The certificate of ``solution`` for ``stage``; NaN anywhere gives a certificate that does not hold."""
-    columns, free = stage.rows.columns, stage.free
-    x = np.where(free, solution.x, 0.0)
-    price = np.maximum(solution.price, 0.0)
-    real, imag = stage.base_real.copy(), stage.base_imag.copy()
-    add_flow(columns, x, real, imag)
-    size = np.hypot(real, imag)
-    safe = np.where(size > 0.0, size, 1.0)
-    toward_real = np.where(size > 0.0, real / safe, 1.0)
-    toward_imag = np.where(size > 0.0, imag / safe, 0.0)
-    cost = unit_costs(columns, free, price, toward_real, toward_imag)
-    best = _best_answers(free, stage.weight, stage.lower, stage.upper, cost)
-    slack_value = float(price @ (stage.headroom - size))
-    gap = _gap(free, stage.weight, cost, x, best) + slack_value
-    outside = np.maximum(stage.lower - x, x - stage.upper)[free]
-    return Certificate(
-        primal_residual=float(np.max(np.concatenate((size - stage.headroom, outside, [0.0])))),
-        dual_residual=float(np.max(np.abs(x - best), initial=0.0)),
-        gap=float(gap / np.sum(stage.weight[free])),
-        iterations=solution.iterations,
-        path=path,
+    primal, dual, gap = _numbers(
+        stage.rows.columns,
+        stage.free,
+        stage.weight,
+        stage.lower,
+        stage.upper,
+        stage.headroom,
+        stage.base_real.copy(),
+        stage.base_imag.copy(),
+        solution.x,
+        np.maximum(solution.price, 0.0),
     )
+    return Certificate(primal_residual=primal, dual_residual=dual, gap=gap, iterations=solution.iterations, path=path)

@@ -9,7 +9,7 @@ from powerd.allocation.forest import Forest, plant
 from powerd.allocation.stage import Solution, Stage
 from powerd.allocation.tree_newton import newton
 from powerd.allocation.tree_sweep import subtrees, sweep
-from powerd.limits import Floats, Tree
+from powerd.limits import Bools, Floats, Ints, Tree
 
 #: Sweeps over all rows before the conic path takes over; 1 is usual.
 MOST_SWEEPS = 1000
@@ -70,6 +70,34 @@ def _optimise(forest: Forest, price: Floats, y: Floats) -> int:
     return -1
 
 
+@kernel
+def _solve_columns(
+    parent: Ints,
+    node: Ints,
+    phase_bits: Ints,
+    gain: Floats,
+    row: Ints,
+    scale: Floats,
+    room: Floats,
+    free: Bools,
+    weight: Floats,
+    lower: Floats,
+    upper: Floats,
+    start: Floats,
+) -> tuple[Floats, Floats, int]:
+    """Plant, optimise, and read the answer back: x (n,), row prices (m,), steps (-1: gave up)."""
+    forest = plant(parent, node, phase_bits, gain, row, scale, room, free, weight, lower, upper)
+    price = _prices_in(forest, start)
+    before = price.copy()
+    y = np.empty(forest.evse.shape[0])
+    steps = _optimise(forest, price, y)
+    out = _prices_out(forest, price, room.shape[0])
+    if np.array_equal(before, price):
+        # Prices that were exact already go out as they came in: an unchanged question gets bit-equal prices back.
+        out = np.where(out > 0.0, start, 0.0)
+    return _ceilings_out(forest, y, lower, upper), out, steps
+
+
 def solve_tree(tree: Tree, stage: Stage, start: Floats) -> Solution | None:
     """Solve a stage whose rows form ``tree``.
 
@@ -81,7 +109,7 @@ def solve_tree(tree: Tree, stage: Stage, start: Floats) -> Solution | None:
     Returns:
         The answer with its prices; None if no method got close.
     """
-    forest = plant(
+    x, price, steps = _solve_columns(
         tree.parent,
         tree.node,
         tree.phase_bits,
@@ -93,17 +121,6 @@ def solve_tree(tree: Tree, stage: Stage, start: Floats) -> Solution | None:
         stage.weight,
         stage.lower,
         stage.upper,
+        start,
     )
-    price = _prices_in(forest, start)
-    before = price.copy()
-    y = np.empty(forest.evse.shape[0])
-    steps = _optimise(forest, price, y)
-    if steps < 0:
-        return None
-    # Prices that were exact already go out as they came in: an unchanged question then gets bit-equal prices back.
-    out = _prices_out(forest, price, stage.rows.row_count)
-    return Solution(
-        x=_ceilings_out(forest, y, stage.lower, stage.upper),
-        price=np.where(out > 0.0, start, 0.0) if np.array_equal(before, price) else out,
-        iterations=steps,
-    )
+    return Solution(x=x, price=price, iterations=steps) if steps >= 0 else None

@@ -7,7 +7,7 @@ import math
 from powerd.faults import Severity
 from powerd.network.netfile import Row, number, scaled
 from powerd.network.parts import vector_letters
-from powerd.network.ratings import AMPERES
+from powerd.network.ratings import AMPERES, MIN_OHM_PER_KM
 from powerd.network.wires import IN_NET, Maker, Wires
 from powerd.site.codes import Code
 from powerd.site.schema import Feeder, Supply, Transformer
@@ -34,7 +34,7 @@ def import_line(maker: Maker, wires: Wires, index: int, row: Row) -> None:
     """A line; a rating above 20 kA is how nets say "none"."""
     ampacity = scaled(row, "max_i_ka", 1000)
     rated = ampacity is not None and ampacity <= AMPERES[1]
-    if (number(row, "r_ohm_per_km") or 0.0) + (number(row, "x_ohm_per_km") or 0.0) == 0:
+    if (number(row, "r_ohm_per_km") or 0.0) + (number(row, "x_ohm_per_km") or 0.0) < MIN_OHM_PER_KM:
         maker.bad(f"line:{index}", "r_ohm_per_km and x_ohm_per_km are both 0")
         return
     maker.make(

@@ -14,6 +14,8 @@ from powerd.units import SQRT3
 NAN = math.nan
 #: Zero-sequence over positive-sequence impedance of a four-core cable whose fourth core is the return (IEC TR 60909-2).
 ZERO_SEQUENCE_RATIO = 4.0
+#: Below this a quantity of a branch is 0, in ohm/km, nF/km, kW and %; a superconductor's joint has a nano-ohm.
+NEGLIGIBLE = 1e-9
 
 _GROUP = re.compile(r"([A-Z]+)([a-z]+)(\d+)")
 
@@ -53,8 +55,8 @@ def feeder_part(feeder: Feeder, cable: Cable | None, continuous_factor: float) -
     """A cable: the smaller of conductor and breaker counts; r and x of the file win over the catalogue's."""
     length = feeder.length_m / 1000
     share = length / feeder.parallel
-    r = _first(feeder.r_ohm_per_km, cable.r_ohm_per_km if cable else None)
-    x = _first(feeder.x_ohm_per_km, cable.x_ohm_per_km if cable else None)
+    r = _solid(_first(feeder.r_ohm_per_km, cable.r_ohm_per_km if cable else None))
+    x = _solid(_first(feeder.x_ohm_per_km, cable.x_ohm_per_km if cable else None))
     capacity, why = feeder_capacity(feeder, cable, continuous_factor)
     return BranchPart(
         id=feeder.id,
@@ -67,9 +69,9 @@ def feeder_part(feeder: Feeder, cable: Cable | None, continuous_factor: float) -
         length_km=length,
         r_ohm=r * share,
         x_ohm=x * share,
-        r0_ohm=_first(feeder.r0_ohm_per_km, ZERO_SEQUENCE_RATIO * r) * share,
-        x0_ohm=_first(feeder.x0_ohm_per_km, ZERO_SEQUENCE_RATIO * x) * share,
-        c_nf=_first(feeder.c_nf_per_km, cable.c_nf_per_km if cable else None) * length * feeder.parallel,
+        r0_ohm=_solid(_first(feeder.r0_ohm_per_km, ZERO_SEQUENCE_RATIO * r)) * share,
+        x0_ohm=_solid(_first(feeder.x0_ohm_per_km, ZERO_SEQUENCE_RATIO * x)) * share,
+        c_nf=_solid(_first(feeder.c_nf_per_km, cable.c_nf_per_km if cable else None)) * length * feeder.parallel,
     )
 
 
@@ -153,9 +155,9 @@ def transformer_part(transformer: Transformer, volts: dict[str, float]) -> Branc
         high_v=high_v,
         low_v=low_v,
         vk_percent=t.vk_percent,
-        vkr_percent=t.vkr_percent,
-        iron_loss_kw=t.iron_loss_kw * t.parallel,
-        no_load_current_percent=t.no_load_current_percent,
+        vkr_percent=_solid(t.vkr_percent),
+        iron_loss_kw=_solid(t.iron_loss_kw) * t.parallel,
+        no_load_current_percent=_solid(t.no_load_current_percent),
         vector_group=letters[0] + letters[1],
     )
 
@@ -187,6 +189,11 @@ def _times(factor: float, word: str) -> str:
 def _stated(source: str, why: str) -> str:
     """The file's own words, with the arithmetic behind them."""
     return f"{source} ({why})" if source and why else source or why
+
+
+def _solid(value: float) -> float:
+    """``value``, or 0 where it is too small to be meant: 1e-308 ohm underflows in a power flow."""
+    return value if value >= NEGLIGIBLE else 0.0
 
 
 def _first(*values: float | None) -> float:

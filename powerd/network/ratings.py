@@ -25,6 +25,8 @@ METRES_LOW_VOLTAGE = (0.5, 3_000.0)
 METRES = (0.5, 60_000.0)
 #: Currents of devices and conductors [A]; busbar trunking ends at 6.3 kA.
 AMPERES = (1.0, 20_000.0)
+#: Less than a thousandth of the thickest busbar's: nobody's cable [ohm/km].
+MIN_OHM_PER_KM = 1e-6
 #: How far two buses joined by a conductor may differ, and a winding from its bus.
 SAME_VOLTAGE = 0.02
 WINDING = 0.15
@@ -128,7 +130,7 @@ def _feeder(
 
 def _complete(f: Feeder, path: Path, findings: Findings) -> None:
     """A feeder without cable type has to bring impedance and rating itself."""
-    if f.r_ohm_per_km is None or f.x_ohm_per_km is None or f.r_ohm_per_km + f.x_ohm_per_km == 0:
+    if f.r_ohm_per_km is None or f.x_ohm_per_km is None or f.r_ohm_per_km + f.x_ohm_per_km < MIN_OHM_PER_KM:
         mend = "name a cable, or give r_ohm_per_km and x_ohm_per_km (0.2 and 0.08 for 150 mm2 aluminium)"
         findings.add(Code.MISSING_IMPEDANCE, path, f.id, "neither cable nor impedance is given", mend)
     if f.ampacity_a is None and f.breaker_a is None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$", max_length=64)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Factor = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Factor = Annotated[float, Field(ge=0.1, le=1)]
 Ohms = Annotated[float, Field(ge=0, le=1000)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 GroupPattern = Annotated[
@@ -110,7 +110,7 @@ class Transformer(Element):
     """Nameplate power [kVA]."""
     vector_group: Annotated[str, Field(pattern=r"^(YN|Y|D|Z|ZN)(yn|y|d|zn|z)(\d{1,2})$")] = "Dyn5"
     """Vector group with clock number, e.g. Dyn11."""
-    vk_percent: Annotated[float, Field(gt=0, le=30)] = 6.0
+    vk_percent: Annotated[float, Field(ge=0.1, le=30)] = 6.0
     """Short-circuit voltage [%]."""
     vkr_percent: Annotated[float, Field(ge=0, le=20)] = 1.0
     """Its resistive part [%]."""
@@ -130,7 +130,7 @@ class Transformer(Element):
     """Stated line current limit on the low side [A]; default: rated_power / (sqrt(3) * low_v)."""
     parallel: Annotated[int, Field(ge=1, le=20)] = 1
     """Equal units side by side under this id; the ratings above and the losses are those of one."""
-    loading_factor: Annotated[float, Field(gt=0, le=1.5, allow_inf_nan=False)] = 1.0
+    loading_factor: Annotated[float, Field(ge=0.1, le=1.5)] = 1.0
     """Share of the nameplate that may flow continuously (temperature, harmonics)."""
     losses_inside_rating: bool = True
     """True: the rating is what flows into the high side, own losses included; False: what the low side gives."""
@@ -149,7 +149,7 @@ class Feeder(Element):
     """Bus towards the supply."""
     to_bus: Id
     """Bus away from the supply."""
-    length_m: Positive
+    length_m: Annotated[float, Field(ge=0.001, allow_inf_nan=False)]
     """Length [m]."""
     cable: str | None = None
     """pandapower standard line type, e.g. "NAYY 4x150 SE"; instead of r, x and ampacity."""
@@ -171,7 +171,7 @@ class Feeder(Element):
     """Rated current of the overcurrent device at its head [A]; the smaller of both counts."""
     continuous_factor: Factor | None = None
     """Share of the overcurrent device that may flow for hours; default: the site's (NEC 625.42: 0.8)."""
-    temperature_factor: Annotated[float, Field(gt=0, le=1.5, allow_inf_nan=False)] = 1.0
+    temperature_factor: Annotated[float, Field(ge=0.1, le=1.5)] = 1.0
     """Factor on the ampacity for ambient temperature and grouping (IEC 60364-5-52)."""
     source: str = ""
     """Where the rating came from."""

@@ -122,6 +122,12 @@ def test_a_transformer_s_rating_on_both_sides(kva: float, factor: float, units: 
     assert part.rated_kva == pytest.approx(kva * units)
 
 
+def test_an_impedance_that_would_underflow_is_none(tmp_path: Path) -> None:
+    """2e-308 ohm/km, which a power flow cannot divide by, counts as 0 beside a reactance."""
+    electrical = load(tmp_path, ("r_ohm_per_km: 0.2", "r_ohm_per_km: 2.0e-308"))
+    assert electrical.impedances.r_ohm[branch(electrical, "F1")] == 0
+
+
 def test_losses_inside_the_rating_cost_the_no_load_current() -> None:
     """2 % no-load current leave 98 % of the high side; where losses are outside, all of it."""
     common = {"id": "T", "high_bus": "h", "low_bus": "l", "rated_power_kva": 100, "no_load_current_percent": 2}

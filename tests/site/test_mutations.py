@@ -128,7 +128,7 @@ def test_mutants_without_fault_converge(tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("path", SITES, ids=lambda path: path.parent.name)
-@settings(max_examples=1000, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=500, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(data=st.data())
 def test_many_mutants(tmp_path_factory: pytest.TempPathFactory, path: Path, data: st.DataObject) -> None:
     """As above, at length."""

@@ -1,6 +1,6 @@
 // A controller with several posts: one stream, hello first, then reports up and grants down.
 import { call, sleep } from "./api.mjs";
-import { boottime, refusal, seconds } from "./lease.mjs";
+import { boottime, later, refusal, seconds } from "./lease.mjs";
 
 const NEVER = { epoch: "0", seq: "0" };
 
@@ -13,7 +13,7 @@ class Controller {
   }
 
   stamp() {
-    return { incarnation: this.incarnation, boottime_s: boottime() };
+    return { incarnation: this.incarnation, boottime_s: later() };
   }
 
   open(plugged) {
@@ -78,6 +78,7 @@ class Controller {
 
   renewAll(message, counted) {
     if (Number(message.count) !== counted) {
+      this.count = Number(message.count) + 1;
       this.report({ want_index: this.posts.map((_, index) => index) });
       return;
     }

@@ -1,6 +1,6 @@
 // A charger that asks by single calls: each request acks the grant before.
 import { call, sleep } from "./api.mjs";
-import { boottime, refusal } from "./lease.mjs";
+import { boottime, later, refusal } from "./lease.mjs";
 
 export async function unary({ api, incarnation, evse, tell }) {
   const state = { last: { epoch: "0", seq: "0" }, ack: null };
@@ -14,7 +14,7 @@ export async function unary({ api, incarnation, evse, tell }) {
   const ask = async () => {
     const answer = await call(api.controller, "RequestSetpoint", {
       evse_id: evse,
-      stamp: { incarnation, boottime_s: boottime() },
+      stamp: { incarnation, boottime_s: later() },
       plugged: true,
       plug_boottime_s: 0,
       ack: state.ack,

@@ -69,8 +69,13 @@ def verdicts(rules: Path) -> None:
         parts = {name: part for name, part in scene["message"].items() if name != "ttl" and part is not None}
         json_format.ParseDict(parts, grant)
         grant.ttl.seconds, grant.ttl.nanos = int(scene["message"]["ttl"]["seconds"]), scene["message"]["ttl"]["nanos"]
-        last = (int(scene["last"]["epoch"]), int(scene["last"]["seq"]))
-        print(json.dumps(refusal(grant, incarnation=int(scene["incarnation"]), last=last, now=scene["now"])))
+        known = {
+            "incarnation": int(scene["incarnation"]),
+            "last": (int(scene["last"]["epoch"]), int(scene["last"]["seq"])),
+            "now": scene["now"],
+            "plug": scene.get("plug", 0.0),
+        }
+        print(json.dumps(refusal(grant, **known)))
 
 
 def main() -> int:

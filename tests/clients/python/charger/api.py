@@ -12,6 +12,8 @@ import grpc
 import grpc_tools
 from grpc_tools import protoc
 
+from .lease import Clock
+
 FILES = ("common", "controller_service", "session_service", "site_service")
 DEADLINE_S = 10.0
 
@@ -36,14 +38,15 @@ class Api:
         self.session_pb = _module("session_service_pb2")
         self.site_pb = _module("site_service_pb2")
         self.common_pb = _module("common_pb2")
+        self._clock = Clock()
         self._channel = grpc.insecure_channel(address)
         self.controllers = _module("controller_service_pb2_grpc").ControllerServiceStub(self._channel)
         self.sessions = _module("session_service_pb2_grpc").SessionServiceStub(self._channel)
         self.sites = _module("site_service_pb2_grpc").SiteServiceStub(self._channel)
 
-    def stamp(self, incarnation: int, now: float) -> Any:
+    def stamp(self, incarnation: int) -> Any:
         """Which process, and its clock."""
-        return self.common_pb.Stamp(incarnation=incarnation, boottime_s=now)
+        return self.common_pb.Stamp(incarnation=incarnation, boottime_s=self._clock.later())
 
     def start(self, evse_id: str, max_current_a: float) -> str:
         """Starts a session; returns its id."""

@@ -68,7 +68,7 @@ class Controller:
         self._number += 1
         hello = pb.Hello(
             controller_id=self._id,
-            stamp=self._api.stamp(self._incarnation, boottime()),
+            stamp=self._api.stamp(self._incarnation),
             evses=[pb.EvseState(evse_id=post.evse_id, plugged=i == 0) for i, post in enumerate(self.posts)],
             report_number=self._number,
         )
@@ -85,7 +85,7 @@ class Controller:
     def _report(self, **columns: Any) -> None:
         pb = self._api.controller_pb
         self._number += 1
-        stamp = self._api.stamp(self._incarnation, boottime())
+        stamp = self._api.stamp(self._incarnation)
         self._up.put(pb.ConnectRequest(report=pb.Report(stamp=stamp, report_number=self._number, **columns)))
 
     def _beat(self) -> None:
@@ -137,6 +137,7 @@ class Controller:
 
     def _renew_all(self, message: Any, counted: int) -> None:
         if message.count != counted:
+            self._count = message.count + 1
             self._report(want_index=range(len(self.posts)))
             return
         for post in self.posts:

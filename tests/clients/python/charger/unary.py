@@ -21,7 +21,7 @@ class Charger:
         """Acks the grant before, takes the next one; returns its ceiling [A]."""
         pb = self._api.controller_pb
         request = pb.RequestSetpointRequest(
-            evse_id=self._evse_id, stamp=self._api.stamp(self._incarnation, boottime()), plugged=True, ack=self._ack
+            evse_id=self._evse_id, stamp=self._api.stamp(self._incarnation), plugged=True, ack=self._ack
         )
         answer = called(self._api.controllers.RequestSetpoint, request)
         grant = answer.grant

@@ -6,6 +6,7 @@ stdout carries the result and nothing else; the progress bar and messages go to 
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -141,9 +142,10 @@ def watch_replay(*, site: Path, sessions: Path, address: str, speed: float, cap_
     scene = set_scene(site=site, sessions=sessions, first=None, days=None, cap_kw=cap_kw, seed=1)
     plant = scene.plant()
     loop = Loop(posts=scene.electrical.posts, sessions=scene.sessions, plant=plant, battery=Battery.TAPER, seed=1)
-    policy = Daemon(Launch(site=site, cap_kw=cap_kw, address=address), scene.electrical, seed=1)
-    with policy:
-        watch(scene, loop, policy, speed=speed, console=Console(), address=address)
+    with tempfile.TemporaryDirectory(prefix="powerd-replay-") as folder:
+        launch = Launch(site=site, cap_kw=cap_kw, address=address, journal=Path(folder) / "journal")
+        with Daemon(launch, scene.electrical, seed=1) as policy:
+            watch(scene, loop, policy, speed=speed, console=Console(), address=address)
     return OK if plant.close().limit_violations == 0 else BROKEN
 
 

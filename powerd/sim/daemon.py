@@ -59,13 +59,16 @@ class Launch:
     """Transformer size to run with instead of the drawn one [kW]."""
     address: str = "127.0.0.1:0"
     """Where it listens; must be loopback."""
+    journal: Path | None = None
+    """File of its durable record; None = it keeps none."""
 
     @property
     def command(self) -> tuple[str, ...]:
         """Its command line."""
         serve = (sys.executable, "-m", "powerd", "serve", str(self.site), "--address", self.address)
         cap = () if self.cap_kw is None else ("--cap-kw", repr(self.cap_kw))
-        return (*serve, "--stepped-clock", "--first-start", *cap)
+        journal = () if self.journal is None else ("--journal", str(self.journal))
+        return (*serve, "--stepped-clock", "--first-start", *cap, *journal)
 
 
 class Child:

@@ -51,10 +51,11 @@ def _ceilings_out(forest: Forest, y: Floats, lower: Floats, upper: Floats) -> Fl
 def _optimise(forest: Forest, price: Floats, y: Floats) -> int:
     """Newton from ``price`` unless that is all zero; if it gives up, from prices that more and more sweeps found."""
     if price.any():
+        start = price.copy()
         steps = newton(forest, price, y)
         if steps >= 0:
             return steps
-    price[:] = 0.0
+        price[:] = start  # still the best guess: where a limit fell, a sweep mends it
     tree = subtrees(forest)
     total = 0
     while total < MOST_SWEEPS:

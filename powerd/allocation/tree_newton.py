@@ -25,8 +25,8 @@ EXACT = 1e-12
 #: Residual that is good enough where rounding allows no better; the certificate still has the last word.
 GOOD_ENOUGH = 1e-9
 
-#: Newton steps before the cold path takes over.
-MOST_STEPS = 60
+#: Newton steps before sweeps take over; five are usual, and a sweep costs less than many that stray.
+MOST_STEPS = 25
 
 #: Halvings of one step.
 MOST_HALVINGS = 14

@@ -150,3 +150,11 @@ def test_warm_prices_settle() -> None:
     np.testing.assert_allclose(second.want, first.want, atol=1e-9)
     assert second.certificate.iterations <= first.certificate.iterations
     assert first.certificate.path == "kernel"
+
+
+def test_minima_that_fill_a_row_leave_nothing_to_solve() -> None:
+    """Two minima of 6 A under exactly 12 A: both are on at 6 A, and no solver ran for them."""
+    answer = Allocator(posts(2)).allocate(one_limit(2, 12.0), demands(2, 1))
+    np.testing.assert_array_equal(answer.want, [6.0, 6.0])
+    assert answer.certificate.iterations == 0
+    np.testing.assert_array_equal(answer.binding_limit, [0, 0])

@@ -181,3 +181,10 @@ def test_an_unknown_worst_case_stops_every_raise_beside_it(worst: float) -> None
         demands(2, 1).minimum,
     )
     np.testing.assert_array_equal(result, [6.0, 6.0])
+
+
+def test_below_the_reserve_sessions_shrink_before_any_goes_off() -> None:
+    """Five reserves of 10 A do not fit 40 A: the limit is obeyed with live ceilings, 8 A each, nobody off."""
+    ten = np.full(5, 10.0)
+    result = shed(one_limit(5, 40.0), np.zeros(1), ten, np.full(5, 6.0), ten, np.zeros(5, dtype=np.int64))
+    np.testing.assert_allclose(result, 8.0)

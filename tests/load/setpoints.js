@@ -5,7 +5,7 @@
 // POSTS is a JSON file: {"streams": [{"controller_id": ..., "evse_ids": [...]}, ...], "calls": [evse id, ...]}.
 // Ends with 0 if every check held and the thresholds were met, with 99 if not. TICK [s] is what the daemon promised,
 // SECONDS how long the full load lasts after RAMP seconds, RATE the calls a second, SLACK_MS what may come on top of a tick.
-import { check } from "k6";
+import { check, sleep } from "k6";
 import { SharedArray } from "k6/data";
 import exec from "k6/execution";
 import { Counter, Trend } from "k6/metrics";
@@ -17,10 +17,11 @@ const SECONDS = Number(__ENV.SECONDS || 30);
 const RATE = Number(__ENV.RATE || 200);
 const LATEST_MS = TICK_S * 1000 + Number(__ENV.SLACK_MS || 200);
 const TIMEOUT = `${5 * TICK_S}s`;
+const CONNECT = "20s"; // hundreds come at once, and k6 does its own work meanwhile
 // A call takes up to a tick and a bit; the rest is for hiccups, so that the rate is kept.
 const CALLERS = Math.ceil(RATE * (TICK_S + 0.5));
 // Everybody connects, and says hello, spread over this time before the full load begins.
-const RAMP_S = Number(__ENV.RAMP || 5);
+const RAMP_S = Number(__ENV.RAMP || 10);
 // The last hello may come at the end of the ramp; it is answered by the tick after the one under way.
 const TICKS = Math.floor((SECONDS - 2 * TICK_S) / TICK_S);
 
@@ -56,7 +57,7 @@ export const options = {
         exec: "stream",
         vus: streams.length,
         iterations: 1,
-        maxDuration: `${RAMP_S + SECONDS + 10}s`,
+        maxDuration: `${RAMP_S + SECONDS + 30}s`,
         gracefulStop: "10s",
       },
     },
@@ -102,11 +103,11 @@ let turn = 0;
 
 export function calls() {
   if (me === null) {
+    client.connect(__ENV.ADDRESS, { plaintext: true, timeout: CONNECT });
     me = incarnation();
     // k6 numbers the VUs of both scenarios together; no two of them may speak for one post.
     const everybody = CALLERS + streams.length;
     mine = posts.filter((_, i) => i % everybody === exec.vu.idInTest - 1).map((evse_id) => ({ evse_id, last: { epoch: 0, seq: 0 }, ack: null }));
-    client.connect(__ENV.ADDRESS, { plaintext: true, timeout: TIMEOUT });
   }
   const post = mine[turn % mine.length];
   turn += 1;
@@ -143,7 +144,9 @@ export function stream() {
   let ended = null;
   let done = false;
 
-  client.connect(__ENV.ADDRESS, { plaintext: true, timeout: TIMEOUT });
+  const pause = RAMP_S * Math.random();
+  sleep(pause);
+  client.connect(__ENV.ADDRESS, { plaintext: true, timeout: CONNECT });
   const connection = new Stream(client, "powerd.v1.ControllerService/Connect", null);
   const stamp = () => ({ incarnation: id, boottime_s: now() });
   const say = (message) => connection.write(message);
@@ -173,12 +176,10 @@ export function stream() {
     if (!done) ended = "ended";
   });
 
-  setTimeout(() => {
-    sent = Date.now();
-    number += 1;
-    const evses = evse_ids.map((evse_id) => ({ evse_id, plugged: true }));
-    say({ hello: { controller_id, stamp: stamp(), evses, report_number: number } });
-  }, RAMP_S * 1000 * Math.random());
+  sent = Date.now();
+  number += 1;
+  const evses = evse_ids.map((evse_id) => ({ evse_id, plugged: true }));
+  say({ hello: { controller_id, stamp: stamp(), evses, report_number: number } });
 
   setTimeout(
     () => {
@@ -190,6 +191,6 @@ export function stream() {
       });
       connection.end();
     },
-    (RAMP_S + SECONDS) * 1000,
+    (RAMP_S - pause + SECONDS) * 1000,
   );
 }

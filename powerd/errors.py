@@ -1,13 +1,13 @@
 """powerd's exceptions, all of them.
 
-    PowerdError
-        UnreadableInput     a file that cannot be read or parsed at all (exit 2)
-        SiteRefused         a site with faults of severity error (exit 1); carries the faults
-        BadRequest          a request whose content is wrong; carries field path and expectation
-        UnknownName         a request that names something that is not there
-        Overloaded          the inbox is full; try again later
-        CannotListen        an address that must not or cannot be listened on (exit 2)
-        NotDpp              a formulation bug in the convex program
+PowerdError
+    UnreadableInput     a file that cannot be read or parsed at all (exit 2)
+    SiteRefused         a site with faults of severity error (exit 1); carries the faults
+    BadRequest          a request whose content is wrong; carries field path and expectation
+    UnknownName         a request that names something that is not there
+    Overloaded          the inbox is full; try again later
+    CannotListen        an address that must not or cannot be listened on (exit 2)
+    NotDpp              a formulation bug in the convex program
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from powerd.allocation.allocate import Allocation, Allocator
+from powerd.allocation.allocate import Allocation, Allocator, Warm
 from powerd.allocation.demands import Demands
 from powerd.allocation.guard import admit_raises, shed
 from powerd.allocation.steps import pack_steps
@@ -48,7 +48,8 @@ class Stepper:
         state = replace(absorbed.snapshot, leases=leases.lapse(absorbed.snapshot.leases, now.boottime_s))
         scene = _scene(self.site, state, absorbed, now)
         demands = demands_of(self.site, state, scene.takes, scene.worst, now.boottime_s)
-        allocation = self._allocator.allocate(self.site.limits, demands)
+        warm = Warm(stage=state.warm_stage, price=state.warm_price)
+        allocation = self._allocator.allocate(self.site.limits, demands, warm)
         ceiling, guarded = self._grant(scene, allocation.want, demands, state)
         return _decide(self.site, state, absorbed, scene, allocation, ceiling, guarded, now)
 
@@ -135,7 +136,14 @@ def _decide(
     book, lowered = _batch(site, book, np.flatnonzero(lower), ceiling, scene.stopped, now)
     book, raised = _batch(site, book, np.flatnonzero(name), ceiling, scene.stopped, now)
     book, renewal = _renewals(site, book, scene, now)
-    after = replace(state, leases=book, boottime_s=now.boottime_s, tick=state.tick + 1)
+    after = replace(
+        state,
+        leases=book,
+        warm_stage=allocation.warm.stage,
+        warm_price=allocation.warm.price,
+        boottime_s=now.boottime_s,
+        tick=state.tick + 1,
+    )
     plugged = after.sessions.plugged
     in_force = leases.in_force(book, site.terms, plugged, now.boottime_s)
     worst = leases.worst(book, site.terms, plugged, largest_phase(after.drawn), now.boottime_s)

@@ -83,6 +83,10 @@ class Snapshot:
     """Stops in force, oldest first."""
     answered: tuple[tuple[str, str], ...]
     """(request_id, key) of the newest state-changing requests, for idempotence; bounded."""
+    warm_stage: tuple[tuple[int, int], ...]
+    """Stages of the last allocation; with ``warm_price`` where the next one starts from. Not kept over a restart."""
+    warm_price: Floats
+    """(stages, m) row prices of each [utility / limit unit]."""
     boottime_s: float
     """Boottime of the last step [s]; energy is counted from here."""
     tick: int
@@ -116,6 +120,8 @@ def open_snapshot(book: LeaseBook, max_ceiling: Floats, min_ceiling: Floats, boo
         drawn_at_s=np.full(n, -np.inf),
         stops=(),
         answered=(),
+        warm_stage=(),
+        warm_price=np.zeros((0, 0)),
         boottime_s=boottime_s,
         tick=0,
     )

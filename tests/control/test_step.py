@@ -259,6 +259,21 @@ def test_a_full_car_gives_way_and_is_asked_again_later(tmp_path: Path) -> None:
     assert decision.ceiling == approx(np.array([8.0, 8.0]))
 
 
+def test_a_settled_site_is_left_alone(tmp_path: Path) -> None:
+    """While nothing changes, nobody is granted another ceiling; leases are only renewed."""
+    player = Player.open(tmp_path, site_text(7, 100.0))
+    for k in range(7):
+        player.plug(k)
+    player.hello(0)
+    player.hello(1)
+    for _ in range(20):
+        player.tick()
+    for _ in range(60):
+        decision = player.tick()
+        assert decision.lowered.evse.shape == (0,)
+        assert decision.raised.evse.shape == (0,)
+
+
 def test_energy_is_counted_from_the_readings(two: Player) -> None:
     """10 A on three phases at 400 V for an hour are 6.93 kWh."""
     two.plug(0)

@@ -137,6 +137,7 @@ export function stream() {
   const all = evse_ids.map((_, index) => index);
   const counts = evse_ids.map(() => 0);
   const last = { epoch: 0, seq: 0 };
+  const round = new Set();
   let sent = null;
   let latest = null;
   let number = 0;
@@ -160,9 +161,12 @@ export function stream() {
     Object.assign(last, place(grants));
     grants.index.forEach((index) => (counts[index] += 1));
     granted.add(grants.index.length);
-    if (grants.index.length === evse_ids.length) {
+    // Decreases go out before raises, so one tick may come as two messages.
+    grants.index.forEach((index) => round.add(index));
+    if (round.size === evse_ids.length) {
       if (latest !== null) gap.add(at - latest);
       latest = at;
+      round.clear();
     }
     if (done) return;
     number += 1;

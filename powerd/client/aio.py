@@ -3,7 +3,7 @@
     async def apply(evse_id: str, ceiling: float, valid_for_s: float) -> None:
         await chargers[evse_id].set_current(ceiling)
 
-    async with PowerdController("127.0.0.1:7040", "cabinet-1", evses, apply) as controller:
+    async with PowerdController("127.0.0.1:7433", "cabinet-1", evses, apply) as controller:
         controller.plug("CA-319", True)
         controller.measure("CA-319", (15.8, 0.0, 0.0))
         await controller.wait()

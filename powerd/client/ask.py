@@ -54,9 +54,9 @@ def explain_ceiling(address: str, evse_id: str) -> CeilingExplained:
                 pb.ExplainCeilingRequest(evse_id=evse_id), timeout=PATIENCE_S
             )
         except grpc.RpcError as error:
-            raise PowerdError(
-                f"{address}: {error.details()} ({error.code().name}); is `powerd serve` running?"
-            ) from error
+            silent = error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+            hint = "; is `powerd serve` running there?" if silent else ""
+            raise PowerdError(f"{address}: {error.details()}{hint}") from error
     return CeilingExplained(
         evse_id=evse_id,
         ceiling=answer.ceiling,

@@ -3,7 +3,7 @@
 def apply(evse_id: str, ceiling: float, valid_for_s: float) -> None:
     chargers[evse_id].set_current(ceiling)
 
-with BlockingController("127.0.0.1:7040", "cabinet-1", evses, apply) as controller:
+with BlockingController("127.0.0.1:7433", "cabinet-1", evses, apply) as controller:
     controller.plug("CA-319", True)
     controller.measure("CA-319", (15.8, 0.0, 0.0))
     controller.wait()

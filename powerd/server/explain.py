@@ -27,11 +27,22 @@ def reason(core: Core, decision: Decision, evse: int) -> str:
         return f"held at {ceiling:g} {unit}: its session was stopped"
     held = _binding(core, decision, evse)
     if ceiling < want - SLACK:
-        waits = f"at {ceiling:.4g} {unit}, to rise to {want:.4g} {unit} when the leases of others have ended"
+        waits = f"at {ceiling:.4g} {unit}, to rise to {want:.4g} {unit} when leases that may still be live have ended"
         return f"{waits}; {want:.4g} {unit} is what {held} allows" if held else waits
     if held:
         return f"held at {ceiling:.4g} {unit} by {held}"
-    return f"granted {ceiling:.4g} {unit}, all that the car and the post can take"
+    return f"granted {ceiling:.4g} {unit}, {_enough(core, decision, evse, unit)}"
+
+
+def _enough(core: Core, decision: Decision, evse: int, unit: str) -> str:
+    """Why more than this would be of no use, though no limit holds it."""
+    car = float(decision.snapshot.sessions.max_ceiling[evse])
+    if float(decision.snapshot.usage.usable[evse]) < car - SLACK:
+        drawn = float(decision.snapshot.drawn[evse].max())
+        return f"for it draws {drawn:.4g} {unit}; it gets more as soon as it takes all of this"
+    if float(decision.ceiling[evse]) < car - SLACK and core.electrical.posts.pilot_steps[evse].size:
+        return f"the largest step of the post within the {car:.4g} {unit} that the car can take"
+    return "all that the car and the post can take"
 
 
 def others(decision: Decision, evse: int) -> int:

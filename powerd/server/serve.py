@@ -178,7 +178,7 @@ def _is_loopback(address: str) -> bool:
         return True
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal():
-        raise CannotListen(f"{address}: write host:port, for example 127.0.0.1:7040")
+        raise CannotListen(f"{address}: write host:port, for example 127.0.0.1:7433")
     host = host.strip("[]")
     if host == "localhost":
         return True

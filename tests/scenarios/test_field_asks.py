@@ -14,7 +14,8 @@ from tests.control.garage import Player, site_text
 
 def approx(value: float | Floats) -> Floats:
     """To 10 uA: a continuous post gets what the solver found."""
-    return np.round(np.asarray(value, dtype=np.float64), 5)
+    rounded: Floats = np.asarray(value, dtype=np.float64).round(5)
+    return rounded
 
 
 def one_phase_text(connections: list[str], limit_a: float, loads: str = "") -> str:

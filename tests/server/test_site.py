@@ -90,7 +90,12 @@ def test_other_ceilings_have_other_reasons() -> None:
         core.snapshot.sessions.plugged[2] = False
         core.snapshot.sessions.served[3] = False
         assert await _reason(core, "A1") == "granted 14 A, all that the car and the post can take"
-        assert await _reason(core, "A2") == "at 14 A, to rise to 20 A when the leases of others have ended"
+        core.snapshot.usage.usable[0] = 14.0
+        core.snapshot.drawn[0] = 12.0
+        assert await _reason(core, "A1") == (
+            "granted 14 A, for it draws 12 A; it gets more as soon as it takes all of this"
+        )
+        assert await _reason(core, "A2") == "at 14 A, to rise to 20 A when leases that may still be live have ended"
         assert await _reason(core, "A3") == "held at 14 A: no car is plugged in"
         assert await _reason(core, "B1") == "held at 14 A: its session was stopped"
         assert "14 kW" in await _reason(core, "B2")

@@ -100,7 +100,7 @@ class Ticker:
         if journal is not None:
             found = journal.recover(self._snapshot)
             if found is not None:
-                self._snapshot = reopen_snapshot(found.snapshot, terms, start.boottime_s)
+                self._snapshot = reopen_snapshot(found, terms, start.boottime_s)
             journal.commit(self._snapshot)  # the new epoch is durable before the first grant of it (R4)
             self._writer = JournalWriter(journal)
         self._published: asyncio.Task[None] | None = None
@@ -277,7 +277,7 @@ async def serve_site(options: ServeOptions) -> None:
     start = STEPPED_START if options.stepped_clock else clock.now()
     journal = None
     if options.journal is not None:
-        journal = Journal(options.journal, evse_ids=electrical.posts.ids, boot_id=_boot_id())
+        journal = Journal(options.journal, evse_ids=electrical.posts.ids)
     elif not options.first_start:
         _log.warning("no --journal: nothing is raised until every lease of an earlier start must have ended")
     ticker = Ticker(electrical, tick_s=options.tick_s, first_start=options.first_start, start=start, journal=journal)
@@ -298,8 +298,3 @@ async def serve_site(options: ServeOptions) -> None:
     finally:
         await server.stop()
         await ticker.close()
-
-
-def _boot_id() -> str:
-    """Which boot of the machine this is: boottimes of another boot mean nothing."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -39,8 +39,8 @@ HOUSE = (
     Floor(name="PAPER", rooms=("site", "state"), core=True),
     Floor(
         name="WORDS",
-        rooms=("units", "ids", "errors", "faults", "limits"),
-        friends=(("errors", "faults"), ("errors", "ids"), ("errors", "units"), ("limits", "units"), ("limits", "ids")),
+        rooms=("units", "errors", "faults", "limits"),
+        friends=(("errors", "faults"), ("errors", "units"), ("limits", "units")),
         core=True,
     ),
 )

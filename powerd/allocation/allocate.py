@@ -70,6 +70,8 @@ class _Memo:
     """The last question and its answer."""
 
     question: tuple[object, ...]
+    """Compared by identity, and kept: a freed object's id may come again."""
+    stage: tuple[tuple[int, int], ...]
     columns: tuple[Floats | Ints | Bools, ...]
     answer: Allocation
 
@@ -98,12 +100,14 @@ class Allocator:
         Returns:
             The allocation; something safe always comes out, and ``certificate.path`` says how it came about.
         """
-        question = (id(limits.real), id(limits.imag), id(limits.limit_of_row), id(limits.tree), warm.stage)
+        question = (limits.real, limits.imag, limits.limit_of_row, limits.tree)
         columns = (limits.capacity, limits.energized, *demands.columns(), warm.price)
-        if self._memo is not None and self._memo.question == question and _equal(self._memo.columns, columns):
-            return self._memo.answer
+        memo = self._memo
+        same = memo is not None and memo.stage == warm.stage and _same(memo.question, question)
+        if memo is not None and same and _equal(memo.columns, columns):
+            return memo.answer
         answer = self._decide(limits, demands, warm)
-        self._memo = _Memo(question, tuple(column.copy() for column in columns), answer)
+        self._memo = _Memo(question, warm.stage, tuple(column.copy() for column in columns), answer)
         return answer
 
     def _decide(self, limits: Limits, demands: Demands, warm: Warm) -> Allocation:
@@ -213,6 +217,11 @@ def _stacked(ledger: Ledger) -> Floats:
     """(stages, m) the prices of all stages."""
     rows = ledger.rows.row_count
     return np.array(list(ledger.stage_prices.values())).reshape(-1, rows)
+
+
+def _same(kept: tuple[object, ...], asked: tuple[object, ...]) -> bool:
+    """Whether two ticks stood under the very same rows."""
+    return all(one is other for one, other in zip(kept, asked, strict=True))
 
 
 def _equal(kept: tuple[Floats | Ints | Bools, ...], columns: tuple[Floats | Ints | Bools, ...]) -> bool:

@@ -78,8 +78,3 @@ class Decision:
     """How the want was found: "kernel", "conic", "guard"."""
     alarms: tuple[str, ...]
     """What stands now, for people."""
-
-    @property
-    def urgent_seq(self) -> int:
-        """Seq of the last message of this tick."""
-        return self.renewal.seq

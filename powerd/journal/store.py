@@ -6,7 +6,6 @@ apsw brings a current SQLite; the one in many Python images is inside the range 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
@@ -31,33 +30,21 @@ class JournalBroken(PowerdError):
     """The file cannot be used; the message says what is wrong with it and what to do."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Recovered:
-    """What a restart finds."""
-
-    snapshot: Snapshot
-    """The state after the newest committed tick."""
-    boot_id: str
-    """Which boot of the machine its boottimes belong to."""
-
-
 class Journal:
     """One open journal file; used by one thread at a time."""
 
-    def __init__(self, path: Path, *, evse_ids: tuple[str, ...], boot_id: str) -> None:
+    def __init__(self, path: Path, *, evse_ids: tuple[str, ...]) -> None:
         """Opens or makes the file.
 
         Args:
             path: the file; its folder must exist.
             evse_ids: the site's EVSEs; a file that was written for others is refused.
-            boot_id: this boot of the machine.
 
         Raises:
             JournalBroken: it is no journal, is damaged, is newer than this powerd, belongs to another site, or the disk
                 refuses.
         """
         self._path = path
-        self._boot_id = boot_id
         self._committed: dict[str, Column] = {}
         try:
             self._db = apsw.Connection(str(path))
@@ -83,9 +70,7 @@ class Journal:
         about = dict(self._db.execute("SELECT key, value FROM about"))
         ids = "\n".join(evse_ids)
         if not about:
-            self._db.executemany(
-                "INSERT INTO about VALUES (?, ?)", [("version", str(VERSION)), ("evse_ids", ids), ("boot_id", "")]
-            )
+            self._db.executemany("INSERT INTO about VALUES (?, ?)", [("version", str(VERSION)), ("evse_ids", ids)])
             return
         if int(about["version"]) > VERSION:
             raise JournalBroken(
@@ -98,7 +83,7 @@ class Journal:
                 "away to start without state (raises then wait for old leases to end)"
             )
 
-    def recover(self, like: Snapshot) -> Recovered | None:
+    def recover(self, like: Snapshot) -> Snapshot | None:
         """The newest committed state, None in a new file.
 
         Raises:
@@ -118,7 +103,7 @@ class Journal:
             raise JournalBroken(
                 f"{self._path} does not fit this powerd ({error}); move it away to start without state"
             ) from error
-        return Recovered(snapshot=snapshot, boot_id=about["boot_id"])
+        return snapshot
 
     def commit(self, snapshot: Snapshot) -> int:
         """Makes a state durable; returns how many columns had changed.
@@ -138,7 +123,7 @@ class Journal:
                 self._db.executemany("INSERT OR REPLACE INTO columns VALUES (?, ?, ?, ?, ?)", rows)
                 self._db.executemany(
                     "INSERT OR REPLACE INTO about VALUES (?, ?)",
-                    [("remainder", remainder_of(snapshot)), ("boot_id", self._boot_id)],
+                    [("remainder", remainder_of(snapshot))],
                 )
         except apsw.Error as error:
             raise JournalBroken(f"{self._path}: {error}; no ceiling is raised until it can be written") from error

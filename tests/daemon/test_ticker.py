@@ -101,7 +101,7 @@ def test_a_disk_that_refuses_stops_raises_and_answers_but_no_decrease(
         raise JournalBroken("disk full")
 
     async def story() -> None:
-        journal = Journal(tmp_path / "j", evse_ids=electrical.posts.ids, boot_id="b")
+        journal = Journal(tmp_path / "j", evse_ids=electrical.posts.ids)
         ticker = ticker_of(electrical, journal=journal)
         sink = ticker.sink = Heard()
         ticker.post(hello(0, 1.0))

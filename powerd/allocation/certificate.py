@@ -16,9 +16,9 @@ from typing import Literal
 
 import numpy as np
 
-from powerd.allocation.compiled import kernel
 from powerd.allocation.rows import Columns, add_flow
 from powerd.allocation.stage import Solution, Stage
+from powerd.compiled import kernel
 from powerd.limits import Bools, Floats
 from powerd.units import ROW_TOLERANCE
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.allocation.compiled import kernel
 from powerd.allocation.ledger import Ledger
 from powerd.allocation.rows import Columns
+from powerd.compiled import kernel
 from powerd.limits import Floats, Ints
 from powerd.units import ROW_TOLERANCE
 

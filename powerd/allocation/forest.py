@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from powerd.allocation.compiled import kernel
+from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
 
 

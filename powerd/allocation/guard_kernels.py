@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.allocation.compiled import kernel
 from powerd.allocation.rows import Columns, add_flow, fits
 from powerd.allocation.steps import PilotSteps, step_down
+from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
 
 

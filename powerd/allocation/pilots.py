@@ -10,10 +10,10 @@ import heapq
 
 import numpy as np
 
-from powerd.allocation.compiled import kernel
 from powerd.allocation.guard_kernels import add_column, column_fits, largest_step
 from powerd.allocation.rows import Columns
 from powerd.allocation.steps import SNAP, PilotSteps, step_down, step_up
+from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
 
 #: A solver may stop this far short of a step that is optimal; such a step is offered back first [own unit].

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from powerd.allocation.compiled import kernel
+from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints, Limits
 
 #: A row holds if its flow is at most ``capacity + SLACK * (1 + capacity)``: rounding of a sum of many terms, far below

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.allocation.compiled import kernel
 from powerd.allocation.guard_kernels import common_fractions, smallest_fraction
 from powerd.allocation.rows import Columns, add_flow
 from powerd.allocation.stage import Solution, Stage
+from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
 
 

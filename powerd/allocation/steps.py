@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from powerd.allocation.compiled import kernel
+from powerd.compiled import kernel
 from powerd.limits import Floats, Ints, Posts
 
 #: A minimum this little above a step is met by that step [own unit]: 6.2 and 62 x 0.1 differ by rounding alone.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.allocation.compiled import kernel
 from powerd.allocation.forest import Forest, plant
 from powerd.allocation.stage import Solution, Stage
 from powerd.allocation.tree_newton import newton
 from powerd.allocation.tree_sweep import subtrees, sweep
+from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints, Tree
 
 #: Sweeps over all rows before the conic path takes over; 1 is usual.

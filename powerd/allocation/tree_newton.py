@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.allocation.compiled import kernel
 from powerd.allocation.forest import Forest, sum_below
 from powerd.allocation.tree_recursion import factorise, solve_factorised
+from powerd.compiled import kernel
 from powerd.limits import Bools, Floats
 
 #: Natural residual (share of a row's room) at which the prices count as exact.

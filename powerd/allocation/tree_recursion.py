@@ -18,8 +18,8 @@ wanted), which is what is computed. Symmetric 3 x 3 blocks are kept as (00, 01, 
 
 from __future__ import annotations
 
-from powerd.allocation.compiled import kernel
 from powerd.allocation.forest import sum_by_phase
+from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
 
 #: Pivots are kept above this share of the block's trace: blocks of three-phase EVSEs alone have rank one.

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from powerd.allocation.compiled import kernel
 from powerd.allocation.forest import Forest
+from powerd.compiled import kernel
 from powerd.limits import Floats, Ints
 
 #: Evaluations for one price.

@@ -1,18 +1,19 @@
-"""``kernel``: how this room compiles its loops with numba.
+"""``kernel``: how the house compiles its loops with numba.
 
 ``cache=True`` keeps the machine code beside the source, so that only the first start of an installation compiles;
 ``nogil=True`` lets the guard-only step run while a solve is under way; fast-math stays off, because the guard's NaN
 handling and the certificates need IEEE semantics.
 
 numba (0.68) drops cached code when the *file of the function* changes, but not when a kernel it calls in another file
-does: a mended callee would go on running in its old, inlined form. So the stamp of every cached kernel here is a digest
-of all sources of the room.
+does: a mended callee would go on running in its old, inlined form. So the stamp of every cached kernel is a digest of
+all sources of its room; a kernel calls none of another room.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -22,8 +23,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+@cache
 def digest_of(folder: Path) -> str:
-    """Digest of all Python sources of a folder, by name and content."""
+    """Digest of all Python sources of a folder, by name and content, as they were when first asked for."""
     digest = hashlib.sha256()
     for source in sorted(folder.glob("*.py")):
         digest.update(source.name.encode())
@@ -31,11 +33,9 @@ def digest_of(folder: Path) -> str:
     return digest.hexdigest()
 
 
-ROOM_STAMP = digest_of(Path(__file__).parent)
-
-
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile ``function`` lazily, with its types kept for the type checker."""
     dispatcher: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    dispatcher._cache._cache_file._source_stamp = ROOM_STAMP  # noqa: SLF001 numba has no public way
+    stamp = digest_of(Path(function.__code__.co_filename).parent)
+    dispatcher._cache._cache_file._source_stamp = stamp  # noqa: SLF001 numba has no public way
     return cast(Callable[P, R], dispatcher)

@@ -34,7 +34,7 @@ from powerd.network.load import load_site
 from powerd.server.core import GrantSink
 from powerd.server.serve import TlsFiles, start_server
 from powerd.server.status import Unavailable
-from powerd.state.leases import open_book
+from powerd.state.lease_book import open_book
 from powerd.state.snapshot import open_snapshot, reopen_snapshot
 from powerd.units import Now
 

@@ -17,6 +17,7 @@ from powerd.control.compiled import CompiledSite
 from powerd.limits import Bools, Ints
 from powerd.state import leases
 from powerd.state.columns import put
+from powerd.state.lease_book import LeaseBook
 from powerd.state.snapshot import Sessions, Snapshot, Stop, Usage
 from powerd.units import Now
 
@@ -73,7 +74,7 @@ def _with(state: Absorbed, snapshot: Snapshot) -> Absorbed:
     return replace(state, snapshot=snapshot)
 
 
-def _with_book(state: Absorbed, book: leases.LeaseBook) -> Absorbed:
+def _with_book(state: Absorbed, book: LeaseBook) -> Absorbed:
     return _with(state, replace(state.snapshot, leases=book))
 
 
@@ -86,10 +87,10 @@ def _freshen(state: Absorbed, evse: Ints) -> Absorbed:
 
 def _book_after(
     site: CompiledSite,
-    book: leases.LeaseBook,
+    book: LeaseBook,
     event: ev.StampSeen | ev.Acked | ev.RenewalAcked | ev.StreamClosed,
     now: Now,
-) -> leases.LeaseBook:
+) -> LeaseBook:
     """News that only the lease book cares for."""
     match event:
         case ev.StampSeen():

@@ -9,7 +9,7 @@ import numpy as np
 from powerd.limits import Floats, Limits
 from powerd.network.electrical import Electrical
 from powerd.network.rows import build_rows
-from powerd.state.leases import LeaseTerms
+from powerd.state.lease_terms import LeaseTerms
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -22,7 +22,7 @@ from powerd.control.events import Event
 from powerd.limits import Bools, Floats, Ints
 from powerd.state import leases
 from powerd.state.columns import freeze
-from powerd.state.leases import LeaseBook
+from powerd.state.lease_book import LeaseBook
 from powerd.state.snapshot import Snapshot, columns_of, largest_phase
 from powerd.units import ROW_TOLERANCE, Now
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from powerd.state.leases import LeaseBook
+from powerd.state.lease_book import LeaseBook
 from powerd.state.snapshot import GROUPS, Sessions, Snapshot, Stop, Usage
 
 Column = npt.NDArray[Any]

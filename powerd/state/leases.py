@@ -22,142 +22,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from powerd.limits import Bools, Controllers, Floats, Ints, Posts
+from powerd.limits import Bools, Floats, Ints
 from powerd.state.columns import put
+from powerd.state.lease_book import LeaseBook, open_book
+from powerd.state.lease_slots import insert_hold, insert_slot
+from powerd.state.lease_terms import LeaseTerms
 
-SLOTS = 6
-"""Unacked grants remembered per EVSE before two are merged."""
-HOLDS = 4
-"""Lowerings under way remembered per EVSE before two are merged."""
 MARGIN_A = 1.0
 """Least margin on a measurement above the ceiling [own unit]: max(1 A, 5 %), meters and cars round."""
 MARGIN_SHARE = 0.05
 """Relative part of the same margin."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LeaseTerms:
-    """What the site file says about leases, spread from controllers to EVSEs; (n,) each."""
-
-    ttl_s: Floats
-    """Lease length."""
-    life_s: Floats
-    """E - sent: ttl (1 + drift) + watchdog + reaction; inf without watchdog."""
-    reaction_s: Floats
-    """From an applied lower ceiling until the car has followed."""
-    has_watchdog: Bools
-    """The EVSE falls back by itself."""
-    fallback: Floats
-    """F, on silence with a car."""
-    fallback_idle: Floats
-    """On silence without a car."""
-    boot: Floats
-    """After the post's own restart."""
-    rating: Floats
-    """Largest ceiling."""
-
-    @staticmethod
-    def of(posts: Posts, controllers: Controllers) -> LeaseTerms:
-        """Spreads the controllers' terms over their EVSEs."""
-        owner = posts.controller
-        watchdog = controllers.watchdog_s[owner]
-        life = controllers.ttl_s[owner] * (1 + controllers.drift[owner]) + watchdog + controllers.reaction_s[owner]
-        return LeaseTerms(
-            ttl_s=controllers.ttl_s[owner],
-            life_s=np.where(np.isnan(watchdog), np.inf, life),
-            reaction_s=controllers.reaction_s[owner],
-            has_watchdog=~np.isnan(watchdog),
-            fallback=posts.fallback,
-            fallback_idle=posts.fallback_idle,
-            boot=posts.boot_current,
-            rating=posts.max_ceiling,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LeaseBook:
-    """All leases of a site; replaced, never changed in place."""
-
-    epoch: int
-    """Who leads: ours."""
-    seq: int
-    """Newest seq given out in this epoch."""
-    sent_seq: Ints
-    """(n,) newest message that concerned the EVSE, 0 = none in this epoch."""
-    explicit_seq: Ints
-    """(n,) newest message that named its ceiling (not a RenewAll)."""
-    sent_ceiling: Floats
-    """(n,) newest ceiling sent; nan = none."""
-    sent_latched: Bools
-    """(n,) that was a stop."""
-    sent_at_s: Floats
-    """(n,) when."""
-    sent_until_s: Floats
-    """(n,) its E."""
-    slot_seq: Ints
-    """(n, SLOTS) unacked grants, ascending by seq from the left; 0 = empty."""
-    slot_ceiling: Floats
-    """(n, SLOTS) their ceilings; 0 where empty."""
-    slot_until_s: Floats
-    """(n, SLOTS) their E; -inf where empty."""
-    acked_seq: Ints
-    """(n,) newest acked seq of this epoch."""
-    acked_ceiling: Floats
-    """(n,) ceiling applied with it."""
-    acked_until_s: Floats
-    """(n,) its E."""
-    hold_ceiling: Floats
-    """(n, HOLDS) values before a lowering."""
-    hold_until_s: Floats
-    """(n, HOLDS) ack + reaction; -inf where empty."""
-    echo_incarnation: Ints
-    """(n,) newest stamp absorbed: process, 0 = none."""
-    echo_boottime_s: Floats
-    """(n,) newest stamp absorbed: its clock."""
-    echo_at_s: Floats
-    """(n,) when that stamp was absorbed; -inf = never heard from."""
-    streamed: Bools
-    """(n,) a stream can carry grants to it."""
-    plug_boottime_s: Floats
-    """(n,) controller's clock at the newest plug change known."""
-    granted: Bools
-    """(n,) a grant that is no stop was sent since the car came: its fallback is possible from now on."""
-
-
-def open_book(terms: LeaseTerms, *, epoch: int, unknown_until_s: float | Floats) -> LeaseBook:
-    """A book without state: until ``unknown_until_s`` any EVSE may hold a lease of an earlier leader, up to its rating.
-
-    Pass -inf where it is known that nobody granted anything before (first start of a site).
-    """
-    n = terms.rating.shape[0]
-    hold_ceiling = np.zeros((n, HOLDS))
-    hold_until_s = np.full((n, HOLDS), -np.inf)
-    hold_ceiling[:, 0] = terms.rating
-    hold_until_s[:, 0] = unknown_until_s
-    return LeaseBook(
-        epoch=epoch,
-        seq=0,
-        sent_seq=np.zeros(n, np.int64),
-        explicit_seq=np.zeros(n, np.int64),
-        sent_ceiling=np.full(n, np.nan),
-        sent_latched=np.zeros(n, np.bool_),
-        sent_at_s=np.full(n, -np.inf),
-        sent_until_s=np.full(n, -np.inf),
-        slot_seq=np.zeros((n, SLOTS), np.int64),
-        slot_ceiling=np.zeros((n, SLOTS)),
-        slot_until_s=np.full((n, SLOTS), -np.inf),
-        acked_seq=np.zeros(n, np.int64),
-        acked_ceiling=np.zeros(n),
-        acked_until_s=np.full(n, -np.inf),
-        hold_ceiling=hold_ceiling,
-        hold_until_s=hold_until_s,
-        echo_incarnation=np.zeros(n, np.int64),
-        echo_boottime_s=np.zeros(n),
-        echo_at_s=np.full(n, -np.inf),
-        streamed=np.zeros(n, np.bool_),
-        plug_boottime_s=np.full(n, -np.inf),
-        granted=np.zeros(n, np.bool_),
-    )
 
 
 def reopen_book(
@@ -252,7 +126,7 @@ def renewal_due(book: LeaseBook, terms: LeaseTerms, now_s: float) -> Bools:
 def send(book: LeaseBook, terms: LeaseTerms, evse: Ints, ceiling: Floats, latched: Bools, now_s: float) -> LeaseBook:
     """Grants of one message, seq = book.seq + 1, to ``evse`` (k,) with ``ceiling`` (k,): counted from now on."""
     seq = book.seq + 1
-    book = _insert_slot(book, evse, seq, ceiling, now_s + terms.life_s[evse], now_s)
+    book = insert_slot(book, evse, seq, ceiling, now_s + terms.life_s[evse], now_s)
     return replace(
         book,
         seq=seq,
@@ -273,7 +147,7 @@ def renew(book: LeaseBook, terms: LeaseTerms, evse: Ints, now_s: float) -> Lease
     """
     seq = book.seq + 1
     until = now_s + terms.life_s[evse]
-    book = _insert_slot(book, evse, seq, book.sent_ceiling[evse], until, now_s)
+    book = insert_slot(book, evse, seq, book.sent_ceiling[evse], until, now_s)
     return replace(
         book,
         seq=seq,
@@ -320,7 +194,7 @@ def _retire(book: LeaseBook, terms: LeaseTerms, evse: Ints, seq: int, ceiling: F
         np.where(book.acked_until_s[evse] > now_s, book.acked_ceiling[evse], 0.0),
     )
     lowered = before > ceiling
-    book = _insert_hold(book, evse[lowered], before[lowered], now_s + terms.reaction_s[evse[lowered]], now_s)
+    book = insert_hold(book, evse[lowered], before[lowered], now_s + terms.reaction_s[evse[lowered]], now_s)
     gone = book.slot_seq[evse] <= seq
     return replace(
         book,
@@ -386,7 +260,7 @@ def reported(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -
     evse, ceiling, remaining_s = report.evse, report.ceiling, report.remaining_s
     alive = remaining_s > 0
     until = np.where(alive, now_s + remaining_s + terms.life_s[evse] - terms.ttl_s[evse], -np.inf)
-    book = _insert_hold(book, evse[alive], ceiling[alive], until[alive], now_s)
+    book = insert_hold(book, evse[alive], ceiling[alive], until[alive], now_s)
     adopt = alive & np.isnan(book.sent_ceiling[evse])
     return replace(
         book,
@@ -408,57 +282,5 @@ def advance_epoch(book: LeaseBook, terms: LeaseTerms, ahead: int, now_s: float) 
     Seqs go on counting, acks of the old epoch no longer retire anything.
     """
     everyone = np.arange(terms.rating.shape[0])
-    book = _insert_hold(book, everyone, terms.rating, now_s + terms.life_s, now_s)
+    book = insert_hold(book, everyone, terms.rating, now_s + terms.life_s, now_s)
     return replace(book, epoch=ahead + 1)
-
-
-def _insert_slot(book: LeaseBook, evse: Ints, seq: int, ceiling: Floats, until_s: Floats, now_s: float) -> LeaseBook:
-    """Adds an unacked grant at the right end of the slots of ``evse`` (k,).
-
-    A repeat of the newest slot's ceiling extends that slot (a renewal costs no slot and loses nothing: an ack of the
-    older seq leaves the same ceiling). Otherwise expired slots are squeezed out, and if there is still no room the two
-    oldest are merged.
-    """
-    k = np.arange(evse.shape[0])
-    slot_seq, slot_ceiling, slot_until = book.slot_seq[evse], book.slot_ceiling[evse], book.slot_until_s[evse]
-    live = (slot_seq > 0) & (slot_until > now_s)
-    order = np.argsort(~live, axis=1, kind="stable")  # live ones to the left, in their order
-    slot_seq = np.take_along_axis(np.where(live, slot_seq, 0), order, axis=1)
-    slot_ceiling = np.take_along_axis(np.where(live, slot_ceiling, 0.0), order, axis=1)
-    slot_until = np.take_along_axis(np.where(live, slot_until, -np.inf), order, axis=1)
-    used = live.sum(axis=1)
-    last = np.maximum(used - 1, 0)
-    repeat = (used > 0) & (slot_ceiling[k, last] == ceiling)
-    full = (used == SLOTS) & ~repeat
-    if full.any():
-        slot_ceiling[full, 1] = np.maximum(slot_ceiling[full, 0], slot_ceiling[full, 1])
-        slot_until[full, 1] = np.maximum(slot_until[full, 0], slot_until[full, 1])
-        for column in (slot_seq, slot_ceiling, slot_until):
-            column[full, :-1] = column[full, 1:]
-    place = np.where(repeat, last, np.minimum(used, SLOTS - 1))
-    slot_until[k, place] = np.where(repeat, np.maximum(slot_until[k, place], until_s), until_s)
-    slot_seq[k, place] = seq
-    slot_ceiling[k, place] = ceiling
-    return replace(
-        book,
-        slot_seq=put(book.slot_seq, evse, slot_seq),
-        slot_ceiling=put(book.slot_ceiling, evse, slot_ceiling),
-        slot_until_s=put(book.slot_until_s, evse, slot_until),
-    )
-
-
-def _insert_hold(book: LeaseBook, evse: Ints, ceiling: Floats, until_s: Floats, now_s: float) -> LeaseBook:
-    """Adds a value to be held until ``until_s``: into an expired place, else merged with the one that ends first."""
-    if evse.shape[0] == 0:
-        return book
-    k = np.arange(evse.shape[0])
-    held, until = book.hold_ceiling[evse], book.hold_until_s[evse]
-    place = until.argmin(axis=1)
-    merge = until[k, place] > now_s
-    held[k, place] = np.where(merge, np.maximum(held[k, place], ceiling), ceiling)
-    until[k, place] = np.where(merge, np.maximum(until[k, place], until_s), until_s)
-    return replace(
-        book,
-        hold_ceiling=put(book.hold_ceiling, evse, held),
-        hold_until_s=put(book.hold_until_s, evse, until),
-    )

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from powerd.limits import Bools, Floats, Ints
-from powerd.state.leases import LeaseBook, LeaseTerms, reopen_book
+from powerd.state.lease_book import LeaseBook
+from powerd.state.lease_terms import LeaseTerms
+from powerd.state.leases import reopen_book
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,7 +13,7 @@ from powerd.control.compiled import CompiledSite
 from powerd.control.decision import Decision
 from powerd.control.step import Stepper
 from powerd.network.load import load_site
-from powerd.state.leases import open_book
+from powerd.state.lease_book import open_book
 from powerd.state.snapshot import Snapshot, open_snapshot
 from powerd.units import Now
 

@@ -21,6 +21,7 @@ from powerd.errors import Overloaded
 from powerd.network.load import load_site
 from powerd.server.core import GrantSink
 from powerd.state import leases
+from powerd.state.lease_book import LeaseBook, open_book
 from powerd.state.snapshot import open_snapshot
 from powerd.units import Now
 
@@ -79,7 +80,7 @@ class FakeCore:
         self.give = np.full(n, 8.0)
         self.want, self.binding = np.full(n, 8.0), np.full(n, -1)
         posts = self.electrical.posts
-        book = leases.open_book(self.site.terms, epoch=3, unknown_until_s=-np.inf)
+        book = open_book(self.site.terms, epoch=3, unknown_until_s=-np.inf)
         self.snapshot = open_snapshot(book, posts.max_ceiling, posts.min_ceiling, self.now_s)
         self.decision: Decision | None = None
         self._inbox: list[tuple[tuple[Event, ...], asyncio.Future[tuple[Outcome, ...]]]] = []
@@ -164,8 +165,8 @@ class FakeCore:
         return self.decision
 
     def _batch(
-        self, book: leases.LeaseBook, ceilings: Mapping[int, float], now: Now, *, latched: bool = False
-    ) -> tuple[leases.LeaseBook, GrantBatch]:
+        self, book: LeaseBook, ceilings: Mapping[int, float], now: Now, *, latched: bool = False
+    ) -> tuple[LeaseBook, GrantBatch]:
         evse = np.array(sorted(ceilings), np.int64)
         ceiling = np.array([ceilings[i] for i in sorted(ceilings)], np.float64)
         stops = np.full(evse.shape, latched)

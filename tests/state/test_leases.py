@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from powerd.limits import Controllers, Posts
 from powerd.state import leases
-from powerd.state.leases import LeaseBook, LeaseTerms
+from powerd.state.lease_book import HOLDS, SLOTS, LeaseBook, open_book
+from powerd.state.lease_terms import LeaseTerms
 
 TTL, REACTION, WATCHDOG, DRIFT = 15.0, 5.0, 2.0, 1e-3
 LIFE = TTL * (1 + DRIFT) + WATCHDOG + REACTION
@@ -33,7 +34,7 @@ def terms(*, fallback: float = 0.0, watchdog: float = WATCHDOG, boot: float = 0.
 
 def book_of(own: LeaseTerms) -> LeaseBook:
     """A first start, already heard from."""
-    book = leases.open_book(own, epoch=1, unknown_until_s=-np.inf)
+    book = open_book(own, epoch=1, unknown_until_s=-np.inf)
     return leases.stamp(book, ONE, 7, 0.0, 0.0)
 
 
@@ -119,14 +120,14 @@ def test_boot_current_counts_from_the_plug_in_the_fallback_from_the_first_grant(
 def test_without_watchdog_silence_frees_nothing() -> None:
     """A class without watchdog keeps W for ever; one never heard from counts at its rating."""
     own = terms(watchdog=float("nan"))
-    assert worst(leases.open_book(own, epoch=1, unknown_until_s=-np.inf), own, 1e9) == 32.0
+    assert worst(open_book(own, epoch=1, unknown_until_s=-np.inf), own, 1e9) == 32.0
     assert worst(send(book_of(own), own, 20.0, 0.0), own, 1e9) == 20.0
 
 
 def test_a_restart_without_state_counts_every_rating_until_every_old_lease_is_over() -> None:
     """R3: without state anything up to the rating may have been granted by the last leader."""
     own = terms()
-    book = leases.open_book(own, epoch=1, unknown_until_s=100.0 + own.life_s)
+    book = open_book(own, epoch=1, unknown_until_s=100.0 + own.life_s)
     assert worst(book, own, 100.0 + LIFE - 0.1) == 32.0
     assert worst(book, own, 100.0 + LIFE + 0.1) == 0.0
 
@@ -174,7 +175,7 @@ def test_more_unacked_grants_than_slots_are_merged_not_forgotten() -> None:
     """The largest of many unacked grants counts until its own expiry, however many smaller ones follow."""
     own = terms()
     book = send(book_of(own), own, 32.0, 0.0)
-    for k in range(3 * leases.SLOTS):
+    for k in range(3 * SLOTS):
         book = send(book, own, 1.0 + k % 7, 0.1 * (k + 1))
     assert worst(book, own, LIFE - 0.1) == 32.0
     assert worst(book, own, 2 * LIFE) == 0.0
@@ -184,7 +185,7 @@ def test_more_lowerings_than_holds_are_merged_not_forgotten() -> None:
     """A fast staircase of acked lowerings holds its first value for the whole reaction time."""
     own = terms()
     book = leases.ack(send(book_of(own), own, 32.0, 0.0), own, ONE, 1, 1, np.array([32.0]), 0.0)
-    for k in range(2 * leases.HOLDS):
+    for k in range(2 * HOLDS):
         book = send(book, own, 30.0 - k, 0.1)
         book = leases.ack(book, own, ONE, 1, k + 2, np.array([30.0 - k]), 0.1 + 0.01 * k)
     assert worst(book, own, 0.1 + REACTION - 0.01) == 32.0
@@ -276,7 +277,7 @@ def test_w_covers_the_car_whatever_is_lost_late_or_reordered(
     """I2: with any order of grants, renewals, losses, late and reordered messages and acks, W >= what the car draws."""
     own = terms()
     post = Post(drift=drift, offset=1000.0)
-    book = leases.open_book(own, epoch=1, unknown_until_s=-np.inf)
+    book = open_book(own, epoch=1, unknown_until_s=-np.inf)
     book = leases.stamp(book, ONE, post.incarnation, post.clock(0.0), 0.0)
     now, flying, acks = 0.0, [], []
     for what, ceiling, span, pick in steps:

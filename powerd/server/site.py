@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import numpy as np
 from grpc.aio import ServicerContext
@@ -38,17 +39,7 @@ class SiteService(SiteServiceServicer):
     ) -> pb.GetSiteResponse:
         """What is built."""
         async with as_status(context):
-            posts = self._names.posts
-            evses = [
-                pb.EvseInfo(
-                    evse_id=posts.ids[i],
-                    controller_id=self._names.owner(i),
-                    dc=bool(posts.is_dc[i]),
-                    max_ceiling=float(posts.max_ceiling[i]),
-                    min_ceiling=float(posts.min_ceiling[i]),
-                )
-                for i in range(posts.count)
-            ]
+            evses = [self._evse(i) for i in range(self._names.posts.count)]
             limits = [self._limit(l) for l in range(len(self._desk.core.limits.name))]
             return pb.GetSiteResponse(site_id=self._desk.core.electrical.site_id, evses=evses, limits=limits)
 
@@ -127,6 +118,22 @@ class SiteService(SiteServiceServicer):
 
     def _ids(self, evse: Ints) -> list[str]:
         return [self._names.posts.ids[i] for i in evse.tolist()]
+
+    def _evse(self, i: int) -> pb.EvseInfo:
+        posts = self._names.posts
+        info = pb.EvseInfo(
+            evse_id=posts.ids[i],
+            controller_id=self._names.owner(i),
+            dc=bool(posts.is_dc[i]),
+            max_ceiling=float(posts.max_ceiling[i]),
+            min_ceiling=float(posts.min_ceiling[i]),
+            pilot_steps=posts.pilot_steps[i].tolist(),
+            fallback=float(posts.fallback[i]),
+            fallback_idle=float(posts.fallback_idle[i]),
+        )
+        controllers = self._desk.core.electrical.controllers
+        info.ttl.FromTimedelta(timedelta(seconds=float(controllers.ttl_s[posts.controller[i]])))
+        return info
 
     def _limit(self, limit: int) -> pb.LimitInfo:
         limits = self._desk.core.limits

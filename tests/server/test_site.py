@@ -14,7 +14,7 @@ from powerd.v1 import site_service_pb2 as pb
 from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
 from powerd.v1.site_service_pb2_grpc import SiteServiceStub
 from tests.server.dialogue import hello, only_violation, report, serving, until_grants
-from tests.server.fake import FakeCore
+from tests.server.fake import SITE, TTL_S, FakeCore
 
 
 def _plugged(core: FakeCore) -> FakeCore:
@@ -48,6 +48,22 @@ def test_get_site_tells_what_is_built() -> None:
         assert [l.name for l in site.limits] == list(core.limits.name)
         assert {(l.element, l.unit, l.capacity) for l in site.limits} == {("F1", "A", 400.0)}
         assert all("cable schedule" in l.source for l in site.limits)
+
+    asyncio.run(scene())
+
+
+def test_get_site_tells_what_each_evse_can_take_and_what_it_does_alone() -> None:
+    """Pilot steps (none = continuous), both fallbacks and the lease length, as the site file has them."""
+    types = "{id: ac, phases: '3', max_current_a: 8, pilot_step_a: 1, fallback_a: 6, fallback_idle_a: 2}"
+    text = SITE.replace("{id: ac, phases: '3', max_current_a: 32}", types)
+
+    async def scene() -> None:
+        async with serving(FakeCore(text)) as (_, channel):
+            site = await SiteServiceStub(channel).GetSite(pb.GetSiteRequest())
+        ac, dc = site.evses[0], site.evses[4]
+        assert (list(ac.pilot_steps), ac.fallback, ac.fallback_idle) == ([0.0, 6.0, 7.0, 8.0], 6.0, 2.0)
+        assert (list(dc.pilot_steps), dc.fallback, dc.fallback_idle) == ([], 0.0, 0.0)
+        assert {e.ttl.ToTimedelta().total_seconds() for e in site.evses} == {TTL_S}
 
     asyncio.run(scene())
 

@@ -54,14 +54,14 @@ def test_get_site_tells_what_is_built() -> None:
 
 def test_get_site_tells_what_each_evse_can_take_and_what_it_does_alone() -> None:
     """Pilot steps (none = continuous), both fallbacks and the lease length, as the site file has them."""
-    types = "{id: ac, phases: '3', max_current_a: 8, pilot_step_a: 1, fallback_a: 6, fallback_idle_a: 2}"
+    types = "{id: ac, phases: '3', max_current_a: 8, pilot_step_a: 1, fallback_a: 7, fallback_idle_a: 6}"
     text = SITE.replace("{id: ac, phases: '3', max_current_a: 32}", types)
 
     async def scene() -> None:
         async with serving(FakeCore(text)) as (_, channel):
             site = await SiteServiceStub(channel).GetSite(pb.GetSiteRequest())
         ac, dc = site.evses[0], site.evses[4]
-        assert (list(ac.pilot_steps), ac.fallback, ac.fallback_idle) == ([0.0, 6.0, 7.0, 8.0], 6.0, 2.0)
+        assert (list(ac.pilot_steps), ac.fallback, ac.fallback_idle) == ([0.0, 6.0, 7.0, 8.0], 7.0, 6.0)
         assert (list(dc.pilot_steps), dc.fallback, dc.fallback_idle) == ([], 0.0, 0.0)
         assert {e.ttl.ToTimedelta().total_seconds() for e in site.evses} == {TTL_S}
 

@@ -53,6 +53,9 @@ class EvseConfig:
     """Ceiling on silence otherwise [own unit]."""
     boot_ceiling: float = 0.0
     """What the post allows after its own restart, before anything was written to it [own unit]."""
+    watchdog_s: float | None = None
+    """Time the post needs to fall back when this process is gone [s]; inf = it never does; None = powerd's site file
+    knows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

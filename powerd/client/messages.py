@@ -50,8 +50,10 @@ def grants_columns(message: pb.Grants, count: int) -> Columns | None:
 
 def evse_state(lease: EvseLease, now_s: float) -> pb.EvseState:
     """What the hello says of one EVSE."""
+    config = lease.config
+    endless = config.watchdog_s == math.inf
     return pb.EvseState(
-        evse_id=lease.config.evse_id,
+        evse_id=config.evse_id,
         plugged=lease.plugged,
         plug_boottime_s=lease.plug_s,
         epoch=lease.applied[0],
@@ -59,6 +61,11 @@ def evse_state(lease: EvseLease, now_s: float) -> pb.EvseState:
         applied_ceiling=lease.in_force,
         remaining_ttl_s=lease.remaining_s(now_s),
         latched=lease.latched,
+        fallback=config.fallback,
+        fallback_idle=config.fallback_idle,
+        boot_ceiling=config.boot_ceiling,
+        watchdog_s=None if endless else config.watchdog_s,
+        no_watchdog=endless,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from powerd.control import events as ev
 from powerd.control.compiled import CompiledSite
 from powerd.limits import Bools, Ints
-from powerd.state import leases
+from powerd.state import hello, leases
 from powerd.state.columns import put
 from powerd.state.lease_book import LeaseBook
 from powerd.state.snapshot import Sessions, Snapshot, Stop, Usage
@@ -111,20 +111,24 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     if event.highest_epoch > book.epoch + EPOCH_JUMP_MAX:
         name = site.electrical.controllers.ids[int(site.electrical.posts.controller[event.evse[0]])]
         alarm = f"controller {name} claims epoch {event.highest_epoch}, ours is {book.epoch}: it gets no grants"
-        return replace(state, alarms=(*state.alarms, alarm))
+        book = hello.bar(book, event.evse, event.ceiling)
+        return replace(_with_book(state, book), alarms=(*state.alarms, alarm))
+    book = hello.trust(book, event.evse)
     if event.highest_epoch > book.epoch:
-        book = leases.advance_epoch(book, site.terms, event.highest_epoch, now.boottime_s)
+        book = hello.advance_epoch(book, site.terms, event.highest_epoch, now.boottime_s)
+    if event.said is not None:
+        book = hello.reconcile(book, site.terms, event.evse, event.said)
     book = leases.stamp(book, event.evse, event.incarnation, event.boottime_s, now.boottime_s)
     state = _with_book(state, replace(book, streamed=put(book.streamed, event.evse, True)))
     plugs = ev.PlugChanged(evse=event.evse, plugged=event.plugged, plug_boottime_s=event.plug_boottime_s)
     snapshot = _plug_changed(site, state.snapshot, plugs, now)
-    report = leases.Report(
+    report = hello.Report(
         evse=event.evse,
         ceiling=event.ceiling,
         remaining_s=np.where(event.plugged, event.remaining_s, 0.0),
         accepted=event.plugged & ((event.epoch > 0) | (event.ceiling > 0)),
     )
-    book = leases.reported(snapshot.leases, site.terms, report, now.boottime_s)
+    book = hello.reported(snapshot.leases, site.terms, report, now.boottime_s)
     return _freshen(_with(state, replace(snapshot, leases=book)), event.evse)
 
 
@@ -144,7 +148,7 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     swapped &= np.isfinite(snapshot.leases.plug_boottime_s[event.evse])
     left = event.evse[was & (~event.plugged | swapped)]
     came = event.evse[event.plugged & (~was | swapped)]
-    book = leases.void(snapshot.leases, np.union1d(left, came))
+    book = leases.void(snapshot.leases, site.terms, np.union1d(left, came))
     book = replace(book, plug_boottime_s=put(book.plug_boottime_s, event.evse, event.plug_boottime_s))
     sessions = _end_sessions(site, snapshot.sessions, left)
     usage = _forget_usage(snapshot, left)

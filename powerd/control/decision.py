@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from powerd.control.events import Outcome
 from powerd.limits import Bools, Floats, Ints
+from powerd.state.overshoot import Overshoot
 from powerd.state.snapshot import Snapshot
 from powerd.units import Now
 
@@ -74,6 +75,8 @@ class Decision:
     """(L,) flow of the ceilings under each limit [unit]."""
     uncontrolled: Floats
     """(L,) load not under control that was counted [unit]."""
+    overshoots: tuple[Overshoot, ...]
+    """Declared overshoots that last, or ended in this tick."""
     path: str
     """How the want was found: "kernel", "conic", "guard"."""
     alarms: tuple[str, ...]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from powerd.limits import Bools, Floats, Ints
+from powerd.state.hello import Said
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +39,8 @@ class HelloReceived:
     """(k,) its remaining lease [s]."""
     latched: Bools
     """(k,) a latched stop is in force."""
+    said: Said | None = None
+    """How it is configured; None = it does not say."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -19,10 +19,13 @@ from powerd.control.compiled import CompiledSite
 from powerd.control.decision import Decision, GrantBatch, Renewal
 from powerd.control.demand import demands_of, watch_usage
 from powerd.control.events import Event
+from powerd.control.lease_alarms import conduct_alarms, overshoot_alarms, silence_alarms
 from powerd.limits import Bools, Floats, Ints
 from powerd.state import leases
 from powerd.state.columns import freeze
 from powerd.state.lease_book import LeaseBook
+from powerd.state.overshoot import Overshoot, bounds, track
+from powerd.state.reaction import watch
 from powerd.state.snapshot import Snapshot, columns_of, largest_phase
 from powerd.units import ROW_TOLERANCE, Now
 
@@ -45,8 +48,9 @@ class Stepper:
         """
         freeze(columns_of(snapshot).values())
         absorbed = absorb(self.site, watch_usage(self.site, snapshot, now.boottime_s), events, now)
-        state = replace(absorbed.snapshot, leases=leases.lapse(absorbed.snapshot.leases, now.boottime_s))
-        scene = _scene(self.site, state, absorbed, now)
+        state = _watched(self.site, absorbed.snapshot, now)
+        fenced = state.leases.epoch != snapshot.leases.epoch
+        scene = _scene(self.site, state, absorbed, now, fenced=fenced)
         demands = demands_of(self.site, state, scene.takes, scene.worst, now.boottime_s)
         warm = Warm(stage=state.warm_stage, price=state.warm_price)
         allocation = self._allocator.allocate(self.site.limits, demands, warm)
@@ -57,7 +61,8 @@ class Stepper:
         """Lower at once, raise as R1 admits, the guard last -> (n,) ceilings, and whether the guard had to act."""
         first = ~state.leases.granted & state.sessions.plugged
         # The first grant after a plug-in makes the fallback possible, so it must fit from the start.
-        least = np.where(first, np.maximum(demands.minimum, self.site.terms.fallback), demands.minimum)
+        opened = np.where(first, leases.fallback_of(state.leases, self.site.terms), 0.0)
+        least = np.maximum(demands.minimum, opened)
         wanted = np.where(scene.deliverable, want, np.minimum(want, scene.in_force))
         ceiling = admit_raises(
             self.site.limits,
@@ -87,6 +92,8 @@ class Stepper:
 class _Scene:
     """Who can be granted what right now; (n,) each."""
 
+    fenced: bool
+    """The epoch is new: it must be durable before the first grant of it, so nothing is sent before the disk (R4)."""
     stopped: Bools
     """A stop holds it."""
     reachable: Bools
@@ -101,18 +108,28 @@ class _Scene:
     """W before this tick's grants."""
 
 
-def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, now: Now) -> _Scene:
+def _watched(site: CompiledSite, state: Snapshot, now: Now) -> Snapshot:
+    """The lease book after what the instant alone changes: leases that lapse, cars that are seen to follow or not."""
+    book = leases.lapse(state.leases, site.terms, now.boottime_s)
+    drawn = largest_phase(state.drawn)
+    book = watch(book, site.terms, state.sessions.plugged, drawn, state.drawn_at_s, now.boottime_s)
+    return replace(state, leases=book)
+
+
+def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, now: Now, *, fenced: bool) -> _Scene:
     stopped = np.zeros(site.electrical.evse_count, np.bool_)
     for stop in state.stops:
         stopped[stop.evse] = True
     book, plugged = state.leases, state.sessions.plugged
     reachable = leases.reachable(book, site.terms, now.boottime_s)
+    trusted = np.isnan(book.barred_ceiling)
     drawn = largest_phase(state.drawn)
     return _Scene(
+        fenced=fenced,
         stopped=stopped,
         reachable=reachable,
-        deliverable=reachable & (book.streamed | absorbed.fresh),
-        takes=plugged & state.sessions.served & reachable & ~stopped & site.limits.energized,
+        deliverable=reachable & trusted & (book.streamed | absorbed.fresh),
+        takes=plugged & state.sessions.served & reachable & trusted & ~stopped & site.limits.energized,
         in_force=leases.in_force(book, site.terms, plugged, now.boottime_s),
         worst=leases.worst(book, site.terms, plugged, drawn, now.boottime_s),
     )
@@ -130,8 +147,11 @@ def _decide(
 ) -> Decision:
     """Puts the ceilings into the lease book and onto the three batches."""
     lower, name = _who_is_named(site, state, absorbed, scene, ceiling, now)
+    if scene.fenced:
+        lower, name = np.zeros_like(lower), lower | name
     # An idle post that asks is told its idle fallback, which is reserved anyway.
-    ceiling = np.where(name & ~state.sessions.plugged & ~scene.stopped, site.terms.fallback_idle, ceiling)
+    idle = leases.idle_of(state.leases, site.terms)
+    ceiling = np.where(name & ~state.sessions.plugged & ~scene.stopped, idle, ceiling)
     book = state.leases
     book, lowered = _batch(site, book, np.flatnonzero(lower), ceiling, scene.stopped, now)
     book, raised = _batch(site, book, np.flatnonzero(name), ceiling, scene.stopped, now)
@@ -147,6 +167,7 @@ def _decide(
     plugged = after.sessions.plugged
     in_force = leases.in_force(book, site.terms, plugged, now.boottime_s)
     worst = leases.worst(book, site.terms, plugged, largest_phase(after.drawn), now.boottime_s)
+    after = replace(after, overshoots=_overshoots(site, after, worst))
     price = np.zeros(site.limits.capacity.shape[0])
     np.maximum.at(price, site.limits.limit_of_row, allocation.price)
     return Decision(
@@ -164,9 +185,20 @@ def _decide(
         shadow_price=price,
         limit_flow=site.limits.limit_flow(in_force) + site.loads_worst,
         uncontrolled=site.loads_worst,
+        overshoots=tuple(one for one in after.overshoots if one.lasts or one.ended_s == now.boottime_s),
         path=str(allocation.certificate.path),
-        alarms=(*absorbed.alarms, *_alarms(site, scene, after, worst, guarded)),
+        alarms=(*absorbed.alarms, *_alarms(site, scene, after, guarded)),
     )
+
+
+def _overshoots(site: CompiledSite, after: Snapshot, worst: Floats) -> tuple[Overshoot, ...]:
+    """Declares, continues and ends overshoots; in most ticks there are none."""
+    limits, now_s = site.limits, after.boottime_s
+    flow, available = limits.limit_flow(worst), limits.capacity - site.loads_worst
+    bound_s = np.full(flow.shape, np.inf)
+    if np.any(flow > available + ROW_TOLERANCE):
+        bound_s = bounds(after.leases, site.terms, limits, after.sessions.plugged, worst, available, now_s)
+    return track(after.overshoots, limits, flow, available, bound_s, now_s)
 
 
 def _who_is_named(
@@ -195,7 +227,7 @@ def _beside_waiting(site: CompiledSite, state: Snapshot) -> Bools:
 
 def _fits_fallback(site: CompiledSite, state: Snapshot, ceiling: Floats) -> Bools:
     """(n,) a grant of this ceiling opens nothing larger: the fallback was granted before, or the ceiling covers it."""
-    return state.leases.granted | (ceiling >= site.terms.fallback)
+    return state.leases.granted | (ceiling >= leases.fallback_of(state.leases, site.terms))
 
 
 def _batch(
@@ -220,6 +252,7 @@ def _renewals(site: CompiledSite, book: LeaseBook, scene: _Scene, now: Now) -> t
     """RenewAll for each streaming controller with a lease that is due."""
     owner = site.electrical.posts.controller
     due = leases.renewal_due(book, site.terms, now.boottime_s) & scene.reachable & book.streamed
+    due &= np.isnan(book.barred_ceiling)
     controllers = np.unique(owner[due])
     if controllers.shape[0]:
         members = np.isin(owner, controllers) & ~np.isnan(book.sent_ceiling)
@@ -227,20 +260,12 @@ def _renewals(site: CompiledSite, book: LeaseBook, scene: _Scene, now: Now) -> t
     return book, Renewal(epoch=book.epoch, seq=book.seq, controller=controllers)
 
 
-def _alarms(site: CompiledSite, scene: _Scene, after: Snapshot, worst: Floats, guarded: bool) -> tuple[str, ...]:
+def _alarms(site: CompiledSite, scene: _Scene, after: Snapshot, guarded: bool) -> tuple[str, ...]:
     """What an operator should know now."""
-    found: list[str] = []
-    if guarded:
-        found.append("the guard had to lower what the grant step decided: please report this")
-    silent = after.sessions.plugged & ~scene.reachable
-    for c in np.unique(site.electrical.posts.controller[silent]):
-        count = int(np.sum(silent & (site.electrical.posts.controller == c)))
-        name = site.electrical.controllers.ids[int(c)]
-        found.append(f"controller {name} is silent: {count} EVSEs with a car count at the most they could draw")
-    over = site.limits.limit_flow(worst) + site.loads_worst - site.limits.capacity
-    found.extend(
-        f"declared overshoot: {site.limits.name[l]} could carry {over[l]:.1f} {site.limits.unit[l]} more than it may "
-        "until leases end or lowerings are acked"
-        for l in np.flatnonzero(over > ROW_TOLERANCE)
+    guard = ("the guard had to lower what the grant step decided: please report this",) if guarded else ()
+    return (
+        *guard,
+        *silence_alarms(site, after.sessions.plugged & ~scene.reachable),
+        *overshoot_alarms(after.overshoots, after.boottime_s),
+        *conduct_alarms(site, after.leases),
     )
-    return tuple(found)

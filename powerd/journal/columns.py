@@ -7,13 +7,14 @@ again. That is what makes one transaction a tick cheap.
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from powerd.state.lease_book import LeaseBook
+from powerd.state.overshoot import Overshoot
 from powerd.state.snapshot import GROUPS, Sessions, Snapshot, Stop, Usage
 
 Column = npt.NDArray[Any]
@@ -36,6 +37,7 @@ def remainder_of(snapshot: Snapshot) -> str:
         {
             "scalars": scalars,
             "stops": stops,
+            "overshoots": [asdict(one) for one in snapshot.overshoots],
             "answered": snapshot.answered,
             "boottime_s": snapshot.boottime_s,
             "tick": snapshot.tick,
@@ -71,6 +73,7 @@ def snapshot_of(like: Snapshot, columns: dict[str, Column], remainder: str) -> S
         drawn=_checked("drawn", columns, like.drawn),
         drawn_at_s=_checked("drawn_at_s", columns, like.drawn_at_s),
         stops=stops,
+        overshoots=tuple(Overshoot(**one) for one in rest["overshoots"]),
         answered=tuple((a, b) for a, b in rest["answered"]),
         boottime_s=float(rest["boottime_s"]),
         tick=int(rest["tick"]),

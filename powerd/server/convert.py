@@ -6,6 +6,7 @@ Places on the wire (the order of the hello) become columns of the site here and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -20,9 +21,10 @@ from powerd.control.events import (
     StampSeen,
 )
 from powerd.errors import BadRequest
-from powerd.limits import Ints
+from powerd.limits import Floats, Ints
 from powerd.server import checks
 from powerd.server.directory import Directory
+from powerd.state.hello import Said
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import controller_service_pb2 as pb
 
@@ -70,6 +72,22 @@ def hello_event(hello: pb.Hello, names: Directory) -> HelloReceived:
         ceiling=np.array([s.applied_ceiling for s in states], np.float64),
         remaining_s=np.array([s.remaining_ttl_s for s in states], np.float64),
         latched=np.array([s.latched for s in states], np.bool_),
+        said=_said(hello),
+    )
+
+
+def _said(hello: pb.Hello) -> Said:
+    """How the controller says that its EVSEs are configured; nan where it does not."""
+
+    def column(name: Literal["fallback", "fallback_idle", "boot_ceiling", "watchdog_s"]) -> Floats:
+        return np.array([getattr(s, name) if s.HasField(name) else np.nan for s in hello.evses], np.float64)
+
+    mute = np.array([s.no_watchdog for s in hello.evses], np.bool_)
+    return Said(
+        fallback=column("fallback"),
+        fallback_idle=column("fallback_idle"),
+        boot_current=column("boot_ceiling"),
+        watchdog_s=np.where(mute, np.inf, column("watchdog_s")),
     )
 
 
@@ -129,6 +147,11 @@ def _evses_of(hello: pb.Hello, names: Directory, controller: int) -> Ints:
 def _check_state(field: str, state: pb.EvseState, boottime_s: float) -> None:
     checks.number(f"{field}.applied_ceiling", state.applied_ceiling)
     checks.clock(f"{field}.remaining_ttl_s", state.remaining_ttl_s)
+    for said in ("fallback", "fallback_idle", "boot_ceiling"):
+        checks.number(f"{field}.{said}", getattr(state, said))
+    checks.clock(f"{field}.watchdog_s", state.watchdog_s)
+    if state.no_watchdog and state.HasField("watchdog_s"):
+        raise BadRequest(f"{field}.watchdog_s", "absent where no_watchdog is true")
     checks.at_least(f"{field}.epoch", state.epoch, 0)
     checks.at_least(f"{field}.seq", state.seq, 0)
     check_plug_time(f"{field}.plug_boottime_s", state.plug_boottime_s, boottime_s)

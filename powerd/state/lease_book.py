@@ -63,6 +63,32 @@ class LeaseBook:
     """(n,) controller's clock at the newest plug change known."""
     granted: Bools
     """(n,) a grant that is no stop was sent since the car came: its fallback is possible from now on."""
+    reaction_s: Floats
+    """(n,) this car's reaction: the class value, grown to the longest lag seen in this plug-in."""
+    lowered_at_s: Floats
+    """(n,) when the lowering that the car has not yet followed was acked; inf = it follows."""
+    high: Floats
+    """(n,) largest ceiling that it could rightly follow since ``window_at_s``."""
+    high_before: Floats
+    """(n,) the same of the window before."""
+    above: Ints
+    """(n,) readings in a row above all of these."""
+    obeyed_since_s: Floats
+    """(n,) since when its readings obey; inf = the newest does not."""
+    defiant: Bools
+    """(n,) non-compliant: counts at its rating."""
+    said_fallback: Floats
+    """(n,) F as its controller said it; nan = it did not."""
+    said_idle: Floats
+    """(n,) idle fallback likewise."""
+    said_boot: Floats
+    """(n,) boot current likewise."""
+    late_s: Floats
+    """(n,) by how much the watchdog that its controller spoke of is slower than the site file's; inf = it has none."""
+    barred_ceiling: Floats
+    """(n,) what an untrusted controller reported as in force; nan = trusted."""
+    window_at_s: float
+    """Start of the present window of ``high``."""
 
 
 def open_book(terms: LeaseTerms, *, epoch: int, unknown_until_s: float | Floats) -> LeaseBook:
@@ -98,4 +124,17 @@ def open_book(terms: LeaseTerms, *, epoch: int, unknown_until_s: float | Floats)
         streamed=np.zeros(n, np.bool_),
         plug_boottime_s=np.full(n, -np.inf),
         granted=np.zeros(n, np.bool_),
+        reaction_s=terms.reaction_s.copy(),
+        lowered_at_s=np.full(n, np.inf),
+        high=np.zeros(n),
+        high_before=np.zeros(n),
+        above=np.zeros(n, np.int64),
+        obeyed_since_s=np.full(n, np.inf),
+        defiant=np.zeros(n, np.bool_),
+        said_fallback=np.full(n, np.nan),
+        said_idle=np.full(n, np.nan),
+        said_boot=np.full(n, np.nan),
+        late_s=np.zeros(n),
+        barred_ceiling=np.full(n, np.nan),
+        window_at_s=-np.inf,
     )

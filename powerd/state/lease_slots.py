@@ -11,7 +11,7 @@ from powerd.state.columns import put
 from powerd.state.lease_book import SLOTS, LeaseBook
 
 
-def insert_slot(book: LeaseBook, evse: Ints, seq: int, ceiling: Floats, until_s: Floats, now_s: float) -> LeaseBook:
+def insert_slot(book: LeaseBook, evse: Ints, seq: int, ceiling: Floats, until_s: Floats, then_s: Floats) -> LeaseBook:
     """Adds an unacked grant at the right end of the slots of ``evse`` (k,).
 
     A repeat of the newest slot's ceiling extends that slot (a renewal costs no slot and loses nothing: an ack of the
@@ -20,7 +20,7 @@ def insert_slot(book: LeaseBook, evse: Ints, seq: int, ceiling: Floats, until_s:
     """
     k = np.arange(evse.shape[0])
     slot_seq, slot_ceiling, slot_until = book.slot_seq[evse], book.slot_ceiling[evse], book.slot_until_s[evse]
-    live = (slot_seq > 0) & (slot_until > now_s)
+    live = (slot_seq > 0) & (slot_until > then_s[:, None])
     order = np.argsort(~live, axis=1, kind="stable")  # live ones to the left, in their order
     slot_seq = np.take_along_axis(np.where(live, slot_seq, 0), order, axis=1)
     slot_ceiling = np.take_along_axis(np.where(live, slot_ceiling, 0.0), order, axis=1)
@@ -46,14 +46,14 @@ def insert_slot(book: LeaseBook, evse: Ints, seq: int, ceiling: Floats, until_s:
     )
 
 
-def insert_hold(book: LeaseBook, evse: Ints, ceiling: Floats, until_s: Floats, now_s: float) -> LeaseBook:
+def insert_hold(book: LeaseBook, evse: Ints, ceiling: Floats, until_s: Floats, then_s: Floats) -> LeaseBook:
     """Adds a value to be held until ``until_s``: into an expired place, else merged with the one that ends first."""
     if evse.shape[0] == 0:
         return book
     k = np.arange(evse.shape[0])
     held, until = book.hold_ceiling[evse], book.hold_until_s[evse]
     place = until.argmin(axis=1)
-    merge = until[k, place] > now_s
+    merge = until[k, place] > then_s
     held[k, place] = np.where(merge, np.maximum(held[k, place], ceiling), ceiling)
     until[k, place] = np.where(merge, np.maximum(until[k, place], until_s), until_s)
     return replace(

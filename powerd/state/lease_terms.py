@@ -19,6 +19,8 @@ class LeaseTerms:
     """E - sent: ttl (1 + drift) + watchdog + reaction; inf without watchdog."""
     reaction_s: Floats
     """From an applied lower ceiling until the car has followed."""
+    watchdog_s: Floats
+    """Time the EVSE needs to fall back by itself; nan = it has no watchdog."""
     has_watchdog: Bools
     """The EVSE falls back by itself."""
     fallback: Floats
@@ -40,6 +42,7 @@ class LeaseTerms:
             ttl_s=controllers.ttl_s[owner],
             life_s=np.where(np.isnan(watchdog), np.inf, life),
             reaction_s=controllers.reaction_s[owner],
+            watchdog_s=watchdog,
             has_watchdog=~np.isnan(watchdog),
             fallback=posts.fallback,
             fallback_idle=posts.fallback_idle,

@@ -18,7 +18,7 @@ expiry, newer seq), which can only raise W. Source of the rules: docs/leases.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def reopen_book(
         now_s: this instant, on this boot's clock [s].
     """
     covered = worst(book, terms, plugged, drawn, was_s)
-    live = (book.sent_until_s > was_s) & ~np.isnan(book.sent_ceiling)
+    live = (book.sent_until_s > was_s - slack_s(book, terms)) & ~np.isnan(book.sent_ceiling)
     fresh = open_book(terms, epoch=book.epoch + 1, unknown_until_s=now_s + terms.life_s)
     hold_ceiling = fresh.hold_ceiling.copy()
     hold_ceiling[:, 0] = covered
@@ -63,10 +63,38 @@ def reopen_book(
         sent_until_s=np.where(live, now_s + terms.life_s, -np.inf),
         plug_boottime_s=book.plug_boottime_s,
         granted=book.granted,
+        reaction_s=book.reaction_s,
+        high=np.maximum(book.high, book.high_before),
+        defiant=book.defiant,
+        said_fallback=book.said_fallback,
+        said_idle=book.said_idle,
+        said_boot=book.said_boot,
+        late_s=book.late_s,
+        barred_ceiling=book.barred_ceiling,
+        window_at_s=now_s,
     )
 
 
 # --- what W is --------------------------------------------------------------------------------------------------------
+
+
+def slack_s(book: LeaseBook, terms: LeaseTerms) -> Floats:
+    """(n,) by how much every end in the book is later than written there.
+
+    Ends are written with the class's own reaction and watchdog; a car that was seen to lag, and a controller that spoke
+    of a slower watchdog, move all of theirs.
+    """
+    return book.reaction_s - terms.reaction_s + book.late_s
+
+
+def fallback_of(book: LeaseBook, terms: LeaseTerms) -> Floats:
+    """(n,) F: the larger of the site file's and what the controller said."""
+    return np.fmax(terms.fallback, book.said_fallback)
+
+
+def idle_of(book: LeaseBook, terms: LeaseTerms) -> Floats:
+    """(n,) idle fallback, likewise."""
+    return np.fmax(terms.fallback_idle, book.said_idle)
 
 
 def reserve(book: LeaseBook, terms: LeaseTerms, plugged: Bools) -> Floats:
@@ -76,27 +104,47 @@ def reserve(book: LeaseBook, terms: LeaseTerms, plugged: Bools) -> Floats:
     A post never heard from counts at F, at its rating where it has no watchdog.
     """
     heard = np.isfinite(book.echo_at_s)
-    with_car = np.maximum(terms.boot, np.where(book.granted, terms.fallback, 0.0))
-    known = np.maximum(terms.fallback_idle, np.where(plugged, with_car, 0.0))
-    silent = np.where(terms.has_watchdog, np.maximum(terms.fallback, terms.fallback_idle), terms.rating)
+    fallback, idle = fallback_of(book, terms), idle_of(book, terms)
+    with_car = np.maximum(np.fmax(terms.boot, book.said_boot), np.where(book.granted, fallback, 0.0))
+    known = np.maximum(idle, np.where(plugged, with_car, 0.0))
+    silent = np.where(terms.has_watchdog, np.maximum(fallback, idle), terms.rating)
     return np.where(heard, known, silent)
 
 
 def worst(book: LeaseBook, terms: LeaseTerms, plugged: Bools, drawn: Floats, now_s: float) -> Floats:
     """(n,) W at ``now_s``. ``drawn`` (n,) is the newest reading, largest phase [own unit]."""
-    w = reserve(book, terms, plugged)
-    w = np.maximum(w, np.where(book.acked_until_s > now_s, book.acked_ceiling, 0.0))
-    w = np.maximum(w, _live(book.slot_ceiling, book.slot_until_s, now_s))
-    w = np.maximum(w, _live(book.hold_ceiling, book.hold_until_s, now_s))
-    margin = np.maximum(MARGIN_A, MARGIN_SHARE * drawn)
+    then = now_s - slack_s(book, terms)
+    w = np.maximum(reserve(book, terms, plugged), _granted(book, then))
+    w = np.maximum(w, _live(book.hold_ceiling, book.hold_until_s, then))
+    margin = margin_of(drawn)
     over = drawn > in_force(book, terms, plugged, now_s) + margin
-    return np.maximum(w, np.where(over, drawn + margin, 0.0))
+    w = np.maximum(w, np.where(over, drawn + margin, 0.0))
+    mute = ~(terms.has_watchdog & np.isfinite(book.late_s)) & ~reachable(book, terms, now_s)
+    w = np.maximum(w, np.where(mute, drawn, np.nan_to_num(book.barred_ceiling)))
+    return np.where(book.defiant, np.maximum(w, terms.rating), w)
 
 
-def _live(ceiling: Floats, until_s: Floats, now_s: float) -> Floats:
+def margin_of(drawn: Floats) -> Floats:
+    """By how much a reading may exceed a ceiling and still count as obedient [own unit]: meters and cars round."""
+    return np.maximum(MARGIN_A, MARGIN_SHARE * drawn)
+
+
+def _live(ceiling: Floats, until_s: Floats, then_s: Floats) -> Floats:
     """(n,) largest ceiling of the columns that have not expired."""
-    largest: Floats = np.where(until_s > now_s, ceiling, 0.0).max(axis=1)
+    largest: Floats = np.where(until_s > then_s[:, None], ceiling, 0.0).max(axis=1)
     return largest
+
+
+def _granted(book: LeaseBook, then_s: Floats) -> Floats:
+    """(n,) the largest grant that may be in force: the acked one and every later one that has not expired."""
+    acked = np.where(book.acked_until_s > then_s, book.acked_ceiling, 0.0)
+    return np.maximum(acked, _live(book.slot_ceiling, book.slot_until_s, then_s))
+
+
+def permitted(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -> Floats:
+    """(n,) the largest ceiling that an obedient EVSE may be following now, whatever was lost on the way."""
+    then = now_s - slack_s(book, terms)
+    return np.maximum(in_force(book, terms, plugged, now_s), _granted(book, then))
 
 
 def in_force(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -> Floats:
@@ -104,8 +152,8 @@ def in_force(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -
 
     A latched stop never ends by itself.
     """
-    live = (book.sent_until_s > now_s) | book.sent_latched
-    fallback = np.where(plugged & book.granted, terms.fallback, terms.fallback_idle)
+    live = (book.sent_until_s > now_s - slack_s(book, terms)) | book.sent_latched
+    fallback = np.where(plugged & book.granted, fallback_of(book, terms), idle_of(book, terms))
     return np.where(live & ~np.isnan(book.sent_ceiling), np.nan_to_num(book.sent_ceiling), fallback)
 
 
@@ -116,7 +164,7 @@ def reachable(book: LeaseBook, terms: LeaseTerms, now_s: float) -> Bools:
 
 def renewal_due(book: LeaseBook, terms: LeaseTerms, now_s: float) -> Bools:
     """(n,) a live lease that was last renewed a quarter ttl ago (the bound is ttl/3; a tick may be late)."""
-    live = (book.sent_until_s > now_s) & ~np.isnan(book.sent_ceiling)
+    live = (book.sent_until_s > now_s - slack_s(book, terms)) & ~np.isnan(book.sent_ceiling)
     return live & (now_s - book.sent_at_s >= 0.25 * terms.ttl_s)
 
 
@@ -126,7 +174,8 @@ def renewal_due(book: LeaseBook, terms: LeaseTerms, now_s: float) -> Bools:
 def send(book: LeaseBook, terms: LeaseTerms, evse: Ints, ceiling: Floats, latched: Bools, now_s: float) -> LeaseBook:
     """Grants of one message, seq = book.seq + 1, to ``evse`` (k,) with ``ceiling`` (k,): counted from now on."""
     seq = book.seq + 1
-    book = insert_slot(book, evse, seq, ceiling, now_s + terms.life_s[evse], now_s)
+    then = now_s - slack_s(book, terms)[evse]
+    book = insert_slot(book, evse, seq, ceiling, now_s + terms.life_s[evse], then)
     return replace(
         book,
         seq=seq,
@@ -147,7 +196,7 @@ def renew(book: LeaseBook, terms: LeaseTerms, evse: Ints, now_s: float) -> Lease
     """
     seq = book.seq + 1
     until = now_s + terms.life_s[evse]
-    book = insert_slot(book, evse, seq, book.sent_ceiling[evse], until, now_s)
+    book = insert_slot(book, evse, seq, book.sent_ceiling[evse], until, now_s - slack_s(book, terms)[evse])
     return replace(
         book,
         seq=seq,
@@ -183,7 +232,8 @@ def ack_renewal(book: LeaseBook, terms: LeaseTerms, evse: Ints, epoch: int, seq:
 def _retire(book: LeaseBook, terms: LeaseTerms, evse: Ints, seq: int, ceiling: Floats, now_s: float) -> LeaseBook:
     """Moves grants <= seq of ``evse`` from the slots into the acked column; what they allowed before is held a bit."""
     slot_seq, until = book.slot_seq[evse], book.slot_until_s[evse]
-    live = (until > now_s) & (slot_seq > 0)
+    then = now_s - slack_s(book, terms)[evse]
+    live = (until > then[:, None]) & (slot_seq > 0)
     # The slot that holds seq is the first whose seq is not smaller (merged slots keep their newest seq).
     holder = live & (slot_seq >= seq)
     held_until = until[np.arange(evse.shape[0]), holder.argmax(axis=1)]
@@ -191,10 +241,11 @@ def _retire(book: LeaseBook, terms: LeaseTerms, evse: Ints, seq: int, ceiling: F
     old = live & (slot_seq <= seq)
     before = np.maximum(
         np.where(old, book.slot_ceiling[evse], 0.0).max(axis=1, initial=0.0),
-        np.where(book.acked_until_s[evse] > now_s, book.acked_ceiling[evse], 0.0),
+        np.where(book.acked_until_s[evse] > then, book.acked_ceiling[evse], 0.0),
     )
     lowered = before > ceiling
-    book = insert_hold(book, evse[lowered], before[lowered], now_s + terms.reaction_s[evse[lowered]], now_s)
+    place = evse[lowered]
+    book = insert_hold(book, place, before[lowered], now_s + terms.reaction_s[place], then[lowered])
     gone = book.slot_seq[evse] <= seq
     return replace(
         book,
@@ -204,6 +255,7 @@ def _retire(book: LeaseBook, terms: LeaseTerms, evse: Ints, seq: int, ceiling: F
         slot_seq=put(book.slot_seq, evse, np.where(gone, 0, book.slot_seq[evse])),
         slot_ceiling=put(book.slot_ceiling, evse, np.where(gone, 0.0, book.slot_ceiling[evse])),
         slot_until_s=put(book.slot_until_s, evse, np.where(gone, -np.inf, book.slot_until_s[evse])),
+        lowered_at_s=put(book.lowered_at_s, place, np.minimum(book.lowered_at_s[place], now_s)),
     )
 
 
@@ -219,7 +271,7 @@ def stamp(book: LeaseBook, evse: Ints, incarnation: int, boottime_s: float, now_
     )
 
 
-def void(book: LeaseBook, evse: Ints) -> LeaseBook:
+def void(book: LeaseBook, terms: LeaseTerms, evse: Ints) -> LeaseBook:
     """Cars came or left: no lease of before counts for them.
 
     The controller voids them too, and refuses grants in flight, which echo an older stamp (trace 6). A latched stop
@@ -234,53 +286,14 @@ def void(book: LeaseBook, evse: Ints) -> LeaseBook:
         slot_until_s=put(book.slot_until_s, evse, -np.inf),
         acked_until_s=put(book.acked_until_s, evse, -np.inf),
         granted=put(book.granted, evse, False),
+        reaction_s=put(book.reaction_s, evse, terms.reaction_s[evse]),
+        lowered_at_s=put(book.lowered_at_s, evse, np.inf),
+        above=put(book.above, evse, 0),
+        defiant=put(book.defiant, evse, False),
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Report:
-    """What a hello says of its EVSEs, (k,) each."""
-
-    evse: Ints
-    """Which."""
-    ceiling: Floats
-    """Ceiling in force [own unit]."""
-    remaining_s: Floats
-    """For how long, 0 = it is at its fallback [s]."""
-    accepted: Bools
-    """It accepted a grant since the car came (or may have): its fallback is possible."""
-
-
-def reported(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -> LeaseBook:
-    """A hello said which ceilings are in force for how long: W covers them, whoever granted them.
-
-    Where this book knows no newer grant, the reported one is what the EVSE follows (so that a restarted daemon lowers
-    from there and does not cut everybody off).
-    """
-    evse, ceiling, remaining_s = report.evse, report.ceiling, report.remaining_s
-    alive = remaining_s > 0
-    until = np.where(alive, now_s + remaining_s + terms.life_s[evse] - terms.ttl_s[evse], -np.inf)
-    book = insert_hold(book, evse[alive], ceiling[alive], until[alive], now_s)
-    adopt = alive & np.isnan(book.sent_ceiling[evse])
-    return replace(
-        book,
-        sent_ceiling=put(book.sent_ceiling, evse[adopt], ceiling[adopt]),
-        sent_until_s=put(book.sent_until_s, evse[adopt], until[adopt]),
-        granted=put(book.granted, evse[report.accepted], True),
-    )
-
-
-def lapse(book: LeaseBook, now_s: float) -> LeaseBook:
+def lapse(book: LeaseBook, terms: LeaseTerms, now_s: float) -> LeaseBook:
     """Forgets sent ceilings whose life is over: no RenewAll may revive what W no longer counts (trace 8)."""
-    over = (book.sent_until_s <= now_s) & ~book.sent_latched
+    over = (book.sent_until_s <= now_s - slack_s(book, terms)) & ~book.sent_latched
     return replace(book, sent_ceiling=np.where(over, np.nan, book.sent_ceiling))
-
-
-def advance_epoch(book: LeaseBook, terms: LeaseTerms, ahead: int, now_s: float) -> LeaseBook:
-    """A hello knew a higher epoch than ours (R4): lead with a still higher one, and wait as without state.
-
-    Seqs go on counting, acks of the old epoch no longer retire anything.
-    """
-    everyone = np.arange(terms.rating.shape[0])
-    book = insert_hold(book, everyone, terms.rating, now_s + terms.life_s, now_s)
-    return replace(book, epoch=ahead + 1)

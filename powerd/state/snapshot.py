@@ -15,6 +15,7 @@ from powerd.limits import Bools, Floats, Ints
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_terms import LeaseTerms
 from powerd.state.leases import reopen_book
+from powerd.state.overshoot import Overshoot
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,6 +84,8 @@ class Snapshot:
     """(n,) boottime of that measurement at the daemon [s]; -inf = none of this car."""
     stops: tuple[Stop, ...]
     """Stops in force, oldest first."""
+    overshoots: tuple[Overshoot, ...]
+    """Declared overshoots: the newest ended ones, then those that last."""
     answered: tuple[tuple[str, str], ...]
     """(request_id, key) of the newest state-changing requests, for idempotence; bounded."""
     warm_stage: tuple[tuple[int, int], ...]
@@ -121,6 +124,7 @@ def open_snapshot(book: LeaseBook, max_ceiling: Floats, min_ceiling: Floats, boo
         drawn=np.zeros((n, 3)),
         drawn_at_s=np.full(n, -np.inf),
         stops=(),
+        overshoots=(),
         answered=(),
         warm_stage=(),
         warm_price=np.zeros((0, 0)),
@@ -144,6 +148,7 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
         usage=usage,
         drawn=np.zeros_like(snapshot.drawn),
         drawn_at_s=np.full(n, -np.inf),
+        overshoots=(),  # their times were those of another boot; what still lasts is declared again
         boottime_s=boottime_s,
     )
 

@@ -203,6 +203,7 @@ class FakeCore:
             shadow_price=np.full(n_limits, 0.25),
             limit_flow=np.zeros(n_limits),
             uncontrolled=np.zeros(n_limits),
+            overshoots=(),
             path="kernel",
             alarms=("a test runs",),
         )

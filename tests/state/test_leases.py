@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from powerd.limits import Controllers, Posts
 from powerd.state import leases
+from powerd.state.hello import advance_epoch
 from powerd.state.lease_book import HOLDS, SLOTS, LeaseBook, open_book
 from powerd.state.lease_terms import LeaseTerms
 
@@ -24,6 +25,7 @@ def terms(*, fallback: float = 0.0, watchdog: float = WATCHDOG, boot: float = 0.
         ttl_s=np.array([TTL]),
         life_s=np.array([np.inf if np.isnan(watchdog) else TTL * (1 + DRIFT) + watchdog + REACTION]),
         reaction_s=np.array([REACTION]),
+        watchdog_s=np.array([watchdog]),
         has_watchdog=np.array([not np.isnan(watchdog)]),
         fallback=np.array([fallback]),
         fallback_idle=np.array([0.0]),
@@ -71,7 +73,7 @@ def test_an_acked_lowering_frees_current_after_the_reaction_time() -> None:
 def test_an_ack_of_another_epoch_retires_nothing() -> None:
     """Trace 11: after a restart an ack of (1, 900) must not retire (2, 5)."""
     own = terms()
-    book = leases.advance_epoch(book_of(own), own, 1, -1000.0)
+    book = advance_epoch(book_of(own), own, 1, -1000.0)
     book = send(book, own, 32.0, 0.0)
     book = send(book, own, 6.0, 0.5)
     assert worst(leases.ack(book, own, ONE, 1, 900, np.array([6.0]), 0.6), own, 0.7) == 32.0
@@ -144,7 +146,7 @@ def test_a_latched_stop_does_not_end_by_itself() -> None:
     """Trace 10: a stopped post does not go to its fallback when the lease is over."""
     own = terms(fallback=6.0)
     book = leases.send(book_of(own), own, ONE, np.array([0.0]), np.array([True]), 0.0)
-    book = leases.lapse(book, 1e6)
+    book = leases.lapse(book, own, 1e6)
     assert leases.in_force(book, own, np.array([True]), 1e6)[0] == 0.0
 
 
@@ -152,8 +154,8 @@ def test_lapse_forgets_what_a_renewal_must_not_revive() -> None:
     """Trace 8: what W no longer counts must be named again before it can be renewed."""
     own = terms()
     book = send(book_of(own), own, 20.0, 0.0)
-    assert not np.isnan(leases.lapse(book, LIFE - 0.1).sent_ceiling[0])
-    assert np.isnan(leases.lapse(book, LIFE + 0.1).sent_ceiling[0])
+    assert not np.isnan(leases.lapse(book, own, LIFE - 0.1).sent_ceiling[0])
+    assert np.isnan(leases.lapse(book, own, LIFE + 0.1).sent_ceiling[0])
 
 
 def test_an_ack_leaves_later_grants_standing() -> None:
@@ -281,7 +283,7 @@ def test_w_covers_the_car_whatever_is_lost_late_or_reordered(
     book = leases.stamp(book, ONE, post.incarnation, post.clock(0.0), 0.0)
     now, flying, acks = 0.0, [], []
     for what, ceiling, span, pick in steps:
-        book = leases.lapse(book, now)
+        book = leases.lapse(book, own, now)
         echo = (int(book.echo_incarnation[0]), float(book.echo_boottime_s[0]))
         if what == "send":
             book = send(book, own, ceiling, now)

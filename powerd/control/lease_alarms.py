@@ -1,0 +1,53 @@
+"""What the lease book has to say to an operator: overshoots, silence, cars that disobey, controllers that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from powerd.control.compiled import CompiledSite
+from powerd.limits import Bools, Floats
+from powerd.state.lease_book import LeaseBook
+from powerd.state.overshoot import Overshoot
+
+
+def overshoot_alarms(overshoots: tuple[Overshoot, ...], now_s: float) -> Iterator[str]:
+    """One sentence for each overshoot that lasts."""
+    for one in overshoots:
+        if not one.lasts:
+            continue
+        head = f"declared overshoot: {one.limit} could carry {one.over:.1f} {one.unit} more than it may"
+        if one.until_s == np.inf:
+            yield f"{head}, for as long as the limit or a silent controller stays as it is"
+        elif now_s > one.until_s:
+            yield f"{head} and should have been over {now_s - one.until_s:.0f} s ago: please report this"
+        else:
+            yield f"{head}; it is over in {one.until_s - now_s:.0f} s at the latest"
+
+
+def silence_alarms(site: CompiledSite, silent: Bools) -> Iterator[str]:
+    """One sentence for each controller with silent cars; ``silent`` (n,)."""
+    owner = site.electrical.posts.controller
+    for c in np.unique(owner[silent]):
+        count = int(np.sum(silent & (owner == c)))
+        name = site.electrical.controllers.ids[int(c)]
+        yield f"controller {name} is silent: {count} EVSEs with a car count at the most they could draw"
+
+
+def conduct_alarms(site: CompiledSite, book: LeaseBook) -> Iterator[str]:
+    """One sentence for each car that disobeys and each EVSE that is not as the site file says."""
+    ids = site.electrical.posts.ids
+    for i in np.flatnonzero(book.defiant):
+        yield f"{ids[i]} draws more than its ceiling for a minute: it counts at its rating until it obeys"
+    terms = site.terms
+    pairs: tuple[tuple[str, Floats, Floats], ...] = (
+        ("fallback", book.said_fallback, terms.fallback),
+        ("idle fallback", book.said_idle, terms.fallback_idle),
+        ("boot current", book.said_boot, terms.boot),
+    )
+    for what, said, own in pairs:
+        for i in np.flatnonzero(~np.isnan(said) & (said != own)):
+            yield f"{ids[i]}: its controller says {what} {said[i]:g}, the site file {own[i]:g}: the larger is reserved"
+    for i in np.flatnonzero(book.late_s > 0):
+        yield f"{ids[i]}: its watchdog is slower than the site file says, or missing: its leases count for longer"

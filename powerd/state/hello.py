@@ -1,0 +1,95 @@
+"""What a controller says of itself when it connects, against what the book and the site file know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from powerd.limits import Bools, Floats, Ints
+from powerd.state.columns import put
+from powerd.state.lease_book import LeaseBook
+from powerd.state.lease_slots import insert_hold
+from powerd.state.lease_terms import LeaseTerms
+from powerd.state.leases import slack_s
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Report:
+    """What a hello says of its EVSEs, (k,) each."""
+
+    evse: Ints
+    """Which."""
+    ceiling: Floats
+    """Ceiling in force [own unit]."""
+    remaining_s: Floats
+    """For how long, 0 = it is at its fallback [s]."""
+    accepted: Bools
+    """It accepted a grant since the car came (or may have): its fallback is possible."""
+
+
+def reported(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -> LeaseBook:
+    """A hello said which ceilings are in force for how long: W covers them, whoever granted them.
+
+    Where this book knows no newer grant, the reported one is what the EVSE follows (so that a restarted daemon lowers
+    from there and does not cut everybody off).
+    """
+    evse, ceiling, remaining_s = report.evse, report.ceiling, report.remaining_s
+    alive = remaining_s > 0
+    until = np.where(alive, now_s + remaining_s + terms.life_s[evse] - terms.ttl_s[evse], -np.inf)
+    then = now_s - slack_s(book, terms)[evse]
+    book = insert_hold(book, evse[alive], ceiling[alive], until[alive], then[alive])
+    adopt = alive & np.isnan(book.sent_ceiling[evse])
+    return replace(
+        book,
+        sent_ceiling=put(book.sent_ceiling, evse[adopt], ceiling[adopt]),
+        sent_until_s=put(book.sent_until_s, evse[adopt], until[adopt]),
+        granted=put(book.granted, evse[report.accepted], True),
+    )
+
+
+def advance_epoch(book: LeaseBook, terms: LeaseTerms, ahead: int, now_s: float) -> LeaseBook:
+    """A hello knew a higher epoch than ours (R4): lead with a still higher one, and wait as without state.
+
+    Seqs go on counting, acks of the old epoch no longer retire anything.
+    """
+    everyone = np.arange(terms.rating.shape[0])
+    book = insert_hold(book, everyone, terms.rating, now_s + terms.life_s, now_s - slack_s(book, terms))
+    return replace(book, epoch=ahead + 1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Said:
+    """How a controller is configured, by its own words; (k,) each, nan = it did not say."""
+
+    fallback: Floats
+    """F [own unit]."""
+    fallback_idle: Floats
+    """Idle fallback [own unit]."""
+    boot_current: Floats
+    """After the post's own restart [own unit]."""
+    watchdog_s: Floats
+    """Time the EVSE needs to fall back by itself [s]; inf = it has no watchdog."""
+
+
+def reconcile(book: LeaseBook, terms: LeaseTerms, evse: Ints, said: Said) -> LeaseBook:
+    """Keeps what ``evse`` (k,) said of themselves: where it differs from the site file the larger value is reserved."""
+    own = np.where(terms.has_watchdog, terms.watchdog_s, np.inf)[evse]
+    slower = np.where(np.isfinite(own), np.fmax(said.watchdog_s - own, 0.0), 0.0)
+    return replace(
+        book,
+        said_fallback=put(book.said_fallback, evse, said.fallback),
+        said_idle=put(book.said_idle, evse, said.fallback_idle),
+        said_boot=put(book.said_boot, evse, said.boot_current),
+        late_s=put(book.late_s, evse, slower),
+    )
+
+
+def bar(book: LeaseBook, evse: Ints, ceiling: Floats) -> LeaseBook:
+    """A hello that cannot be true: its EVSEs get no grants and count at no less than the ceiling it reported."""
+    return replace(book, barred_ceiling=put(book.barred_ceiling, evse, ceiling))
+
+
+def trust(book: LeaseBook, evse: Ints) -> LeaseBook:
+    """A hello that can be true ends that."""
+    return replace(book, barred_ceiling=put(book.barred_ceiling, evse, np.nan))

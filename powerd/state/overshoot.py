@@ -1,0 +1,138 @@
+"""Declared overshoots (R6): a limit fell below what is already granted; logged, shown, and over within a bound.
+
+The bound is the latest instant at which what lies above the lowered ceilings must have ended by itself: for each EVSE
+under the limit its E, or ack + reaction where the lowering is acked. Where even the reserves do not fit there is none:
+the overshoot lasts as long as the limit stays there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from powerd.limits import Bools, Floats, Limits
+from powerd.state.lease_book import LeaseBook
+from powerd.state.lease_terms import LeaseTerms
+from powerd.state.leases import in_force, reachable, reserve, slack_s
+from powerd.units import ROW_TOLERANCE
+
+ENDED_KEPT = 16
+"""Ended overshoots that are remembered, for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overshoot:
+    """One limit that could carry more than it may."""
+
+    limit: str
+    """The limit, for people; unique in a switching state."""
+    element: str
+    """What it protects."""
+    unit: str
+    """Of the limit."""
+    since_s: float
+    """Boottime of its start [s]."""
+    until_s: float
+    """It must be over by then [s]; inf = not before the limit rises or a controller speaks."""
+    over: float
+    """Most by which W and the uncontrolled load exceeded the limit [unit]."""
+    available: float
+    """Lowest limit minus uncontrolled load in it [unit]."""
+    ended_s: float
+    """When it was over [s]; inf = it lasts."""
+
+    @property
+    def lasts(self) -> bool:
+        """It is not over."""
+        return not np.isfinite(self.ended_s)
+
+
+def track(
+    past: tuple[Overshoot, ...], limits: Limits, flow: Floats, available: Floats, bound_s: Floats, now_s: float
+) -> tuple[Overshoot, ...]:
+    """The overshoots after this tick, the open ones last.
+
+    Args:
+        past: of the tick before.
+        limits: of this tick.
+        flow: (L,) flow of W [unit].
+        available: (L,) capacity minus uncontrolled load [unit].
+        bound_s: (L,) by when each would be over if nothing else happened.
+        now_s: the tick's instant.
+    """
+    over = {int(l): float(flow[l] - available[l]) for l in np.flatnonzero(flow > available + ROW_TOLERANCE)}
+    if not over and not any(one.lasts for one in past):
+        return past
+    open_now = {one.limit: one for one in past if one.lasts}
+    ended = [one for one in past if not one.lasts]
+    names = {limits.name[l] for l in over}
+    ended += [replace(one, ended_s=now_s) for name, one in open_now.items() if name not in names]
+    standing = [
+        _continued(open_now[limits.name[l]], excess, float(available[l]), float(bound_s[l]))
+        if limits.name[l] in open_now
+        else Overshoot(
+            limit=limits.name[l],
+            element=limits.element[l],
+            unit=limits.unit[l],
+            since_s=now_s,
+            until_s=float(bound_s[l]),
+            over=excess,
+            available=float(available[l]),
+            ended_s=np.inf,
+        )
+        for l, excess in over.items()
+    ]
+    return (*ended[-ENDED_KEPT:], *standing)
+
+
+def _continued(one: Overshoot, over: float, available: float, bound_s: float) -> Overshoot:
+    """The same overshoot a tick later: only what makes it worse moves its bound."""
+    if over <= one.over + ROW_TOLERANCE and available >= one.available - ROW_TOLERANCE:
+        return one
+    return replace(
+        one,
+        until_s=max(one.until_s, bound_s),
+        over=max(one.over, over),
+        available=min(one.available, available),
+    )
+
+
+def bounds(
+    book: LeaseBook,
+    terms: LeaseTerms,
+    limits: Limits,
+    plugged: Bools,
+    worst: Floats,
+    available: Floats,
+    now_s: float,
+) -> Floats:
+    """(L,) by when W under each limit has fallen to what the EVSEs now follow, at the latest [s].
+
+    Args:
+        book: after this tick's grants.
+        terms: lease terms.
+        limits: of this tick.
+        plugged: (n,) a car is there.
+        worst: (n,) W.
+        available: (L,) capacity minus uncontrolled load [unit].
+        now_s: the tick's instant.
+    """
+    least = reserve(book, terms, plugged)
+    follows = np.maximum(least, in_force(book, terms, plugged, now_s))
+    settled = np.where(reachable(book, terms, now_s), follows, least)
+    ends = np.where(worst > settled + ROW_TOLERANCE, _ends(book, terms, settled, now_s), now_s)
+    weight = abs(limits.real) + abs(limits.imag)
+    latest = np.array([np.max(ends[weight[[r]].indices], initial=now_s) for r in range(limits.row_count)])
+    bound = np.full(limits.capacity.shape[0], now_s)
+    np.maximum.at(bound, limits.limit_of_row, latest)
+    return np.where(limits.limit_flow(settled) > available + ROW_TOLERANCE, np.inf, bound)
+
+
+def _ends(book: LeaseBook, terms: LeaseTerms, settled: Floats, now_s: float) -> Floats:
+    """(n,) when the last entry above ``settled`` ends; inf where only a reading lies above it."""
+    ceiling = np.column_stack((book.slot_ceiling, book.hold_ceiling, book.acked_ceiling))
+    until = np.column_stack((book.slot_until_s, book.hold_until_s, book.acked_until_s)) + slack_s(book, terms)[:, None]
+    counts = (ceiling > settled[:, None] + ROW_TOLERANCE) & (until > now_s)
+    latest: Floats = np.where(counts, until, -np.inf).max(axis=1)
+    return np.where(counts.any(axis=1), latest, np.inf)

@@ -1,0 +1,122 @@
+"""Limits that fall below what is granted: declared, bounded, over in time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from powerd.control import events as ev
+from powerd.state.hello import Said
+from tests.control.garage import LIFE, REACTION, Player, site_text
+
+
+def falls(player: Player, share: float) -> None:
+    """The feeder's limit becomes this share of what it is."""
+    limits = replace(player.site.limits, capacity=player.site.limits.capacity * share)
+    player.site = player.stepper.site = replace(player.site, limits=limits)
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Player:
+    """Two posts at 16 A each under 32 A, F = 6 A."""
+    player = Player.open(tmp_path, site_text(2, 32.0, fallback_a=6.0))
+    for k in range(2):
+        player.plug(k)
+        player.hello(k)
+    for _ in range(3):
+        player.tick()
+    return player
+
+
+def test_an_acked_curtailment_is_over_after_the_reaction(full: Player) -> None:
+    """R6: declared in the tick, bounded by E, over once acked + reaction."""
+    falls(full, 0.5)
+    decision = full.tick()
+    began = full.now_s
+    assert decision.ceiling.sum() <= 16.0 + 1e-6
+    assert {one.element for one in decision.overshoots} == {"F1"}
+    assert all(one.until_s <= began + LIFE for one in decision.overshoots)
+    assert decision.overshoots[0].over == pytest.approx(16.0, abs=1e-3)
+    assert any("declared overshoot" in alarm for alarm in decision.alarms)
+    while any(one.lasts for one in decision.overshoots):
+        decision = full.tick()
+    assert full.now_s - began <= REACTION + 2.0
+    assert all(one.ended_s == full.now_s for one in decision.overshoots)
+    assert not full.tick().overshoots
+
+
+def test_a_silent_controller_bounds_the_overshoot_by_its_expiry(full: Player) -> None:
+    """R6: what nobody acks is over at E, and not later."""
+    full.alive.discard(0)
+    full.tick()
+    falls(full, 0.6)
+    decision = full.tick()
+    bound = max(one.until_s for one in decision.overshoots)
+    assert full.now_s < bound <= full.now_s + LIFE
+    while any(one.lasts for one in decision.overshoots):
+        decision = full.tick()
+        assert not any("should have been over" in alarm for alarm in decision.alarms)
+    assert full.now_s <= bound + 1.0
+
+
+def test_a_limit_below_the_reserve_has_no_bound(full: Player) -> None:
+    """The fallbacks alone exceed it: declared for as long as it lasts, and live grants obey it."""
+    falls(full, 0.25)
+    for _ in range(40):
+        decision = full.tick()
+    assert all(one.until_s == np.inf for one in decision.overshoots)
+    assert decision.ceiling.sum() <= 8.0 + 1e-6
+    falls(full, 4.0)
+    assert not any(one.lasts for one in full.tick().overshoots)
+
+
+def test_a_mismatch_with_the_site_file_is_alarmed_and_the_larger_value_reserved(tmp_path: Path) -> None:
+    """A controller that says F = 10 A where the site file says 6 A is counted at 10 A."""
+    player = Player.open(tmp_path, site_text(2, 32.0, fallback_a=6.0))
+    for k in range(2):
+        player.plug(k)
+        player.hello(k)
+    hello = player.news[1]
+    assert isinstance(hello, ev.HelloReceived)
+    nan = np.full(1, np.nan)
+    said = Said(fallback=np.array([10.0]), fallback_idle=nan, boot_current=nan, watchdog_s=nan)
+    player.news[1] = replace(hello, said=said)
+    player.tick()
+    player.alive.discard(0)
+    for _ in range(60):
+        decision = player.tick()
+    assert decision.worst[0] == 10.0
+    assert decision.ceiling[1] == pytest.approx(22.0, abs=1e-4)
+    assert any("says fallback 10" in alarm for alarm in decision.alarms)
+
+
+def test_an_untrusted_controller_gets_nothing_however_it_asks(tmp_path: Path) -> None:
+    """R4: after a hello with an absurd epoch neither stamps nor wants bring a grant; what it reported is counted."""
+    player = Player.open(tmp_path, site_text(2, 32.0))
+    for k in range(2):
+        player.plug(k)
+    player.hello(0, highest_epoch=2**50, ceiling=20.0, remaining_s=5.0)
+    player.hello(1)
+    for _ in range(60):
+        decision = player.tick(ev.FreshWanted(evse=np.array([0])))
+        assert 0 not in decision.raised.evse
+        assert 0 not in decision.lowered.evse
+    assert decision.worst[0] == 20.0
+    assert decision.ceiling[1] == pytest.approx(12.0, abs=1e-4)
+    player.hello(0)
+    for _ in range(10):
+        decision = player.tick()
+    assert decision.ceiling == pytest.approx(np.array([16.0, 16.0]), abs=1e-4)
+
+
+def test_a_new_epoch_sends_nothing_before_the_disk(full: Player) -> None:
+    """R4: the tick that takes a higher epoch puts even its decreases behind the journal's commit."""
+    full.hello(0, highest_epoch=9, ceiling=16.0, remaining_s=10.0)
+    falls(full, 0.5)
+    decision = full.tick()
+    assert decision.snapshot.leases.epoch == 10
+    assert decision.lowered.evse.shape == (0,)
+    assert decision.raised.evse.tolist() == [0, 1]

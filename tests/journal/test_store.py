@@ -65,7 +65,7 @@ def test_a_snapshot_survives_its_record(
 def test_every_field_of_a_snapshot_is_recorded(player: Player) -> None:
     """A field added to the snapshot and forgotten here would be lost in a restart."""
     recorded = {path.split("/")[0] for path in columns_of(player.snapshot)}
-    rest = {"stops", "answered", "boottime_s", "tick"}
+    rest = {"stops", "overshoots", "answered", "boottime_s", "tick"}
     forgotten = {"warm_stage", "warm_price"}  # where a solve starts is no part of what is going on
     assert {own.name for own in fields(Snapshot)} == recorded | rest | forgotten
 

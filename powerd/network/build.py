@@ -13,43 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandapower as pp
 
-from powerd.errors import PowerdError
 from powerd.limits import Bools, Floats, Ints
 from powerd.network.electrical import BranchKind, Electrical
-from powerd.network.phasors import Complex
+from powerd.network.taken import SWITCH_PU, CannotSolve, Flow
 
-#: Impedance of a closed switch, per unit at 1 MVA: 1.6 micro-ohm at 400 V, below any real contact's.
-SWITCH_PU = 1e-5
 #: Vector groups that pandapower 3.5.6 can solve unbalanced.
 UNBALANCED_GROUPS = ("YNyn", "Dyn", "Yzn")
-
-
-class CannotSolve(PowerdError):
-    """The power flow has no solution, or pandapower cannot state the problem; the message says which and the mend."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Flow:
-    """What a power flow says. B buses, E branches, S supplies."""
-
-    from_a: Floats
-    """(E, 3) current at the from (high) side on l1, l2, l3 [A]."""
-    to_a: Floats
-    """(E, 3) current at the to (low) side [A]."""
-    voltage_pu: Complex
-    """(B, 3) phase-to-neutral voltage of l1, l2, l3, of nominal; nan on dead buses."""
-    import_kw: Floats
-    """(S,) active power taken from each supply [kW]."""
-
-    @property
-    def lowest_pu(self) -> float:
-        """Lowest phase voltage of any live bus."""
-        return float(np.nanmin(np.abs(self.voltage_pu)))
-
-    @property
-    def highest_pu(self) -> float:
-        """Highest phase voltage of any live bus."""
-        return float(np.nanmax(np.abs(self.voltage_pu)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

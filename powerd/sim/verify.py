@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from powerd.limits import Floats
-from powerd.network.build import Flow, build_net
+from powerd.network.build import build_net
 from powerd.network.electrical import BranchKind, Electrical
-from powerd.network.loading import drawn_at_buses, solve_constant_current
+from powerd.network.loading import solve_constant_current
 from powerd.network.supply import normal_positions
+from powerd.network.taken import Flow, drawn_at_buses
 from powerd.sim.run import SettledLoad
 
 #: Relative overshoot of a rating that a power flow may show.

@@ -10,12 +10,12 @@ import numpy as np
 from powerd.allocation.allocate import Allocation, Allocator
 from powerd.allocation.demands import Demands
 from powerd.limits import Floats
-from powerd.network.build import Flow
 from powerd.network.electrical import Electrical
 from powerd.network.load import load_site
 from powerd.network.loading import ac_loading, loading_of_limits
 from powerd.network.rows import Rows, build_rows
 from powerd.network.supply import normal_positions
+from powerd.network.taken import Flow
 
 MODELS = Path(__file__).parents[2] / "models"
 

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from powerd.network.build import CannotSolve, build_net
+from powerd.network.build import build_net
 from powerd.network.loading import ac_loading, loading_of_limits
 from powerd.network.rows import build_rows
 from powerd.network.supply import energise, normal_positions
+from powerd.network.taken import CannotSolve
 from tests.network.drawings import Drawing
 from tests.network.oracle import branch_currents, taken_at_buses
 from tests.network.randoms import some_use, trees

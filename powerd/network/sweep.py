@@ -1,0 +1,160 @@
+"""Kernels of the AC power flow on a tree: currents are summed towards the supply, voltages follow away from it.
+
+Backward/forward sweep (Shirmohammadi et al., IEEE Trans. Power Systems 3(2), 1988), in the frame of ``models`` where
+every transformer is a plain impedance. A sweep multiplies the error by about the voltage drop that constant-power loads
+cause, so five to eight sweeps reach 1e-9 on any network that a site would be built with.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from powerd.compiled import kernel
+from powerd.limits import Floats, Ints
+from powerd.network.phasors import Complex
+
+#: Largest movement of a voltage in the last sweep [pu].
+TOLERANCE_PU = 1e-9
+#: Sweeps after which it will not settle any more.
+MOST_SWEEPS = 100
+
+_HALF_SQRT3 = 0.8660254037844386
+
+
+@kernel
+def sweep_balanced(
+    parent: Ints, zr: Floats, zi: Floats, yr: Floats, yi: Floats, emf: Floats, p: Floats, q: Floats, c: Floats,
+    vr: Floats, vi: Floats, jr: Floats, ji: Floats,
+) -> int:  # fmt: skip
+    """Positive sequence alone. All (N,), parents before children, per unit; v and j are written.
+
+    Args:
+        parent: position above, -1 at a supply's bus.
+        zr: series impedance above the bus, real part.
+        zi: imaginary part.
+        yr: shunts at the bus, real part.
+        yi: imaginary part.
+        emf: voltage behind the supply's impedance.
+        p: constant active power taken.
+        q: constant reactive power taken.
+        c: constant current taken in phase with the voltage.
+        vr: voltages, real part; at the start the guess.
+        vi: imaginary part.
+        jr: current through the impedance above, real part.
+        ji: imaginary part.
+
+    Returns:
+        Sweeps made; -1 where the voltages do not settle.
+    """
+    count = parent.shape[0]
+    for sweep in range(MOST_SWEEPS):
+        for k in range(count):
+            square = vr[k] * vr[k] + vi[k] * vi[k]
+            per = 1.0 / square
+            real = p[k] * per + c[k] * np.sqrt(per) + yr[k]
+            imag = yi[k] - q[k] * per
+            jr[k] = real * vr[k] - imag * vi[k]
+            ji[k] = real * vi[k] + imag * vr[k]
+        for k in range(count - 1, -1, -1):
+            above = parent[k]
+            if above >= 0:
+                jr[above] += jr[k]
+                ji[above] += ji[k]
+        moved = 0.0
+        for k in range(count):
+            above = parent[k]
+            ur, ui = (vr[above], vi[above]) if above >= 0 else (emf[k], 0.0)
+            ur -= zr[k] * jr[k] - zi[k] * ji[k]
+            ui -= zr[k] * ji[k] + zi[k] * jr[k]
+            moved = max(moved, abs(ur - vr[k]), abs(ui - vi[k]))
+            vr[k], vi[k] = ur, ui
+        if moved <= TOLERANCE_PU:
+            return sweep + 1
+        if not moved < 10.0:
+            return -1
+    return -1
+
+
+@kernel
+def sweep_phases(
+    parent: Ints, zero_parent: Ints, z: Complex, y: Complex, emf: Floats, turn: Complex, loaded: Ints,
+    wye: Complex, wye_c: Floats, delta_c: Floats, v: Complex, j: Complex,
+) -> int:  # fmt: skip
+    """All three sequences, coupled where the phases take unlike currents; per unit; v and j are written.
+
+    Args:
+        parent: (N,) position above, -1 at a supply's bus.
+        zero_parent: (N,) likewise for the zero sequence; -1 where it is earthed through ``z``.
+        z: (N, 3) series impedance above the bus, by sequence.
+        y: (N, 3) shunts at the bus.
+        emf: (N,) voltage behind the supply's impedance, positive sequence.
+        turn: (N, 3) frame to bus.
+        loaded: (K,) positions where something is taken.
+        wye: (K, 3) constant power p + jq from each phase to neutral, per unit of a third of the power base.
+        wye_c: (K, 3) constant current from each phase to neutral, in phase with its voltage.
+        delta_c: (K, 3) constant current between l1-l2, l2-l3, l3-l1, in phase with the voltage between.
+        v: (N, 3) sequence voltages in the frame; at the start the guess.
+        j: (N, 3) sequence currents through the impedance above.
+
+    Returns:
+        Sweeps made; -1 where the voltages do not settle.
+    """
+    count = parent.shape[0]
+    for sweep in range(MOST_SWEEPS):
+        for k in range(count):
+            for s in range(3):
+                j[k, s] = y[k, s] * v[k, s]
+        for m in range(loaded.shape[0]):
+            _take(loaded[m], m, turn, wye, wye_c, delta_c, v, j)
+        for k in range(count - 1, -1, -1):
+            above = parent[k]
+            if above >= 0:
+                j[above, 1] += j[k, 1]
+                j[above, 2] += j[k, 2]
+                if zero_parent[k] >= 0:
+                    j[above, 0] += j[k, 0]
+        moved = 0.0
+        for k in range(count):
+            above = parent[k]
+            for s in range(3):
+                u = v[above, s] if (s > 0 and above >= 0) or (s == 0 and zero_parent[k] >= 0) else 0j
+                if s == 1 and above < 0:
+                    u += emf[k]
+                u -= z[k, s] * j[k, s]
+                moved = max(moved, abs(u.real - v[k, s].real), abs(u.imag - v[k, s].imag))
+                v[k, s] = u
+        if moved <= TOLERANCE_PU:
+            return sweep + 1
+        if not moved < 10.0:
+            return -1
+    return -1
+
+
+@kernel
+def _take(k: int, m: int, turn: Complex, wye: Complex, wye_c: Floats, delta_c: Floats, v: Complex, j: Complex) -> None:
+    """Add what is taken at position ``k`` (row ``m`` of the loads) to its sequence currents."""
+    a = complex(-0.5, _HALF_SQRT3)
+    b = complex(-0.5, -_HALF_SQRT3)
+    v0, v1, v2 = v[k, 0] * turn[k, 0], v[k, 1] * turn[k, 1], v[k, 2] * turn[k, 2]
+    u1, u2, u3 = v0 + v1 + v2, v0 + b * v1 + a * v2, v0 + a * v1 + b * v2
+    i1 = _current(u1, wye[m, 0], wye_c[m, 0])
+    i2 = _current(u2, wye[m, 1], wye_c[m, 1])
+    i3 = _current(u3, wye[m, 2], wye_c[m, 2])
+    i12 = _current(u1 - u2, 0j, delta_c[m, 0])
+    i23 = _current(u2 - u3, 0j, delta_c[m, 1])
+    i31 = _current(u3 - u1, 0j, delta_c[m, 2])
+    i1 += i12 - i31
+    i2 += i23 - i12
+    i3 += i31 - i23
+    j[k, 0] += (i1 + i2 + i3) / 3.0 * turn[k, 0].conjugate()
+    j[k, 1] += (i1 + a * i2 + b * i3) / 3.0 * turn[k, 1].conjugate()
+    j[k, 2] += (i1 + b * i2 + a * i3) / 3.0 * turn[k, 2].conjugate()
+
+
+@kernel
+def _current(u: complex, power: complex, amps: float) -> complex:
+    """conj(S / U) plus a constant current in phase with U; nothing where nothing is taken."""
+    if power == 0 and amps == 0.0:
+        return 0j
+    per = 1.0 / (u.real * u.real + u.imag * u.imag)
+    return complex(power.real * per + amps * np.sqrt(per), -power.imag * per) * u

@@ -121,7 +121,7 @@ def find_admission_faults(drawing: Drawing, electrical: Electrical, findings: Fi
     for element, one in worst.items():
         when = f" with {one.state}" if one.state else ""
         holds = f"above the {one.capacity:.4g} {one.unit} that it holds"
-        place = _place(drawing.site, element)
+        place = place_of(drawing.site, element)
         if one.reserve <= TOLERANCE:
             message = f"{one.name}{when}: other loads alone can draw {one.uncontrolled:.4g} {one.unit}, {holds}"
             findings.add(Code.LOAD_ABOVE_RATING, place, element, message, _mend(one), Severity.WARNING)
@@ -153,7 +153,7 @@ def _mend(one: Reserved) -> str:
     )
 
 
-def _place(site: SiteFile, element: str) -> Path:
+def place_of(site: SiteFile, element: str) -> Path:
     """Where an element of a limit is written."""
     name = element.removesuffix("/preferred").removesuffix("/alternate")
     for section in ("transformers", "feeders", "switches", "transfer_switches", "supplies"):

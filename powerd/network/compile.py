@@ -63,6 +63,7 @@ def compile_drawing(drawing: Drawing) -> Electrical:
         ),
         branches=_branches(parts, bus),
         impedances=_impedances(parts),
+        overload=tuple(part.overload for part in parts),
         supplies=_supplies(site, bus),
         loads=_loads(site, bus, evses, kinds),
         posts=_posts(site, evses, kind_of, volts[evse_bus]),

@@ -19,6 +19,8 @@ import numpy as np
 HOT = 1.0
 """What a hot element carried before, of its rating."""
 NEVER = math.inf
+MOST = 1e6
+"""Multiples of a rating above which nothing changes any more."""
 CYCLE_S = 0.01
 """An instantaneous release opens within half a cycle of 50 Hz [s]: nothing reacts faster, and nothing has to."""
 
@@ -157,7 +159,7 @@ def mcb_s(device: Mcb, amps: float, edge: Edge) -> float:
     not within 0.1 s; above that it counts as instantaneous. Upper edge: 1.45 In within 1 h (2 h), 2.55 In within 60 s
     (120 s above 32 A), 5 / 10 / 20 In within 0.1 s. The tests c and d are from cold; hot: ``hot_share``.
     """
-    m, hour = amps / device.rated_a, _conventional_s(device.rated_a)
+    m, hour = _multiple(amps, device.rated_a), _conventional_s(device.rated_a)
     low, high = {McbType.B: (3.0, 5.0), McbType.C: (5.0, 10.0), McbType.D: (10.0, 20.0)}[device.type]
     if edge is Edge.EARLIEST:
         cold = _line(m, ((1.13, hour), (2.55, 1.0), (low, 0.1)))
@@ -175,7 +177,7 @@ def trip_unit_s(device: TripUnit, amps: float, edge: Edge) -> float:
     (tr_multiple Ir, tr), of which makers allow 20 % less. Short-circuit releases: +-20 % of their setting, so 0.8 Isd
     and 0.8 Ii count; of tsd 0.7 counts, the share of the non-tripping time that makers state for its shortest steps.
     """
-    m, hour = amps / device.ir_a, _conventional_s(device.ir_a)
+    m, hour = _multiple(amps, device.ir_a), _conventional_s(device.ir_a)
     early = edge is Edge.EARLIEST
     band, pickup, share = (0.8, 1.05, 0.8) if early else (1.0, math.sqrt(1.05 * 1.30), 0.9)
     if amps >= band * device.ii_a:
@@ -219,7 +221,7 @@ def fuse_s(device: Fuse, amps: float, edge: Edge) -> float:
     4 h; from 16 A up, thinner links stand more), Imin(10 s) not within 10 s, Imin(0.1 s) not within 0.1 s. A rating
     between two of the table counts with the smaller multiples of both. Upper edge: 1.6 In, Imax(5 s), Imax(0.1 s).
     """
-    m = amps / device.rated_a
+    m = _multiple(amps, device.rated_a)
     hour = next(s for most, s in ((63.0, 3600.0), (160.0, 7200.0), (400.0, 10_800.0), (NEVER, 14_400.0))
                 if device.rated_a <= most)  # fmt: skip
     ten, five, tenth, tenth_late = _gate_multiples(device.rated_a)
@@ -245,7 +247,7 @@ def oil_transformer_s(device: OilTransformer, amps: float) -> float:
     52 K, 26 K, 6, 0.8, 1.3, 210 and 10 min, k11 = 0.5, k21 = k22 = 2. Above the current of short-time emergency loading
     (2.0 and 1.8 of the nameplate) it stands nothing.
     """
-    k = amps / device.rated_a
+    k = _multiple(amps, device.rated_a)
     small = device.unit_kva <= 2500.0
     if k <= 1.0:
         return NEVER
@@ -271,7 +273,7 @@ def dry_transformer_s(device: DryTransformer, amps: float) -> float:
     Start: rated current for ever in air of 40 C: 40 + 1.25 * 100 K (average rise of class F, hot-spot factor 1.25) =
     165 C. Rise ~ I^1.6 (natural cooling), one time constant. Above 1.5 of the nameplate it stands nothing.
     """
-    k = amps / device.rated_a
+    k = _multiple(amps, device.rated_a)
     if k <= 1.0:
         return NEVER
     if k > 1.5:
@@ -292,12 +294,17 @@ def conductor_s(device: Conductor, amps: float) -> float:
     lets a cable reach 160 or 250 C once. m below sqrt(1.25) = 1.118 never gets there; 1 h is taken all the same, the
     conventional time of its protection (IEC 60364-4-43, 433.1).
     """
-    m = amps / device.ampacity_a
+    m = _multiple(amps, device.ampacity_a)
     if m <= 1.0:
         return NEVER
     if m**2 <= OVER_RISE:
         return 3600.0
     return min(3600.0, device.time_constant_s * math.log((m**2 - 1.0) / (m**2 - OVER_RISE)))
+
+
+def _multiple(amps: float, rated_a: float) -> float:
+    """``amps`` over ``rated_a``, bounded so that its powers stay finite."""
+    return min(amps / rated_a, MOST)
 
 
 def _conventional_s(rated_a: float) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from powerd.limits import Bools, Controllers, Floats, Ints, Posts
+from powerd.network.tolerance import Overload
 
 #: Lowest and highest voltage the limits reckon with, of nominal (EN 50160, 95 % of a week: +-10 %).
 V_LOW_PU, V_HIGH_PU = 0.90, 1.10
@@ -158,6 +159,8 @@ class Electrical:
     buses: Buses
     branches: Branches
     impedances: Impedances
+    overload: tuple[Overload, ...]
+    """(E,) what each branch tolerates beyond its rating."""
     supplies: Supplies
     loads: Loads
     posts: Posts

@@ -19,8 +19,10 @@ from powerd.network.drawing import Cable, Drawing, Findings
 from powerd.network.electrical import Electrical
 from powerd.network.imported import import_wires
 from powerd.network.netfile import read_net
+from powerd.network.protection import find_protection_faults
 from powerd.network.ratings import find_rating_faults
 from powerd.network.references import find_reference_faults
+from powerd.network.standing import find_tolerance_faults
 from powerd.network.topology import find_topology_faults
 from powerd.network.wires import Wires
 from powerd.site.codes import Code
@@ -97,11 +99,13 @@ def load_site(path: Path) -> LoadedSite:
     clouded = frozenset(fault.element for fault in read.faults)
     find_reference_faults(drawing, findings)
     find_rating_faults(drawing, findings, clouded)
+    find_protection_faults(drawing.site, findings, clouded)
     find_charging_faults(drawing, findings, clouded)
     find_topology_faults(drawing, findings)
     electrical = compile_drawing(drawing) if _can_compile(drawing, findings) else None
     if electrical is not None:
         find_admission_faults(drawing, electrical, findings)
+        find_tolerance_faults(drawing, electrical, findings)
     faults = tuple(sorted(set(findings.faults)))
     if any(fault.severity is Severity.ERROR for fault in faults):
         electrical = None

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from powerd.network.drawing import Cable
 from powerd.network.electrical import BranchKind
+from powerd.network.protection import feeder_overload, switch_overload, transfer_overload, transformer_overload
+from powerd.network.tolerance import Overload
 from powerd.site.schema import Feeder, Switch, TransferSwitch, Transformer
 from powerd.units import SQRT3
 
@@ -30,6 +32,7 @@ class BranchPart:
     to_bus: str
     in_service: bool
     source: str
+    overload: Overload
     closed: bool = True
     capacity_from_a: float = NAN
     capacity_to_a: float = NAN
@@ -65,6 +68,7 @@ def feeder_part(feeder: Feeder, cable: Cable | None, continuous_factor: float) -
         to_bus=feeder.to_bus,
         in_service=feeder.in_service,
         source=_stated(feeder.source, why),
+        overload=feeder_overload(feeder, cable),
         capacity_from_a=capacity,
         length_km=length,
         r_ohm=r * share,
@@ -101,6 +105,7 @@ def switch_part(switch: Switch, continuous_factor: float) -> BranchPart:
         to_bus=switch.to_bus,
         in_service=switch.in_service,
         source=_stated(switch.source, why),
+        overload=switch_overload(switch),
         closed=switch.closed,
         capacity_from_a=capacity,
     )
@@ -119,6 +124,7 @@ def transfer_parts(switch: TransferSwitch, continuous_factor: float) -> tuple[Br
             to_bus=switch.load_bus,
             in_service=switch.in_service,
             source=_stated(switch.source, why),
+            overload=transfer_overload(switch),
             closed=switch.position == side,
             capacity_from_a=capacity,
         )
@@ -147,6 +153,7 @@ def transformer_part(transformer: Transformer, volts: dict[str, float]) -> Branc
         to_bus=t.low_bus,
         in_service=t.in_service,
         source=_stated(t.source, _nameplate(t)),
+        overload=transformer_overload(t, high_v, low_v),
         capacity_from_a=max(0.0, _first(t.rated_current_high_a, rated_high) * factor - idle_a),
         capacity_to_a=_first(t.rated_current_low_a, rated_low) * factor,
         turns_ratio=high_v * (1 + t.tap_position * t.tap_step_percent / 100) / low_v,

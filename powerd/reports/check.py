@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,7 +13,9 @@ from powerd.faults import Fault
 from powerd.network.admission import Reserved, reserved
 from powerd.network.load import LoadedSite, load_site
 from powerd.network.rows import build_limits
+from powerd.network.standing import Patience, Standing, patience, standings
 from powerd.network.supply import normal_positions
+from powerd.reports.overloads import moves_text, patience_text
 
 #: How many of the fullest limits the summary shows.
 SHOWN = 8
@@ -30,6 +33,10 @@ class CheckReport:
     """Rows that impose them."""
     reserved: tuple[Reserved, ...]
     """What every limit of every reachable state has to hold ready; empty where the site has errors."""
+    standings: tuple[Standing, ...]
+    """R9: every limit of every state that comes about by itself, with what it stands; empty where there are errors."""
+    patience: tuple[Patience, ...]
+    """R6: every controller with the tightest element above its EVSEs; empty where the site has errors."""
 
     @property
     def exit_code(self) -> int:
@@ -45,13 +52,15 @@ def check_site(path: Path) -> CheckReport:
     """
     loaded = load_site(path)
     if loaded.electrical is None or loaded.site is None:
-        return CheckReport(loaded=loaded, limit_count=0, row_count=0, reserved=())
+        return CheckReport(loaded=loaded, limit_count=0, row_count=0, reserved=(), standings=(), patience=())
     limits = build_limits(loaded.electrical, normal_positions(loaded.electrical))
     return CheckReport(
         loaded=loaded,
         limit_count=len(limits.name),
         row_count=limits.row_count,
         reserved=tuple(reserved(loaded.site, loaded.electrical)),
+        standings=tuple(standings(loaded.site, loaded.electrical)),
+        patience=tuple(patience(loaded.electrical)),
     )
 
 
@@ -93,7 +102,39 @@ def report_json(report: CheckReport) -> dict[str, Any]:
             }
             for one in report.reserved
         ],
+        "after_moves": [_standing_json(one) for one in report.standings],
+        "patience": [
+            {
+                "controller": one.controller,
+                "answering_s": one.answering_s,
+                "silent_s": _finite(one.silent_s),
+                "element": one.element or None,
+                "stands_percent": _finite(one.stands_percent),
+            }
+            for one in report.patience
+        ],
     }
+
+
+def _standing_json(one: Standing) -> dict[str, Any]:
+    """One row of R9's table; null = for ever (tolerated_s), never (bound_s), no bound (admitted)."""
+    return {
+        "state": one.state,
+        "name": one.name,
+        "element": one.element,
+        "unit": one.unit,
+        "capacity": one.capacity,
+        "worst": one.worst,
+        "tolerated_s": _finite(one.tolerated_s),
+        "bound_s": _finite(one.bound_s),
+        "answering_s": one.answering_s,
+        "admitted": _finite(one.admitted),
+        "fits": one.fits,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _fault_json(fault: Fault) -> dict[str, Any]:
@@ -135,6 +176,8 @@ def _summary(report: CheckReport) -> list[str]:
         f"{report.loaded.path}: in order ({count})",
         f"{site.title or site.site}: {', '.join(sizes)}",
         *_held(report.reserved),
+        *moves_text(report.standings),
+        *patience_text(report.patience),
     ]
 
 

@@ -55,6 +55,11 @@ class Code(StrEnum):
     TRANSFORMER_UPSIDE_DOWN = "transformer-upside-down", "the high side of a transformer is the lower voltage"
     VECTOR_GROUP = "vector-group", "a vector group that does not exist, or whose currents powerd cannot map"
     RESISTANCE_ABOVE_IMPEDANCE = "resistance-above-impedance", "vkr is larger than vk"
+    # What an overload may last.
+    PROTECTION_INCOMPLETE = "protection-incomplete", "an overcurrent device without the figures that its curve needs"
+    PROTECTION_WRONG_KEY = "protection-wrong-key", "a trip unit's setting on a device that has none"
+    PROTECTION_ORDER = "protection-order", "settings of a trip unit that are not in the order Ir < Isd < Ii"
+    TOLERANCE_TOO_SHORT = "tolerance-too-short", "an overload may last longer than an element stands it (LEASES.md R9)"
     # The drawing as a whole.
     NO_SUPPLY = "no-supply", "nothing feeds the site"
     NO_EVSE = "no-evse", "the site has no EVSE to grant anything to"

@@ -142,6 +142,46 @@ class Transformer(Element):
     """Where the rating came from, e.g. "150 kVA nameplate"."""
 
 
+class Release(StrEnum):
+    """What makes an overcurrent device open."""
+
+    B = "b"
+    """Miniature breaker, IEC 60898-1 type B."""
+    C = "c"
+    """Type C."""
+    D = "d"
+    """Type D."""
+    TRIP_UNIT = "trip_unit"
+    """Electronic trip unit, IEC 60947-2."""
+    GG = "gg"
+    """Fuse link, IEC 60269 class gG."""
+    UNKNOWN = "unknown"
+    """Nobody knows: the fastest of all of these counts."""
+    NONE = "none"
+    """Nothing opens it on overload."""
+
+
+class Protection(Part):
+    """How an overcurrent device trips, so how long an overload may last; what is not said counts as the fastest."""
+
+    release: Release = Release.UNKNOWN
+    """What makes it open."""
+    rated_a: Positive | None = None
+    """In [A]; default: rated_current_a of the switch, breaker_a of the feeder."""
+    ir_a: Positive | None = None
+    """Trip unit: long-time setting Ir [A]; default In."""
+    tr_s: Annotated[float, Field(ge=0.1, le=1000)] | None = None
+    """Trip unit: long-time delay tr [s]; its curve is I2t."""
+    tr_multiple: Annotated[float, Field(ge=1.2, le=10)] = 6.0
+    """Trip unit: multiple of Ir at which tr is stated; 6 is usual, some makers state 3 or 1.5."""
+    isd_a: Positive | None = None
+    """Trip unit: short-time setting Isd [A]; absent = off."""
+    tsd_s: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Trip unit: short-time delay [s]."""
+    ii_a: Positive | None = None
+    """Trip unit: instantaneous setting Ii [A]; absent = off."""
+
+
 class Feeder(Element):
     """A cable or line from one bus to the next, away from the source."""
 
@@ -173,6 +213,10 @@ class Feeder(Element):
     """Share of the overcurrent device that may flow for hours; default: the site's (NEC 625.42: 0.8)."""
     temperature_factor: Annotated[float, Field(ge=0.1, le=1.5)] = 1.0
     """Factor on the ampacity for ambient temperature and grouping (IEC 60364-5-52)."""
+    protection: Protection | None = None
+    """How the overcurrent device at its head trips; absent = as fast as any."""
+    time_constant_s: Annotated[float, Field(ge=10, le=100_000)] = 120.0
+    """Thermal time constant of the conductor [s]; the default is the thinnest cable's in air, IEC 60853 has others."""
     source: str = ""
     """Where the rating came from."""
 
@@ -220,6 +264,8 @@ class Switch(Element):
     """Share of the rating that may flow for hours; default: the site's."""
     operated_by: Operator = Operator.HAND
     """Who may operate it."""
+    protection: Protection | None = None
+    """How it trips; absent = as fast as any breaker (a fuse: gG, a disconnector: nothing opens it on overload)."""
     source: str = ""
     """Where the rating came from."""
 

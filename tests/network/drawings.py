@@ -8,6 +8,7 @@ import numpy as np
 
 from powerd.limits import Controllers, Posts
 from powerd.network.electrical import Branches, BranchKind, Buses, Electrical, Impedances, Loads, Supplies
+from powerd.network.tolerance import Overload
 
 NAN = float("nan")
 CONNECTIONS: dict[str, tuple[float, float, float]] = {
@@ -92,6 +93,7 @@ class Drawing:
             buses=Buses(ids=tuple(b[0] for b in self.buses), voltage_v=volts, in_service=np.ones(len(volts), bool)),
             branches=self._branches(),
             impedances=self._impedances(),
+            overload=(Overload(devices=()),) * len(self.branches),
             supplies=Supplies(
                 ids=tuple(s[0] for s in self.supplies),
                 bus=np.array([s[1] for s in self.supplies], dtype=np.int64),

@@ -77,3 +77,17 @@ def test_what_cannot_be_read_exits_2(tmp_path: Path) -> None:
     code, out, err = check(tmp_path / "nowhere.yaml", as_json=True)
     assert (code, out) == (2, "")
     assert "nowhere.yaml" in err
+
+
+def test_the_table_of_moves_is_printed_and_in_the_json() -> None:
+    """R9: state, element, worst flow, how long it is stood, and both bounds; fits where nothing is too long."""
+    site = Path(__file__).parents[2] / "models" / "two_feeder_depot"
+    code, out, _ = check(site)
+    assert code == 0
+    line = next(line for line in out.splitlines() if "main-b: up to" in line)
+    assert "[ats at alternate]" in line
+    assert "stood 31.5 s; over within 6 s, 30 s where a controller is silent" in line
+    assert "ctl-critical and 1 more: 3 s, silent 27 s" in out
+    moves = json.loads(check(site, as_json=True)[1])["after_moves"]
+    assert {"state", "element", "worst", "tolerated_s", "bound_s", "answering_s", "fits"} <= set(moves[0])
+    assert all(one["fits"] for one in moves)

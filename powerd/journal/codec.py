@@ -1,0 +1,228 @@
+"""Values of the core as bytes and back: frozen dataclasses with columns in them, exactly and compactly.
+
+A class is written by its name and those of its fields, so a new kind of event needs no code here, and bytes can name
+nothing but the classes that the reader allows: unlike a pickle, a journal from elsewhere cannot run anything.
+
+Layout: 4 bytes, the length of a JSON text; the text; the columns' bytes in the order in which the text names them.
+Columns shrink where that loses nothing: consecutive indices to their first, equal entries to one, integers to the
+narrowest type, booleans to bits. Floats stay as they are, bit by bit.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import types as python_types
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Classes = Mapping[str, type[Any]]
+
+_LENGTH = struct.Struct("<I")
+_PLAIN = (str, int, float, bool, type(None))
+_NARROW = tuple(np.dtype(kind) for kind in ("<i1", "<i2", "<i4"))
+
+
+class Unreadable(ValueError):
+    """Bytes that are no value of the classes allowed."""
+
+
+def classes_of(*roots: object) -> dict[str, type[Any]]:
+    """Every dataclass and enum that a value of these types can hold, by name.
+
+    Args:
+        roots: dataclasses, unions of them, or any type hint over them.
+
+    Raises:
+        TypeError: two of them have one name.
+    """
+    found: dict[str, type[Any]] = {}
+    waiting: list[object] = list(roots)
+    while waiting:
+        hint = waiting.pop()
+        if get_origin(hint) is not None or isinstance(hint, python_types.UnionType):
+            waiting.extend(get_args(hint))
+        if not isinstance(hint, type) or not (is_dataclass(hint) or issubclass(hint, Enum)):
+            continue
+        if found.get(hint.__name__) is hint:
+            continue
+        if hint.__name__ in found:
+            raise TypeError(f"two classes are named {hint.__name__}")
+        found[hint.__name__] = hint
+        if is_dataclass(hint):
+            waiting.extend(get_type_hints(hint).values())
+    return found
+
+
+# --- to bytes ---------------------------------------------------------------------------------------------------------
+
+
+class _Writer:
+    """One value on its way to bytes."""
+
+    def __init__(self) -> None:
+        self.classes: dict[type[Any], int] = {}
+        self.names: list[list[str]] = []
+        self.parts: list[bytes] = []
+
+    def form(self, value: Any) -> Any:
+        """What stands for the value in the JSON text."""
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
+        if kind is np.ndarray:
+            return self.array(value)
+        if kind is tuple or kind is list:
+            return ["l", *map(self.form, value)]
+        if is_dataclass(kind):
+            number = self.classes.get(kind)
+            if number is None:
+                number = self.classes[kind] = len(self.names)
+                self.names.append([kind.__name__, *(own.name for own in fields(kind))])
+            return ["o", number, *(self.form(getattr(value, name)) for name in self.names[number][1:])]
+        return self.rare(value)
+
+    def rare(self, value: Any) -> Any:
+        """The same for what comes seldom."""
+        if isinstance(value, Enum):
+            return ["e", type(value).__name__, value.value]
+        if isinstance(value, datetime):
+            return ["t", value.isoformat()]
+        if isinstance(value, np.generic):
+            return value.item()
+        raise TypeError(f"a {type(value).__name__} cannot be journalled: use columns, plain values and dataclasses")
+
+    def array(self, array: Array) -> Any:
+        """A column, in the smallest of the forms that keep it exactly."""
+        kind, shape = array.dtype.str, array.shape
+        if array.size > 1 and array.itemsize <= 8:
+            if array.dtype.kind == "i" and array.ndim == 1 and _consecutive(array):
+                return ["r", kind, shape[0], int(array[0])]
+            flat = np.ascontiguousarray(array).reshape(-1)
+            raw = flat.view(f"i{array.itemsize}")  # bit by bit: -0.0 is not 0.0, and a nan equals itself
+            if raw[0] == raw[-1] and bool((raw == raw[0]).all()):
+                self.parts.append(flat[:1].tobytes())
+                return ["c", kind, *shape]
+            if array.dtype.kind == "b":
+                self.parts.append(np.packbits(flat).tobytes())
+                return ["b", *shape]
+            if array.dtype.kind == "i":
+                return self.narrowed(flat, kind, shape)
+        self.parts.append(array.tobytes())
+        return ["a", kind, *shape]
+
+    def narrowed(self, flat: Array, kind: str, shape: tuple[int, ...]) -> Any:
+        """Integers, each in as few bytes as the largest needs."""
+        low, high = int(flat.min()), int(flat.max())
+        for narrow in _NARROW:
+            limits = np.iinfo(narrow)
+            if narrow.itemsize < flat.itemsize and limits.min <= low and high <= limits.max:
+                self.parts.append(flat.astype(narrow).tobytes())
+                return ["n", kind, narrow.str, *shape]
+        self.parts.append(flat.tobytes())
+        return ["a", kind, *shape]
+
+
+def _consecutive(array: Array) -> bool:
+    """Whether each entry is one more than that before it."""
+    if int(array[-1]) - int(array[0]) != array.shape[0] - 1:
+        return False
+    return bool((array[1:] - array[:-1] == 1).all())
+
+
+def encode(value: object) -> bytes:
+    """The bytes of a value.
+
+    Raises:
+        TypeError: it holds something that is no column, plain value, time, enum or dataclass of those.
+    """
+    writer = _Writer()
+    form = writer.form(value)
+    text = json.dumps([writer.names, form], separators=(",", ":"), ensure_ascii=False).encode()
+    return b"".join((_LENGTH.pack(len(text)), text, *writer.parts))
+
+
+# --- and back ---------------------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Bytes on their way to a value."""
+
+    def __init__(self, names: list[list[str]], data: memoryview, classes: Classes) -> None:
+        self.names, self.data, self.classes = names, data, classes
+        self.place = 0
+        self.kinds: dict[str, Callable[[list[Any]], Any]] = {
+            "l": lambda form: tuple(map(self.value, form)),
+            "o": self.instance,
+            "e": lambda form: self.known(form[0])(form[1]),
+            "t": lambda form: datetime.fromisoformat(form[0]),
+            "r": lambda form: np.arange(form[2], form[2] + form[1], dtype=form[0]),
+            "c": lambda form: np.full(tuple(form[1:]), self.column(form[0], 1)[0], dtype=form[0]),
+            "b": self.bits,
+            "n": lambda form: self.column(form[1], _size(form[2:])).astype(form[0]).reshape(form[2:]),
+            "a": lambda form: self.column(form[0], _size(form[1:])).reshape(form[1:]).copy(),
+        }
+
+    def value(self, form: Any) -> Any:
+        """The value that a JSON form stands for."""
+        return self.kinds[form[0]](form[1:]) if isinstance(form, list) else form
+
+    def instance(self, form: list[Any]) -> Any:
+        """A dataclass."""
+        name, *own = self.names[form[0]]
+        return self.known(name)(**dict(zip(own, map(self.value, form[1:]), strict=True)))
+
+    def known(self, name: str) -> type[Any]:
+        """A class that may be made."""
+        return self.classes[name]
+
+    def column(self, kind: str, count: int) -> Array:
+        """The next ``count`` entries of the data."""
+        dtype = np.dtype(kind)
+        if dtype.kind not in "bif" or count < 0:
+            raise Unreadable(f"a column of {kind}")
+        start, self.place = self.place, self.place + count * dtype.itemsize
+        return np.frombuffer(self.data[start : self.place], dtype=dtype, count=count)
+
+    def bits(self, form: list[Any]) -> Array:
+        """A column of booleans."""
+        count = _size(form)
+        packed = self.column("|i1", (count + 7) // 8).view(np.uint8)
+        return np.unpackbits(packed, count=count).astype(np.bool_).reshape(form)
+
+
+def _size(shape: list[int]) -> int:
+    """Entries of a column of this shape."""
+    count = 1
+    for length in shape:
+        count *= length
+    return count
+
+
+def decode(data: bytes, classes: Classes) -> Any:
+    """The value again.
+
+    Args:
+        data: as ``encode`` gave it.
+        classes: the dataclasses and enums it may hold, by name: ``classes_of``.
+
+    Raises:
+        Unreadable: the bytes are damaged, or of a version with other classes.
+    """
+    try:
+        (length,) = _LENGTH.unpack_from(data)
+        names, form = json.loads(data[_LENGTH.size : _LENGTH.size + length])
+        reader = _Reader(names, memoryview(data)[_LENGTH.size + length :], classes)
+        value = reader.value(form)
+    except (struct.error, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
+        raise Unreadable(f"{type(error).__name__}: {error}") from error
+    if reader.place != len(reader.data):
+        raise Unreadable(f"{len(reader.data) - reader.place} bytes are left over")
+    return value

@@ -48,6 +48,9 @@ def serve(
             help="Your word that nothing was granted here within the longest lease: raises need not wait for its end.",
         ),
     ] = False,
+    journal_mb: Annotated[
+        int, typer.Option(min=1, help="About how large the record of ticks may grow before its old end is cut off.")
+    ] = 512,
     journal: Annotated[
         Path | None,
         typer.Option(help="File of the durable record: sessions, leases and stops survive a restart; made if missing."),
@@ -86,6 +89,7 @@ def serve(
             insecure=insecure,
             stepped_clock=stepped_clock,
             journal=journal,
+            journal_bytes=journal_mb * 1024 * 1024,
         )
         asyncio.run(serve_site(options))
     except SiteRefused as refused:
@@ -123,6 +127,9 @@ def simulate(
     verify_ac: Annotated[
         bool, typer.Option("--verify-ac", help="Solve every settled load once more by an unbalanced power flow.")
     ] = False,
+    journal: Annotated[
+        Path | None, typer.Option(help="Let the daemon keep its durable record in this new file, for `powerd replay`.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw load against limits here; .png, .svg or .pdf.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -143,6 +150,7 @@ def simulate(
         seed=seed,
         verify_ac=verify_ac,
         plot=plot,
+        journal=journal,
     )
     raise typer.Exit(run_simulation(options, as_json=as_json, quiet=as_json))
 
@@ -155,6 +163,32 @@ def _one_of(kind: type[Choice], value: str, option: str) -> Choice:
     if value not in list(kind):
         raise _fail(f"{option} {value}: choose one of {', '.join(kind)}", 2)
     return kind(value)
+
+
+@app.command()
+def replay(
+    journal: Annotated[Path, typer.Argument(help="File of the durable record: `serve --journal`.")],
+    site: Annotated[Path, typer.Option(metavar="SITE", help="The site that it was written for.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every decision with the one recorded.")] = False,
+    until: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"], help="Stop after this instant; UTC."),
+    ] = None,
+    explain: Annotated[
+        str | None, typer.Option(metavar="EVSE", help="Say why this EVSE had its ceiling after the last tick.")
+    ] = None,
+    cap_kw: Cap = None,
+    as_json: Json = False,
+) -> None:
+    """Step once more through all that a daemon took in, and see whether it decides the same. 1 = it does not."""
+    from powerd.reports.replay import ReplayOptions, run_replay
+
+    options = ReplayOptions(journal=journal, site=site, cap_kw=cap_kw, verify=verify, until=until, explain=explain)
+    try:
+        code = run_replay(options, as_json=as_json, out=sys.stdout)
+    except PowerdError as error:
+        raise _fail(str(error), 2) from None
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -25,7 +25,7 @@ from powerd.control.events import Event, Outcome
 from powerd.control.rehearsal import rehearse
 from powerd.control.step import Stepper
 from powerd.errors import Overloaded
-from powerd.journal.store import Journal, JournalBroken
+from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
 from powerd.journal.writer import JournalWriter
 from powerd.limits import Limits
 from powerd.network.capped import cap_transformers
@@ -101,7 +101,7 @@ class Ticker:
             found = journal.recover(self._snapshot)
             if found is not None:
                 self._snapshot = reopen_snapshot(found, terms, start.boottime_s)
-            journal.commit(self._snapshot)  # the new epoch is durable before the first grant of it (R4)
+            journal.start(self._snapshot, start)  # the new epoch is durable before the first grant of it (R4)
             self._writer = JournalWriter(journal)
         self._published: asyncio.Task[None] | None = None
         self._inbox: list[_Waiting] = []
@@ -182,7 +182,8 @@ class Ticker:
             self._snapshot, self._latest = decision.snapshot, decision
             if self.sink is not None:
                 self.sink.publish_lowered(decision)
-            durable = None if self._writer is None else self._writer.commit(decision.snapshot)
+            entry = Entry(now=now, events=events, decision=decision)
+            durable = None if self._writer is None else self._writer.commit(entry)
             self._published = asyncio.create_task(self._finish(self._published, durable, taken, decision))
             async with self._news:
                 self._news.notify_all()
@@ -261,6 +262,8 @@ class ServeOptions:
     """Time moves only by SteppedClockService."""
     journal: Path | None = None
     """File of the durable record."""
+    journal_bytes: int = BOUND_BYTES
+    """About how large its record of ticks may grow."""
 
 
 async def serve_site(options: ServeOptions) -> None:
@@ -277,7 +280,8 @@ async def serve_site(options: ServeOptions) -> None:
     start = STEPPED_START if options.stepped_clock else clock.now()
     journal = None
     if options.journal is not None:
-        journal = Journal(options.journal, evse_ids=electrical.posts.ids)
+        journal = Journal(options.journal, evse_ids=electrical.posts.ids, bound_bytes=options.journal_bytes)
+        journal.compact()
     elif not options.first_start:
         _log.warning("no --journal: nothing is raised until every lease of an earlier start must have ended")
     ticker = Ticker(electrical, tick_s=options.tick_s, first_start=options.first_start, start=start, journal=journal)

@@ -1,135 +1,305 @@
-"""The journal file: SQLite in WAL mode, ``synchronous=FULL``, one transaction a tick, columns as blobs.
+"""The journal file: SQLite in WAL mode, ``synchronous=FULL``, one transaction a tick.
+
+A transaction holds the cells of the state that changed and the record of every tick since the last one. The newest
+state alone is what a restart needs; the record is what a replay needs, and it is the part that is cut off at its old
+end when the file grows beyond its bound.
 
 apsw brings a current SQLite; the one in many Python images is inside the range of the WAL-reset corruption fixed in
-3.51.3. The file always holds the newest committed state, one row a column, so its size does not grow with time.
+3.51.3.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
-import numpy as np
 
+from powerd.control.decision import Decision
+from powerd.control.events import Event
 from powerd.errors import PowerdError
-from powerd.journal.columns import Column, remainder_of, snapshot_of
-from powerd.state.snapshot import Snapshot, columns_of
+from powerd.journal import layout
+from powerd.journal.cells import Cells, cell_of, cells_of, row_of, snapshot_of
+from powerd.journal.machine import fingerprint
+from powerd.journal.record import ROOT, Kind, Record, state_record, tick_record
+from powerd.state.snapshot import Snapshot
+from powerd.units import Now
 
-VERSION = 1
-"""Layout of the file; raised with every change that an older powerd could misread."""
+BOUND_BYTES = 512 * 1024 * 1024
+"""The record is cut off at its old end beyond this: weeks of a garage, minutes of a hub with thousands of EVSEs."""
+SEGMENT_BYTES = 1024 * 1024
+"""A replay may begin at least this often [bytes of record]; seldomer where a snapshot is large."""
+SEGMENT_STATES = 4
+"""A segment is at least this many times as long as the snapshot that it begins with: snapshots cost a fifth."""
+PENDING_BYTES = 64 * 1024 * 1024
+"""Record kept in memory while the disk refuses; beyond it a gap is recorded instead."""
+WAL_PAGES = 4096
+"""The write-ahead log is folded into the file beyond this, between two ticks."""
 
-_LAYOUT = """
-CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS columns (
-    path TEXT PRIMARY KEY, tick INTEGER NOT NULL, dtype TEXT NOT NULL, shape TEXT NOT NULL, data BLOB NOT NULL
-);
-"""
+_NEVER = object()
+"""What a cell that was never written is not."""
+_AWAY = "move the file away to start without state (raises then wait for old leases to end)"
 
 
 class JournalBroken(PowerdError):
     """The file cannot be used; the message says what is wrong with it and what to do."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Entry:
+    """One tick as the daemon hands it over."""
+
+    now: Now
+    """Its instant."""
+    events: Sequence[Event]
+    """What it absorbed, in order."""
+    decision: Decision
+    """What it decided, with the state after it."""
+
+
 class Journal:
     """One open journal file; used by one thread at a time."""
 
-    def __init__(self, path: Path, *, evse_ids: tuple[str, ...]) -> None:
-        """Opens or makes the file.
+    def __init__(
+        self, path: Path, *, evse_ids: tuple[str, ...], bound_bytes: int = BOUND_BYTES, vfs: str | None = None
+    ) -> None:
+        """Opens, migrates or makes the file.
 
         Args:
             path: the file; its folder must exist.
             evse_ids: the site's EVSEs; a file that was written for others is refused.
+            bound_bytes: about how large the record may grow.
+            vfs: SQLite's way to the disk; None = the usual one.
 
         Raises:
             JournalBroken: it is no journal, is damaged, is newer than this powerd, belongs to another site, or the disk
                 refuses.
         """
         self._path = path
-        self._committed: dict[str, Column] = {}
+        self._bound_bytes = bound_bytes
+        self._machine = fingerprint()
+        self._committed: Cells = {}
+        self._pending: list[Record] = []
+        self._gap = False
+        self._wal_pages = 0
         try:
-            self._db = apsw.Connection(str(path))
+            self._db = apsw.Connection(str(path), vfs=vfs)
             self._db.pragma("locking_mode", "exclusive")  # two daemons would grant the same current twice
             self._db.pragma("journal_mode", "wal")
             self._db.pragma("synchronous", "full")
+            self._db.set_wal_hook(self._logged)  # replaces SQLite's own checkpoints, which come inside a commit
             self._refuse_damage()
-            self._db.execute(_LAYOUT)
             self._claim(evse_ids)
+            self._find_end()
         except apsw.Error as error:
-            raise JournalBroken(
-                f"{path}: {error}; move the file away to start without state (raises then wait for old leases to end)"
-            ) from error
+            raise JournalBroken(f"{path}: {_why(error)}; {_AWAY}") from error
+
+    def _logged(self, _db: apsw.Connection, _name: str, pages: int) -> int:
+        """SQLite's word after each commit of how long its log is."""
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
 
     def _refuse_damage(self) -> None:
-        """Looks at every page once; a restart is rare and the file small."""
+        """Looks at every page once; a restart is rare and the file bounded."""
         verdict = self._db.pragma("quick_check")
         if verdict != "ok":
-            raise JournalBroken(f"{self._path} is damaged ({verdict}); move it away to start without state")
+            raise JournalBroken(f"{self._path} is damaged ({verdict}); {_AWAY}")
 
     def _claim(self, evse_ids: tuple[str, ...]) -> None:
         """Checks version and site, or writes them into a new file."""
-        about = dict(self._db.execute("SELECT key, value FROM about"))
         ids = "\n".join(evse_ids)
-        if not about:
-            self._db.executemany("INSERT INTO about VALUES (?, ?)", [("version", str(VERSION)), ("evse_ids", ids)])
+        if not _has_tables(self._db):
+            with self._db:
+                layout.create(self._db)
+                news = [("version", str(layout.VERSION)), ("evse_ids", ids)]
+                self._db.executemany("INSERT INTO about VALUES (?, ?)", news)
             return
-        if int(about["version"]) > VERSION:
+        about = self._about()
+        version = _version(about.get("version", ""))
+        if version > layout.VERSION:
             raise JournalBroken(
-                f"{self._path} was written by a newer powerd (layout {about['version']}, this one knows {VERSION}); "
+                f"{self._path} was written by a newer powerd (layout {version}, this one knows {layout.VERSION}); "
                 "run that one, or move the file away to start without state"
             )
-        if about["evse_ids"] != ids:
+        if version < 1:
+            raise JournalBroken(f"{self._path} is no journal of powerd; name another file with --journal")
+        if about.get("evse_ids") != ids:
             raise JournalBroken(
                 f"{self._path} belongs to a site with other EVSEs; name another file with --journal, or move this one "
                 "away to start without state (raises then wait for old leases to end)"
             )
+        if version < layout.VERSION:
+            layout.migrate(self._db, version)
+
+    def _about(self) -> dict[str, str]:
+        """What the file says of itself; nothing where it is another program's."""
+        if not list(self._db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'about'")):
+            return {}
+        return dict(self._db.execute("SELECT key, value FROM about"))
+
+    def _find_end(self) -> None:
+        """Where the chain goes on, and how much there is of it."""
+        self._number, self._head = 0, ROOT
+        for number, digest in self._db.execute("SELECT number, digest FROM records ORDER BY number DESC LIMIT 1"):
+            self._number, self._head = int(number), bytes(digest)
+        ((total,),) = self._db.execute("SELECT coalesce(sum(length(content)), 0) FROM records")
+        self._record_bytes = int(total)
+        self._segment_bytes = self._state_bytes = 0
+
+    # --- reading ------------------------------------------------------------------------------------------------------
 
     def recover(self, like: Snapshot) -> Snapshot | None:
         """The newest committed state, None in a new file.
 
         Raises:
-            JournalBroken: the state does not fit this version.
+            JournalBroken: the state is damaged or does not fit this version.
         """
-        rows = list(self._db.execute("SELECT path, dtype, shape, data FROM columns"))
-        about = dict(self._db.execute("SELECT key, value FROM about"))
-        if not rows or "remainder" not in about:
-            return None
-        columns = {
-            path: np.frombuffer(data, dtype=dtype).reshape([int(k) for k in shape.split(",")]).copy()
-            for path, dtype, shape, data in rows
-        }
         try:
-            snapshot = snapshot_of(like, columns, about["remainder"])
-        except (KeyError, ValueError) as error:
-            raise JournalBroken(
-                f"{self._path} does not fit this powerd ({error}); move it away to start without state"
-            ) from error
-        return snapshot
+            found = read_state(self._db, like)
+        except apsw.Error as error:
+            raise JournalBroken(f"{self._path}: {_why(error)}; {_AWAY}") from error
+        except ValueError as error:
+            raise JournalBroken(f"{self._path} cannot be read ({error}); {_AWAY}") from error
+        return found
 
-    def commit(self, snapshot: Snapshot) -> int:
-        """Makes a state durable; returns how many columns had changed.
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def start(self, snapshot: Snapshot, now: Now) -> None:
+        """Makes the state durable with which a daemon begins; a replay may begin here.
 
         Raises:
-            JournalBroken: the disk refuses; the state before is still there, and a later commit writes what this one
+            JournalBroken: the disk refuses.
+        """
+        self._pending.append(state_record(Kind.START, snapshot, now.utc.timestamp(), self._machine))
+        self._write(snapshot)
+
+    def commit(self, entries: Sequence[Entry]) -> int:
+        """Makes ticks and the state after the last of them durable; returns how many cells had changed.
+
+        Raises:
+            JournalBroken: the disk refuses; what was there before still is, and a later commit writes what this one
                 could not.
         """
-        columns = columns_of(snapshot)
-        changed = {path: column for path, column in columns.items() if self._committed.get(path) is not column}
-        rows = [
-            (path, snapshot.tick, column.dtype.str, ",".join(map(str, column.shape)), column.tobytes())
-            for path, column in changed.items()
-        ]
+        self._pending.extend(tick_record(e.now, e.events, e.decision) for e in entries)
+        if sum(len(record.content) for record in self._pending) > PENDING_BYTES:
+            self._pending, self._gap = [], True
+        newest = entries[-1]
+        if self._gap:
+            gap = state_record(Kind.GAP, newest.decision.snapshot, newest.now.utc.timestamp(), self._machine)
+            self._pending = [gap]
+        return self._write(newest.decision.snapshot)
+
+    def _write(self, snapshot: Snapshot) -> int:
+        """One transaction: the cells that changed, and what was not yet recorded."""
+        cells = cells_of(snapshot)
+        changed = {path: cell for path, cell in cells.items() if self._committed.get(path, _NEVER) is not cell}
+        number, head, rows = self._chained()
         try:
             with self._db:
-                self._db.executemany("INSERT OR REPLACE INTO columns VALUES (?, ?, ?, ?, ?)", rows)
                 self._db.executemany(
-                    "INSERT OR REPLACE INTO about VALUES (?, ?)",
-                    [("remainder", remainder_of(snapshot))],
+                    "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)",
+                    (row_of(path, snapshot.tick, cell) for path, cell in changed.items()),
                 )
+                self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         except apsw.Error as error:
-            raise JournalBroken(f"{self._path}: {error}; no ceiling is raised until it can be written") from error
-        self._committed = columns
+            raise JournalBroken(f"{self._path}: {_why(error)}; no ceiling is raised until it can be written") from error
+        self._settle(number, head, snapshot, cells)
         return len(changed)
 
+    def _chained(self) -> tuple[int, bytes, list[tuple[object, ...]]]:
+        """The pending records as rows, with the number and the digest of the last."""
+        number, head = self._number, self._head
+        rows: list[tuple[object, ...]] = []
+        for r in self._pending:
+            number += 1
+            before, head = head, r.sealed(head, number)
+            rows.append((number, str(r.kind), r.tick, r.utc_s, r.boottime_s, r.content, r.decided, before, head))
+        return number, head, rows
+
+    def _settle(self, number: int, head: bytes, snapshot: Snapshot, cells: Cells) -> None:
+        """Notes what is durable now."""
+        self._number, self._head, self._committed, self._newest = number, head, cells, snapshot
+        for record in self._pending:
+            size = len(record.content)
+            self._record_bytes += size
+            self._segment_bytes += size
+            if record.kind is not Kind.TICK:
+                self._segment_bytes, self._state_bytes = 0, size
+            self._utc_s = record.utc_s
+        self._pending, self._gap = [], False
+
+    # --- between two ticks --------------------------------------------------------------------------------------------
+
+    def tidy(self) -> None:
+        """Checkpoints, cuts off the old end and folds the log, where it is time; nobody waits for it.
+
+        Raises:
+            JournalBroken: the disk refuses; nothing is lost by it.
+        """
+        try:
+            if self._segment_bytes > max(SEGMENT_BYTES, SEGMENT_STATES * self._state_bytes) and not self._pending:
+                self._pending.append(state_record(Kind.CHECKPOINT, self._newest, self._utc_s, self._machine))
+                self._write(self._newest)
+                self._cut()
+            if self._wal_pages > WAL_PAGES:
+                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error as error:
+            raise JournalBroken(f"{self._path}: {_why(error)}") from error
+
+    def _cut(self) -> None:
+        """Cuts off whole segments at the old end until the record is within its bound; the last one stays."""
+        while self._record_bytes > self._bound_bytes:
+            second = "SELECT number FROM records WHERE kind <> 'tick' ORDER BY number LIMIT 1 OFFSET 1"
+            found = list(self._db.execute(second))
+            if not found:
+                return
+            before = "FROM records WHERE number < ?"
+            ((freed,),) = self._db.execute(f"SELECT sum(length(content)) {before}", found[0])
+            with self._db:
+                self._db.execute(f"DELETE {before}", found[0])
+            self._record_bytes -= int(freed)
+
+    def compact(self) -> None:
+        """Gives back to the disk what a lower bound has freed: rewrites the file if more than half of it is empty.
+
+        Raises:
+            JournalBroken: the disk refuses; the file is as it was.
+        """
+        try:
+            self._cut()
+            if 2 * int(self._db.pragma("freelist_count")) > int(self._db.pragma("page_count")):
+                self._db.execute("VACUUM")
+                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.Error as error:
+            raise JournalBroken(f"{self._path}: {_why(error)}") from error
+
     def close(self) -> None:
-        """Checkpoints and closes."""
+        """Folds the log and closes."""
         self._db.close()
+
+
+def read_state(db: apsw.Connection, like: Snapshot) -> Snapshot | None:
+    """The newest committed state of an open journal, None where there is none.
+
+    Raises:
+        ValueError: it is damaged, or of another site or version; the message names the cell.
+    """
+    rows = list(db.execute("SELECT path, tick, dtype, shape, data, crc FROM cells"))
+    return snapshot_of(like, dict(map(cell_of, rows))) if rows else None
+
+
+def _has_tables(db: apsw.Connection) -> bool:
+    return bool(list(db.execute("SELECT 1 FROM sqlite_schema LIMIT 1")))
+
+
+def _version(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
+
+
+def _why(error: apsw.Error) -> str:
+    """SQLite's words, with the operating system's where it has some."""
+    code = getattr(error, "extendedresult", 0)
+    said = str(error) or type(error).__name__
+    name = apsw.mapping_extended_result_codes.get(code)
+    return said if name is None else f"{said} ({name})"

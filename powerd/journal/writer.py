@@ -1,24 +1,26 @@
-"""The journal's thread: takes the newest state, never makes the tick wait.
+"""The journal's thread: takes ticks, never makes them wait.
 
-While a commit is under way newer states replace each other; one commit of the newest makes all of them durable.
+While a commit is under way newer ticks queue up; one commit makes all of them durable together.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from powerd.journal.store import Journal, JournalBroken
-from powerd.state.snapshot import Snapshot
+from powerd.journal.store import Entry, Journal, JournalBroken
+
+_log = logging.getLogger("powerd")
 
 
 @dataclass
 class _Job:
-    """The newest state that waits, and everybody who waits for it or an older one."""
+    """Ticks that wait, and everybody who waits for them."""
 
-    snapshot: Snapshot
+    entries: list[Entry] = field(default_factory=list)
     waiting: list[Future[None]] = field(default_factory=list)
 
 
@@ -27,21 +29,21 @@ class JournalWriter:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._job: _Job | None = None
+        self._job = _Job()
         self._wake = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="powerd-journal", daemon=True)
         self._thread.start()
 
-    def commit(self, snapshot: Snapshot) -> asyncio.Future[None]:
-        """Hands over a state; the future ends when it (or a newer one) is durable.
+    def commit(self, entry: Entry) -> asyncio.Future[None]:
+        """Hands over a tick; the future ends when it is durable.
 
-        The future fails with ``JournalBroken`` where the disk refused; the next state will be tried again.
+        The future fails with ``JournalBroken`` where the disk refused; the tick will be written with the next one.
         """
         done: Future[None] = Future()
         with self._wake:
-            waiting = self._job.waiting if self._job is not None else []
-            self._job = _Job(snapshot, [*waiting, done])
+            self._job.entries.append(entry)
+            self._job.waiting.append(done)
             self._wake.notify()
         return asyncio.wrap_future(done)
 
@@ -49,19 +51,20 @@ class JournalWriter:
         """Commits until closed."""
         while True:
             with self._wake:
-                while self._job is None and not self._closing:
+                while not self._job.entries and not self._closing:
                     self._wake.wait()
-                job, self._job = self._job, None
-            if job is None:
+                job, self._job = self._job, _Job()
+            if not job.entries:
                 self._journal.close()
                 return
             self._write(job)
+            self._tidy()
 
     def _write(self, job: _Job) -> None:
         """One commit, and word of it to all who wait."""
         broken: JournalBroken | None = None
         try:
-            self._journal.commit(job.snapshot)
+            self._journal.commit(job.entries)
         except JournalBroken as error:
             broken = error
         for done in job.waiting:
@@ -71,6 +74,13 @@ class JournalWriter:
                 done.set_result(None)
             else:
                 done.set_exception(broken)
+
+    def _tidy(self) -> None:
+        """What can wait until nobody does; a disk that refuses it will refuse the next commit too, and that counts."""
+        try:
+            self._journal.tidy()
+        except JournalBroken as error:
+            _log.warning("%s", error)
 
     def close(self) -> None:
         """Commits what waits, then closes the file."""

@@ -12,6 +12,18 @@ from powerd.network.electrical import Electrical
 from powerd.units import Now
 
 
+class Drawn(Protocol):
+    """A drawing with its limits: what a sentence about a decision needs beside it."""
+
+    @property
+    def electrical(self) -> Electrical:
+        """The compiled site."""
+
+    @property
+    def limits(self) -> Limits:
+        """Limits of the present switching state."""
+
+
 class Core(Protocol):
     """The controller as a door sees it. All methods belong to the event loop's thread."""
 

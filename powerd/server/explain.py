@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from powerd.control.decision import Decision
-from powerd.server.core import Core
+from powerd.server.core import Drawn
 
 SLACK = 0.05
 """Ceilings closer than this count as equal in a sentence [own unit]."""
 
 
-def reason(core: Core, decision: Decision, evse: int) -> str:
+def reason(core: Drawn, decision: Decision, evse: int) -> str:
     """The sentence for column ``evse`` after ``decision``."""
     posts, sessions = core.electrical.posts, decision.snapshot.sessions
     unit = "kW" if posts.is_dc[evse] else "A"
@@ -34,7 +34,7 @@ def reason(core: Core, decision: Decision, evse: int) -> str:
     return f"granted {ceiling:.4g} {unit}, {_enough(core, decision, evse, unit)}"
 
 
-def _enough(core: Core, decision: Decision, evse: int, unit: str) -> str:
+def _enough(core: Drawn, decision: Decision, evse: int, unit: str) -> str:
     """Why more than this would be of no use, though no limit holds it."""
     car = float(decision.snapshot.sessions.max_ceiling[evse])
     if float(decision.snapshot.usage.usable[evse]) < car - SLACK:
@@ -51,7 +51,7 @@ def others(decision: Decision, evse: int) -> int:
     return 0 if limit < 0 else int(np.count_nonzero(decision.binding_limit == limit)) - 1
 
 
-def _binding(core: Core, decision: Decision, evse: int) -> str:
+def _binding(core: Drawn, decision: Decision, evse: int) -> str:
     limit = int(decision.binding_limit[evse])
     if limit < 0:
         return ""

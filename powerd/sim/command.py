@@ -56,6 +56,8 @@ class Options:
     """Solves every distinct settled load once more by an unbalanced power flow."""
     plot: Path | None = None
     """Where to draw the run; .png, .svg or .pdf."""
+    journal: Path | None = None
+    """New file for the daemon's durable record."""
 
 
 def simulate(options: Options, *, as_json: bool = False, quiet: bool = False) -> int:
@@ -157,17 +159,23 @@ def _check(options: Options) -> None:
         raise UnreadableInput(f"--plot {options.plot}: end the name in {', '.join(FORMATS)}")
     if options.plot is not None and not options.plot.absolute().parent.is_dir():
         raise UnreadableInput(f"--plot {options.plot}: there is no folder {options.plot.parent}; make it first")
+    if options.journal is not None and options.journal.exists():
+        raise UnreadableInput(f"--journal {options.journal}: it exists; a run begins with a new file")
 
 
 def _policy(options: Options, scene: Scene) -> Ceilings:
     posts = scene.electrical.posts
     match options.policy:
         case Policy.POWERD:
-            return Daemon(Launch(site=options.site, cap_kw=options.cap_kw), scene.electrical, seed=options.seed)
+            return Daemon(_launch(options), scene.electrical, seed=options.seed)
         case Policy.EQUAL_SHARE:
             return EqualShare(posts, scene.limits, scene.allowed)
         case Policy.UNCONTROLLED:
             return Uncontrolled(posts)
+
+
+def _launch(options: Options) -> Launch:
+    return Launch(site=options.site, cap_kw=options.cap_kw, journal=options.journal)
 
 
 def _drive(options: Options, scene: Scene, policy: Ceilings, console: Console | None) -> tuple[Record, Truth]:

@@ -1,0 +1,103 @@
+"""A snapshot as named cells, and back: one cell a column, and one for everything else that is no column.
+
+Columns of a snapshot are replaced, never changed in place: a cell that is still the same object need not be written
+again. That is what makes one transaction a tick cheap.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from powerd.journal.codec import classes_of, decode, encode
+from powerd.state.snapshot import Snapshot
+
+FORGOTTEN = ("warm_stage", "warm_price")
+"""Fields that a restart does not need: where a solve starts is no part of what is going on."""
+CLASSES = classes_of(Snapshot)
+"""What a cell may hold."""
+ENCODED = "value"
+"""In place of a dtype: the cell is no column."""
+
+Cells = dict[str, Any]
+Row = tuple[str, int, str, str, bytes, int]
+"""path, tick, dtype, shape, data, checksum over all of these."""
+
+
+def cells_of(snapshot: Snapshot) -> Cells:
+    """Every field of the snapshot and of its parts by its path, e.g. "leases/sent_ceiling"."""
+    found: Cells = {}
+    for own in fields(snapshot):
+        value = getattr(snapshot, own.name)
+        if own.name in FORGOTTEN:
+            continue
+        if is_dataclass(value):
+            found |= {f"{own.name}/{inner.name}": getattr(value, inner.name) for inner in fields(value)}
+        else:
+            found[own.name] = value
+    return found
+
+
+def snapshot_of(like: Snapshot, cells: Cells) -> Snapshot:
+    """The snapshot again.
+
+    Args:
+        like: an empty snapshot of the same site: says which cells there are and of what shape, and what holds of
+            those that an older powerd did not know.
+        cells: as written.
+
+    Raises:
+        ValueError: a column has another shape: the record is not of this site or version.
+    """
+    values: dict[str, Any] = {}
+    for own in fields(like):
+        before = getattr(like, own.name)
+        if is_dataclass(before) and not isinstance(before, type):
+            inner = {f.name: _fitting(f"{own.name}/{f.name}", cells, getattr(before, f.name)) for f in fields(before)}
+            values[own.name] = replace(before, **inner)
+        elif own.name not in FORGOTTEN:
+            values[own.name] = _fitting(own.name, cells, before)
+    return replace(like, **values)
+
+
+def _fitting(path: str, cells: Cells, like: Any) -> Any:
+    """A cell of the record, if it is like the one this site has."""
+    if path not in cells:
+        return like
+    cell = cells[path]
+    if isinstance(like, np.ndarray) != isinstance(cell, np.ndarray):
+        raise ValueError(f"{path} is a {type(cell).__name__}, this powerd needs a {type(like).__name__}")
+    if isinstance(like, np.ndarray) and (cell.shape != like.shape or cell.dtype != like.dtype):
+        raise ValueError(f"{path} is {cell.dtype}{cell.shape}, this site needs {like.dtype}{like.shape}")
+    return cell
+
+
+def row_of(path: str, tick: int, cell: Any) -> Row:
+    """A cell as a row of the file."""
+    if isinstance(cell, np.ndarray):
+        dtype, shape, data = cell.dtype.str, ",".join(map(str, cell.shape)), cell.tobytes()
+    else:
+        dtype, shape, data = ENCODED, "", encode(cell)
+    return path, tick, dtype, shape, data, checksum(path, tick, dtype, shape, data)
+
+
+def cell_of(row: Row) -> tuple[str, Any]:
+    """Path and cell of a row.
+
+    Raises:
+        ValueError: the row is damaged.
+    """
+    path, tick, dtype, shape, data, crc = row
+    if checksum(path, tick, dtype, shape, data) != crc:
+        raise ValueError(f"{path} does not match its checksum")
+    if dtype == ENCODED:
+        return path, decode(data, CLASSES)
+    return path, np.frombuffer(data, dtype=dtype).reshape([int(k) for k in shape.split(",")]).copy()
+
+
+def checksum(path: str, tick: int, dtype: str, shape: str, data: bytes) -> int:
+    """CRC-32 over a whole row: against a disk that errs, not against people."""
+    return zlib.crc32(data, zlib.crc32(f"{path}|{tick}|{dtype}|{shape}".encode()))

@@ -1,0 +1,85 @@
+"""Layout of the journal file, its versions, and the way from each version to the next.
+
+| version | what it brought |
+|---|---|
+| 1 | the newest committed state, one row a column |
+| 2 | the record of every tick; a checksum on every cell of the state |
+
+A file of an older version is migrated when it is opened, in one transaction; one of a newer version is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import apsw
+import numpy as np
+
+from powerd.journal.cells import Cells, checksum, row_of
+from powerd.state.snapshot import Stop
+
+VERSION = 2
+"""Raised with every change that an older powerd could misread."""
+
+_ABOUT = "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
+_CELLS = """CREATE TABLE cells (
+    path TEXT PRIMARY KEY, tick INTEGER NOT NULL, dtype TEXT NOT NULL, shape TEXT NOT NULL, data BLOB NOT NULL,
+    crc INTEGER NOT NULL DEFAULT 0
+)"""
+_RECORDS = """CREATE TABLE records (
+    number INTEGER PRIMARY KEY, kind TEXT NOT NULL, tick INTEGER NOT NULL, utc_s REAL NOT NULL,
+    boottime_s REAL NOT NULL, content BLOB NOT NULL, decided BLOB NOT NULL,
+    before BLOB NOT NULL, digest BLOB NOT NULL
+)"""
+_STATES = "CREATE INDEX states ON records (number) WHERE kind <> 'tick'"
+
+
+def create(db: apsw.Connection) -> None:
+    """Makes the tables of a new file."""
+    for statement in (_ABOUT, _CELLS, _RECORDS, _STATES):
+        db.execute(statement)
+
+
+def _to_2(db: apsw.Connection) -> None:
+    """Version 1 had no record and no checksums, and kept what is no column as one JSON text."""
+    db.execute("ALTER TABLE columns RENAME TO cells")
+    db.execute("ALTER TABLE cells ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")
+    db.executemany(
+        "UPDATE cells SET crc = ? WHERE path = ?",
+        [
+            (checksum(path, tick, dtype, shape, data), path)
+            for path, tick, dtype, shape, data in list(db.execute("SELECT path, tick, dtype, shape, data FROM cells"))
+        ],
+    )
+    for (text,) in list(db.execute("SELECT value FROM about WHERE key = 'remainder'")):
+        rows = [row_of(path, 0, cell) for path, cell in _rest_of_1(json.loads(text)).items()]
+        db.executemany("INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?)", rows)
+    db.execute("DELETE FROM about WHERE key = 'remainder'")
+    db.execute(_RECORDS)
+    db.execute(_STATES)
+
+
+def _rest_of_1(rest: dict[str, Any]) -> Cells:
+    """The cells that version 1 kept as JSON."""
+    cells: Cells = {path: tuple(v) if isinstance(v, list) else v for path, v in rest["scalars"].items()}
+    cells["stops"] = tuple(
+        Stop(stop_id=s["stop_id"], element=s["element"], evse=np.array(s["evse"], np.int64), reason=s["reason"])
+        for s in rest["stops"]
+    )
+    cells["answered"] = tuple((request, key) for request, key in rest["answered"])
+    cells["boottime_s"], cells["tick"] = float(rest["boottime_s"]), int(rest["tick"])
+    return cells
+
+
+MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {1: _to_2}
+"""Version -> what brings a file of it to the next one."""
+
+
+def migrate(db: apsw.Connection, version: int) -> None:
+    """Brings a file of an older version to ours, all or nothing."""
+    with db:
+        for step in range(version, VERSION):
+            MIGRATIONS[step](db)
+        db.execute("UPDATE about SET value = ? WHERE key = 'version'", (str(VERSION),))

@@ -1,0 +1,105 @@
+"""``powerd replay JOURNAL``: what happened, stepped through again, and with ``--verify`` whether it was decided so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from powerd.control.compiled import CompiledSite
+from powerd.errors import UnknownName
+from powerd.journal.replay import Replayed, replay
+from powerd.network.capped import cap_transformers
+from powerd.network.load import load_site
+from powerd.server.explain import reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions:
+    """What ``powerd replay`` was told."""
+
+    journal: Path
+    """File of the durable record."""
+    site: Path
+    """Site file or folder that it was written for."""
+    cap_kw: float | None = None
+    """The transformers were scaled to this [kW]."""
+    verify: bool = False
+    """Compare every decision."""
+    until: datetime | None = None
+    """Stop before the first tick after this instant; without time zone: UTC."""
+    explain: str | None = None
+    """Say why this EVSE had the ceiling it had after the last tick replayed."""
+
+
+def run_replay(options: ReplayOptions, *, as_json: bool, out: TextIO) -> int:
+    """What the command does: print to ``out`` and return the exit code.
+
+    Returns:
+        0 = fine, 1 = the record was altered, or a decision is not the one recorded.
+
+    Raises:
+        UnreadableInput, SiteRefused: the site cannot be read or has faults.
+        ReplayRefused: the journal cannot be replayed at all.
+        UnknownName: no such EVSE.
+    """
+    loaded = load_site(options.site)
+    electrical = loaded.must() if options.cap_kw is None else cap_transformers(loaded, options.cap_kw)
+    if options.explain is not None and options.explain not in electrical.posts.ids:
+        raise UnknownName(f"no EVSE {options.explain!r} at this site")
+    site = CompiledSite.of(electrical)
+    until = options.until
+    if until is not None and until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    found = replay(options.journal, site, verify=options.verify, until=until)
+    why = None if options.explain is None else _why(site, found, options.explain)
+    out.write(json.dumps(_as_json(found, why)) + "\n" if as_json else _as_text(found, why, verify=options.verify))
+    return 0 if found.fault is None else 1
+
+
+def _why(site: CompiledSite, found: Replayed, evse_id: str) -> dict[str, Any] | None:
+    """The sentence and its numbers at the last tick replayed; None before the first tick."""
+    decision = found.decision
+    if decision is None:
+        return None
+    evse = site.electrical.posts.ids.index(evse_id)
+    return {
+        "evse_id": evse_id,
+        "time": decision.now.utc.isoformat(),
+        "tick": decision.tick,
+        "ceiling": float(decision.ceiling[evse]),
+        "want": float(decision.want[evse]),
+        "worst": float(decision.worst[evse]),
+        "drawn": float(decision.snapshot.drawn[evse].max()),
+        "session_id": decision.snapshot.sessions.session_id[evse],
+        "reason": reason(site, decision, evse),
+    }
+
+
+def _as_json(found: Replayed, why: dict[str, Any] | None) -> dict[str, Any]:
+    """The one object on stdout."""
+    return {
+        "fault": found.fault,
+        "ticks": found.ticks,
+        "starts": found.starts,
+        "checkpoints": found.checkpoints,
+        "gaps": found.gaps,
+        "bit_equal": found.exact,
+        "first": None if found.first is None else found.first.isoformat(),
+        "last": None if found.last is None else found.last.isoformat(),
+        "explained": why,
+    }
+
+
+def _as_text(found: Replayed, why: dict[str, Any] | None, *, verify: bool) -> str:
+    """The same for people."""
+    lines = [f"{found.ticks} ticks from {found.first} to {found.last}, {found.starts} starts, {found.gaps} gaps"]
+    if verify and found.fault is None:
+        lines.append(f"every decision is the one recorded, {found.exact} of them bit by bit")
+    if found.fault is not None:
+        lines.append(f"BROKEN: {found.fault}")
+    if why is not None:
+        lines.append(f"{why['time']} {why['evse_id']}: {why['reason']}")
+    return "\n".join(lines) + "\n"

@@ -6,8 +6,9 @@ again. That is what makes one transaction a tick cheap.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,13 +76,53 @@ def _fitting(path: str, cells: Cells, like: Any) -> Any:
     return cell
 
 
-def row_of(path: str, tick: int, cell: Any) -> Row:
-    """A cell as a row of the file."""
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A cell as bytes."""
+
+    dtype: str
+    """Of the column; ``ENCODED`` where it is none."""
+    shape: str
+    """Lengths of its axes, comma-separated."""
+    data: bytes
+    """Its bytes."""
+    crc: int
+    """CRC-32 of the data."""
+
+    def row(self, path: str, tick: int) -> Row:
+        """The row of the file."""
+        return path, tick, self.dtype, self.shape, self.data, _checksum(path, tick, self.dtype, self.shape, self.crc)
+
+
+def pack(cell: Any) -> Packed:
+    """The bytes of a cell."""
     if isinstance(cell, np.ndarray):
         dtype, shape, data = cell.dtype.str, ",".join(map(str, cell.shape)), cell.tobytes()
     else:
         dtype, shape, data = ENCODED, "", encode(cell)
-    return path, tick, dtype, shape, data, checksum(path, tick, dtype, shape, data)
+    return Packed(dtype=dtype, shape=shape, data=data, crc=zlib.crc32(data))
+
+
+class Packer:
+    """Packs one snapshot after the other; what did not change since the one before is not packed again."""
+
+    def __init__(self) -> None:
+        self.packed: dict[str, Packed] = {}
+        """Cells of the newest snapshot."""
+        self._cells: Cells = {}
+
+    def take(self, snapshot: Snapshot) -> bytes:
+        """Packs a snapshot and returns the digest of it all."""
+        cells = cells_of(snapshot)
+        for path, cell in cells.items():
+            if path not in self.packed or self._cells[path] is not cell:
+                self.packed[path] = pack(cell)
+        self._cells = cells
+        seal = hashlib.sha256()
+        for path in sorted(cells):
+            own = self.packed[path]
+            seal.update(f"{path}|{own.dtype}|{own.shape}|{own.crc}\n".encode())
+        return seal.digest()
 
 
 def cell_of(row: Row) -> tuple[str, Any]:
@@ -91,13 +132,13 @@ def cell_of(row: Row) -> tuple[str, Any]:
         ValueError: the row is damaged.
     """
     path, tick, dtype, shape, data, crc = row
-    if checksum(path, tick, dtype, shape, data) != crc:
+    if _checksum(path, tick, dtype, shape, zlib.crc32(data)) != crc:
         raise ValueError(f"{path} does not match its checksum")
     if dtype == ENCODED:
         return path, decode(data, CLASSES)
     return path, np.frombuffer(data, dtype=dtype).reshape([int(k) for k in shape.split(",")]).copy()
 
 
-def checksum(path: str, tick: int, dtype: str, shape: str, data: bytes) -> int:
-    """CRC-32 over a whole row: against a disk that errs, not against people."""
-    return zlib.crc32(data, zlib.crc32(f"{path}|{tick}|{dtype}|{shape}".encode()))
+def _checksum(path: str, tick: int, dtype: str, shape: str, crc: int) -> int:
+    """CRC-32 over a whole row, ``crc`` being that of its data: against a disk that errs, not against people."""
+    return zlib.crc32(f"{path}|{tick}|{dtype}|{shape}".encode(), crc)

@@ -11,13 +11,14 @@ A file of an older version is migrated when it is opened, in one transaction; on
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import apsw
 import numpy as np
 
-from powerd.journal.cells import Cells, checksum, row_of
+from powerd.journal.cells import Cells, Packed, pack
 from powerd.state.snapshot import Stop
 
 VERSION = 2
@@ -46,15 +47,12 @@ def _to_2(db: apsw.Connection) -> None:
     """Version 1 had no record and no checksums, and kept what is no column as one JSON text."""
     db.execute("ALTER TABLE columns RENAME TO cells")
     db.execute("ALTER TABLE cells ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")
-    db.executemany(
-        "UPDATE cells SET crc = ? WHERE path = ?",
-        [
-            (checksum(path, tick, dtype, shape, data), path)
-            for path, tick, dtype, shape, data in list(db.execute("SELECT path, tick, dtype, shape, data FROM cells"))
-        ],
-    )
+    for row in list(db.execute("SELECT path, tick, dtype, shape, data FROM cells")):
+        path, tick, dtype, shape, data = row
+        packed = Packed(dtype=dtype, shape=shape, data=data, crc=zlib.crc32(data))
+        db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", packed.row(path, tick))
     for (text,) in list(db.execute("SELECT value FROM about WHERE key = 'remainder'")):
-        rows = [row_of(path, 0, cell) for path, cell in _rest_of_1(json.loads(text)).items()]
+        rows = [pack(cell).row(path, 0) for path, cell in _rest_of_1(json.loads(text)).items()]
         db.executemany("INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?)", rows)
     db.execute("DELETE FROM about WHERE key = 'remainder'")
     db.execute(_RECORDS)

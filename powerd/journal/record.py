@@ -33,7 +33,8 @@ DECIDED = ("lowered", "raised", "renewal", "ceiling", "want", "worst", "binding_
 NOT_DECIDED = {
     "now": "an input, in the record itself",
     "tick": "in the record itself",
-    "snapshot": "the next decisions hang on it, and each checkpoint compares it whole",
+    "snapshot": "by its own digest",
+    "overshoots": "they follow from the snapshot, which keeps them",
     "outcomes": "answers to callers; they follow from snapshot and events",
     "shadow_price": "explains, decides nothing",
     "limit_flow": "follows from the ceilings",
@@ -126,8 +127,8 @@ class Record:
         return seal.digest()
 
 
-def tick_record(now: Now, events: Sequence[Event], decision: Decision) -> Record:
-    """The record of one tick."""
+def tick_record(now: Now, events: Sequence[Event], decision: Decision, state: bytes) -> Record:
+    """The record of one tick; ``state`` is the digest of the snapshot after it."""
     content = TickContent(events=tuple(events), granted=granted_by(decision))
     return Record(
         kind=Kind.TICK,
@@ -135,7 +136,7 @@ def tick_record(now: Now, events: Sequence[Event], decision: Decision) -> Record
         utc_s=now.utc.timestamp(),
         boottime_s=now.boottime_s,
         content=encode(content),
-        decided=digest_of(decision),
+        decided=digest_of(decision, state),
     )
 
 
@@ -168,9 +169,9 @@ def granted_by(decision: Decision) -> Granted:
     )
 
 
-def digest_of(decision: Decision) -> bytes:
-    """Digest of all that a decision says to the outside, bit by bit."""
-    seal = hashlib.sha256()
+def digest_of(decision: Decision, state: bytes) -> bytes:
+    """Digest of all that a decision says to the outside and of the state after it, bit by bit."""
+    seal = hashlib.sha256(state)
     for name in DECIDED:
         _feed(seal, getattr(decision, name))
     return seal.digest()

@@ -19,7 +19,7 @@ from powerd.control.decision import Decision
 from powerd.control.step import Stepper
 from powerd.errors import PowerdError
 from powerd.journal import layout
-from powerd.journal.cells import Cells, cell_of, cells_of
+from powerd.journal.cells import Cells, Packer, cell_of, cells_of
 from powerd.journal.codec import Unreadable, decode, encode
 from powerd.journal.machine import fingerprint
 from powerd.journal.record import (
@@ -84,6 +84,7 @@ class _Course:
     stepper: Stepper
     verify: bool
     here: str
+    packer: Packer = field(default_factory=Packer)
     snapshot: Snapshot | None = None
     decision: Decision | None = None
     exactly: bool = False
@@ -123,7 +124,7 @@ class _Course:
             raise _Broken(f"it would be tick {decision.tick}")
         if not self.verify:
             return
-        if digest_of(decision) == record.decided:
+        if digest_of(decision, self.packer.take(decision.snapshot)) == record.decided:
             self.exact += 1
             return
         apart = _apart(content.granted, granted_by(decision))

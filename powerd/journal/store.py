@@ -20,7 +20,7 @@ from powerd.control.decision import Decision
 from powerd.control.events import Event
 from powerd.errors import PowerdError
 from powerd.journal import layout
-from powerd.journal.cells import Cells, cell_of, cells_of, row_of, snapshot_of
+from powerd.journal.cells import Packed, Packer, cell_of, snapshot_of
 from powerd.journal.machine import fingerprint
 from powerd.journal.record import ROOT, Kind, Record, state_record, tick_record
 from powerd.state.snapshot import Snapshot
@@ -37,8 +37,6 @@ PENDING_BYTES = 64 * 1024 * 1024
 WAL_PAGES = 4096
 """The write-ahead log is folded into the file beyond this, between two ticks."""
 
-_NEVER = object()
-"""What a cell that was never written is not."""
 _AWAY = "move the file away to start without state (raises then wait for old leases to end)"
 
 
@@ -79,21 +77,36 @@ class Journal:
         self._path = path
         self._bound_bytes = bound_bytes
         self._machine = fingerprint()
-        self._committed: Cells = {}
+        self._packer = Packer()
+        self._committed: dict[str, Packed] = {}
         self._pending: list[Record] = []
         self._gap = False
         self._wal_pages = 0
         try:
             self._db = apsw.Connection(str(path), vfs=vfs)
-            self._db.pragma("locking_mode", "exclusive")  # two daemons would grant the same current twice
-            self._db.pragma("journal_mode", "wal")
-            self._db.pragma("synchronous", "full")
-            self._db.set_wal_hook(self._logged)  # replaces SQLite's own checkpoints, which come inside a commit
-            self._refuse_damage()
-            self._claim(evse_ids)
-            self._find_end()
         except apsw.Error as error:
             raise JournalBroken(f"{path}: {_why(error)}; {_AWAY}") from error
+        try:
+            self._take_over(evse_ids)
+        except apsw.BusyError as busy:
+            self._db.close()
+            raise JournalBroken(f"{path}: {busy}: another daemon has it open; stop that one first") from busy
+        except apsw.Error as error:
+            self._db.close()
+            raise JournalBroken(f"{path}: {_why(error)}; {_AWAY}") from error
+        except JournalBroken:
+            self._db.close()
+            raise
+
+    def _take_over(self, evse_ids: tuple[str, ...]) -> None:
+        """Locks the file, looks whether it is sound, ours and of our version, and finds its end."""
+        self._db.pragma("locking_mode", "exclusive")  # two daemons would grant the same current twice
+        self._db.pragma("journal_mode", "wal")
+        self._db.pragma("synchronous", "full")
+        self._db.set_wal_hook(self._logged)  # replaces SQLite's own checkpoints, which come inside a commit
+        self._refuse_damage()
+        self._claim(evse_ids)
+        self._find_end()
 
     def _logged(self, _db: apsw.Connection, _name: str, pages: int) -> int:
         """SQLite's word after each commit of how long its log is."""
@@ -181,7 +194,9 @@ class Journal:
             JournalBroken: the disk refuses; what was there before still is, and a later commit writes what this one
                 could not.
         """
-        self._pending.extend(tick_record(e.now, e.events, e.decision) for e in entries)
+        for e in entries:
+            state = self._packer.take(e.decision.snapshot)
+            self._pending.append(tick_record(e.now, e.events, e.decision, state))
         if sum(len(record.content) for record in self._pending) > PENDING_BYTES:
             self._pending, self._gap = [], True
         newest = entries[-1]
@@ -192,14 +207,15 @@ class Journal:
 
     def _write(self, snapshot: Snapshot) -> int:
         """One transaction: the cells that changed, and what was not yet recorded."""
-        cells = cells_of(snapshot)
-        changed = {path: cell for path, cell in cells.items() if self._committed.get(path, _NEVER) is not cell}
+        self._packer.take(snapshot)
+        cells = dict(self._packer.packed)
+        changed = {path: cell for path, cell in cells.items() if self._committed.get(path) is not cell}
         number, head, rows = self._chained()
         try:
             with self._db:
                 self._db.executemany(
                     "INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)",
-                    (row_of(path, snapshot.tick, cell) for path, cell in changed.items()),
+                    (cell.row(path, snapshot.tick) for path, cell in changed.items()),
                 )
                 self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         except apsw.Error as error:
@@ -217,7 +233,7 @@ class Journal:
             rows.append((number, str(r.kind), r.tick, r.utc_s, r.boottime_s, r.content, r.decided, before, head))
         return number, head, rows
 
-    def _settle(self, number: int, head: bytes, snapshot: Snapshot, cells: Cells) -> None:
+    def _settle(self, number: int, head: bytes, snapshot: Snapshot, cells: dict[str, Packed]) -> None:
         """Notes what is durable now."""
         self._number, self._head, self._committed, self._newest = number, head, cells, snapshot
         for record in self._pending:

@@ -69,6 +69,7 @@ class Player:
     plugged: set[int] = field(default_factory=set)
     news: list[ev.Event] = field(default_factory=list)
     decision: Decision | None = None
+    absorbed: tuple[ev.Event, ...] = ()
 
     @staticmethod
     def open(path: Path, text: str, *, unknown_until_s: float = -np.inf) -> Player:
@@ -118,7 +119,8 @@ class Player:
         ]
         acks = self._acks() if self.decision is not None else []
         now = Now(utc=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.now_s), boottime_s=self.now_s)
-        self.decision = self.stepper.step(self.snapshot, [*self.news, *stamps, *acks, *events], now)
+        self.absorbed = (*self.news, *stamps, *acks, *events)
+        self.decision = self.stepper.step(self.snapshot, self.absorbed, now)
         self.news = []
         self.snapshot = self.decision.snapshot
         return self.decision

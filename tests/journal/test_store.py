@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import fields
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import apsw
@@ -13,21 +14,34 @@ import pytest
 from hypothesis import given, settings
 
 from powerd.control import events as ev
-from powerd.journal.columns import remainder_of, snapshot_of
-from powerd.journal.store import VERSION, Journal, JournalBroken
+from powerd.journal import store
+from powerd.journal.cells import FORGOTTEN, cell_of, cells_of, pack, snapshot_of
+from powerd.journal.codec import encode
+from powerd.journal.layout import VERSION
+from powerd.journal.replay import replay
+from powerd.journal.store import Entry, Journal, JournalBroken
 from powerd.journal.writer import JournalWriter
-from powerd.state.snapshot import Snapshot, columns_of
+from powerd.state.snapshot import Snapshot
+from powerd.units import Now
 from tests.control.garage import Player, site_text
 from tests.control.test_step import ACTIONS, play
 
 
 def same(one: Snapshot, other: Snapshot) -> bool:
-    """Bit-equal in every column, equal in the rest."""
-    mine, theirs = columns_of(one), columns_of(other)
-    columns = mine.keys() == theirs.keys() and all(
-        np.array_equal(mine[path], theirs[path], equal_nan=mine[path].dtype.kind == "f") for path in mine
-    )
-    return columns and remainder_of(one) == remainder_of(other)
+    """Bit-equal in every cell."""
+    mine, theirs = cells_of(one), cells_of(other)
+    return mine.keys() == theirs.keys() and all(encode(mine[path]) == encode(theirs[path]) for path in mine)
+
+
+def entry(player: Player, *events: ev.Event) -> Entry:
+    """The player's next tick, as the daemon hands it over."""
+    decision = player.tick(*events)
+    return Entry(now=decision.now, events=player.absorbed, decision=decision)
+
+
+def at(player: Player) -> Now:
+    """The player's instant."""
+    return Now(utc=datetime.fromtimestamp(player.now_s, UTC), boottime_s=player.now_s)
 
 
 @pytest.fixture
@@ -58,25 +72,21 @@ def test_a_snapshot_survives_its_record(
     empty = player.snapshot
     player.hello(0)
     play(player, actions)
-    again = snapshot_of(empty, columns_of(player.snapshot), remainder_of(player.snapshot))
-    assert same(again, player.snapshot)
+    rows = [pack(cell).row(name, 1) for name, cell in cells_of(player.snapshot).items()]
+    assert same(snapshot_of(empty, dict(map(cell_of, rows))), player.snapshot)
 
 
-def test_every_field_of_a_snapshot_is_recorded(player: Player) -> None:
-    """A field added to the snapshot and forgotten here would be lost in a restart."""
-    recorded = {path.split("/")[0] for path in columns_of(player.snapshot)}
-    rest = {"stops", "overshoots", "answered", "boottime_s", "tick"}
-    forgotten = {"warm_stage", "warm_price"}  # where a solve starts is no part of what is going on
-    assert {own.name for own in fields(Snapshot)} == recorded | rest | forgotten
+def test_what_a_restart_forgets_is_listed() -> None:
+    """A field added to the snapshot is kept unless it is said here that it need not be."""
+    assert FORGOTTEN == ("warm_stage", "warm_price")  # where a solve starts is no part of what is going on
 
 
 def test_what_was_committed_is_found_again(tmp_path: Path, player: Player) -> None:
     """A file closed without ceremony (a copy of it with its WAL) gives the newest committed state."""
     journal = journal_at(tmp_path / "j", player)
     empty = player.snapshot
-    journal.commit(player.snapshot)
-    player.tick()
-    journal.commit(player.snapshot)
+    journal.start(player.snapshot, at(player))
+    journal.commit([entry(player)])
     for suffix in ("", "-wal"):
         (tmp_path / f"copy{suffix}").write_bytes((tmp_path / f"j{suffix}").read_bytes())
     found = journal_at(tmp_path / "copy", player).recover(empty)
@@ -84,44 +94,90 @@ def test_what_was_committed_is_found_again(tmp_path: Path, player: Player) -> No
     assert same(found, player.snapshot)
 
 
-def test_only_columns_that_changed_are_written(tmp_path: Path, player: Player) -> None:
-    """A tick in which nothing happened writes next to nothing; a new journal writes all."""
+def test_only_cells_that_changed_are_written(tmp_path: Path, player: Player) -> None:
+    """A new journal writes all, a tick writes what it changed."""
     journal = journal_at(tmp_path / "j", player)
-    assert journal.commit(player.snapshot) == len(columns_of(player.snapshot))
-    assert journal.commit(player.snapshot) == 0
-    player.news = [ev.Measured(evse=np.array([0]), drawn=np.array([[5.0, 5.0, 5.0]]))]
-    player.tick()
-    changed = journal.commit(player.snapshot)
-    assert 0 < changed < len(columns_of(player.snapshot))
+    journal.start(player.snapshot, at(player))
+    changed = journal.commit([entry(player, player.draw({0: 5.0}))])
+    assert 0 < changed < len(cells_of(player.snapshot)) / 2
 
 
 def test_a_full_disk_loses_nothing_that_was_committed(tmp_path: Path, player: Player) -> None:
     """The commit fails with the file's name, the state before stands, and a later commit writes everything."""
     journal = journal_at(tmp_path / "j", player)
     empty = player.snapshot
-    journal.commit(player.snapshot)
+    journal.start(player.snapshot, at(player))
     before = player.snapshot
     pages = journal._db.pragma("page_count")
     journal._db.pragma("max_page_count", pages)
-    player.snapshot = snapshot_of(
-        empty, columns_of(before), remainder_of(before).replace("smoke", "smoke " + 100_000 * "x")
-    )
+    stop = ev.StopOrdered(request_id="", stop_id="x", element="P1", evse=np.array([1]), reason=100_000 * "x")
     with pytest.raises(JournalBroken, match="no ceiling is raised until it can be written"):
-        journal.commit(player.snapshot)
+        journal.commit([entry(player, stop)])
     found = journal.recover(empty)
     assert found is not None
     assert same(found, before)
     journal._db.pragma("max_page_count", pages + 1000)
-    journal.commit(player.snapshot)
+    journal.commit([entry(player)])
     later = journal.recover(empty)
     assert later is not None
     assert same(later, player.snapshot)
+    assert [row[0] for row in journal._db.execute("SELECT tick FROM records ORDER BY number")][-2:] == [
+        player.snapshot.tick - 1,
+        player.snapshot.tick,
+    ]
+
+
+def test_a_disk_that_is_away_for_long_leaves_a_gap(
+    tmp_path: Path, player: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Record that memory cannot hold is given up; the state is not, and a replay goes on behind the gap."""
+    journal = journal_at(tmp_path / "j", player)
+    journal.start(player.snapshot, at(player))
+    monkeypatch.setattr(store, "PENDING_BYTES", 50_000)
+    pages = journal._db.pragma("page_count")
+    journal._db.pragma("max_page_count", pages)
+    stop = ev.StopOrdered(request_id="", stop_id="x", element="P1", evse=np.array([1]), reason=100_000 * "x")
+    for events in ((stop,), (), ()):
+        with pytest.raises(JournalBroken):
+            journal.commit([entry(player, *events)])
+    journal._db.pragma("max_page_count", pages + 1000)
+    journal.commit([entry(player)])
+    journal.commit([entry(player)])
+    journal.close()
+    found = replay(tmp_path / "j", player.site, verify=True)
+    assert found.fault is None
+    assert (found.gaps, found.ticks) == (1, 1)
+
+
+def test_the_record_stays_within_its_bound(tmp_path: Path, player: Player, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole segments go at the old end; what is left can be replayed, and the newest state is untouched."""
+    monkeypatch.setattr(store, "SEGMENT_BYTES", 20_000)
+    bound = 150_000
+    journal = Journal(tmp_path / "j", evse_ids=player.site.electrical.posts.ids, bound_bytes=bound)
+    empty = player.snapshot
+    journal.start(player.snapshot, at(player))
+    for _ in range(600):
+        journal.commit([entry(player, player.draw({0: float(player.now_s % 7)}))])
+        journal.tidy()
+        ((held,),) = journal._db.execute("SELECT sum(length(content)) FROM records")
+        assert held <= bound + 30_000
+    ((first,),) = journal._db.execute("SELECT min(number) FROM records")
+    assert first > 1
+    journal.close()
+    assert replay(tmp_path / "j", player.site, verify=True).fault is None
+    lower = Journal(tmp_path / "j", evse_ids=player.site.electrical.posts.ids, bound_bytes=30_000)
+    before = (tmp_path / "j").stat().st_size
+    lower.compact()
+    assert (tmp_path / "j").stat().st_size < before / 2
+    found = lower.recover(empty)
+    assert found is not None
+    assert same(found, player.snapshot)
 
 
 def test_a_damaged_file_is_refused_with_its_mend(tmp_path: Path, player: Player) -> None:
     """Bytes overwritten anywhere in the pages: either refused as damaged, or not even a database."""
     journal = journal_at(tmp_path / "j", player)
-    journal.commit(player.snapshot)
+    journal.start(player.snapshot, at(player))
     journal.close()
     data = bytearray((tmp_path / "j").read_bytes())
     middle = len(data) // 2 // 4096 * 4096
@@ -158,25 +214,26 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path, player: Player) -> 
 
 
 def test_the_writer_merges_what_waits_and_tells_everybody(tmp_path: Path, player: Player) -> None:
-    """While one commit runs newer states replace each other; each caller hears when his or a newer one is durable."""
+    """While one commit runs newer ticks queue up; one commit makes all of them durable, and each caller hears of it."""
     journal = journal_at(tmp_path / "j", player)
     gate, written = threading.Event(), []
+    journal.start(player.snapshot, at(player))
     commit = journal.commit
 
-    def slow(snapshot: Snapshot) -> int:
+    def slow(entries: Sequence[Entry]) -> int:
         gate.wait(10)
-        written.append(snapshot.tick)
-        return commit(snapshot)
+        written.append(len(entries))
+        return commit(entries)
 
     journal.commit = slow  # type: ignore[method-assign]
     writer = JournalWriter(journal)
 
     async def hand_over() -> None:
-        futures = [writer.commit(player.tick().snapshot) for _ in range(5)]
+        futures = [writer.commit(entry(player)) for _ in range(5)]
         gate.set()
         await asyncio.gather(*futures)
 
     asyncio.run(hand_over())
-    assert written[-1] == player.snapshot.tick
+    assert sum(written) == 5
     assert len(written) <= 2
     writer.close()

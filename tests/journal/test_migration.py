@@ -1,0 +1,93 @@
+"""Journals of other versions: older ones are brought forward, newer ones refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import apsw
+import numpy as np
+import pytest
+
+from powerd.journal import layout
+from powerd.journal.store import Entry, Journal, JournalBroken
+from powerd.state.snapshot import reopen_snapshot
+from tests.control.garage import Player, site_text
+
+DATA = Path(__file__).parent / "data"
+
+
+def of_version(version: int, path: Path) -> None:
+    """A journal as that version of powerd wrote it: the garage of two posts, a car and a stop."""
+    with sqlite3.connect(path) as db:
+        db.executescript((DATA / f"version_{version}.sql").read_text(encoding="utf-8"))
+    db.close()
+
+
+@pytest.mark.parametrize("version", range(1, layout.VERSION))
+def test_a_journal_of_an_older_version_is_brought_forward(tmp_path: Path, version: int) -> None:
+    """Sessions, stops, answers, readings and leases are all there, the daemon goes on, and the file is ours now."""
+    player = Player.open(tmp_path, site_text(2, 32.0))
+    of_version(version, tmp_path / "j")
+    journal = Journal(tmp_path / "j", evse_ids=player.site.electrical.posts.ids)
+    found = journal.recover(player.snapshot)
+    assert found is not None
+    assert found.sessions.session_id == ("ä car", "")
+    assert found.sessions.requested_kwh[0] == 9.0
+    assert found.drawn[0].tolist() == [5.5, 5.5, 5.5]
+    assert [(s.stop_id, s.element, s.evse.tolist(), s.reason) for s in found.stops] == [("s", "P1", [1], "smoke")]
+    assert found.answered == (("r1", "ä car"), ("r2", "s"))
+    assert found.tick == 3
+    assert found.leases.sent_ceiling[0] == pytest.approx(32.0, abs=1e-5)
+    assert np.isfinite(found.leases.echo_at_s).all()
+    player.snapshot = reopen_snapshot(found, player.site.terms, 50.0)
+    player.now_s = 50.0
+    first = player.tick()
+    journal.start(player.snapshot, first.now)
+    second = player.tick()
+    journal.commit([Entry(now=second.now, events=player.absorbed, decision=second)])
+    journal.close()
+    db = apsw.Connection(str(tmp_path / "j"))
+    assert dict(db.execute("SELECT key, value FROM about"))["version"] == str(layout.VERSION)
+
+
+def test_every_older_version_has_its_sample() -> None:
+    """Whoever raises the version adds a file that the version before wrote, and the way from there."""
+    samples = {int(path.stem.removeprefix("version_")) for path in DATA.glob("version_*.sql")}
+    assert samples == set(range(1, layout.VERSION)) == set(layout.MIGRATIONS)
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All or nothing: the old powerd can still use the file."""
+    of_version(1, tmp_path / "j")
+
+    def full(db: apsw.Connection) -> None:
+        db.execute("ALTER TABLE columns RENAME TO cells")
+        raise apsw.FullError("database or disk is full")
+
+    monkeypatch.setitem(layout.MIGRATIONS, 1, full)
+    with pytest.raises(JournalBroken, match="disk is full"):
+        Journal(tmp_path / "j", evse_ids=("P0", "P1"))
+    monkeypatch.undo()
+    Journal(tmp_path / "j", evse_ids=("P0", "P1")).close()
+
+
+def test_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """A layout from the future is named as such, with what to do."""
+    Journal(tmp_path / "j", evse_ids=("P0",)).close()
+    db = apsw.Connection(str(tmp_path / "j"))
+    db.execute("UPDATE about SET value = ? WHERE key = 'version'", (str(layout.VERSION + 1),))
+    db.close()
+    before = (tmp_path / "j").read_bytes()
+    with pytest.raises(JournalBroken, match=r"newer powerd .*; run that one, or move the file away"):
+        Journal(tmp_path / "j", evse_ids=("P0",))
+    assert (tmp_path / "j").read_bytes() == before
+
+
+def test_another_programs_database_is_no_journal(tmp_path: Path) -> None:
+    """It is refused and not touched."""
+    with sqlite3.connect(tmp_path / "j") as db:
+        db.execute("CREATE TABLE theirs (a)")
+    db.close()
+    with pytest.raises(JournalBroken, match="no journal of powerd"):
+        Journal(tmp_path / "j", evse_ids=("P0",))

@@ -1,0 +1,262 @@
+"""The record replayed: what was decided is decided again, bit by bit, and nothing in the file can be altered unseen."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import apsw
+import numpy as np
+import pytest
+
+from powerd.control import events as ev
+from powerd.control.decision import Decision
+from powerd.control.step import Stepper
+from powerd.journal import machine, record, store
+from powerd.journal import replay as replaying
+from powerd.journal.codec import decode, encode
+from powerd.journal.record import CLASSES, DECIDED, NOT_DECIDED, ROOT, Kind, Record, TickContent
+from powerd.journal.replay import ReplayRefused, replay
+from powerd.journal.store import Entry, Journal
+from powerd.reports.replay import ReplayOptions, run_replay
+from powerd.state.snapshot import reopen_snapshot
+from powerd.units import Now
+from tests.control.garage import Player, site_text
+
+SITE = site_text(6, 37.0, fallback_a=6.0)
+
+
+def write_story(folder: Path, *, ticks: int = 150, restarts: int = 1, seed: int = 3) -> Player:
+    """A journal ``j`` of a garage's busy hours, with a restart in the middle; returns the player at its end."""
+    rng = np.random.default_rng(seed)
+    player = Player.open(folder, SITE)
+    boot = 1000.0 * rng.random()
+    for _ in range(restarts + 1):
+        journal = Journal(folder / "j", evse_ids=player.site.electrical.posts.ids)
+        found = journal.recover(player.snapshot)
+        if found is not None:
+            player.snapshot = reopen_snapshot(found, player.site.terms, boot)
+            player.now_s, player.decision = boot, None
+        now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=player.now_s)
+        journal.start(player.snapshot, Now(utc=now, boottime_s=player.now_s))
+        player.hello(0, highest_epoch=player.snapshot.leases.epoch - 1)
+        player.hello(1, highest_epoch=player.snapshot.leases.epoch - 1)
+        for _ in range(ticks):
+            _commit(journal, player, rng)
+            journal.tidy()
+        journal.close()
+        boot = player.now_s + 3.0
+    return player
+
+
+def _commit(journal: Journal, player: Player, rng: np.random.Generator) -> None:
+    """One tick: now and then a car, readings always, rarely a stop."""
+    evse = int(rng.integers(6))
+    if rng.random() < 0.2:
+        player.plug(evse, plugged=evse not in player.plugged)
+    events: list[ev.Event] = []
+    if player.plugged:
+        events.append(player.draw({i: float(rng.random() * 32) for i in player.plugged}))
+    if rng.random() < 0.1:
+        stop_id, one = f"s{player.snapshot.tick}", np.array([evse])
+        events.append(ev.StopOrdered(request_id="", stop_id=stop_id, element=f"P{evse}", evse=one, reason="test"))
+    if rng.random() < 0.2 and player.snapshot.stops:
+        events.append(ev.StopReleased(request_id="", stop_id=player.snapshot.stops[0].stop_id, reason="over"))
+    decision = player.tick(*events)
+    journal.commit([Entry(now=decision.now, events=player.absorbed, decision=decision)])
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Player]:
+    """One journal for all: 300 ticks, a restart, a few checkpoints."""
+    folder = tmp_path_factory.mktemp("story")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "SEGMENT_BYTES", 20_000)
+        return folder / "j", write_story(folder)
+
+
+@pytest.fixture
+def copy(story: tuple[Path, Player], tmp_path: Path) -> Path:
+    """A journal to tamper with."""
+    shutil.copy(story[0], tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_everything_is_decided_again(story: tuple[Path, Player]) -> None:
+    """300 ticks bit by bit, over a restart, each checkpoint equal; the state at the end is the one in the file."""
+    path, player = story
+    found = replay(path, player.site, verify=True)
+    assert found.fault is None
+    assert (found.ticks, found.exact, found.starts, found.gaps) == (300, 300, 2, 0)
+    assert found.checkpoints >= 3
+    assert found.decision is not None
+    assert encode(found.decision.snapshot) == encode(player.snapshot)
+
+
+def test_it_stops_where_it_is_told_and_explains(story: tuple[Path, Player], tmp_path: Path) -> None:
+    """``--until`` ends before the first later tick, ``--explain`` says why; the JSON is one object."""
+    path, _ = story
+    (tmp_path / "site.yaml").write_text(SITE)
+    until = datetime(2026, 1, 1, 0, 1, 40)  # noqa: DTZ001 - as a person types it; UTC is meant
+    out = io.StringIO()
+    options = ReplayOptions(journal=path, site=tmp_path, verify=True, until=until, explain="P2")
+    assert run_replay(options, as_json=True, out=out) == 0
+    told = json.loads(out.getvalue())
+    assert (told["fault"], told["ticks"], told["bit_equal"]) == (None, 100, 100)
+    assert told["explained"]["tick"] == 100
+    assert told["explained"]["reason"]
+    assert told["last"] == "2026-01-01T00:01:40+00:00"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_single_byte_flipped_in_a_live_record_is_found(copy: Path, story: tuple[Path, Player], seed: int) -> None:
+    """Any byte of any value of any live row; the place is named, a tick wherever it is in the record."""
+    db = apsw.Connection(str(copy))
+    rng = random.Random(seed)
+    table, key = ("records", "number") if seed % 5 else ("cells", "path")
+    kept = ("content", "decided", "before", "digest") if table == "records" else ("data",)
+    rows = list(db.execute(f"SELECT {key} FROM {table}"))
+    (row,), column = rng.choice(rows), rng.choice(kept)
+    ((value,),) = db.execute(f"SELECT {column} FROM {table} WHERE {key} = ?", (row,))
+    if not value:  # a snapshot has no digest of a decision
+        column = "content"
+        ((value,),) = db.execute(f"SELECT content FROM {table} WHERE {key} = ?", (row,))
+    altered = bytearray(value)
+    altered[rng.randrange(len(altered))] ^= 1 << rng.randrange(8)
+    db.execute(f"UPDATE {table} SET {column} = ? WHERE {key} = ?", (bytes(altered), row))
+    db.close()
+    fault = replay(copy, story[1].site, verify=True).fault
+    assert fault is not None
+    assert "tick" in fault
+
+
+def _content(db: apsw.Connection, number: int) -> tuple[TickContent, Record]:
+    ((kind, tick, utc_s, boottime_s, content, decided),) = db.execute(
+        "SELECT kind, tick, utc_s, boottime_s, content, decided FROM records WHERE number = ?", (number,)
+    )
+    own = Record(kind=Kind(kind), tick=tick, utc_s=utc_s, boottime_s=boottime_s, content=content, decided=decided)
+    return decode(content, CLASSES), own
+
+
+def _forge(path: Path, number: int, change: Callable[[Record], Record]) -> None:
+    """Alters a record as somebody would who knows the format, and seals it and all that follow anew."""
+    db = apsw.Connection(str(path))
+    before = ROOT
+    for (own,) in list(db.execute("SELECT number FROM records ORDER BY number")):
+        _, row = _content(db, own)
+        row = change(row) if own == number else row
+        digest = row.sealed(before, own)
+        db.execute(
+            "UPDATE records SET utc_s = ?, content = ?, before = ?, digest = ? WHERE number = ?",
+            (row.utc_s, row.content, before, digest, own),
+        )
+        before = digest
+    db.close()
+
+
+@pytest.mark.parametrize("number", [20, 87, 140, 200, 290])
+def test_an_altered_event_is_found_even_with_new_digests(copy: Path, story: tuple[Path, Player], number: int) -> None:
+    """Who moves one stamp by a millisecond and seals the whole chain anew is found by the step itself, at that tick."""
+
+    def more(own: Record) -> Record:
+        content = decode(own.content, CLASSES)
+        events = tuple(_later(event) for event in content.events)
+        return replace(own, content=encode(replace(content, events=events)))
+
+    _forge(copy, number, more)
+    db = apsw.Connection(str(copy))
+    ((tick,),) = db.execute("SELECT tick FROM records WHERE number = ?", (number,))
+    db.close()
+    fault = replay(copy, story[1].site, verify=True).fault
+    assert fault is not None
+    assert fault.startswith(f"tick {tick} ")
+    assert "otherwise" in fault
+
+
+def _later(event: ev.Event) -> ev.Event:
+    """A stamp a bit later."""
+    return replace(event, boottime_s=event.boottime_s + 1e-3) if isinstance(event, ev.StampSeen) else event
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM records WHERE number = 77",
+        "DELETE FROM records WHERE number > 250",
+        "DELETE FROM records WHERE number = 1",
+        "UPDATE records SET number = 1000 WHERE number = 77",
+        "UPDATE records SET boottime_s = boottime_s + 0.5 WHERE number = 77",
+        "UPDATE records SET kind = 'mick' WHERE number = 77",
+        "DELETE FROM cells WHERE path = 'leases/hold_ceiling'",
+    ],
+)
+def test_records_cannot_be_dropped_or_moved(copy: Path, story: tuple[Path, Player], statement: str) -> None:
+    """Each is noticed, also at the ends."""
+    db = apsw.Connection(str(copy))
+    db.execute(statement)
+    db.close()
+    assert replay(copy, story[1].site, verify=True).fault is not None
+
+
+def test_a_step_that_decides_otherwise_is_found(story: tuple[Path, Player], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On this machine a single last bit is too much; on another 1e-6 is allowed and 1e-5 is not."""
+    path, player = story
+    step = Stepper.step
+
+    def off(by: float) -> Callable[..., Decision]:
+        def stepped(self: Stepper, snapshot: Any, events: Any, now: Any) -> Decision:
+            decision = step(self, snapshot, events, now)
+            raised = replace(decision.raised, ceiling=decision.raised.ceiling + by)
+            return replace(decision, raised=raised, want=decision.want + by)
+
+        return stepped
+
+    monkeypatch.setattr(Stepper, "step", off(1e-14))
+    fault = replay(path, player.site, verify=True).fault
+    assert fault is not None
+    assert "tick 1 " in fault
+    monkeypatch.setattr(replaying, "fingerprint", lambda: "another machine")
+    monkeypatch.setattr(Stepper, "step", off(1e-7))
+    assert replay(path, player.site, verify=True).fault is None
+    monkeypatch.setattr(Stepper, "step", off(1e-5))
+    fault = replay(path, player.site, verify=True).fault
+    assert fault is not None
+    assert "the record says" in fault
+
+
+def test_every_field_of_a_decision_is_judged_or_excused() -> None:
+    """A field added to the decision is either in its digest or here with the reason why not."""
+    named = [own.name for own in fields(Decision)]
+    assert set(named) == set(DECIDED) | set(NOT_DECIDED)
+    assert not set(DECIDED) & set(NOT_DECIDED)
+
+
+def test_what_cannot_be_replayed_is_refused_with_a_mend(story: tuple[Path, Player], tmp_path: Path) -> None:
+    """No file, no journal, another site, in use: exit 2, not a verdict."""
+    path, player = story
+    with pytest.raises(ReplayRefused, match="no such file"):
+        replay(tmp_path / "nowhere", player.site, verify=True)
+    (tmp_path / "text").write_text("not a database, not at all " * 100)
+    with pytest.raises(ReplayRefused, match="text"):
+        replay(tmp_path / "text", player.site, verify=True)
+    other = Player.open(tmp_path, site_text(2, 32.0))
+    with pytest.raises(ReplayRefused, match="other EVSEs"):
+        replay(path, other.site, verify=True)
+    running = Journal(tmp_path / "running", evse_ids=player.site.electrical.posts.ids)
+    with pytest.raises(ReplayRefused, match="copy it together with running-wal"):
+        replay(tmp_path / "running", player.site, verify=True)
+    running.close()
+
+
+def test_the_machine_is_named_by_all_that_can_change_a_bit() -> None:
+    """Processor, Python and the libraries that compute."""
+    told = machine.fingerprint()
+    assert all(name in told for name in machine.LIBRARIES)
+    assert record.CLASSES["Measured"] is ev.Measured

@@ -9,13 +9,13 @@ by -60k degrees, and the zero sequence passes only between two grounded stars.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from powerd.errors import PowerdError
-from powerd.limits import Floats, Ints
+from powerd.limits import Bools, Floats, Ints
 from powerd.network.electrical import BranchKind, Electrical
 from powerd.network.supply import Energised, energise, normal_positions
 from powerd.units import SQRT3
@@ -42,6 +42,10 @@ class Wires:
     """(P,) rating after derating [unit]."""
     is_transformer: npt.NDArray[np.bool_]
     """(P,) a transformer's rating."""
+    branch: Ints
+    """(P,) index of the branch; -1 for kW limits."""
+    to_side: Bools
+    """(P,) the rating is at the branch's to side."""
     tap: Ints
     """(n,) which tap each EVSE loads."""
     amps: Floats
@@ -53,7 +57,9 @@ class Wires:
     kw_per_unit: Floats
     """(n,) kW for one own unit."""
     load_kw: float
-    """Uncontrolled loads, all together [kW]."""
+    """Uncontrolled loads with a supply, all together [kW]."""
+    live: Bools
+    """(n,) a supply reaches the EVSE."""
 
     def flow(self, drawn: Floats) -> Floats:
         """What flows through every rating (P,) [unit] while ``drawn`` (n,) [own unit] is taken."""
@@ -68,6 +74,44 @@ class Wires:
         return float(drawn @ self.kw_per_unit) + self.load_kw
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GridState:
+    """What is closed, sound and alive. E branches, S supplies, D loads."""
+
+    closed: Bools
+    """(E,) contact positions; only read where there is a contact."""
+    sound: Bools
+    """(E,) in service and without a fault."""
+    alive: Bools
+    """(S,) the supply has voltage."""
+    load_factor: Floats
+    """(D,) what each load takes, of its typical power; more than 1 after an outage."""
+
+    @property
+    def key(self) -> bytes:
+        """Equal for equal states."""
+        return b"".join(part.tobytes() for part in (self.closed, self.sound, self.alive, self.load_factor))
+
+
+def as_drawn(electrical: Electrical) -> GridState:
+    """The normal switching state, nothing lost."""
+    return GridState(
+        closed=normal_positions(electrical),
+        sound=electrical.branches.in_service.copy(),
+        alive=electrical.supplies.in_service.copy(),
+        load_factor=np.ones(len(electrical.loads.ids)),
+    )
+
+
+def seen_in(electrical: Electrical, state: GridState) -> Electrical:
+    """The drawing with what is lost taken out of service."""
+    return replace(
+        electrical,
+        branches=replace(electrical.branches, in_service=state.sound),
+        supplies=replace(electrical.supplies, in_service=state.alive),
+    )
+
+
 def lay(electrical: Electrical, rng: np.random.Generator) -> Wires:
     """The truth of a drawing in its normal switching state.
 
@@ -78,32 +122,65 @@ def lay(electrical: Electrical, rng: np.random.Generator) -> Wires:
     Raises:
         PowerdError: the normal state has a loop or two supplies in parallel; a sweep cannot tell how they share.
     """
-    live = energise(electrical, normal_positions(electrical))
-    if live.loop_count or live.parallel.shape[0]:
-        raise PowerdError(
-            f"site {electrical.site_id} has a loop or supplies in parallel in its normal state; the simulator sweeps "
-            "radial sites: open a tie in the site file (closed: false)"
+    return Survey(electrical, rng).wires(as_drawn(electrical))
+
+
+class Survey:
+    """The truth of a drawing in any radial state; ratings and taps keep their places from state to state."""
+
+    def __init__(self, electrical: Electrical, rng: np.random.Generator) -> None:
+        """``rng`` as for ``lay``."""
+        self.electrical = electrical
+        self._taps = _taps(electrical, rng)
+        self._load_patterns = _load_patterns(electrical)
+        self._places = _places(electrical)
+        self._kept: dict[bytes, Wires] = {}
+
+    def wires(self, state: GridState) -> Wires:
+        """What flows where in ``state``; states that were asked for before are remembered.
+
+        Raises:
+            PowerdError: the state has a loop or two supplies in parallel.
+        """
+        found = self._kept.get(state.key)
+        if found is None:
+            found = self._kept[state.key] = self._lay(state)
+        return found
+
+    def _lay(self, state: GridState) -> Wires:
+        electrical = seen_in(self.electrical, state)
+        live = energise(electrical, state.closed)
+        if live.loop_count or live.parallel.shape[0]:
+            raise PowerdError(
+                f"site {electrical.site_id} has a loop or supplies in parallel in this state; the simulator sweeps "
+                "radial states: open a tie in the site file (closed: false)"
+            )
+        bus, pattern, tap = self._taps
+        through = _climb(electrical, live, bus, pattern)
+        patterns = self._load_patterns * state.load_factor[:, None]
+        load_through = _climb(electrical, live, electrical.loads.bus, patterns).sum(axis=2, keepdims=True)
+        sides = [_side(electrical, live, branch, rated_to, phase) for branch, rated_to, phase in self._places]
+        limits = _power_limits(electrical, live)
+        fed = [np.isin(live.supply[bus], members) for _, _, _, members in limits]
+        power = electrical.loads.typical_kw * state.load_factor
+        loads = [power[np.isin(live.supply[electrical.loads.bus], m)].sum() for *_, m in limits]
+        rated = len(sides)
+        return Wires(
+            name=tuple([s.name for s in sides] + [name for name, *_ in limits]),
+            element=tuple([s.element for s in sides] + [element for _, element, *_ in limits]),
+            unit=("A",) * rated + ("kW",) * len(limits),
+            capacity=np.array([s.capacity for s in sides] + [most for _, _, most, _ in limits]),
+            is_transformer=np.array([s.is_transformer for s in sides] + [False] * len(limits), dtype=np.bool_),
+            branch=np.array([b for b, _, _ in self._places] + [-1] * len(limits), dtype=np.int64),
+            to_side=np.array([t for _, t, _ in self._places] + [False] * len(limits), dtype=np.bool_),
+            tap=tap,
+            amps=electrical.evse_amps_per_unit,
+            gain=_gather(sides, fed, through, bus.shape[0]),
+            load=np.concatenate([_gather(sides, [], load_through, 1)[:, 0], np.array(loads, dtype=np.complex128)]),
+            kw_per_unit=electrical.posts.kw_per_unit,
+            load_kw=float(power[live.bus_is_live[electrical.loads.bus]].sum()),
+            live=live.bus_is_live[electrical.evse_bus],
         )
-    bus, pattern, tap = _taps(electrical, rng)
-    through = _climb(electrical, live, bus, pattern)
-    load_through = _climb(electrical, live, electrical.loads.bus, _load_patterns(electrical)).sum(axis=2, keepdims=True)
-    sides = _rated_sides(electrical, live)
-    limits = _power_limits(electrical, live)
-    fed = [np.isin(live.supply[bus], members) for _, _, _, members in limits]
-    loads = [electrical.loads.typical_kw[np.isin(live.supply[electrical.loads.bus], m)].sum() for *_, m in limits]
-    return Wires(
-        name=tuple([s.name for s in sides] + [name for name, *_ in limits]),
-        element=tuple([s.element for s in sides] + [element for _, element, *_ in limits]),
-        unit=("A",) * len(sides) + ("kW",) * len(limits),
-        capacity=np.array([s.capacity for s in sides] + [most for _, _, most, _ in limits]),
-        is_transformer=np.array([s.is_transformer for s in sides] + [False] * len(limits), dtype=np.bool_),
-        tap=tap,
-        amps=electrical.evse_amps_per_unit,
-        gain=_gather(sides, fed, through, bus.shape[0]),
-        load=np.concatenate([_gather(sides, [], load_through, 1)[:, 0], np.array(loads, dtype=np.complex128)]),
-        kw_per_unit=electrical.posts.kw_per_unit,
-        load_kw=float(electrical.loads.typical_kw.sum()),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +192,7 @@ class _Side:
     capacity: float
     is_transformer: bool
     below: int
-    """Bus at the lower end of the branch."""
+    """Bus at the lower end of the branch; -1 = it carries nothing."""
     phase: int
     transform: Complex | None
     """(3, 3) from the lower to the upper end where the upper end is rated; None = the lower end is."""
@@ -123,8 +200,14 @@ class _Side:
 
 def _gather(sides: list[_Side], fed: list[npt.NDArray[np.bool_]], through: Complex, taps: int) -> Complex:
     """(P, K) gains: rated sides from what passes their lower bus, then power limits from who feeds the tap."""
+    nothing = np.zeros(taps, dtype=np.complex128)
     rows = [
-        through[s.below, s.phase] if s.transform is None else s.transform[s.phase] @ through[s.below] for s in sides
+        nothing
+        if s.below < 0
+        else through[s.below, s.phase]
+        if s.transform is None
+        else s.transform[s.phase] @ through[s.below]
+        for s in sides
     ]
     rows += [f.astype(np.complex128) for f in fed]
     return np.array(rows, dtype=np.complex128).reshape(len(rows), taps)
@@ -178,34 +261,41 @@ def _upwards(electrical: Electrical, live: Energised, below: int) -> Complex:
     return np.asarray(_PHASES @ sequence @ _SEQUENCES / ratio, dtype=np.complex128)
 
 
-def _rated_sides(electrical: Electrical, live: Energised) -> list[_Side]:
-    """Every rated end of every branch that feeds something, a phase each, from the supplies outwards."""
-    branches, sides = electrical.branches, []
-    for below in live.order.tolist():
-        branch = int(live.parent_branch[below])
-        if branch < 0:
-            continue
-        lower_is_to = branches.to_bus[branch] == below
-        upper = _upwards(electrical, live, below)
-        is_transformer = branches.kind[branch] == BranchKind.TRANSFORMER
-        for rated_to, capacity in enumerate(_capacities(electrical, branch)):
-            if not np.isfinite(capacity):
-                continue
-            end = f", {'low' if rated_to else 'high'} side" if is_transformer else ""
-            what = f"{_KIND[BranchKind(int(branches.kind[branch]))]} {branches.ids[branch]}{end}"
-            sides += [
-                _Side(
-                    name=f"phase L{phase + 1} of {what}",
-                    element=branches.ids[branch],
-                    capacity=float(capacity),
-                    is_transformer=bool(is_transformer),
-                    below=below,
-                    phase=phase,
-                    transform=None if bool(rated_to) == lower_is_to else upper,
-                )
-                for phase in range(3)
-            ]
-    return sides
+def _places(electrical: Electrical) -> list[tuple[int, bool, int]]:
+    """(branch, whether at its to side, phase) of every rating in A: from the supplies outwards, then what is dead."""
+    live = energise(electrical, normal_positions(electrical))
+    fed = [int(live.parent_branch[bus]) for bus in live.order.tolist() if live.parent_branch[bus] >= 0]
+    branches = [*dict.fromkeys([*fed, *range(len(electrical.branches.ids))])]
+    return [
+        (branch, bool(rated_to), phase)
+        for branch in branches
+        for rated_to, capacity in enumerate(_capacities(electrical, branch))
+        if np.isfinite(capacity)
+        for phase in range(3)
+    ]
+
+
+def _side(electrical: Electrical, live: Energised, branch: int, rated_to: bool, phase: int) -> _Side:
+    """One phase of one rated end in a state."""
+    branches = electrical.branches
+    below = -1
+    for end in (int(branches.to_bus[branch]), int(branches.from_bus[branch])):
+        if live.parent_branch[end] == branch:
+            below = end
+    lower_is_to = branches.to_bus[branch] == below
+    is_transformer = bool(branches.kind[branch] == BranchKind.TRANSFORMER)
+    end_name = f", {'low' if rated_to else 'high'} side" if is_transformer else ""
+    what = f"{_KIND[BranchKind(int(branches.kind[branch]))]} {branches.ids[branch]}{end_name}"
+    at_upper = below >= 0 and rated_to != lower_is_to
+    return _Side(
+        name=f"phase L{phase + 1} of {what}",
+        element=branches.ids[branch],
+        capacity=float(_capacities(electrical, branch)[int(rated_to)]),
+        is_transformer=is_transformer,
+        below=below,
+        phase=phase,
+        transform=_upwards(electrical, live, below) if at_upper else None,
+    )
 
 
 def _capacities(electrical: Electrical, branch: int) -> tuple[float, float]:
@@ -218,12 +308,12 @@ def _capacities(electrical: Electrical, branch: int) -> tuple[float, float]:
 
 
 def _power_limits(electrical: Electrical, live: Energised) -> list[tuple[str, str, float, list[int]]]:
-    """(name, element, limit [kW], supplies it spans) of every import limit."""
+    """(name, element, limit [kW], supplies it spans) of every import limit; a supply that feeds nothing spans none."""
     supplies = electrical.supplies
     feeding = sorted({int(s) for s in live.supply if s >= 0})
     limits = [
-        (f"import from supply {supplies.ids[s]}", supplies.ids[s], float(supplies.import_limit_kw[s]), [s])
-        for s in feeding
+        (f"import from supply {name}", name, float(supplies.import_limit_kw[s]), [s] if s in feeding else [])
+        for s, name in enumerate(supplies.ids)
         if np.isfinite(supplies.import_limit_kw[s])
     ]
     if np.isfinite(electrical.site_import_limit_kw):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powerd.network.load import LoadedSite, load_site
@@ -34,6 +34,7 @@ def table(depot: LoadedSite) -> list[Standing]:
     return list(standings(depot.site, depot.electrical))
 
 
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_nothing_that_the_limits_admit_flows_beyond_the_worst(
     seed: int, depot: LoadedSite, table: list[Standing]

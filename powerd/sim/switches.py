@@ -1,0 +1,245 @@
+"""The switchgear of the simulated world: contacts that take time, refuse, stick and move by themselves.
+
+Rule: what is here is true. What powerd is told of it (late, wrong, twice) is another module's matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from powerd.limits import Bools, Ints
+from powerd.network.electrical import Electrical
+from powerd.network.supply import energise
+from powerd.sim.wires import GridState, as_drawn, seen_in
+from powerd.site.schema import Operator, SiteFile, TransferKind
+
+#: How long a switch takes from its order to its contact [s]: motor-driven breakers and load-break switches.
+TRAVEL_S = 1.0
+#: Loads take their pick-up for this long after their voltage came back [s].
+PICKUP_S = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """An automatic transfer switch, as it acts on its own."""
+
+    name: str
+    """Its id."""
+    preferred: int
+    """Branch of its preferred half."""
+    alternate: int
+    """Branch of the other half."""
+    load_bus: int
+    """Bus it feeds."""
+    sources: tuple[int, int]
+    """Buses of the preferred and the alternate source."""
+    transfer_s: float
+    """From the loss to the transfer [s]."""
+    back_s: float
+    """Wait before it goes back [s]."""
+    closed_transition: bool
+    """Both halves closed for a moment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """A rule of I9 that a movement broke."""
+
+    rule: str
+    """ "onto_fault", "back_feed", "parallel" or "interlock"."""
+    element: str
+    """Where."""
+    at_s: float
+    """When [s]."""
+
+
+class Gear:
+    """Contacts, losses and faults of a site during one run; mutable."""
+
+    def __init__(self, electrical: Electrical, transfers: Iterable[Transfer] = (), travel_s: float = TRAVEL_S) -> None:
+        self.electrical = electrical
+        drawn = as_drawn(electrical)
+        self.closed, self.sound, self.alive = drawn.closed.copy(), drawn.sound.copy(), drawn.alive.copy()
+        self.faulted: Bools = np.zeros_like(self.closed)
+        """(E,) a fault is on it: it conducts nothing, and closing onto it is what must never happen."""
+        self._exposed: dict[int, tuple[int, ...]] = {}  # faulted branch -> its ends that no protection cut off
+        self.tripped: Bools = np.zeros_like(self.closed)
+        """(E,) opened on protection and not reset."""
+        self.refuses: set[int] = set()
+        """Branches that do not take orders and say so."""
+        self.stuck: set[int] = set()
+        """Branches that take orders and do not move."""
+        self.broken: list[Broken] = []
+        """What was broken so far."""
+        self.moves: list[tuple[float, int, bool]] = []
+        """(when, branch, closed) of every movement."""
+        self._transfers = tuple(transfers)
+        self._travel_s = travel_s
+        self._under_way: dict[int, tuple[bool, float]] = {}
+        self._dead_since = [float("inf")] * len(self._transfers)
+        self._back_since = [-float("inf")] * len(self._transfers)
+        self._live = self._buses_live()
+        self._back_at = np.full(len(electrical.buses.ids), -np.inf)
+
+    def state(self, now_s: float) -> GridState:
+        """As it is now, loads that came back at their pick-up."""
+        loads = self.electrical.loads
+        fresh = now_s - self._back_at[loads.bus] < PICKUP_S
+        return GridState(
+            closed=self.closed.copy(),
+            sound=self.sound & ~self.faulted,
+            alive=self.alive.copy(),
+            load_factor=np.where(fresh, self._pickup, 1.0),
+        )
+
+    @property
+    def _pickup(self) -> float:
+        return 1.5
+
+    def order(self, branch: int, close: bool, now_s: float) -> bool:
+        """An order from outside; False = refused. It moves after its travel time, if it is not stuck."""
+        if branch in self.refuses:
+            return False
+        if branch not in self.stuck:
+            self._under_way[branch] = (close, now_s + self._travel_s)
+        return True
+
+    def pull(self, branch: int, close: bool, now_s: float, *, protection: bool = False) -> None:
+        """It moves at once: a relay, a hand."""
+        self._under_way.pop(branch, None)
+        self._move(branch, close, now_s)
+        self.tripped[branch] = protection and not close
+
+    def lose(self, branch: int, now_s: float) -> None:
+        """A branch fails: protection cuts it off from where it was fed; a switch opens for good."""
+        branches = self.electrical.branches
+        ends: tuple[int, ...] = (int(branches.from_bus[branch]), int(branches.to_bus[branch]))
+        self.faulted[branch] = True
+        if branches.switchable[branch]:
+            self._move(branch, False, now_s)
+            ends = ()
+        self._settle(now_s)
+        self._exposed[branch] = tuple(bus for bus in ends if not self._live[bus])
+
+    def mend(self, branch: int, now_s: float) -> None:
+        """The fault is gone; a switch stays as it is."""
+        self.faulted[branch] = self.tripped[branch] = False
+        self._exposed.pop(branch, None)
+        self._settle(now_s)
+
+    def supply(self, supply: int, alive: bool, now_s: float) -> None:
+        """A supply loses or regains its voltage."""
+        self.alive[supply] = alive
+        self._settle(now_s)
+        self._judge(-1, now_s)
+
+    def advance(self, now_s: float) -> None:
+        """Whatever comes due by ``now_s``: orders arrive, transfer switches act."""
+        for branch, (close, due_s) in sorted(self._under_way.items(), key=lambda item: item[1][1]):
+            if due_s <= now_s:
+                del self._under_way[branch]
+                self._move(branch, close, due_s)
+        for k, transfer in enumerate(self._transfers):
+            self._transfer(k, transfer, now_s)
+
+    def _transfer(self, k: int, transfer: Transfer, now_s: float) -> None:
+        """Dead preferred source and live alternate: over. Preferred source back for long enough: back."""
+        preferred, alternate = (bool(self._live[bus]) for bus in transfer.sources)
+        on_preferred, on_alternate = bool(self.closed[transfer.preferred]), bool(self.closed[transfer.alternate])
+        pair = {transfer.preferred, transfer.alternate}
+        if pair & self.stuck or pair & set(np.flatnonzero(self.faulted).tolist()):
+            return
+        if on_preferred and not preferred and alternate and now_s - self._dead_since[k] >= transfer.transfer_s:
+            self._move(transfer.preferred, False, now_s)
+            self._move(transfer.alternate, True, now_s)
+        elif on_alternate and preferred and now_s - self._back_since[k] >= transfer.back_s:
+            self._move(transfer.alternate, False, now_s)
+            self._move(transfer.preferred, True, now_s)
+
+    def _move(self, branch: int, close: bool, now_s: float) -> None:
+        if bool(self.closed[branch]) == close:
+            return
+        self.closed[branch] = close
+        self.moves.append((now_s, branch, close))
+        self._settle(now_s)
+        if close:
+            self._judge(branch, now_s)
+
+    def _buses_live(self) -> Bools:
+        state = GridState(
+            closed=self.closed, sound=self.sound & ~self.faulted, alive=self.alive, load_factor=np.zeros(0)
+        )
+        return energise(seen_in(self.electrical, state), self.closed).bus_is_live
+
+    def _settle(self, now_s: float) -> None:
+        live = self._buses_live()
+        self._back_at = np.where(live & ~self._live, now_s, self._back_at)
+        self._live = live
+        for k, transfer in enumerate(self._transfers):
+            preferred = bool(live[transfer.sources[0]])
+            self._dead_since[k] = float("inf") if preferred else min(self._dead_since[k], now_s)
+            self._back_since[k] = min(self._back_since[k], now_s) if preferred else float("inf")
+
+    def _judge(self, branch: int, now_s: float) -> None:
+        """I9 after a movement, from the true state alone; ``branch`` is what closed, -1 = a supply came back."""
+        branches = self.electrical.branches
+        closing = branches.ids[branch] if branch >= 0 else ""
+        everything = replace(
+            self.electrical,
+            branches=replace(branches, in_service=self.sound & ~self.faulted),
+            supplies=replace(self.electrical.supplies, in_service=np.ones_like(self.alive)),
+        )
+        island = energise(everything, self.closed).island
+        ends = set(island[[branches.from_bus[branch], branches.to_bus[branch]]].tolist()) if branch >= 0 else set()
+        found = [*self._onto_fault(branch, ends, island), *self._sources(ends, island)]
+        found += [
+            "interlock"
+            for lock in self.electrical.interlocks
+            if branch in lock.branches and int(self.closed[list(lock.branches)].sum()) > lock.at_most_closed
+        ]
+        self.broken += [Broken(rule=rule, element=closing or "a supply", at_s=now_s) for rule in found]
+
+    def _onto_fault(self, branch: int, ends: set[int], island: Ints) -> Iterator[str]:
+        """The switch that closed is faulty itself, or brings a voltage to the open end of something that is."""
+        if branch >= 0 and self.faulted[branch]:
+            yield "onto_fault"
+        for exposed in self._exposed.values():
+            if any(int(island[bus]) in ends and self._live[bus] for bus in exposed):
+                yield "onto_fault"
+
+    def _sources(self, ends: set[int], island: Ints) -> Iterator[str]:
+        """Supplies that hang together: one dead = it is fed back into, both alive = in parallel."""
+        supplies = self.electrical.supplies
+        groups: dict[int, list[bool]] = {}
+        for s in np.flatnonzero(supplies.in_service).tolist():
+            groups.setdefault(int(island[supplies.bus[s]]), []).append(bool(self.alive[s]))
+        for label, alive in groups.items():
+            if ends and label not in ends:
+                continue
+            if any(alive) and not all(alive):
+                yield "back_feed"
+            if sum(alive) > 1 and not self.electrical.parallel_supplies:
+                yield "parallel"
+
+
+def transfers_of(site: SiteFile | None, electrical: Electrical) -> tuple[Transfer, ...]:
+    """The automatic transfer switches of a site file."""
+    ids = electrical.branches.ids
+    bus = {name: index for index, name in enumerate(electrical.buses.ids)}
+    return tuple(
+        Transfer(
+            name=t.id,
+            preferred=ids.index(f"{t.id}/preferred"),
+            alternate=ids.index(f"{t.id}/alternate"),
+            load_bus=bus[t.load_bus],
+            sources=(bus[t.preferred_bus], bus[t.alternate_bus]),
+            transfer_s=t.transfer_time_s,
+            back_s=t.retransfer_delay_s,
+            closed_transition=t.closed_transition,
+        )
+        for t in (site.transfer_switches if site is not None else ())
+        if t.in_service and t.operated_by is Operator.ITSELF and t.kind is TransferKind.AUTOMATIC
+    )

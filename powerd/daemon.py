@@ -95,7 +95,9 @@ class Ticker:
         unknown_until_s = np.full(terms.life_s.shape, -np.inf) if first_start else start.boottime_s + terms.life_s
         book = open_book(terms, epoch=1, unknown_until_s=unknown_until_s)
         posts = electrical.posts
-        self._snapshot = open_snapshot(book, posts.max_ceiling, posts.min_ceiling, start.boottime_s)
+        self._snapshot = open_snapshot(
+            book, posts.max_ceiling, posts.min_ceiling, start.boottime_s, meters=electrical.meters.count
+        )
         self._writer: JournalWriter | None = None
         if journal is not None:
             found = journal.recover(self._snapshot)

@@ -15,7 +15,7 @@ import numpy as np
 from powerd.control import events as ev
 from powerd.control.compiled import CompiledSite
 from powerd.limits import Bools, Ints
-from powerd.state import hello, leases
+from powerd.state import hello, leases, meters
 from powerd.state.columns import put
 from powerd.state.lease_book import LeaseBook
 from powerd.state.snapshot import Sessions, Snapshot, Stop, Usage
@@ -61,6 +61,8 @@ def _apply(site: CompiledSite, state: Absorbed, event: ev.Event, now: Now) -> tu
             return _freshen(state, event.evse), ev.Done()
         case ev.Measured():
             return _with(state, _measured(state.snapshot, event, now)), ev.Done()
+        case ev.MeterRead():
+            return _with(state, _meter_read(state.snapshot, event, now)), ev.Done()
         case ev.PlugChanged():
             return _with(state, _plug_changed(site, state.snapshot, event, now)), ev.Done()
         case ev.SessionStarted() | ev.SessionUpdated() | ev.SessionStopped() | ev.StopOrdered() | ev.StopReleased():
@@ -136,9 +138,20 @@ def _measured(snapshot: Snapshot, event: ev.Measured, now: Now) -> Snapshot:
     """The newest reading wins."""
     return replace(
         snapshot,
+        meters=meters.read_posts(snapshot.meters, event.evse, event.drawn, event.window_s, now.boottime_s),
         drawn=put(snapshot.drawn, event.evse, event.drawn),
         drawn_at_s=put(snapshot.drawn_at_s, event.evse, now.boottime_s),
     )
+
+
+def _meter_read(snapshot: Snapshot, event: ev.MeterRead, now: Now) -> Snapshot:
+    """Windows come over to the daemon's clock: the stamp is taken to have been read now."""
+    found = snapshot.meters
+    for k, m in enumerate(event.meter.tolist()):
+        window = now.boottime_s - event.start_age_s[k], now.boottime_s - event.end_age_s[k]
+        reading = np.append(event.current[k], event.power_kw[k])
+        found = meters.read_meter(found, m, event.incarnation, event.boottime_s, reading, *window)
+    return replace(snapshot, meters=found)
 
 
 def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged, now: Now) -> Snapshot:
@@ -157,7 +170,8 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     unannounced = came[~sessions.served[came]]
     names = {int(i): f"{site.electrical.posts.ids[int(i)]}-{snapshot.tick}" for i in unannounced}
     sessions = _begin_sessions(sessions, unannounced, names, now)
-    return replace(snapshot, sessions=sessions, leases=book, usage=usage, drawn=drawn, drawn_at_s=drawn_at)
+    seen = meters.read_posts(snapshot.meters, left, np.zeros((left.shape[0], 3)), None, now.boottime_s)
+    return replace(snapshot, sessions=sessions, leases=book, usage=usage, meters=seen, drawn=drawn, drawn_at_s=drawn_at)
 
 
 def _forget_usage(snapshot: Snapshot, evse: Ints) -> Usage:

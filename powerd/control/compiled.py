@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 
 from powerd.limits import Floats, Limits
 from powerd.network.electrical import Electrical
+from powerd.network.metering import Metering, metering_of
 from powerd.network.rows import build_rows
 from powerd.state.lease_terms import LeaseTerms
 
@@ -24,6 +26,10 @@ class CompiledSite:
     """Lease terms of each EVSE."""
     loads_worst: Floats
     """(L,) worst configured uncontrolled load under each limit [unit]."""
+    load_on_limit: sp.csr_array
+    """(L, D) the part of each load in it [unit]."""
+    metering: Metering
+    """What meters tell about the limits."""
     pilot_table: Floats
     """(n, p) pilot steps of each EVSE, ascending, padded with inf; no finite entry = continuous."""
 
@@ -31,6 +37,7 @@ class CompiledSite:
     def of(electrical: Electrical) -> CompiledSite:
         """Compiles the site in its normal switching state."""
         rows = build_rows(electrical, electrical.branches.normally_closed)
+        load_on_limit = sp.csr_array(rows.load_share * electrical.loads.worst_kw[None, :])
         worst: Floats = rows.load_share @ electrical.loads.worst_kw
         steps = electrical.posts.pilot_steps
         table = np.full((len(steps), max((s.shape[0] for s in steps), default=0) + 1), np.inf)
@@ -41,6 +48,8 @@ class CompiledSite:
             limits=rows.limits,
             terms=LeaseTerms.of(electrical.posts, electrical.controllers),
             loads_worst=worst,
+            load_on_limit=load_on_limit,
+            metering=metering_of(electrical, electrical.branches.normally_closed, rows),
             pilot_table=table,
         )
 

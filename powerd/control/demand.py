@@ -71,7 +71,9 @@ def idle(snapshot: Snapshot, boottime_s: float) -> Bools:
     return (boottime_s - snapshot.usage.slack_since_s >= IDLE_S) & (largest_phase(snapshot.drawn) < PRESSING)
 
 
-def demands_of(site: CompiledSite, snapshot: Snapshot, takes: Bools, worst: Floats, boottime_s: float) -> Demands:
+def demands_of(
+    site: CompiledSite, snapshot: Snapshot, takes: Bools, worst: Floats, uncontrolled: Floats, boottime_s: float
+) -> Demands:
     """The columns for the allocation.
 
     Args:
@@ -79,6 +81,7 @@ def demands_of(site: CompiledSite, snapshot: Snapshot, takes: Bools, worst: Floa
         snapshot: after ``watch_usage``.
         takes: (n,) EVSEs that can be granted something now; the others count at what they may do by themselves.
         worst: (n,) W [own unit].
+        uncontrolled: (L,) load not under control [limit unit].
         boottime_s: the tick's instant.
     """
     sessions = snapshot.sessions
@@ -93,5 +96,5 @@ def demands_of(site: CompiledSite, snapshot: Snapshot, takes: Bools, worst: Floa
         priority=np.where(idle(snapshot, boottime_s), IDLE_CLASS, sessions.priority),
         least_served=snapshot.usage.order_key,
         target=upper,
-        uncontrolled=site.loads_worst,
+        uncontrolled=uncontrolled,
     )

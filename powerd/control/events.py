@@ -105,6 +105,28 @@ class Measured:
     """(k,) EVSEs."""
     drawn: Floats
     """(k, 3) current on L1, L2, L3 of the post [A]; DC: power [kW], 0, 0."""
+    window_s: float | None = None
+    """Length of the time they stand for, which ends now [s]; None = since the controller was last heard."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeterRead:
+    """Readings of meters of elements: what flows there, charging and all else together."""
+
+    meter: Ints
+    """(k,) meter indices."""
+    incarnation: int
+    """The process that reports."""
+    boottime_s: float
+    """Its clock [s]."""
+    current: Floats
+    """(k, 3) on l1, l2, l3 of the bus [A], positive = away from the grid; nan = not measured."""
+    power_kw: Floats
+    """(k,) active power over all phases [kW], positive = away from the grid; nan = not measured."""
+    start_age_s: Floats
+    """(k,) how long before the stamp the sample windows began [s]."""
+    end_age_s: Floats
+    """(k,) how long before the stamp they ended [s]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -200,6 +222,7 @@ Event = (
     | FreshWanted
     | StreamClosed
     | Measured
+    | MeterRead
     | PlugChanged
     | SessionStarted
     | SessionUpdated

@@ -19,6 +19,7 @@ from powerd.control.compiled import CompiledSite
 from powerd.control.decision import Decision, GrantBatch, Renewal
 from powerd.control.demand import demands_of, watch_usage
 from powerd.control.events import Event
+from powerd.control.headroom import meter_alarms, uncontrolled, watch_meters
 from powerd.control.lease_alarms import conduct_alarms, overshoot_alarms, silence_alarms
 from powerd.limits import Bools, Floats, Ints
 from powerd.state import leases
@@ -48,10 +49,10 @@ class Stepper:
         """
         freeze(columns_of(snapshot).values())
         absorbed = absorb(self.site, watch_usage(self.site, snapshot, now.boottime_s), events, now)
-        state = _watched(self.site, absorbed.snapshot, now)
+        state = watch_meters(self.site, _watched(self.site, absorbed.snapshot, now), now.boottime_s)
         fenced = state.leases.epoch != snapshot.leases.epoch
         scene = _scene(self.site, state, absorbed, now, fenced=fenced)
-        demands = demands_of(self.site, state, scene.takes, scene.worst, now.boottime_s)
+        demands = demands_of(self.site, state, scene.takes, scene.worst, scene.uncontrolled, now.boottime_s)
         warm = Warm(stage=state.warm_stage, price=state.warm_price)
         allocation = self._allocator.allocate(self.site.limits, demands, warm)
         ceiling, guarded = self._grant(scene, allocation.want, demands, state)
@@ -106,6 +107,8 @@ class _Scene:
     """The ceiling it follows."""
     worst: Floats
     """W before this tick's grants."""
+    uncontrolled: Floats
+    """(L,) load not under control [limit unit]."""
 
 
 def _watched(site: CompiledSite, state: Snapshot, now: Now) -> Snapshot:
@@ -132,6 +135,7 @@ def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, now: Now, *,
         takes=plugged & state.sessions.served & reachable & trusted & ~stopped & site.limits.energized,
         in_force=leases.in_force(book, site.terms, plugged, now.boottime_s),
         worst=leases.worst(book, site.terms, plugged, drawn, now.boottime_s),
+        uncontrolled=uncontrolled(site, state.meters, now.boottime_s),
     )
 
 
@@ -167,7 +171,7 @@ def _decide(
     plugged = after.sessions.plugged
     in_force = leases.in_force(book, site.terms, plugged, now.boottime_s)
     worst = leases.worst(book, site.terms, plugged, largest_phase(after.drawn), now.boottime_s)
-    after = replace(after, overshoots=_overshoots(site, after, worst))
+    after = replace(after, overshoots=_overshoots(site, after, scene, worst))
     price = np.zeros(site.limits.capacity.shape[0])
     np.maximum.at(price, site.limits.limit_of_row, allocation.price)
     return Decision(
@@ -183,18 +187,18 @@ def _decide(
         worst=worst,
         binding_limit=allocation.binding_limit,
         shadow_price=price,
-        limit_flow=site.limits.limit_flow(in_force) + site.loads_worst,
-        uncontrolled=site.loads_worst,
+        limit_flow=site.limits.limit_flow(in_force) + scene.uncontrolled,
+        uncontrolled=scene.uncontrolled,
         overshoots=tuple(one for one in after.overshoots if one.lasts or one.ended_s == now.boottime_s),
         path=str(allocation.certificate.path),
         alarms=(*absorbed.alarms, *_alarms(site, scene, after, guarded)),
     )
 
 
-def _overshoots(site: CompiledSite, after: Snapshot, worst: Floats) -> tuple[Overshoot, ...]:
+def _overshoots(site: CompiledSite, after: Snapshot, scene: _Scene, worst: Floats) -> tuple[Overshoot, ...]:
     """Declares, continues and ends overshoots; in most ticks there are none."""
     limits, now_s = site.limits, after.boottime_s
-    flow, available = limits.limit_flow(worst), limits.capacity - site.loads_worst
+    flow, available = limits.limit_flow(worst), limits.capacity - scene.uncontrolled
     bound_s = np.full(flow.shape, np.inf)
     if np.any(flow > available + ROW_TOLERANCE):
         bound_s = bounds(after.leases, site.terms, limits, after.sessions.plugged, worst, available, now_s)
@@ -268,4 +272,5 @@ def _alarms(site: CompiledSite, scene: _Scene, after: Snapshot, guarded: bool) -
         *silence_alarms(site, after.sessions.plugged & ~scene.reachable),
         *overshoot_alarms(after.overshoots, after.boottime_s),
         *conduct_alarms(site, after.leases),
+        *meter_alarms(site, after.meters, after.boottime_s),
     )

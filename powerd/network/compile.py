@@ -18,6 +18,7 @@ from powerd.network.electrical import (
     Impedances,
     Interlock,
     Loads,
+    MeterPoints,
     Supplies,
 )
 from powerd.network.parts import BranchPart, feeder_part, switch_part, transfer_parts, transformer_part
@@ -66,6 +67,7 @@ def compile_drawing(drawing: Drawing) -> Electrical:
         overload=tuple(part.overload for part in parts),
         supplies=_supplies(site, bus),
         loads=_loads(site, bus, evses, kinds),
+        meters=_meters(site, bus, branch),
         posts=_posts(site, evses, kind_of, volts[evse_bus]),
         controllers=_controllers(site),
         evse_bus=evse_bus,
@@ -186,6 +188,23 @@ def _loads(site: SiteFile, bus: dict[str, int], evses: list[DrawnEvse], kinds: l
         worst_kw=_floats([*(load.worst_kw for load in rows), *idle.values()]),
         power_factor=_floats([*(load.power_factor for load in rows), *(factor[kind] for _, kind in idle)]),
         phase_bits=_ints([*(_PHASE_BITS[load.phases] for load in rows), *(7 for _ in idle)]),
+    )
+
+
+def _meters(site: SiteFile, bus: dict[str, int], branch: dict[str, int]) -> MeterPoints:
+    """Meters of elements; one at a transfer switch measures what flows into the switch's load bus."""
+    rows = [meter for meter in site.meters if meter.in_service]
+    load_bus = {switch.id: bus[switch.load_bus] for switch in site.transfer_switches}
+    supply = {s.id: index for index, s in enumerate(site.supplies)}
+    return MeterPoints(
+        ids=tuple(meter.id for meter in rows),
+        branch=_ints(branch.get(meter.at, -1) for meter in rows),
+        low_side=_bools(meter.side == "low" for meter in rows),
+        bus=_ints(bus.get(meter.at, load_bus.get(meter.at, -1)) for meter in rows),
+        supply=_ints(supply.get(meter.at, -1) for meter in rows),
+        stale_after_s=_floats(meter.stale_after_s for meter in rows),
+        margin=_floats(meter.margin_percent / 100 for meter in rows),
+        worst_a=_floats(_or(meter.worst_a, NAN) for meter in rows),
     )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+import numpy as np
+
 from powerd.limits import Bools, Controllers, Floats, Ints, Posts
 from powerd.network.tolerance import Overload
 
@@ -141,6 +143,47 @@ class Loads:
     """Phases, bit k (7 = three-phase)."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeterPoints:
+    """(M,) meters of elements; of ``branch``, ``bus`` and ``supply`` one says where each sits, the others are -1."""
+
+    ids: tuple[str, ...]
+    branch: Ints
+    """Branch index."""
+    low_side: Bools
+    """Of a transformer: measures the low side."""
+    bus: Ints
+    """Bus index: measures what flows into it."""
+    supply: Ints
+    """Supply index."""
+    stale_after_s: Floats
+    """Age from which the last value no longer counts [s]."""
+    margin: Floats
+    """Share of the last value that is added while it is late."""
+    worst_a: Floats
+    """Most that is not charging behind it [A per phase]; nan = not said."""
+
+    @property
+    def count(self) -> int:
+        """M."""
+        return len(self.ids)
+
+    @staticmethod
+    def none() -> MeterPoints:
+        """No meters."""
+        index, number = np.zeros(0, dtype=np.int64), np.zeros(0)
+        return MeterPoints(
+            ids=(),
+            branch=index,
+            low_side=np.zeros(0, dtype=np.bool_),
+            bus=index,
+            supply=index,
+            stale_after_s=number,
+            margin=number,
+            worst_a=number,
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Interlock:
     """At most ``at_most_closed`` of ``branches`` may be closed together."""
@@ -163,6 +206,7 @@ class Electrical:
     """(E,) what each branch tolerates beyond its rating."""
     supplies: Supplies
     loads: Loads
+    meters: MeterPoints
     posts: Posts
     controllers: Controllers
     evse_bus: Ints

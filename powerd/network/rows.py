@@ -224,15 +224,15 @@ def _power_limits(electrical: Electrical, live: Energised, losses: Floats) -> _B
     scope = [(s, float(supplies.import_limit_kw[s])) for s in limited]
     if np.isfinite(electrical.site_import_limit_kw):
         scope.insert(0, (-1, electrical.site_import_limit_kw))
-    lost = np.array([losses[_fed_by(electrical, live, s, electrical.branches.from_bus)].sum() for s, _ in scope])
-    evses = [_fed_by(electrical, live, s, electrical.evse_bus) for s, _ in scope]
+    lost = np.array([losses[fed_by(electrical, live, s, electrical.branches.from_bus)].sum() for s, _ in scope])
+    evses = [fed_by(electrical, live, s, electrical.evse_bus) for s, _ in scope]
     kept = [k for k, fed in enumerate(evses) if fed.any()]
     none = np.full(len(kept), -1, dtype=np.int64)
     return _Block(
         rows=_stack([np.where(evses[k], kw, 0.0) for k in kept], electrical.evse_count),
         limit_of_row=np.arange(len(kept), dtype=np.int64),
         loads=_stack(
-            [_fed_by(electrical, live, scope[k][0], electrical.loads.bus).astype(float) for k in kept],
+            [fed_by(electrical, live, scope[k][0], electrical.loads.bus).astype(float) for k in kept],
             electrical.loads.bus.shape[0],
         ),
         capacity=np.array([max(0.0, scope[k][1] - lost[k]) for k in kept], dtype=np.float64),
@@ -244,7 +244,7 @@ def _power_limits(electrical: Electrical, live: Energised, losses: Floats) -> _B
     )
 
 
-def _fed_by(electrical: Electrical, live: Energised, supply: int, bus: Ints) -> Bools:
+def fed_by(electrical: Electrical, live: Energised, supply: int, bus: Ints) -> Bools:
     """Which of the buses the supply may feed, alone or in parallel with others; -1 = any supply."""
     if supply < 0:
         return live.supply[bus] >= 0

@@ -320,14 +320,19 @@ class Interlock(Part):
 
 
 class Meter(Element):
-    """Measures the current through an element or at a bus."""
+    """Measures what flows through an element or into a bus, charging and all else together."""
 
     at: Id
-    """Element it measures: transformer, feeder, switch or supply."""
+    """Element it measures: transformer, feeder, switch, transfer switch, bus or supply."""
+    side: Literal["high", "low"] = "low"
+    """Of a transformer: which side it measures."""
     stale_after_s: Annotated[float, Field(gt=0, le=86_400)] = 30.0
     """Age from which its last value no longer counts [s]."""
     margin_percent: Annotated[float, Field(ge=0, le=100)] = 10.0
     """Added to the last value while it is late [%]."""
+    worst_a: NotNegative | None = None
+    """Most that everything but the EVSEs behind it can draw, per phase [A]: counts while the meter is silent. Default:
+    the loads drawn behind it at their worst, and the whole limit where none is drawn."""
 
 
 class Load(Element):
@@ -346,7 +351,7 @@ class Load(Element):
     critical: bool = False
     """Must be fed first after an outage."""
     meter: Id | None = None
-    """Meter that sees it, if any."""
+    """Meter that sees it, if any; a meter that stands above it sees it anyway."""
     pickup_factor: Annotated[float, Field(ge=1, le=10)] = 1.5
     """Cold-load pick-up after an outage (LEASES.md R8)."""
 

@@ -15,6 +15,7 @@ from powerd.limits import Bools, Floats, Ints
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_terms import LeaseTerms
 from powerd.state.leases import reopen_book
+from powerd.state.meters import Meters, open_meters
 from powerd.state.overshoot import Overshoot
 
 
@@ -78,6 +79,7 @@ class Snapshot:
     sessions: Sessions
     leases: LeaseBook
     usage: Usage
+    meters: Meters
     drawn: Floats
     """(n, 3) last measured current on L1, L2, L3 of the post [A]; DC: power [kW], 0, 0."""
     drawn_at_s: Floats
@@ -98,7 +100,9 @@ class Snapshot:
     """Steps so far."""
 
 
-def open_snapshot(book: LeaseBook, max_ceiling: Floats, min_ceiling: Floats, boottime_s: float) -> Snapshot:
+def open_snapshot(
+    book: LeaseBook, max_ceiling: Floats, min_ceiling: Floats, boottime_s: float, *, meters: int = 0
+) -> Snapshot:
     """Nothing plugged in, nothing measured, nobody heard from; n EVSEs with the posts' own bounds [own unit]."""
     n = max_ceiling.shape[0]
     sessions = Sessions(
@@ -121,6 +125,7 @@ def open_snapshot(book: LeaseBook, max_ceiling: Floats, min_ceiling: Floats, boo
         sessions=sessions,
         leases=book,
         usage=usage,
+        meters=open_meters(meters, n),
         drawn=np.zeros((n, 3)),
         drawn_at_s=np.full(n, -np.inf),
         stops=(),
@@ -146,6 +151,7 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
         snapshot,
         leases=book,
         usage=usage,
+        meters=open_meters(snapshot.meters.stamp_s.shape[0], n),
         drawn=np.zeros_like(snapshot.drawn),
         drawn_at_s=np.full(n, -np.inf),
         overshoots=(),  # their times were those of another boot; what still lasts is declared again
@@ -153,7 +159,12 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
     )
 
 
-GROUPS: dict[str, type[Sessions | LeaseBook | Usage]] = {"sessions": Sessions, "leases": LeaseBook, "usage": Usage}
+GROUPS: dict[str, type[Sessions | LeaseBook | Usage | Meters]] = {
+    "sessions": Sessions,
+    "leases": LeaseBook,
+    "usage": Usage,
+    "meters": Meters,
+}
 """The parts of a snapshot that hold columns."""
 
 

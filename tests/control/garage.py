@@ -77,7 +77,11 @@ class Player:
         site = compiled(path, text)
         posts = site.electrical.posts
         book = open_book(site.terms, epoch=1, unknown_until_s=unknown_until_s)
-        return Player(site, open_snapshot(book, posts.max_ceiling, posts.min_ceiling, 0.0), Stepper(site))
+        return Player(
+            site,
+            open_snapshot(book, posts.max_ceiling, posts.min_ceiling, 0.0, meters=site.electrical.meters.count),
+            Stepper(site),
+        )
 
     def members(self, controller: int) -> np.ndarray:
         """EVSEs of a controller."""

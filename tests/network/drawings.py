@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from powerd.limits import Controllers, Posts
-from powerd.network.electrical import Branches, BranchKind, Buses, Electrical, Impedances, Loads, Supplies
+from powerd.network.electrical import (
+    Branches,
+    BranchKind,
+    Buses,
+    Electrical,
+    Impedances,
+    Loads,
+    MeterPoints,
+    Supplies,
+)
 from powerd.network.tolerance import Overload
 
 NAN = float("nan")
@@ -113,6 +122,7 @@ class Drawing:
                 power_factor=np.ones(len(self.loads)),
                 phase_bits=np.array([d[3] for d in self.loads], dtype=np.int64),
             ),
+            meters=MeterPoints.none(),
             posts=self._posts(volts, bus, dc),
             controllers=Controllers(
                 ids=("c",),

@@ -81,7 +81,9 @@ class FakeCore:
         self.want, self.binding = np.full(n, 8.0), np.full(n, -1)
         posts = self.electrical.posts
         book = open_book(self.site.terms, epoch=3, unknown_until_s=-np.inf)
-        self.snapshot = open_snapshot(book, posts.max_ceiling, posts.min_ceiling, self.now_s)
+        self.snapshot = open_snapshot(
+            book, posts.max_ceiling, posts.min_ceiling, self.now_s, meters=self.electrical.meters.count
+        )
         self.decision: Decision | None = None
         self._inbox: list[tuple[tuple[Event, ...], asyncio.Future[tuple[Outcome, ...]]]] = []
         self._news, self._came = asyncio.Event(), asyncio.Event()

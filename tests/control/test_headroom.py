@@ -1,0 +1,234 @@
+"""Metered headroom: never more than there truly is, however late and out of step the meters are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from powerd.control import events as ev
+from powerd.control.headroom import LATE_S, uncontrolled
+from powerd.state.meters import KEPT_S
+from tests.control.garage import Player
+from tests.control.metered import metered_text, open_plant
+
+#: What the shop of ``metered_text`` counts on the feeder when nobody measures it: 20 kW at 0.9 Un, power factor 1 [A].
+WORST_A = 20_000 / (np.sqrt(3) * 0.9 * 400)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("metered")
+
+
+def _total(
+    amps: float, *, now_s: float, age_s: float = 0.0, window_s: float = 1.0, power_kw: float = np.nan
+) -> ev.MeterRead:
+    return ev.MeterRead(
+        meter=np.array([0]),
+        incarnation=1,
+        boottime_s=now_s,
+        current=np.full((1, 3), amps),
+        power_kw=np.array([power_kw]),
+        start_age_s=np.array([age_s + window_s]),
+        end_age_s=np.array([age_s]),
+    )
+
+
+def _counted(player: Player) -> float:
+    return float(uncontrolled(player.site, player.snapshot.meters, player.now_s)[0])
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    load=st.floats(0, 60),
+    meter_s=st.sampled_from([1.0, 2.0, 5.0]),
+    post_s=st.sampled_from([1.0, 2.0, 3.0]),
+    delay_s=st.floats(0, 2),
+    lag_s=st.floats(0.2, 20),
+    seed=st.integers(0, 2**31),
+)
+def test_a_steady_load_is_never_counted_too_low(
+    load: float, meter_s: float, post_s: float, delay_s: float, lag_s: float, seed: int, folder: Path
+) -> None:
+    """While cars come, go and modulate, out of step with the meter, what counts is at least what the load draws."""
+    rng = np.random.default_rng(seed)
+    wishes = rng.choice([0.0, 10.0, 20.0, 32.0], (4, 12))
+    plant = open_plant(
+        folder,
+        metered_text(4, 100.0),
+        load=lambda _: load,
+        meter_s=meter_s,
+        post_s=post_s,
+        delay_s=delay_s,
+        lag_s=lag_s,
+        demand=lambda evse, now_s: float(wishes[evse, int(now_s // 7) % 12]),
+    )
+    for _ in range(70):
+        counted = plant.second()
+        assert counted >= min(load, WORST_A) - 1e-6
+        if plant.player.now_s > 3 + meter_s + delay_s:
+            assert counted >= load - 1e-6
+
+
+@settings(max_examples=4, deadline=None)
+@given(
+    meter_s=st.sampled_from([1.0, 2.0]),
+    post_s=st.sampled_from([1.0, 3.0]),
+    lag_s=st.floats(0.2, 12),
+    seed=st.integers(0, 2**31),
+)
+def test_a_feeder_is_over_its_limit_only_while_a_rise_is_new(
+    meter_s: float, post_s: float, lag_s: float, seed: int, folder: Path
+) -> None:
+    """The load jumps at random; what truly flows is above the limit only for the bounded time after a rise."""
+    rng = np.random.default_rng(seed)
+    levels = rng.uniform(0, 70, 8)
+    plant = open_plant(
+        folder,
+        metered_text(4, 100.0),
+        load=lambda now_s: float(levels[int(now_s // 40) % 8]),
+        meter_s=meter_s,
+        post_s=post_s,
+        lag_s=lag_s,
+    )
+    bound_s = meter_s + 1 + 5 + 1.5 * lag_s + 3  # seen, decided, reacted, followed
+    for _ in range(200):
+        plant.second()
+        now_s, load, cars = plant.history[-1]
+        if now_s % 40 > bound_s:
+            assert load + cars.sum() <= 100.0 + 1e-6
+
+
+def test_when_all_is_still_the_whole_headroom_is_used(folder: Path) -> None:
+    """The load draws 20 A steadily: cars get the other 80 A, not what the configured worst would leave."""
+    plant = open_plant(folder, metered_text(4, 100.0), load=lambda _: 20.0)
+    for _ in range(240):
+        plant.second()
+    assert plant.drawn.sum() == pytest.approx(80.0, abs=1.0)
+
+
+def test_slow_cars_do_not_swing(folder: Path) -> None:
+    """openWB/core#1605, minceheid/openeo#13: cars that take 30 s to follow; once they settle, ceilings stand still."""
+    plant = open_plant(folder, metered_text(4, 100.0), load=lambda _: 30.0, lag_s=10.0, meter_s=2.0)
+    seen = []
+    for _ in range(400):
+        plant.second()
+        assert plant.player.decision is not None
+        seen.append(plant.player.decision.ceiling.copy())
+    late = np.array(seen[250:])
+    assert np.ptp(late, axis=0).max() <= 0.5
+    assert plant.drawn.sum() == pytest.approx(70.0, abs=1.5)
+
+
+def test_only_the_smallest_overlapping_reading_is_taken_off(folder: Path) -> None:
+    """Total 60 A; the post showed 20 A, then 30 A while the total was sampled: 40 A are not charging, not 30."""
+    player = Player.open(folder, metered_text(1, 100.0))
+    player.plug(0)
+    player.hello(0)
+    player.tick()
+    for _ in range(8):
+        player.tick(player.draw({0: 20.0}))
+    player.tick(player.draw({0: 30.0}), _total(60.0, now_s=player.now_s + 1))
+    for _ in range(4):
+        player.tick(player.draw({0: 30.0}))
+    assert _counted(player) == pytest.approx(40.0)
+
+
+def test_a_post_without_readings_counts_as_nothing(folder: Path) -> None:
+    """An unmetered post may draw or not: all that the meter shows counts as the load's."""
+    player = Player.open(folder, metered_text(1, 100.0))
+    player.plug(0)
+    player.hello(0)
+    for _ in range(3):
+        player.tick()
+    for _ in range(20):
+        player.tick(_total(60.0, now_s=player.now_s + 1))
+    assert _counted(player) == pytest.approx(60.0)
+
+
+def test_a_generator_makes_no_headroom(folder: Path) -> None:
+    """50 A flow back to the grid: nothing counts as load, and cars get the rating and not 50 A more."""
+    plant = open_plant(folder, metered_text(4, 100.0), load=lambda _: -50.0)
+    for _ in range(200):
+        assert plant.second() >= 0.0
+    assert plant.player.decision is not None
+    assert plant.player.decision.ceiling.sum() <= 100.0 + 1e-6
+    assert plant.drawn.sum() > 90.0
+
+
+def test_a_rise_counts_at_once_where_the_meter_is_over_its_limit(folder: Path) -> None:
+    """The load jumps from 10 to 70 A under full use: the very tick that hears of it lowers."""
+    plant = open_plant(folder, metered_text(4, 100.0), load=lambda now_s: 10.0 if now_s < 150 else 70.0, lag_s=0.5)
+    for _ in range(150):
+        plant.second()
+    assert plant.player.decision is not None
+    before = plant.player.decision.ceiling.sum()
+    plant.second()
+    assert before > 80.0
+    assert plant.player.decision.ceiling.sum() < 50.0
+
+
+def test_a_fall_is_lent_on_slowly(folder: Path) -> None:
+    """The load drops from 70 to 0 A: the headroom comes back over a minute, not in one tick."""
+    plant = open_plant(folder, metered_text(4, 100.0), load=lambda now_s: 70.0 if now_s < 60 else 0.0)
+    for _ in range(60):
+        plant.second()
+    quick = [plant.second() for _ in range(15)][-1]
+    assert quick > 35.0
+    slow = [plant.second() for _ in range(120)][-1]
+    assert slow < 5.0
+
+
+def test_a_silent_meter(folder: Path) -> None:
+    """evcc#14248: first the last value, then with the margin, then the configured worst; never more headroom."""
+    plant = open_plant(folder, metered_text(4, 200.0), load=lambda _: 20.0, silent_from_s=100.0)
+    counted = [plant.second() for _ in range(160)]
+    total = plant.drawn.sum() + 20.0
+    assert counted[98] == pytest.approx(20.0, abs=0.5)
+    late = counted[int(100 + LATE_S + 2)]
+    assert late == pytest.approx(20.0 + 0.1 * total, abs=1.0)
+    assert counted[135] == pytest.approx(max(WORST_A, late), abs=1e-6)
+    assert plant.player.decision is not None
+    assert any("meter M is silent" in alarm for alarm in plant.player.decision.alarms)
+
+
+def test_a_meter_that_never_spoke_leaves_the_configured_worst(folder: Path) -> None:
+    """From the first tick on, as if there were no meter."""
+    player = Player.open(folder, metered_text(2, 100.0))
+    player.tick()
+    assert _counted(player) == pytest.approx(WORST_A)
+
+
+def test_a_silent_meter_without_a_configured_worst_takes_the_whole_limit(folder: Path) -> None:
+    """OpenEMS counts a missing grid meter as 0 W and goes on; here nothing is granted until it speaks."""
+    plant = open_plant(folder, metered_text(4, 100.0, worst_kw=None), load=lambda _: 20.0, silent_from_s=100.0)
+    plant.player.tick()
+    assert plant.player.decision is not None
+    assert plant.player.decision.ceiling.sum() == 0.0
+    for _ in range(98):
+        plant.second()
+    assert plant.player.decision.ceiling.sum() > 70.0
+    for _ in range(50):
+        plant.second()
+    assert plant.player.decision.ceiling.sum() == 0.0
+
+
+def test_a_silent_meter_with_a_stated_worst(folder: Path) -> None:
+    """``worst_a`` counts where no load is drawn behind the meter."""
+    player = Player.open(folder, metered_text(2, 100.0, worst_kw=None, worst_a=37.0))
+    player.tick()
+    assert _counted(player) == pytest.approx(37.0)
+
+
+def test_old_and_repeated_readings_change_nothing(folder: Path) -> None:
+    """A reading that comes a second time, or late from a buffer, is not news: the meter still goes stale."""
+    player = Player.open(folder, metered_text(1, 100.0, worst_kw=None))
+    player.tick(_total(10.0, now_s=5.0))
+    for _ in range(40):
+        player.tick(_total(10.0, now_s=5.0))
+    assert _counted(player) == pytest.approx(100.0)
+    assert KEPT_S < 40

@@ -200,4 +200,7 @@ def _measured(report: pb.Report, speaker: Speaker) -> Measured:
     checks.same_length("report.measured", len(report.measured), "3 per entry of report.measured_index", 3 * count)
     index = checks.indices("report.measured_index", report.measured_index, len(speaker.evse))
     drawn = checks.numbers("report.measured", report.measured)
-    return Measured(evse=speaker.evse[index], drawn=drawn.reshape(count, 3))
+    window_s = None
+    if report.HasField("measured_window_s"):
+        window_s = checks.clock("report.measured_window_s", report.measured_window_s)
+    return Measured(evse=speaker.evse[index], drawn=drawn.reshape(count, 3), window_s=window_s)

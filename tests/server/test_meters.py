@@ -1,0 +1,112 @@
+"""MeterService: readings reach the inbox as they were sent; bad ones change nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+
+from powerd.control.events import MeterRead
+from powerd.v1 import meter_service_pb2 as pb
+from powerd.v1.meter_service_pb2_grpc import MeterServiceStub
+from tests.server.dialogue import ME, only_violation, serving, stamp
+from tests.server.fake import SITE, FakeCore
+
+METERED = SITE + "meters: [{id: M1, at: F1}, {id: M2, at: grid}]\n"
+
+
+def _request() -> pb.ReportReadingsRequest:
+    return pb.ReportReadingsRequest(
+        stamp=stamp(100.0),
+        readings=[
+            pb.MeterReading(meter_id="M2", window_start_s=97.0, window_end_s=99.5, power_kw=-12.5),
+            pb.MeterReading(meter_id="M1", window_start_s=99.0, window_end_s=100.0, current_a=[1.0, -2.0, 3.0]),
+        ],
+    )
+
+
+def test_readings_reach_the_inbox() -> None:
+    """Meters by index, windows as ages before the stamp, what was not measured as nan; nobody is woken for it."""
+
+    async def scene() -> FakeCore:
+        core = FakeCore(METERED)
+        async with serving(core) as (_, channel):
+            await MeterServiceStub(channel).ReportReadings(_request())
+        return core
+
+    core = asyncio.run(scene())
+    (event,) = core.posted
+    assert isinstance(event, MeterRead)
+    assert (event.meter.tolist(), event.incarnation, event.boottime_s) == ([1, 0], ME, 100.0)
+    np.testing.assert_array_equal(event.current, [[np.nan] * 3, [1.0, -2.0, 3.0]])
+    np.testing.assert_array_equal(event.power_kw, [-12.5, np.nan])
+    np.testing.assert_allclose(event.start_age_s, [3.0, 1.0])
+    np.testing.assert_allclose(event.end_age_s, [0.5, 0.0])
+    assert core.urgent == 0
+
+
+def test_an_overload_wakes_the_ticker() -> None:
+    """The feeder is rated 400 A."""
+
+    async def scene() -> int:
+        core = FakeCore(METERED)
+        async with serving(core) as (_, channel):
+            request = _request()
+            request.readings[1].current_a[2] = 401.0
+            await MeterServiceStub(channel).ReportReadings(request)
+        return core.urgent
+
+    assert asyncio.run(scene()) == 1
+
+
+BAD: list[tuple[str, Callable[[pb.ReportReadingsRequest], object]]] = [
+    ("stamp.incarnation", lambda r: r.ClearField("stamp")),
+    ("readings", lambda r: r.ClearField("readings")),
+    ("readings", lambda r: setattr(r.readings[0], "meter_id", "M1")),
+    ("readings[0].meter_id", lambda r: setattr(r.readings[0], "meter_id", "")),
+    ("readings[0]", lambda r: r.readings[0].ClearField("power_kw")),
+    ("readings[0].power_kw", lambda r: setattr(r.readings[0], "power_kw", float("nan"))),
+    ("readings[1].current_a", lambda r: r.readings[1].current_a.append(1.0)),
+    ("readings[1].current_a[1]", lambda r: r.readings[1].current_a.__setitem__(1, float("inf"))),
+    ("readings[1].window_end_s", lambda r: setattr(r.readings[1], "window_end_s", 100.5)),
+    ("readings[1].window_end_s", lambda r: setattr(r.readings[1], "window_end_s", 98.0)),
+    ("readings[1].window_start_s", lambda r: setattr(r.readings[1], "window_start_s", -1.0)),
+]
+
+
+@pytest.mark.parametrize(("field", "spoil"), BAD)
+def test_a_bad_reading_is_refused_by_field(field: str, spoil: Callable[[pb.ReportReadingsRequest], object]) -> None:
+    """INVALID_ARGUMENT with the path; nothing of the request is taken."""
+
+    async def scene() -> FakeCore:
+        core = FakeCore(METERED)
+        async with serving(core) as (_, channel):
+            request = _request()
+            spoil(request)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await MeterServiceStub(channel).ReportReadings(request)
+            assert only_violation(refused) == field
+        return core
+
+    assert asyncio.run(scene()).posted == []
+
+
+def test_an_unknown_meter_is_not_found() -> None:
+    """And its name is told back."""
+
+    async def scene() -> None:
+        core = FakeCore(METERED)
+        async with serving(core) as (_, channel):
+            request = _request()
+            request.readings[0].meter_id = "M9"
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await MeterServiceStub(channel).ReportReadings(request)
+            assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+            assert "M9" in str(refused.value.details())
+        assert core.posted == []
+
+    asyncio.run(scene())

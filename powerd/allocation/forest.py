@@ -4,25 +4,57 @@ In reference amperes, y_i = gain_i x_i, every coefficient of a tree row is 1:
 
     sum of y_i over the free EVSEs below node v that load phase k  <=  room[v, k] = (headroom - base) / scale[v].
 
-EVSEs with the same node and the same set of phases see the same price; such a *group* has index 8 v + phase bits, so
-that loops over EVSEs are one table look-up each and everything else is per node.
+Nodes stand in depth-first order, so that a subtree is a slice of the nodes and a slice of the EVSEs, and the trees of
+the forest, which do not touch each other, are solved one after the other. EVSEs with the same node and the same set of
+phases see the same price; such a *group* has index 8 v + phase bits, so that loops over EVSEs are one table look-up
+each and everything else is per node.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 
 from powerd.compiled import kernel
-from powerd.limits import Bools, Floats, Ints
+from powerd.limits import Bools, Floats, Ints, Tree
+
+#: How many trees stay compiled (one for each switching state).
+KEPT_TREES = 16
 
 
-class Forest(NamedTuple):
-    """N nodes, parents first; k free EVSEs."""
+class Grove(NamedTuple):
+    """A ``limits.Tree`` in depth-first order: N nodes, k EVSEs on them."""
 
     parent: Ints
     """(N,) parent node; -1 at a root."""
+    row: Ints
+    """(N, 3) row index, -1 where the node has no rating on that phase."""
+    scale: Floats
+    """(N,) ampere at the node per reference ampere."""
+    evse: Ints
+    """(k,) index of each EVSE, in the order of its node."""
+    node: Ints
+    """(k,) node each hangs on."""
+    phase_bits: Ints
+    """(k,) bit p set = loads phase p."""
+    gain: Floats
+    """(k,) reference ampere per own unit."""
+
+
+class Forest(NamedTuple):
+    """N nodes in depth-first order; k free EVSEs below them, in the same order."""
+
+    parent: Ints
+    """(N,) parent node; -1 at a root."""
+    end: Ints
+    """(N,) the subtree of node v is the nodes v ... end[v] - 1."""
+    first: Ints
+    """(N,) and its EVSEs are first[v] ... last[v] - 1."""
+    last: Ints
+    """(N,)"""
     row: Ints
     """(N, 3) row of the limits each room comes from; -1 where the node does not limit that phase."""
     room: Floats
@@ -46,6 +78,216 @@ class Forest(NamedTuple):
 
 
 @kernel
+def _depth_first(parent: Ints) -> Ints:
+    """(N,) place of each node in depth-first order; parents come first in ``parent``."""
+    nodes = parent.shape[0]
+    size = np.ones(nodes, dtype=np.int64)
+    for v in range(nodes - 1, -1, -1):
+        if parent[v] >= 0:
+            size[parent[v]] += size[v]
+    place = np.zeros(nodes, dtype=np.int64)
+    free = np.zeros(nodes, dtype=np.int64)  # where the next child of each node begins
+    roots = 0
+    for v in range(nodes):
+        up = parent[v]
+        if up < 0:
+            place[v] = roots
+            roots += size[v]
+        else:
+            place[v] = free[up]
+            free[up] += size[v]
+        free[v] = place[v] + 1
+    return place
+
+
+def _lay_out(tree: Tree) -> Grove:
+    """Sort nodes and EVSEs depth-first."""
+    place = _depth_first(tree.parent)
+    node_order = np.argsort(place)
+    parent = tree.parent[node_order]
+    hanging = np.flatnonzero(tree.node >= 0)
+    evse = hanging[np.argsort(place[tree.node[hanging]], kind="stable")]
+    return Grove(
+        parent=np.where(parent >= 0, place[parent], -1),
+        row=np.ascontiguousarray(tree.row[node_order]),
+        scale=tree.scale[node_order],
+        evse=evse,
+        node=place[tree.node[evse]],
+        phase_bits=tree.phase_bits[evse].astype(np.int64),
+        gain=tree.gain[evse],
+    )
+
+
+_laid_out: OrderedDict[int, tuple[Tree, Grove]] = OrderedDict()
+_laid_out_lock = Lock()
+
+
+def grove_of(tree: Tree) -> Grove:
+    """The tree in depth-first order; kept for the last few trees (same object = same tree)."""
+    with _laid_out_lock:
+        kept = _laid_out.get(id(tree))
+        if kept is not None:
+            return kept[1]
+    grove = _lay_out(tree)
+    with _laid_out_lock:
+        _laid_out[id(tree)] = (tree, grove)  # holding ``tree`` keeps its id from being reused
+        while len(_laid_out) > KEPT_TREES:
+            _laid_out.popitem(last=False)
+    return grove
+
+
+@kernel
+def _most(grove: Grove, free: Bools, upper: Floats) -> Floats:
+    """(N, 3) what the free EVSEs below each node would take on each phase at their upper bounds [reference A]."""
+    most = np.zeros((grove.parent.shape[0], 3))
+    for j in range(grove.evse.shape[0]):
+        i = grove.evse[j]
+        if free[i]:
+            for k in range(3):
+                if (grove.phase_bits[j] >> k) & 1:
+                    most[grove.node[j], k] += grove.gain[j] * upper[i]
+    for v in range(grove.parent.shape[0] - 1, -1, -1):
+        if grove.parent[v] >= 0:
+            for k in range(3):
+                most[grove.parent[v], k] += most[v, k]
+    return most
+
+
+@kernel
+def _contract(grove: Grove, most: Floats, room: Floats) -> tuple[Ints, Ints]:
+    """The nodes of which some row would not hold with everybody at the upper bound (they are kept).
+
+    Returns:
+        Which ones, and for each node of the grove the number of the nearest kept node at or above it (-1: none).
+    """
+    nodes = grove.parent.shape[0]
+    kept = np.empty(nodes, dtype=np.int64)
+    anchor = np.empty(nodes, dtype=np.int64)
+    count = 0
+    for v in range(nodes):
+        binds = False
+        for k in range(3):
+            r = grove.row[v, k]
+            if r >= 0 and most[v, k] * grove.scale[v] > max(room[r], 0.0):
+                binds = True
+        if binds:
+            anchor[v] = count
+            kept[count] = v
+            count += 1
+        else:
+            anchor[v] = anchor[grove.parent[v]] if grove.parent[v] >= 0 else -1
+    return kept[:count].copy(), anchor
+
+
+@kernel
+def _slices(parent: Ints, own: Ints) -> tuple[Ints, Ints, Ints]:
+    """(N,) end of each subtree, and where its EVSEs begin and end; ``own`` (N,) EVSEs hang on each node."""
+    nodes = parent.shape[0]
+    end = np.arange(1, nodes + 1)
+    below = own.copy()
+    for v in range(nodes - 1, -1, -1):
+        if parent[v] >= 0:
+            end[parent[v]] = max(end[parent[v]], end[v])
+            below[parent[v]] += below[v]
+    first = np.zeros(nodes, dtype=np.int64)
+    taken = 0  # EVSEs of all nodes before v
+    for v in range(nodes):
+        first[v] = taken
+        taken += own[v]
+    return end, first, first + below
+
+
+@kernel
+def _rows_of_kept(grove: Grove, kept: Ints, most: Floats, room: Floats) -> tuple[Ints, Floats, Floats]:
+    """(N, 3) row, room and price scale of the kept nodes."""
+    row = np.full((kept.shape[0], 3), -1, dtype=np.int64)
+    new_room = np.full((kept.shape[0], 3), np.inf)
+    price_scale = np.ones((kept.shape[0], 3))
+    for a in range(kept.shape[0]):
+        v = kept[a]
+        for k in range(3):
+            r = grove.row[v, k]
+            if r >= 0 and most[v, k] * grove.scale[v] > max(room[r], 0.0):
+                row[a, k] = r
+                new_room[a, k] = room[r] / grove.scale[v]
+                price_scale[a, k] = 1.0 / grove.scale[v]
+    return row, new_room, price_scale
+
+
+@kernel
+def _count_own(grove: Grove, free: Bools, weight: Floats, anchor: Ints, nodes: int) -> tuple[Ints, float]:
+    """(N,) how many free EVSEs hang on each kept node, and the largest of their weights."""
+    own = np.zeros(nodes, dtype=np.int64)
+    largest = 0.0
+    for j in range(grove.evse.shape[0]):
+        a = anchor[grove.node[j]]
+        if a >= 0 and free[grove.evse[j]]:
+            own[a] += 1
+            largest = max(largest, weight[grove.evse[j]])
+    return own, largest
+
+
+@kernel
+def plant(grove: Grove, room: Floats, free: Bools, weight: Floats, lower: Floats, upper: Floats) -> Forest:
+    """Contract the tree of the limits to the nodes that can bind in this stage.
+
+    Args:
+        grove: the tree.
+        room: (m,) headroom - base of each row [limit unit].
+        free: (n,) which EVSEs are variables.
+        weight: (n,)
+        lower: (n,) [own unit].
+        upper: (n,) [own unit].
+
+    Returns:
+        The forest; free EVSEs with no such node above them are not in it, they get their upper bound.
+    """
+    most = _most(grove, free, upper)
+    kept, anchor = _contract(grove, most, room)
+    parent = np.full(kept.shape[0], -1, dtype=np.int64)
+    for a in range(kept.shape[0]):
+        if grove.parent[kept[a]] >= 0:
+            parent[a] = anchor[grove.parent[kept[a]]]
+    row, new_room, price_scale = _rows_of_kept(grove, kept, most, room)
+    own, weight_scale = _count_own(grove, free, weight, anchor, kept.shape[0])
+    end, first, last = _slices(parent, own)
+    place = first.copy()
+    evse = np.empty(own.sum(), dtype=np.int64)
+    group = np.empty_like(evse)
+    gain, some_weight = np.empty(evse.shape[0]), np.empty(evse.shape[0])
+    some_lower, some_upper = np.empty(evse.shape[0]), np.empty(evse.shape[0])
+    for j in range(grove.evse.shape[0]):
+        i = grove.evse[j]
+        a = anchor[grove.node[j]]
+        if a < 0 or not free[i]:
+            continue
+        p = place[a]
+        place[a] += 1
+        evse[p] = i
+        group[p] = 8 * a + grove.phase_bits[j]
+        gain[p] = grove.gain[j]
+        some_weight[p] = weight[i] / weight_scale
+        some_lower[p] = grove.gain[j] * lower[i]
+        some_upper[p] = grove.gain[j] * upper[i]
+    return Forest(
+        parent,
+        end,
+        first,
+        last,
+        row,
+        new_room,
+        price_scale,
+        evse,
+        group,
+        gain,
+        some_weight,
+        some_lower,
+        some_upper,
+        weight_scale,
+    )
+
+
+@kernel
 def sum_by_phase(groups: Floats, v: int, k: int) -> float:
     """Sum over the groups of node v that load phase k of a table (N, 8)."""
     if k == 0:
@@ -56,117 +298,11 @@ def sum_by_phase(groups: Floats, v: int, k: int) -> float:
 
 
 @kernel
-def sum_below(parent: Ints, groups: Floats) -> Floats:
-    """(N, 3) sums over each node's whole subtree of a table (N, 8) of group sums."""
-    below = np.empty((parent.shape[0], 3))
-    for v in range(parent.shape[0]):
+def sum_below(forest: Forest, root: int, groups: Floats, below: Floats) -> None:
+    """Sums (N, 3) over each node's whole subtree of a table (N, 8) of group sums, for the tree of ``root``; written."""
+    for v in range(root, forest.end[root]):
         for k in range(3):
             below[v, k] = sum_by_phase(groups, v, k)
-    for v in range(parent.shape[0] - 1, -1, -1):
-        if parent[v] >= 0:
-            for k in range(3):
-                below[parent[v], k] += below[v, k]
-    return below
-
-
-@kernel
-def _binding_nodes(parent: Ints, row: Ints, most: Floats, room: Floats, scale: Floats) -> Bools:
-    """(N,) True where some row of the node would not hold with everybody at the upper bound (``most`` (N, 3))."""
-    binding = np.zeros(parent.shape[0], dtype=np.bool_)
-    for v in range(parent.shape[0]):
+    for v in range(forest.end[root] - 1, root, -1):
         for k in range(3):
-            if row[v, k] >= 0 and most[v, k] * scale[v] > room[row[v, k]]:
-                binding[v] = True
-    return binding
-
-
-@kernel
-def plant(
-    parent: Ints,
-    node: Ints,
-    phase_bits: Ints,
-    gain: Floats,
-    row: Ints,
-    scale: Floats,
-    room: Floats,
-    free: Bools,
-    weight: Floats,
-    lower: Floats,
-    upper: Floats,
-) -> Forest:  # one pass over the arrays of the stage; splitting it would pass all of them on
-    """Contract the tree of the limits to the nodes that can bind in this stage.
-
-    Args:
-        parent: (N0,) as in ``limits.Tree``, like ``node``, ``phase_bits``, ``gain``, ``row`` and ``scale``.
-        node: (n,)
-        phase_bits: (n,)
-        gain: (n,)
-        row: (N0, 3)
-        scale: (N0,)
-        room: (m,) headroom - base of each row [limit unit].
-        free: (n,) which EVSEs are variables.
-        weight: (n,)
-        lower: (n,) [own unit].
-        upper: (n,) [own unit].
-
-    Returns:
-        The forest; nodes keep their order, so parents stay first.
-    """
-    evse = np.flatnonzero(free)
-    count = evse.shape[0]
-    most_by_group = np.zeros((parent.shape[0], 8))
-    for j in range(count):
-        i = evse[j]
-        most_by_group[node[i], phase_bits[i]] += gain[i] * upper[i]
-    most = sum_below(parent, most_by_group)
-    binding = _binding_nodes(parent, row, most, room, scale)
-    kept = np.flatnonzero(binding)
-    anchor = np.full(parent.shape[0], -1, dtype=np.int64)
-    new_parent = np.full(kept.shape[0], -1, dtype=np.int64)
-    new_row = np.full((kept.shape[0], 3), -1, dtype=np.int64)
-    new_room = np.full((kept.shape[0], 3), np.inf)
-    price_scale = np.ones((kept.shape[0], 3))
-    position = 0
-    for v in range(parent.shape[0]):
-        above = anchor[parent[v]] if parent[v] >= 0 else -1
-        if not binding[v]:
-            anchor[v] = above
-            continue
-        anchor[v] = position
-        new_parent[position] = above
-        for k in range(3):
-            r = row[v, k]
-            if r >= 0 and most[v, k] * scale[v] > room[r]:
-                new_row[position, k] = r
-                new_room[position, k] = room[r] / scale[v]
-                price_scale[position, k] = 1.0 / scale[v]
-        position += 1
-    group = np.empty(count, dtype=np.int64)
-    some_gain = np.empty(count)
-    some_weight = np.empty(count)
-    some_lower = np.empty(count)
-    some_upper = np.empty(count)
-    weight_scale = 0.0
-    for j in range(count):
-        i = evse[j]
-        group[j] = 8 * anchor[node[i]] + phase_bits[i] if anchor[node[i]] >= 0 else -1
-        some_gain[j] = gain[i]
-        some_lower[j] = gain[i] * lower[i]
-        some_upper[j] = gain[i] * upper[i]
-        some_weight[j] = weight[i]
-        weight_scale = max(weight_scale, weight[i])
-    for j in range(count):
-        some_weight[j] /= weight_scale
-    return Forest(
-        new_parent,
-        new_row,
-        new_room,
-        price_scale,
-        evse,
-        group,
-        some_gain,
-        some_weight,
-        some_lower,
-        some_upper,
-        weight_scale,
-    )
+            below[forest.parent[v], k] += below[v, k]

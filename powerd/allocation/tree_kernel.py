@@ -1,102 +1,139 @@
-"""The exact kernel for limits that form a tree: Newton from the last tick's prices, or from prices found by sweeps."""
+"""The exact kernel for limits that form a tree: Newton from the last tick's prices, helped by sweeps where it errs."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from powerd.allocation.forest import Forest, plant
+from powerd.allocation.forest import Forest, Grove, grove_of, plant
 from powerd.allocation.stage import Solution, Stage
-from powerd.allocation.tree_newton import newton
-from powerd.allocation.tree_sweep import subtrees, sweep
+from powerd.allocation.tree_newton import Point, Work, empty_point, empty_work, newton_step, respond, weigh
+from powerd.allocation.tree_sweep import sweep
 from powerd.compiled import kernel
-from powerd.limits import Bools, Floats, Ints, Tree
+from powerd.limits import Bools, Floats, Tree
 
-#: Sweeps over all rows before the conic path takes over; 1 is usual.
-MOST_SWEEPS = 1000
+#: Residual (share of a row's room) at which prices count as exact.
+EXACT = 1e-12
+
+#: Residual that is good enough where rounding allows no better; the certificate still has the last word.
+GOOD_ENOUGH = 1e-9
+
+#: Above this residual a sweep comes before each Newton step: rows far from their room mislead it.
+FAR = 0.02
+
+#: Newton steps on one tree before the conic path takes over; five are usual.
+MOST_STEPS = 200
 
 
 @kernel
-def _prices_in(forest: Forest, start: Floats) -> Floats:
-    """Node prices (N, 3) from row prices (m,)."""
-    price = np.zeros_like(forest.room)
+def _prices_in(forest: Forest, start: Floats, price: Floats) -> None:
+    """Write node prices (N, 3) from row prices (m,)."""
     for v in range(price.shape[0]):
         for k in range(3):
-            if forest.row[v, k] >= 0:
-                price[v, k] = max(start[forest.row[v, k]], 0.0) / (forest.price_scale[v, k] * forest.weight_scale)
-    return price
+            r = forest.row[v, k]
+            price[v, k] = max(start[r], 0.0) / (forest.price_scale[v, k] * forest.weight_scale) if r >= 0 else 0.0
 
 
 @kernel
-def _prices_out(forest: Forest, price: Floats, rows: int) -> Floats:
-    """Row prices (m,) from node prices (N, 3)."""
-    out = np.zeros(rows)
+def _prices_out(forest: Forest, price: Floats, before: Floats, start: Floats, out: Floats) -> None:
+    """Write row prices (m,) from node prices (N, 3); one that did not move goes out as it came in, bit for bit."""
     for v in range(price.shape[0]):
         for k in range(3):
-            if forest.row[v, k] >= 0:
-                out[forest.row[v, k]] = price[v, k] * forest.price_scale[v, k] * forest.weight_scale
-    return out
+            r = forest.row[v, k]
+            if r >= 0:
+                moved = price[v, k] != before[v, k]
+                out[r] = price[v, k] * forest.price_scale[v, k] * forest.weight_scale if moved else max(start[r], 0.0)
 
 
 @kernel
-def _ceilings_out(forest: Forest, y: Floats, lower: Floats, upper: Floats) -> Floats:
-    """Ceilings (n,) [own unit] from y (k,) [reference A], exactly inside their bounds."""
-    x = np.zeros(lower.shape[0])
-    for j in range(y.shape[0]):
-        i = forest.evse[j]
-        x[i] = min(max(y[j] / forest.gain[j], lower[i]), upper[i])
-    return x
+def _copy_part(forest: Forest, root: int, source: Point, target: Point) -> None:
+    """Copy what belongs to the tree of ``root``."""
+    nodes = slice(root, forest.end[root])
+    evses = slice(forest.first[root], forest.last[root])
+    target.price[nodes] = source.price[nodes]
+    target.slack[nodes] = source.slack[nodes]
+    target.curvature[nodes] = source.curvature[nodes]
+    target.y[evses] = source.y[evses]
 
 
 @kernel
-def _optimise(forest: Forest, price: Floats, y: Floats) -> int:
-    """Newton from ``price`` unless that is all zero; if it gives up, from prices that more and more sweeps found."""
-    if price.any():
-        start = price.copy()
-        steps = newton(forest, price, y)
-        if steps >= 0:
-            return steps
-        price[:] = start  # still the best guess: where a limit fell, a sweep mends it
-    tree = subtrees(forest)
-    total = 0
-    while total < MOST_SWEEPS:
-        # One sweep is nearly always enough; where it is not, sweeps get finer, and later more come between attempts.
-        for _ in range(max(1, total // 8)):
-            sweep(forest, tree, price, total % 2 == 1, 1e-4 if total < 4 else 1e-10)
-            total += 1
-        swept = price.copy()
-        steps = newton(forest, price, y)
-        if steps >= 0:
-            return total + steps
-        price[:] = swept
+def optimise(forest: Forest, root: int, point: Point, trial: Point, work: Work, cost: Floats) -> int:
+    """Bring the prices of one tree from where they are to the optimum.
+
+    Args:
+        forest: the stage.
+        root: of which tree.
+        point: its prices are the start; the optimum on return.
+        trial: work space.
+        work: work space.
+        cost: (k,) work space.
+
+    Returns:
+        Newton steps taken; -1 if it gave up.
+    """
+    weigh(forest, root, work)
+    residual = respond(forest, root, point, work)
+    best = residual
+    strays = 0
+    for step in range(MOST_STEPS):
+        if residual <= EXACT:
+            return step
+        if residual > FAR or strays > 0:
+            # Where Newton strays, sweeps get finer and more.
+            for _ in range(1 + strays // 4):
+                sweep(forest, root, point, work, cost, 0.1 if strays == 0 else max(1e-10, 0.01**strays))
+                residual = respond(forest, root, point, work)
+        reached = newton_step(forest, root, point, trial, work, residual, 0.5 * best, strays > 0)
+        if residual <= GOOD_ENOUGH and reached >= residual:
+            return step
+        if reached < np.inf:
+            residual = reached
+            _copy_part(forest, root, trial, point)
+        if not residual < 0.5 * best:
+            strays += 1
+        best = min(best, residual)
     return -1
 
 
 @kernel
-def _solve_columns(
-    parent: Ints,
-    node: Ints,
-    phase_bits: Ints,
-    gain: Floats,
-    row: Ints,
-    scale: Floats,
-    room: Floats,
-    free: Bools,
-    weight: Floats,
-    lower: Floats,
-    upper: Floats,
-    start: Floats,
+def solve_forest(
+    grove: Grove, room: Floats, free: Bools, weight: Floats, lower: Floats, upper: Floats, start: Floats
 ) -> tuple[Floats, Floats, int]:
-    """Plant, optimise, and read the answer back: x (n,), row prices (m,), steps (-1: gave up)."""
-    forest = plant(parent, node, phase_bits, gain, row, scale, room, free, weight, lower, upper)
-    price = _prices_in(forest, start)
-    before = price.copy()
-    y = np.empty(forest.evse.shape[0])
-    steps = _optimise(forest, price, y)
-    out = _prices_out(forest, price, room.shape[0])
-    if np.array_equal(before, price):
-        # Prices that were exact already go out as they came in: an unchanged question gets bit-equal prices back.
-        out = np.where(out > 0.0, start, 0.0)
-    return _ceilings_out(forest, y, lower, upper), out, steps
+    """Plant, optimise each tree, and read the answer back.
+
+    Args:
+        grove: the tree of the limits.
+        room: (m,) headroom - base of each row [limit unit].
+        free: (n,) which EVSEs are variables.
+        weight: (n,)
+        lower: (n,) [own unit].
+        upper: (n,) [own unit].
+        start: (m,) row prices to start from.
+
+    Returns:
+        Ceilings (n,) of the free EVSEs, exactly inside their bounds, 0 elsewhere; row prices (m,); Newton steps of all
+        trees together, -1 if one gave up.
+    """
+    forest = plant(grove, room, free, weight, lower, upper)
+    nodes, evses = forest.parent.shape[0], forest.evse.shape[0]
+    point, trial, work = empty_point(nodes, evses), empty_point(nodes, evses), empty_work(nodes)
+    cost = np.empty(evses)
+    _prices_in(forest, start, point.price)
+    before = point.price.copy()
+    x = np.where(free, upper, 0.0)
+    prices = np.zeros(room.shape[0])
+    total = 0
+    root = 0
+    while root < nodes:
+        steps = optimise(forest, root, point, trial, work, cost)
+        if steps < 0:
+            return x, prices, -1
+        total += steps
+        root = forest.end[root]
+    for j in range(evses):
+        i = forest.evse[j]
+        x[i] = min(max(point.y[j] / forest.gain[j], lower[i]), upper[i])
+    _prices_out(forest, point.price, before, start, prices)
+    return x, prices, total
 
 
 def solve_tree(tree: Tree, stage: Stage, start: Floats) -> Solution | None:
@@ -110,13 +147,8 @@ def solve_tree(tree: Tree, stage: Stage, start: Floats) -> Solution | None:
     Returns:
         The answer with its prices; None if no method got close.
     """
-    x, price, steps = _solve_columns(
-        tree.parent,
-        tree.node,
-        tree.phase_bits,
-        tree.gain,
-        tree.row,
-        tree.scale,
+    x, price, steps = solve_forest(
+        grove_of(tree),
         stage.headroom - stage.base_real,
         stage.free,
         stage.weight,

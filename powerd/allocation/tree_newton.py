@@ -1,4 +1,4 @@
-"""Semismooth Newton on the dual of a stage, warm-started from the last tick's prices.
+"""One damped semismooth Newton step on the dual of a stage, over one tree of its forest.
 
 The dual of the stage (``docs/allocation.md``) is min over prices p >= 0 of the convex, once differentiable
 
@@ -12,131 +12,159 @@ rows and the clipped EVSEs are known, which after a warm start they nearly are.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from powerd.allocation.forest import Forest, sum_below
-from powerd.allocation.tree_recursion import factorise, solve_factorised
+from powerd.allocation.tree_recursion import System, empty_system, solve_system
 from powerd.compiled import kernel
-from powerd.limits import Bools, Floats
+from powerd.limits import Floats
 
-#: Natural residual (share of a row's room) at which the prices count as exact.
-EXACT = 1e-12
+#: Halvings of one step; where that many do not help, a sweep (``tree_sweep``) does.
+MOST_HALVINGS = 6
 
-#: Residual that is good enough where rounding allows no better; the certificate still has the last word.
-GOOD_ENOUGH = 1e-9
 
-#: Newton steps before sweeps take over; five are usual, and a sweep costs less than many that stray.
-MOST_STEPS = 25
+class Point(NamedTuple):
+    """Prices and what they lead to; N nodes, k EVSEs. One for where the search is, one for where it might go."""
 
-#: Halvings of one step.
-MOST_HALVINGS = 14
+    price: Floats
+    """(N, 3) >= 0."""
+    y: Floats
+    """(k,) what every EVSE takes [reference A]."""
+    slack: Floats
+    """(N, 3) room - flow of each row [reference A]; infinite where unlimited."""
+    curvature: Floats
+    """(N, 8) sum of -dy/dP by group; 0 for clipped EVSEs."""
 
-#: Steps without real progress before the cold path takes over.
-MOST_STALLS = 4
+
+class Work(NamedTuple):
+    """Work space for one forest."""
+
+    path: Floats
+    """(N, 3) sum of the prices from the root to each node."""
+    cost: Floats
+    """(8 N,) price of each group."""
+    flow: Floats
+    """(N, 8) sum of y by group."""
+    weight: Floats
+    """(N, 3) sum of the weights below, by phase."""
+    kappa: Floats
+    """(N, 3) room^2 / weight below, the curvature of a row as if it alone bound; 0 where unlimited or empty."""
+    system: System
+    """The Newton system."""
 
 
 @kernel
-def respond(forest: Forest, price: Floats, y: Floats, flow: Floats, curvature: Floats) -> Floats:
-    """What every EVSE takes at these prices.
+def empty_point(nodes: int, evses: int) -> Point:
+    """A point to be written into."""
+    return Point(np.zeros((nodes, 3)), np.empty(evses), np.empty((nodes, 3)), np.empty((nodes, 8)))
 
-    Args:
-        forest: the stage.
-        price: (N, 3) row prices.
-        y: (k,) written: clip(w / P, lower, upper) [reference A].
-        flow: (N, 8) written: sum of y by group.
-        curvature: (N, 8) written: sum of -dy/dP by group; 0 for clipped EVSEs.
 
-    Returns:
-        (N, 3) slack of each row: room - flow [reference A]; infinite where unlimited.
-    """
-    nodes = forest.parent.shape[0]
-    path = np.empty((nodes, 3))
-    cost = np.empty(8 * nodes)
-    for v in range(nodes):
+@kernel
+def empty_work(nodes: int) -> Work:
+    """Work space to be written into."""
+    return Work(
+        np.empty((nodes, 3)),
+        np.empty(8 * nodes),
+        np.empty((nodes, 8)),
+        np.empty((nodes, 3)),
+        np.empty((nodes, 3)),
+        empty_system(nodes),
+    )
+
+
+@kernel
+def weigh(forest: Forest, root: int, work: Work) -> None:
+    """Write the weights and kappa of the tree of ``root``."""
+    own = work.flow.reshape(-1)
+    own[8 * root : 8 * forest.end[root]] = 0.0
+    for j in range(forest.first[root], forest.last[root]):
+        own[forest.group[j]] += forest.weight[j]
+    sum_below(forest, root, work.flow, work.weight)
+    for v in range(root, forest.end[root]):
+        for k in range(3):
+            limited = work.weight[v, k] > 0.0 and forest.room[v, k] < np.inf
+            work.kappa[v, k] = forest.room[v, k] ** 2 / work.weight[v, k] if limited else 0.0
+
+
+@kernel
+def _price_groups(forest: Forest, root: int, price: Floats, work: Work) -> None:
+    """Write the price of every group."""
+    for v in range(root, forest.end[root]):
         up = forest.parent[v]
         for k in range(3):
-            path[v, k] = price[v, k] + (path[up, k] if up >= 0 else 0.0)
+            work.path[v, k] = price[v, k] + (work.path[up, k] if up >= 0 else 0.0)
         for bits in range(8):
-            cost[8 * v + bits] = (
-                (path[v, 0] if bits & 1 else 0.0)
-                + (path[v, 1] if bits & 2 else 0.0)
-                + (path[v, 2] if bits & 4 else 0.0)
+            work.cost[8 * v + bits] = (
+                (work.path[v, 0] if bits & 1 else 0.0)
+                + (work.path[v, 1] if bits & 2 else 0.0)
+                + (work.path[v, 2] if bits & 4 else 0.0)
             )
-            flow[v, bits] = 0.0
-            curvature[v, bits] = 0.0
-    flat_flow = flow.reshape(-1)
-    flat_curvature = curvature.reshape(-1)
-    for j in range(y.shape[0]):
+
+
+@kernel
+def respond(forest: Forest, root: int, point: Point, work: Work) -> float:
+    """What every EVSE of the tree of ``root`` takes at ``point.price``: y, curvature and slack are written.
+
+    Returns:
+        The residual: the largest |min(kappa p, slack)| / room over all limited rows; infinite where anything is NaN.
+    """
+    _price_groups(forest, root, point.price, work)
+    work.flow[root : forest.end[root]] = 0.0
+    point.curvature[root : forest.end[root]] = 0.0
+    flow = work.flow.reshape(-1)
+    curvature = point.curvature.reshape(-1)
+    for j in range(forest.first[root], forest.last[root]):
         g = forest.group[j]
         w = forest.weight[j]
-        c = cost[g] if g >= 0 else 0.0
+        c = work.cost[g]
         if c * forest.upper[j] <= w:
-            y[j] = forest.upper[j]
+            point.y[j] = forest.upper[j]
         elif c * forest.lower[j] >= w:
-            y[j] = forest.lower[j]
+            point.y[j] = forest.lower[j]
         else:
-            y[j] = w / c
-            flat_curvature[g] += y[j] / c
-        if g >= 0:
-            flat_flow[g] += y[j]
-    return forest.room - sum_below(forest.parent, flow)
-
-
-@kernel
-def natural_curvature(forest: Forest) -> Floats:
-    """kappa (N, 3): room^2 / weight below, the curvature of a row as if it alone bound; 0 where unlimited or empty."""
-    weights = np.zeros((forest.parent.shape[0], 8))
-    flat = weights.reshape(-1)
-    for j in range(forest.group.shape[0]):
-        if forest.group[j] >= 0:
-            flat[forest.group[j]] += forest.weight[j]
-    below = sum_below(forest.parent, weights)
-    for v in range(below.shape[0]):
+            point.y[j] = w / c
+            curvature[g] += point.y[j] / c
+        flow[g] += point.y[j]
+    sum_below(forest, root, work.flow, point.slack)
+    residual = 0.0
+    for v in range(root, forest.end[root]):
         for k in range(3):
-            limited = below[v, k] > 0.0 and forest.room[v, k] < np.inf
-            below[v, k] = forest.room[v, k] ** 2 / below[v, k] if limited else 0.0
-    return below
+            point.slack[v, k] = forest.room[v, k] - point.slack[v, k]
+            residual = max(residual, share_missing(forest, point, work, v, k))
+    return residual
 
 
 @kernel
-def _residual(forest: Forest, kappa: Floats, price: Floats, slack: Floats) -> float:
-    """Largest |min(kappa p, slack)| / room over all limited rows."""
-    largest = 0.0
-    for v in range(price.shape[0]):
+def share_missing(forest: Forest, point: Point, work: Work, v: int, k: int) -> float:
+    """|min(kappa p, slack)| / room of one row: 0 where it is as it should be; infinite where NaN."""
+    kappa = work.kappa[v, k]
+    if kappa == 0.0:
+        return 0.0
+    share = abs(min(kappa * point.price[v, k], point.slack[v, k])) / forest.room[v, k]
+    return float(share) if share >= 0.0 else np.inf
+
+
+@kernel
+def _set_up(forest: Forest, root: int, point: Point, work: Work, damp: float) -> None:
+    """Active rows are to be filled (df = slack); the price of the others goes to 0."""
+    system = work.system
+    for v in range(root, forest.end[root]):
         for k in range(3):
-            if kappa[v, k] > 0.0:
-                share = abs(min(kappa[v, k] * price[v, k], slack[v, k])) / forest.room[v, k]
-                if not share <= largest:  # so written, NaN comes out as infinite
-                    largest = share if share >= 0.0 else np.inf
-    return largest
+            kappa = work.kappa[v, k]
+            on = kappa > 0.0 and kappa * point.price[v, k] > point.slack[v, k]
+            system.active[v, k] = on
+            system.damping[v, k] = damp * kappa
+            system.wanted[v, k] = point.slack[v, k] if on else 0.0
+            system.fixed[v, k] = 0.0 if on else -point.price[v, k]
 
 
 @kernel
-def _set_up_step(
-    kappa: Floats,
-    price: Floats,
-    slack: Floats,
-    damp: float,
-    active: Bools,
-    damping: Floats,
-    wanted: Floats,
-    fixed: Floats,
-) -> None:
-    """Active rows are to be filled (df = slack), the price of the others goes to 0; written into the last four."""
-    for v in range(price.shape[0]):
-        for k in range(3):
-            on = kappa[v, k] > 0.0 and kappa[v, k] * price[v, k] > slack[v, k]
-            active[v, k] = on
-            damping[v, k] = damp * kappa[v, k]
-            wanted[v, k] = slack[v, k] if on else 0.0
-            fixed[v, k] = 0.0 if on else -price[v, k]
-
-
-@kernel
-def _slope(before: Floats, after: Floats, slack: Floats) -> float:
+def _slope(forest: Forest, root: int, before: Floats, after: Floats, slack: Floats) -> float:
     """Directional derivative of phi along ``after - before`` where the slack is ``slack``."""
     total = 0.0
-    for v in range(before.shape[0]):
+    for v in range(root, forest.end[root]):
         for k in range(3):
             if after[v, k] != before[v, k]:
                 total += slack[v, k] * (after[v, k] - before[v, k])
@@ -144,65 +172,40 @@ def _slope(before: Floats, after: Floats, slack: Floats) -> float:
 
 
 @kernel
-def newton(forest: Forest, price: Floats, y: Floats) -> int:  # one state machine over shared work arrays
-    """Run to the optimum from ``price``.
+def newton_step(
+    forest: Forest, root: int, point: Point, trial: Point, work: Work, residual: float, enough: float, strict: bool
+) -> float:
+    """Go one damped step from ``point``; where it leads is written into ``trial``.
+
+    The step is halved until the residual is ``enough`` or phi is no more than half as steep uphill as it was downhill;
+    strictly: until phi still falls, which for a convex function means that it fell all the way.
 
     Args:
         forest: the stage.
-        price: (N, 3) where to start, >= 0; the optimal prices on return.
-        y: (k,) the answer, written [reference A].
+        root: of which tree.
+        point: where the search is, as ``respond`` left it.
+        trial: written.
+        work: written.
+        residual: of ``point``; the further away, the more damping.
+        enough: residual of ``trial`` with which the step is good in any case.
+        strict: see above.
 
     Returns:
-        Newton steps taken; -1 if it gave up.
+        The residual of ``trial``; infinite if halving did not help.
     """
-    nodes = forest.parent.shape[0]
-    flow = np.empty((nodes, 8))
-    curvature = np.empty((nodes, 8))
-    block = np.empty((nodes, 6))
-    inverse = np.empty((nodes, 6))
-    active = np.empty((nodes, 3), dtype=np.bool_)
-    damping = np.empty((nodes, 3))
-    wanted = np.empty((nodes, 3))
-    fixed = np.empty((nodes, 3))
-    delta = np.empty((nodes, 3))
-    total = np.empty((nodes, 3))
-    trial = np.empty((nodes, 3))
-    kappa = natural_curvature(forest)
-    slack = respond(forest, price, y, flow, curvature)
-    residual = _residual(forest, kappa, price, slack)
-    stalls = 0
-    for step in range(MOST_STEPS):
-        if residual <= EXACT:
-            return step
-        _set_up_step(kappa, price, slack, max(1e-14, 1e-3 * min(1.0, residual)), active, damping, wanted, fixed)
-        factorise(forest.parent, curvature, active, damping, block, inverse)
-        offset = np.zeros((nodes, 3))
-        solve_factorised(forest.parent, active, damping, block, inverse, offset, wanted, fixed, delta, total)
-        share = 1.0
-        halvings = 0
-        while True:
-            for v in range(nodes):
-                for k in range(3):
-                    trial[v, k] = max(price[v, k] + share * delta[v, k], 0.0)
-            downhill = _slope(price, trial, slack)
-            trial_slack = respond(forest, trial, y, flow, curvature)
-            trial_residual = _residual(forest, kappa, trial, trial_slack)
-            if trial_residual < 0.5 * residual or (
-                trial_residual < np.inf and _slope(price, trial, trial_slack) <= -0.5 * downhill
-            ):
-                break
-            halvings += 1
-            if halvings == MOST_HALVINGS:
-                break
-            share *= 0.5
-        if residual <= GOOD_ENOUGH and trial_residual >= residual:
-            respond(forest, price, y, flow, curvature)
-            return step
-        if halvings == MOST_HALVINGS or not trial_residual < np.inf:
-            stalls += 1
-            if stalls == MOST_STALLS:
-                return -1
-        price[:] = trial
-        slack = trial_slack
-        residual = trial_residual
-    return -1
+    _set_up(forest, root, point, work, max(1e-14, 1e-3 * min(1.0, residual)))
+    solve_system(forest.parent, root, forest.end[root], point.curvature, work.system)
+    share = 1.0
+    for _ in range(MOST_HALVINGS):
+        for v in range(root, forest.end[root]):
+            for k in range(3):
+                trial.price[v, k] = max(point.price[v, k] + share * work.system.delta[v, k], 0.0)
+        downhill = _slope(forest, root, point.price, trial.price, point.slack)
+        reached = respond(forest, root, trial, work)
+        if reached < enough:
+            return reached
+        uphill = _slope(forest, root, point.price, trial.price, trial.slack)
+        if reached < np.inf and uphill <= (0.0 if strict else -0.5 * downhill):
+            return reached
+        share *= 0.5
+    return np.inf

@@ -18,12 +18,55 @@ wanted), which is what is computed. Symmetric 3 x 3 blocks are kept as (00, 01, 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
+
 from powerd.allocation.forest import sum_by_phase
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
 
 #: Pivots are kept above this share of the block's trace: blocks of three-phase EVSEs alone have rank one.
 PIVOT_FLOOR = 1e-14
+
+
+class System(NamedTuple):
+    """The Newton system of a forest of N nodes, and work space for its solution."""
+
+    active: Bools
+    """(N, 3) rows that are to be filled."""
+    damping: Floats
+    """(N, 3) >= 0 on active rows."""
+    wanted: Floats
+    """(N, 3) flow change that active rows ask for."""
+    fixed: Floats
+    """(N, 3) price step of the rows that are not active."""
+    block: Floats
+    """(N, 6) M of each node."""
+    inverse: Floats
+    """(N, 6) S of each node, 0 outside the active rows."""
+    offset: Floats
+    """(N, 3) g' of each node."""
+    delta: Floats
+    """(N, 3) price steps: the answer."""
+    total: Floats
+    """(N, 3) their sums along the path from the root."""
+
+
+@kernel
+def empty_system(nodes: int) -> System:
+    """A system to be written into."""
+    return System(
+        np.empty((nodes, 3), dtype=np.bool_),
+        np.empty((nodes, 3)),
+        np.empty((nodes, 3)),
+        np.empty((nodes, 3)),
+        np.empty((nodes, 6)),
+        np.empty((nodes, 6)),
+        np.empty((nodes, 3)),
+        np.empty((nodes, 3)),
+        np.empty((nodes, 3)),
+    )
 
 
 @kernel
@@ -131,85 +174,77 @@ def _pass_up_block(block: Floats, v: int, up: int, active: Bools, damping: Float
 
 
 @kernel
-def factorise(parent: Ints, curvature: Floats, active: Bools, damping: Floats, block: Floats, inverse: Floats) -> None:
-    """Eliminate upwards: write M (``block``) and S (``inverse``), both (N, 6), for every node.
-
-    Args:
-        parent: (N,)
-        curvature: (N, 8) sum over each group of -dy/dprice.
-        active: (N, 3)
-        damping: (N, 3) >= 0 on active rows.
-        block: (N, 6) written.
-        inverse: (N, 6) written.
-    """
-    for v in range(parent.shape[0]):
-        block_of_groups(curvature, v, block)
-    for v in range(parent.shape[0] - 1, -1, -1):
-        _invert_active(block, v, active, damping, inverse)
-        if parent[v] >= 0:
-            _pass_up_block(block, v, parent[v], active, damping, inverse)
+def _factorise(parent: Ints, root: int, end: int, curvature: Floats, system: System) -> None:
+    """Eliminate upwards: write M (``block``) and S (``inverse``) for every node of a tree."""
+    for v in range(root, end):
+        block_of_groups(curvature, v, system.block)
+    for v in range(end - 1, root - 1, -1):
+        _invert_active(system.block, v, system.active, system.damping, system.inverse)
+        if v > root:
+            _pass_up_block(system.block, v, parent[v], system.active, system.damping, system.inverse)
 
 
 @kernel
-def solve_factorised(
-    parent: Ints,
-    active: Bools,
-    damping: Floats,
-    block: Floats,
-    inverse: Floats,
-    offset: Floats,
-    wanted: Floats,
-    fixed: Floats,
-    delta: Floats,
-    total: Floats,
-) -> None:
-    """Solve for one right-hand side.
-
-    Args:
-        parent: (N,)
-        active: (N, 3)
-        damping: (N, 3)
-        block: (N, 6) from ``factorise``.
-        inverse: (N, 6) from ``factorise``.
-        offset: (N, 3) own g of each node; used up as work space.
-        wanted: (N, 3) flow change that active rows ask for.
-        fixed: (N, 3) price step of the rows that are not active.
-        delta: (N, 3) price steps, written.
-        total: (N, 3) their sums along the path from the root, written.
-    """
-    nodes = parent.shape[0]
-    for v in range(nodes - 1, -1, -1):
+def _pass_up_offsets(parent: Ints, root: int, end: int, system: System) -> None:
+    """Write g' of every node into ``offset``, its part of h added to its parent's; no offset but from fixed steps."""
+    active, wanted, offset = system.active, system.wanted, system.offset
+    offset[root:end] = 0.0
+    for v in range(end - 1, root - 1, -1):
         f = _product(
-            block,
+            system.block,
             v,
-            0.0 if active[v, 0] else fixed[v, 0],
-            0.0 if active[v, 1] else fixed[v, 1],
-            0.0 if active[v, 2] else fixed[v, 2],
+            0.0 if active[v, 0] else system.fixed[v, 0],
+            0.0 if active[v, 1] else system.fixed[v, 1],
+            0.0 if active[v, 2] else system.fixed[v, 2],
         )
         for k in range(3):
             offset[v, k] -= f[k]
-        up = parent[v]
-        if up < 0:
+        if v == root:
             continue
-        q = _product(inverse, v, offset[v, 0] - wanted[v, 0], offset[v, 1] - wanted[v, 1], offset[v, 2] - wanted[v, 2])
-        moved = _product(block, v, q[0], q[1], q[2])
-        for k in range(3):
-            offset[up, k] += wanted[v, k] + damping[v, k] * q[k] if active[v, k] else offset[v, k] - moved[k]
-    for v in range(nodes):
-        up = parent[v]
-        t0 = total[up, 0] if up >= 0 else 0.0
-        t1 = total[up, 1] if up >= 0 else 0.0
-        t2 = total[up, 2] if up >= 0 else 0.0
-        met = _product(block, v, t0, t1, t2)
         q = _product(
-            inverse,
+            system.inverse, v, offset[v, 0] - wanted[v, 0], offset[v, 1] - wanted[v, 1], offset[v, 2] - wanted[v, 2]
+        )
+        moved = _product(system.block, v, q[0], q[1], q[2])
+        for k in range(3):
+            filled = wanted[v, k] + system.damping[v, k] * q[k]
+            offset[parent[v], k] += filled if active[v, k] else offset[v, k] - moved[k]
+
+
+@kernel
+def _pass_down_steps(parent: Ints, root: int, end: int, system: System) -> None:
+    """Write the price steps of every node, parents first."""
+    offset, wanted, total = system.offset, system.wanted, system.total
+    for v in range(root, end):
+        up = parent[v]
+        t0 = total[up, 0] if v > root else 0.0
+        t1 = total[up, 1] if v > root else 0.0
+        t2 = total[up, 2] if v > root else 0.0
+        met = _product(system.block, v, t0, t1, t2)
+        q = _product(
+            system.inverse,
             v,
             offset[v, 0] - wanted[v, 0] - met[0],
             offset[v, 1] - wanted[v, 1] - met[1],
             offset[v, 2] - wanted[v, 2] - met[2],
         )
         for k in range(3):
-            delta[v, k] = q[k] if active[v, k] else fixed[v, k]
-        total[v, 0] = t0 + delta[v, 0]
-        total[v, 1] = t1 + delta[v, 1]
-        total[v, 2] = t2 + delta[v, 2]
+            system.delta[v, k] = q[k] if system.active[v, k] else system.fixed[v, k]
+        total[v, 0] = t0 + system.delta[v, 0]
+        total[v, 1] = t1 + system.delta[v, 1]
+        total[v, 2] = t2 + system.delta[v, 2]
+
+
+@kernel
+def solve_system(parent: Ints, root: int, end: int, curvature: Floats, system: System) -> None:
+    """Solve the Newton system of one tree: ``system.delta`` and ``system.total`` are written.
+
+    Args:
+        parent: (N,)
+        root: the tree's first node.
+        end: behind its last node.
+        curvature: (N, 8) sum over each group of -dy/dprice.
+        system: active, damping, wanted and fixed are given.
+    """
+    _factorise(parent, root, end, curvature, system)
+    _pass_up_offsets(parent, root, end, system)
+    _pass_down_steps(parent, root, end, system)

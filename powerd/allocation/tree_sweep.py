@@ -1,4 +1,4 @@
-"""Cold start on a tree: exact minimisation of the dual over one row price at a time.
+"""Exact minimisation of the dual over one row price at a time: the start of a search, and its way on where Newton errs.
 
 With all other prices held, the best price of a row is 0 if the row then holds, else the one at which its flow equals
 its room: a monotone equation in one unknown. Sweeping over the rows minimises the dual phi (``tree_newton``) coordinate
@@ -9,69 +9,23 @@ is slow only where nested rows bind together, which is what Newton's method is f
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from powerd.allocation.forest import Forest
+from powerd.allocation.tree_newton import Point, Work, share_missing
 from powerd.compiled import kernel
-from powerd.limits import Floats, Ints
+from powerd.limits import Floats
 
 #: Evaluations for one price.
 MOST_TRIES = 200
 
 
-class Subtrees(NamedTuple):
-    """EVSEs in depth-first order, so that those below node v are ``order[first[v]:last[v]]``."""
-
-    order: Ints
-    """(k,) positions in the forest's EVSE columns."""
-    first: Ints
-    """(N,)"""
-    last: Ints
-    """(N,)"""
-
-
 @kernel
-def subtrees(forest: Forest) -> Subtrees:
-    """Lay the EVSEs out in depth-first order of their nodes."""
-    nodes = forest.parent.shape[0]
-    own = np.zeros(nodes, dtype=np.int64)
-    for j in range(forest.group.shape[0]):
-        if forest.group[j] >= 0:
-            own[forest.group[j] // 8] += 1
-    whole = own.copy()
-    for v in range(nodes - 1, -1, -1):
-        if forest.parent[v] >= 0:
-            whole[forest.parent[v]] += whole[v]
-    first = np.zeros(nodes, dtype=np.int64)
-    filled = np.zeros(nodes, dtype=np.int64)  # within the parent's range: where its next child begins
-    roots = 0
-    for v in range(nodes):
-        up = forest.parent[v]
-        if up < 0:
-            first[v] = roots
-            roots += whole[v]
-        else:
-            first[v] = filled[up]
-            filled[up] += whole[v]
-        filled[v] = first[v] + own[v]
-    order = np.empty(roots, dtype=np.int64)
-    position = first.copy()
-    for j in range(forest.group.shape[0]):
-        if forest.group[j] >= 0:
-            order[position[forest.group[j] // 8]] = j
-            position[forest.group[j] // 8] += 1
-    return Subtrees(order, first, first + whole)
-
-
-@kernel
-def _flow(forest: Forest, tree: Subtrees, v: int, k: int, cost: Floats, change: float) -> tuple[float, float]:
+def _flow(forest: Forest, v: int, k: int, cost: Floats, change: float) -> tuple[float, float]:
     """Flow of row (v, k) if its price changed by ``change``, and minus its derivative."""
     flow = 0.0
     curvature = 0.0
-    for position in range(tree.first[v], tree.last[v]):
-        j = tree.order[position]
+    for j in range(forest.first[v], forest.last[v]):
         if not (forest.group[j] >> k) & 1:
             continue
         c = cost[j] + change
@@ -87,70 +41,70 @@ def _flow(forest: Forest, tree: Subtrees, v: int, k: int, cost: Floats, change: 
 
 
 @kernel
-def _best_change(forest: Forest, tree: Subtrees, v: int, k: int, price: float, cost: Floats, accuracy: float) -> float:
-    """Change of the row's price that minimises the dual: safeguarded Newton on flow = room."""
+def _best_change(forest: Forest, v: int, k: int, price: float, weight: float, cost: Floats, accuracy: float) -> float:
+    """Change of the row's price that minimises the dual: safeguarded Newton on flow = room; ``weight`` is below it."""
     room = forest.room[v, k]
     low = -price
-    flow, _ = _flow(forest, tree, v, k, cost, low)
-    if flow <= room:
-        return low
-    weight = 0.0
-    for position in range(tree.first[v], tree.last[v]):
-        j = tree.order[position]
-        if (forest.group[j] >> k) & 1:
-            weight += forest.weight[j]
-    high = low + weight / room
+    high = low + weight / room  # there even an EVSE without a lower bound and without any other price takes its share
     change = 0.0
     bracketed = False
+    floored = False  # whether the flow at ``low`` is known to be too much
     for _ in range(MOST_TRIES):
-        if not low < change < high:
-            change = 0.5 * (low + high) if bracketed else high
-        flow, curvature = _flow(forest, tree, v, k, cost, change)
-        if abs(flow - room) <= accuracy * accuracy * room:
+        flow, curvature = _flow(forest, v, k, cost, change)
+        if abs(flow - room) <= accuracy * room or (flow < room and change == -price):
             return float(change)
         if flow > room:
             low = change
-            if change == high:
+            floored = True
+            if change >= high:
                 high = low + 4.0 * (high + price)
         else:
             high = change
             bracketed = True
-        if bracketed and high - low <= accuracy * (high + price):
+        if bracketed and floored and high - low <= accuracy * (high + price):
             return float(high)
         # Newton on the reciprocal of the flow, which is nearly linear in the price
-        change += (flow - room) / curvature * flow / room if curvature > 0.0 else np.inf
+        change += (flow - room) / curvature * flow / room if curvature > 0.0 else (flow - room) * np.inf
+        if change <= low:
+            change = 0.5 * (low + high) if floored else low
+        elif change >= high:
+            change = 0.5 * (low + high) if bracketed else high
     return float(high)
 
 
 @kernel
-def sweep(forest: Forest, tree: Subtrees, price: Floats, from_root: bool, accuracy: float) -> None:
-    """Minimise over every row price once.
+def _costs(forest: Forest, root: int, price: Floats, cost: Floats) -> None:
+    """Write the price that each EVSE of the tree of ``root`` sees (k,)."""
+    cost[forest.first[root] : forest.last[root]] = 0.0
+    for v in range(root, forest.end[root]):
+        for k in range(3):
+            if price[v, k] > 0.0:
+                for j in range(forest.first[v], forest.last[v]):
+                    if (forest.group[j] >> k) & 1:
+                        cost[j] += price[v, k]
+
+
+@kernel
+def sweep(forest: Forest, root: int, point: Point, work: Work, cost: Floats, accuracy: float) -> None:
+    """Minimise over every row price of a tree once, children first; rows that are as they should be are left alone.
 
     Args:
         forest: the stage.
-        tree: its EVSEs in depth-first order.
-        price: (N, 3) in place.
-        from_root: parents first, or else children first.
-        accuracy: relative accuracy of one price.
+        root: of which tree.
+        point: its prices change in place; slack as ``respond`` left it.
+        work: with the weights.
+        cost: (k,) work space.
+        accuracy: relative accuracy of a row's flow.
     """
-    nodes = forest.parent.shape[0]
-    cost = np.zeros(forest.group.shape[0])
-    for v in range(nodes):
-        for position in range(tree.first[v], tree.last[v]):
-            j = tree.order[position]
-            for k in range(3):
-                if (forest.group[j] >> k) & 1:
-                    cost[j] += price[v, k]
-    for turn in range(nodes):
-        v = turn if from_root else nodes - 1 - turn
+    _costs(forest, root, point.price, cost)
+    for v in range(forest.end[root] - 1, root - 1, -1):
         for k in range(3):
-            if not forest.room[v, k] < np.inf:
+            if not share_missing(forest, point, work, v, k) > accuracy:
                 continue
-            change = _best_change(forest, tree, v, k, price[v, k], cost, accuracy)
+            change = _best_change(forest, v, k, point.price[v, k], work.weight[v, k], cost, accuracy)
             if change == 0.0:
                 continue
-            price[v, k] = max(price[v, k] + change, 0.0)
-            for position in range(tree.first[v], tree.last[v]):
-                j = tree.order[position]
+            point.price[v, k] = max(point.price[v, k] + change, 0.0)
+            for j in range(forest.first[v], forest.last[v]):
                 if (forest.group[j] >> k) & 1:
                     cost[j] += change

@@ -11,12 +11,12 @@ import pytest
 
 from powerd.allocation.certificate import judge
 from powerd.allocation.conic import Conic
-from powerd.allocation.forest import Forest, plant
+from powerd.allocation.forest import Forest, grove_of, plant
 from powerd.allocation.problem import Program
 from powerd.allocation.rows import rows_of
 from powerd.allocation.stage import Solution, Stage
 from powerd.allocation.tree_kernel import solve_tree
-from powerd.allocation.tree_recursion import factorise, solve_factorised
+from powerd.allocation.tree_recursion import empty_system, solve_system
 from powerd.limits import Floats, Tree
 from tests.allocation.kkt import Verdict, verdict
 from tests.allocation.sites import delta_wye
@@ -192,11 +192,10 @@ def test_the_recursion_solves_the_newton_system() -> None:
     active, damping = rng.random((nodes, 3)) < 0.6, rng.uniform(0.01, 0.1, (nodes, 3))
     wanted = np.where(active, rng.normal(size=(nodes, 3)), 0.0)
     fixed = np.where(active, 0.0, rng.normal(size=(nodes, 3)))
-    offset = rng.normal(size=(nodes, 3))
-    block, inverse = np.empty((nodes, 6)), np.empty((nodes, 6))
-    delta, total = np.empty((nodes, 3)), np.empty((nodes, 3))
-    factorise(parent, curvature, active, damping, block, inverse)
-    solve_factorised(parent, active, damping, block, inverse, offset.copy(), wanted, fixed, delta, total)
+    system = empty_system(nodes)
+    system.active[:], system.damping[:], system.wanted[:], system.fixed[:] = active, damping, wanted, fixed
+    solve_system(parent, 0, nodes, curvature, system)
+    delta = system.delta
     path = np.zeros((nodes, nodes))
     for v in range(nodes):
         up = v
@@ -209,11 +208,11 @@ def test_the_recursion_solves_the_newton_system() -> None:
             loads = np.array([bits & 1, bits >> 1 & 1, bits >> 2 & 1], dtype=float)
             own[3 * v : 3 * v + 3, 3 * v : 3 * v + 3] += curvature[v, bits] * np.outer(loads, loads)
     spread = np.kron(path, np.eye(3))
-    change = spread.T @ (offset.ravel() - own @ (spread @ delta.ravel()))
+    change = -spread.T @ (own @ (spread @ delta.ravel()))
     asked = wanted + damping * delta
     np.testing.assert_allclose(change.reshape(-1, 3)[active], asked[active], atol=1e-10)
     np.testing.assert_allclose(delta[~active], fixed[~active])
-    np.testing.assert_allclose(total.ravel(), spread @ delta.ravel(), atol=1e-12)
+    np.testing.assert_allclose(system.total.ravel(), spread @ delta.ravel(), atol=1e-12)
 
 
 def _relabelled(case: Case, order: np.ndarray) -> tuple[Tree, Stage]:
@@ -296,12 +295,7 @@ def test_contraction_keeps_only_nodes_that_can_bind() -> None:
         tree, stage = case.limits.tree, case.stage
         assert tree is not None
         forest: Forest = plant(
-            tree.parent,
-            tree.node,
-            tree.phase_bits,
-            tree.gain,
-            tree.row,
-            tree.scale,
+            grove_of(tree),
             stage.headroom - stage.base_real,
             stage.free,
             stage.weight,

@@ -1,0 +1,263 @@
+"""The AC check of ceilings: does the power flow keep what the rows promise, and every voltage in its band?
+
+The rows bound currents at nominal angles. What they do not know is voltage, and a little current: what a star-star
+transformer leaks between phases, what constant-power posts take below V_LOW_PU. Where that breaks a bound, the rows on
+the way to the supply are tightened by as much as the power flow says it needs. ``docs/flow.md`` has the rules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from powerd.limits import Bools, Floats, Ints, Limits
+from powerd.network.electrical import V_HIGH_PU, V_LOW_PU, BranchKind, Electrical
+from powerd.network.flow import RadialFlow, Solution, phases
+from powerd.network.judge import DELTA, POWER, WYE, gather, judge_currents, judge_voltages
+from powerd.network.models import BASE_KVA
+from powerd.network.phasors import Complex
+from powerd.network.rows import Rows
+from powerd.network.taken import drawn_at_buses
+from powerd.units import SQRT3
+
+#: What a current may be above its rating before it counts, of the rating: nobody sets a breaker finer.
+CURRENT_TOLERANCE = 1e-3
+#: Where the uncontrolled loads alone leave the voltage band, cars may add this much more, of nominal.
+BESIDE_PU = 0.005
+#: Rows that cause less than this share of a voltage drop stay as they are: others pay for them with little effect.
+MINOR_SHARE = 0.15
+#: Tightened by so much more than the linear estimate: drops grow faster than currents.
+MARGIN = 1.02
+#: Most bounds that are looked at one by one; the worst come first.
+MOST_LOOKED_AT = 64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Verdict:
+    """What the power flow at given ceilings breaks."""
+
+    solution: Solution
+    short: Floats
+    """(K, 3) by how much the phases of the loaded buses are too low (> 0) or too high (< 0) [pu of the frame]."""
+    over: Floats
+    """(N, 2, 3) by how much the upper and lower end of each branch carries too much [A]."""
+    count: int
+    """Bounds broken."""
+
+    @property
+    def settled(self) -> bool:
+        """The power flow has a solution."""
+        return self.solution.sweeps >= 0
+
+
+class AcCheck:
+    """The check of one radial switching state, compiled once."""
+
+    def __init__(self, electrical: Electrical, closed: Bools, rows: Rows) -> None:
+        """Compile the check.
+
+        Args:
+            electrical: the compiled drawing.
+            closed: (E,) switch positions.
+            rows: the limits of that state.
+
+        Raises:
+            CannotSolve: the state is not radial.
+        """
+        self._electrical = electrical
+        self.flow = RadialFlow(electrical, closed)
+        ladder = self.flow.ladder
+        at = np.full(electrical.buses.voltage_v.shape[0], -1, dtype=np.int64)
+        at[ladder.bus] = np.arange(ladder.bus.shape[0])
+        here = at[np.concatenate([electrical.evse_bus, electrical.loads.bus])]
+        self.loaded: Ints = np.unique(here[here >= 0])
+        self._row, self._mode, self._which, self._gain = _evse_columns(electrical, self.flow, at, self.loaded)
+        self._loads = _loads(electrical, self.flow, self.loaded)
+        self._row_at = _row_above(ladder.branch, ladder.parent, rows)
+        self._limit_at = _limit_of_end(electrical, self.flow, rows)
+        self._alone = self._solve(np.zeros(electrical.evse_count))
+        self._low, self._high = self._bands()
+        self._allowed = self._ratings()
+
+    def judge(self, x: Floats) -> Verdict:
+        """What breaks when every car takes its ceiling ``x`` (n,) on all its phases [own unit]."""
+        found, ladder = self._solve(x), self.flow.ladder
+        short = np.zeros(self._low.shape)
+        over = np.zeros(self._allowed.shape)
+        if found.sweeps < 0:
+            return Verdict(solution=found, short=short, over=over, count=1)
+        count = judge_voltages(self.loaded, ladder.turn, found.v, self._low, self._high, short)
+        count += judge_currents(
+            ladder.parent, ladder.zero_parent, ladder.y_above, ladder.y_below, ladder.turn, self._allowed,
+            found.v, found.j, over,
+        )  # fmt: skip
+        return Verdict(solution=found, short=short, over=over, count=count)
+
+    def tightened(self, limits: Limits, uncontrolled: Floats, x: Floats, verdict: Verdict) -> Floats:
+        """Capacities (L,) at which, to first order, nothing of the ``verdict`` on ``x`` (n,) is broken any more.
+
+        A row that causes the share d of a drop D at a bus carries the share s less, where s D_chosen = what is missing
+        and D_chosen sums the rows with d >= ``MINOR_SHARE``. A row whose own current is too large loses that much.
+
+        Args:
+            limits: what is in force, maybe tightened before.
+            uncontrolled: (L,) load not under control [limit unit].
+            x: (n,) the ceilings judged.
+            verdict: what ``judge`` said about them.
+        """
+        flow = limits.limit_flow(x)
+        share = np.zeros(flow.shape[0])
+        if not self._alone.sweeps >= 0:
+            return limits.capacity
+        if not verdict.settled:
+            share[:] = 0.5
+        self._by_current(flow, verdict, share)
+        self._by_voltage(verdict, share)
+        lower = uncontrolled + flow * (1.0 - np.minimum(share, 1.0))
+        return np.where(share > 0, np.minimum(limits.capacity, lower), limits.capacity)
+
+    def worst(self, verdict: Verdict) -> str:
+        """The bound that is broken most, for people."""
+        if not verdict.settled:
+            return "the voltages collapse"
+        if verdict.short.any():
+            m, phase = divmod(int(np.argmax(np.abs(verdict.short))), 3)
+            k, wrong = self.loaded[m], verdict.short[m, phase]
+            bus, scale = self.flow.ladder.bus[k], self._scale[k]
+            bound = (self._low if wrong > 0 else self._high)[m, phase]
+            percent = 100 * (bound - wrong) * scale
+            return f"bus {self._electrical.buses.ids[bus]} l{phase + 1} would be at {percent:.1f} % of nominal voltage"
+        place, _, line = np.unravel_index(int(np.argmax(verdict.over)), verdict.over.shape)
+        name = self._electrical.branches.ids[self.flow.ladder.branch[place]]
+        return f"{name} l{int(line) + 1} would carry {verdict.over.max():.1f} A too much"
+
+    @property
+    def _scale(self) -> Floats:
+        """(N,) frame to per unit of the bus's nominal voltage."""
+        ladder = self.flow.ladder
+        scale: Floats = ladder.volts / self._electrical.buses.voltage_v[ladder.bus]
+        return scale
+
+    def _solve(self, x: Floats) -> Solution:
+        """Power flow with the uncontrolled loads at their worst and the cars at ``x``."""
+        wye = self._loads.copy()
+        wye_c, delta_c = np.zeros(wye.shape), np.zeros(wye.shape)
+        gather(x, self._row, self._mode, self._which, self._gain, wye, wye_c, delta_c)
+        return self.flow.sweep(self.loaded, wye, wye_c, delta_c)
+
+    def _bands(self) -> tuple[Floats, Floats]:
+        """Lowest and highest voltage (K, 3) of the loaded buses, in the frame."""
+        scale = self._scale[self.loaded, None]
+        low, high = V_LOW_PU / scale, V_HIGH_PU / scale
+        alone = np.abs(phases(self._alone.v * self.flow.ladder.turn))[self.loaded]
+        return (
+            np.where(alone >= low, low, alone - BESIDE_PU),
+            np.where(alone <= high, high, alone + BESIDE_PU),
+        )
+
+    def _ratings(self) -> Floats:
+        """(N, 2, 3) most current of each end; inf where there is no rating or the loads alone exceed it."""
+        branches, ladder = self._electrical.branches, self.flow.ladder
+        linked = ladder.branch >= 0
+        wound = branches.kind[ladder.branch] == BranchKind.TRANSFORMER
+        ends = [branches.capacity_from_a, np.where(wound, 1, 0)], [branches.capacity_to_a, np.where(wound, 1, 0)]
+        high, low = ends[0][0][ladder.branch], ends[1][0][ladder.branch]
+        both = np.fmin(high, low)
+        high, low = np.where(wound, high, both), np.where(wound, low, both)
+        rated = np.stack([np.where(ladder.down, high, low), np.where(ladder.down, low, high)], axis=1)
+        rated = np.where(linked[:, None] & np.isfinite(rated), rated * (1 + CURRENT_TOLERANCE), np.inf)
+        alone = np.stack([np.abs(end) for end in self.flow.ends_a(self._alone)], axis=1)
+        per_end: Floats = np.where(alone > rated[:, :, None], np.inf, rated[:, :, None])
+        return per_end
+
+    def _by_current(self, flow: Floats, verdict: Verdict, share: Floats) -> None:
+        """Rows whose own current is too large, into ``share`` (L,)."""
+        broken = np.argwhere(verdict.over > 0)
+        worst = np.argsort(-verdict.over[tuple(broken.T)])[:MOST_LOOKED_AT]
+        for k, end, phase in broken[worst].tolist():
+            row = self._limit_at[k, end, phase]
+            row = row if row >= 0 else self._row_at[k, phase]
+            if row >= 0 and flow[row] > 0:
+                share[row] = max(share[row], MARGIN * verdict.over[k, end, phase] / flow[row])
+
+    def _by_voltage(self, verdict: Verdict, share: Floats) -> None:
+        """Rows on the way to buses whose voltage is off, into ``share`` (L,)."""
+        broken = np.argwhere(verdict.short != 0)
+        if broken.shape[0] == 0:
+            return
+        turn = self.flow.ladder.turn
+        drop = np.abs(phases(self._alone.v * turn)) - np.abs(phases(verdict.solution.v * turn))
+        worst = np.argsort(-np.abs(verdict.short[tuple(broken.T)]))[:MOST_LOOKED_AT]
+        for m, phase in broken[worst].tolist():
+            wrong = verdict.short[m, phase]
+            if wrong > 0:
+                self._charge(int(self.loaded[m]), phase, drop[:, phase], wrong, share)
+            else:
+                # A voltage rises only by what the two other phases carry.
+                for other in {0, 1, 2} - {phase}:
+                    self._charge(int(self.loaded[m]), other, -drop[:, phase], -wrong, share)
+
+    def _charge(self, k: int, phase: int, drop: Floats, missing: float, share: Floats) -> None:
+        """Share the ``missing`` voltage at position ``k`` out over the rows above that cause its ``drop`` (N,)."""
+        parent = self.flow.ladder.parent
+        caused: dict[int, float] = {}
+        while k >= 0:
+            row, above = int(self._row_at[k, phase]), int(parent[k])
+            if row >= 0:
+                caused[row] = caused.get(row, 0.0) + drop[k] - (drop[above] if above >= 0 else 0.0)
+            k = above
+        total = sum(part for part in caused.values() if part > 0)
+        chosen = {row: part for row, part in caused.items() if part >= MINOR_SHARE * total and part > 0}
+        together = sum(chosen.values())
+        for row in chosen:
+            share[row] = max(share[row], min(1.0, MARGIN * missing / together))
+
+
+def _evse_columns(electrical: Electrical, flow: RadialFlow, at: Ints, loaded: Ints) -> tuple[Ints, Ints, Ints, Floats]:
+    """Load row, mode, phases and gain of each EVSE; an unknown phase counts as every phase, as in the rows."""
+    place = at[electrical.evse_bus]
+    row = np.where(place >= 0, np.searchsorted(loaded, place), -1)
+    on: Bools = ~np.isnan(electrical.evse_phasor_deg)
+    dc = electrical.posts.is_dc
+    pair = (on.sum(axis=1) == 2) & ~dc
+    mode = np.where(dc, POWER, np.where(pair, DELTA, WYE))
+    spare = np.argmin(on, axis=1)
+    which = np.where(pair, (spare + 1) % 3, on @ np.array([1, 2, 4]))
+    volts = electrical.buses.voltage_v[electrical.evse_bus]
+    base = flow.base_a[np.maximum(place, 0)]
+    kw = electrical.evse_amps_per_unit * SQRT3 * volts * V_LOW_PU / 1000
+    return row, mode.astype(np.int64), which.astype(np.int64), np.where(dc, kw / BASE_KVA, 1.0 / base)
+
+
+def _loads(electrical: Electrical, flow: RadialFlow, loaded: Ints) -> Complex:
+    """(K, 3) the uncontrolled loads at their worst."""
+    taken = drawn_at_buses(electrical, np.zeros(electrical.evse_count), loads_kw=electrical.loads.worst_kw)
+    bus, per_phase = flow.ladder.bus[loaded], 3 / BASE_KVA
+    loads: Complex = taken.load_kw[bus] * per_phase + 1j * (taken.load_kvar[bus] * per_phase)
+    return loads
+
+
+def _limit_of_end(electrical: Electrical, flow: RadialFlow, rows: Rows) -> Ints:
+    """(N, 2, 3) limit of the upper and the lower end of the branch above each bus; -1 where there is none."""
+    ladder = flow.ladder
+    of = np.full((electrical.branches.kind.shape[0], 2, 3), -1, dtype=np.int64)
+    amps = np.flatnonzero(rows.branch >= 0)
+    of[rows.branch[amps], rows.side[amps], rows.phase[amps]] = amps
+    plain = electrical.branches.kind != BranchKind.TRANSFORMER
+    of[plain, 1] = of[plain, 0]
+    mine = np.where((ladder.branch >= 0)[:, None, None], of[ladder.branch], -1)
+    return np.where(ladder.down[:, None, None], mine, mine[:, ::-1])
+
+
+def _row_above(branch: Ints, parent: Ints, rows: Rows) -> Ints:
+    """(N, 3) the limit in A at the branch above each bus, or else the nearest one further up; -1 = none."""
+    own: dict[tuple[int, int], int] = {}
+    for limit in np.flatnonzero(rows.branch >= 0).tolist():
+        own[int(rows.branch[limit]), int(rows.phase[limit])] = limit
+    result = np.full((branch.shape[0], 3), -1, dtype=np.int64)
+    for k in range(branch.shape[0]):
+        for phase in range(3):
+            above = result[parent[k], phase] if parent[k] >= 0 else -1
+            result[k, phase] = own.get((int(branch[k]), phase), above)
+    return result

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 from powerd.limits import Floats, Limits
 from powerd.network.electrical import Electrical
+from powerd.network.flow_check import AcCheck, check_of
 from powerd.network.metering import Metering, metering_of
 from powerd.network.rows import build_rows
 from powerd.state.lease_terms import LeaseTerms
@@ -32,6 +33,8 @@ class CompiledSite:
     """What meters tell about the limits."""
     pilot_table: Floats
     """(n, p) pilot steps of each EVSE, ascending, padded with inf; no finite entry = continuous."""
+    ac: AcCheck | None
+    """The power flow of the present switching state; None where it has loops."""
 
     @staticmethod
     def of(electrical: Electrical) -> CompiledSite:
@@ -51,6 +54,7 @@ class CompiledSite:
             load_on_limit=load_on_limit,
             metering=metering_of(electrical, electrical.branches.normally_closed, rows),
             pilot_table=table,
+            ac=check_of(electrical, electrical.branches.normally_closed, rows),
         )
 
     def next_step_up(self, ceiling: Floats) -> Floats:

@@ -15,13 +15,14 @@ from powerd.allocation.demands import Demands
 from powerd.allocation.guard import admit_raises, shed
 from powerd.allocation.steps import pack_steps
 from powerd.control.absorb import Absorbed, absorb
+from powerd.control.ac_check import hold, tighten
 from powerd.control.compiled import CompiledSite
 from powerd.control.decision import Decision, GrantBatch, Renewal
 from powerd.control.demand import demands_of, watch_usage
 from powerd.control.events import Event
 from powerd.control.headroom import meter_alarms, uncontrolled, watch_meters
 from powerd.control.lease_alarms import conduct_alarms, overshoot_alarms, silence_alarms
-from powerd.limits import Bools, Floats, Ints
+from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.state import leases
 from powerd.state.columns import freeze
 from powerd.state.lease_book import LeaseBook
@@ -37,6 +38,7 @@ class Stepper:
     def __init__(self, site: CompiledSite) -> None:
         self.site = site
         self._allocator = Allocator(site.electrical.posts)
+        self._again = Allocator(site.electrical.posts)
         self._steps = pack_steps(site.electrical.posts)
 
     def step(self, snapshot: Snapshot, events: Sequence[Event], now: Now) -> Decision:
@@ -55,18 +57,36 @@ class Stepper:
         demands = demands_of(self.site, state, scene.takes, scene.worst, scene.uncontrolled, now.boottime_s)
         warm = Warm(stage=state.warm_stage, price=state.warm_price)
         allocation = self._allocator.allocate(self.site.limits, demands, warm)
-        ceiling, guarded = self._grant(scene, allocation.want, demands, state)
+        allocation, limits, warned = self._flowing(scene, allocation, demands)
+        ceiling, guarded = self._grant(limits, scene, allocation.want, demands, state)
+        if self.site.ac is not None:
+            held = hold(self.site.ac, limits, demands, ceiling, self._steps)
+            ceiling, warned = held.ceiling, (*warned, *held.alarms)
+        absorbed = replace(absorbed, alarms=(*absorbed.alarms, *warned))
         return _decide(self.site, state, absorbed, scene, allocation, ceiling, guarded, now)
 
-    def _grant(self, scene: _Scene, want: Floats, demands: Demands, state: Snapshot) -> tuple[Floats, bool]:
+    def _flowing(
+        self, scene: _Scene, allocation: Allocation, demands: Demands
+    ) -> tuple[Allocation, Limits, tuple[str, ...]]:
+        """Decides once more under tighter limits where the power flow of the want breaks a bound."""
+        if self.site.ac is None:
+            return allocation, self.site.limits, ()
+        tight = tighten(self.site.ac, self.site.limits, demands, _reachable(scene, allocation.want))
+        if tight.alarms:
+            allocation = self._again.allocate(tight.limits, demands, allocation.warm)
+        return allocation, tight.limits, tight.alarms
+
+    def _grant(
+        self, limits: Limits, scene: _Scene, want: Floats, demands: Demands, state: Snapshot
+    ) -> tuple[Floats, bool]:
         """Lower at once, raise as R1 admits, the guard last -> (n,) ceilings, and whether the guard had to act."""
         first = ~state.leases.granted & state.sessions.plugged
         # The first grant after a plug-in makes the fallback possible, so it must fit from the start.
         opened = np.where(first, leases.fallback_of(state.leases, self.site.terms), 0.0)
         least = np.maximum(demands.minimum, opened)
-        wanted = np.where(scene.deliverable, want, np.minimum(want, scene.in_force))
+        wanted = _reachable(scene, want)
         ceiling = admit_raises(
-            self.site.limits,
+            limits,
             demands.uncontrolled,
             scene.worst,
             scene.in_force,
@@ -77,7 +97,7 @@ class Stepper:
             steps=self._steps,
         )
         safe = shed(
-            self.site.limits,
+            limits,
             demands.uncontrolled,
             ceiling,
             demands.minimum,
@@ -117,6 +137,11 @@ def _watched(site: CompiledSite, state: Snapshot, now: Now) -> Snapshot:
     drawn = largest_phase(state.drawn)
     book = watch(book, site.terms, state.sessions.plugged, drawn, state.drawn_at_s, now.boottime_s)
     return replace(state, leases=book)
+
+
+def _reachable(scene: _Scene, want: Floats) -> Floats:
+    """(n,) the want as far as it can be told: what cannot be delivered can at most be lowered."""
+    return np.where(scene.deliverable, want, np.minimum(want, scene.in_force))
 
 
 def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, now: Now, *, fenced: bool) -> _Scene:

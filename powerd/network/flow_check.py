@@ -18,15 +18,18 @@ from powerd.network.judge import DELTA, POWER, WYE, gather, judge_currents, judg
 from powerd.network.models import BASE_KVA
 from powerd.network.phasors import Complex
 from powerd.network.rows import Rows
-from powerd.network.taken import drawn_at_buses
+from powerd.network.taken import CannotSolve, drawn_at_buses
 from powerd.units import SQRT3
 
 #: What a current may be above its rating before it counts, of the rating: nobody sets a breaker finer.
 CURRENT_TOLERANCE = 1e-3
-#: Where the uncontrolled loads alone leave the voltage band, cars may add this much more, of nominal.
-BESIDE_PU = 0.005
-#: Rows that cause less than this share of a voltage drop stay as they are: others pay for them with little effect.
-MINOR_SHARE = 0.15
+#: Where the uncontrolled loads alone leave the voltage band, cars may add this much more, of nominal, ...
+BESIDE_PU = 0.01
+#: ... but not beyond what EN 50160 allows at any time (4.2.2.2: -15 % +10 %).
+V_NEVER_BELOW_PU = 0.85
+#: Share of a voltage drop that the rows to be tightened cause; the least of them stay as they are, because others would
+#: pay for them with little effect.
+MAJOR_SHARE = 0.9
 #: Tightened by so much more than the linear estimate: drops grow faster than currents.
 MARGIN = 1.02
 #: Most bounds that are looked at one by one; the worst come first.
@@ -97,8 +100,8 @@ class AcCheck:
     def tightened(self, limits: Limits, uncontrolled: Floats, x: Floats, verdict: Verdict) -> Floats:
         """Capacities (L,) at which, to first order, nothing of the ``verdict`` on ``x`` (n,) is broken any more.
 
-        A row that causes the share d of a drop D at a bus carries the share s less, where s D_chosen = what is missing
-        and D_chosen sums the rows with d >= ``MINOR_SHARE``. A row whose own current is too large loses that much.
+        The fewest rows that together cause ``MAJOR_SHARE`` of a bus's drop each carry the share s less, where s times
+        the drop they cause is what is missing. A row whose own current is too large loses that much.
 
         Args:
             limits: what is in force, maybe tightened before.
@@ -149,10 +152,10 @@ class AcCheck:
     def _bands(self) -> tuple[Floats, Floats]:
         """Lowest and highest voltage (K, 3) of the loaded buses, in the frame."""
         scale = self._scale[self.loaded, None]
-        low, high = V_LOW_PU / scale, V_HIGH_PU / scale
+        low, high, never = V_LOW_PU / scale, V_HIGH_PU / scale, V_NEVER_BELOW_PU / scale
         alone = np.abs(phases(self._alone.v * self.flow.ladder.turn))[self.loaded]
         return (
-            np.where(alone >= low, low, alone - BESIDE_PU),
+            np.where(alone >= low, low, np.minimum(alone, np.maximum(alone - BESIDE_PU, never))),
             np.where(alone <= high, high, alone + BESIDE_PU),
         )
 
@@ -208,10 +211,21 @@ class AcCheck:
                 caused[row] = caused.get(row, 0.0) + drop[k] - (drop[above] if above >= 0 else 0.0)
             k = above
         total = sum(part for part in caused.values() if part > 0)
-        chosen = {row: part for row, part in caused.items() if part >= MINOR_SHARE * total and part > 0}
-        together = sum(chosen.values())
+        chosen, together = [], 0.0
+        for row in sorted(caused, key=lambda row: -caused[row]):
+            if together < MAJOR_SHARE * total:
+                chosen.append(row)
+                together += caused[row]
         for row in chosen:
             share[row] = max(share[row], min(1.0, MARGIN * missing / together))
+
+
+def check_of(electrical: Electrical, closed: Bools, rows: Rows) -> AcCheck | None:
+    """The check of a switching state; None where it has loops."""
+    try:
+        return AcCheck(electrical, closed, rows)
+    except CannotSolve:
+        return None
 
 
 def _evse_columns(electrical: Electrical, flow: RadialFlow, at: Ints, loaded: Ints) -> tuple[Ints, Ints, Ints, Floats]:

@@ -46,14 +46,20 @@ def _stretched(electrical: Electrical, ohms: float, supply_pu: float) -> Electri
     return replace(electrical, impedances=replace(of, **longer), supplies=supplies, branches=branches)
 
 
-def _charged(site: CompiledSite) -> Decision:
-    """Every post has a car that wants all; ticks until ceilings have settled."""
-    posts = site.electrical.posts
+def _full_house(site: CompiledSite) -> Player:
+    """Every post has a car that wants all; its controllers have said hello."""
+    posts, meters = site.electrical.posts, site.electrical.meters.count
     book = open_book(site.terms, epoch=1, unknown_until_s=-np.inf)
-    player = Player(site, open_snapshot(book, posts.max_ceiling, posts.min_ceiling, 0.0), Stepper(site))
+    player = Player(site, open_snapshot(book, posts.max_ceiling, posts.min_ceiling, 0.0, meters=meters), Stepper(site))
     player.plugged = set(range(posts.count))
     for controller in range(len(site.electrical.controllers.ids)):
         player.hello(controller)
+    return player
+
+
+def _charged(site: CompiledSite) -> Decision:
+    """Ticks until ceilings have settled; after none of them the power flow breaks a bound."""
+    player = _full_house(site)
     for _ in range(TICKS):
         decision = player.tick()
         assert site.ac is not None
@@ -91,13 +97,7 @@ def test_no_bus_leaves_the_band_at_full_ceilings(name: str, ohms: float, supply_
 
 def _charged_without_check(site: CompiledSite) -> Floats:
     """What the rows alone allow."""
-    stepper = Stepper(replace(site, ac=None))
-    posts = site.electrical.posts
-    book = open_book(site.terms, epoch=1, unknown_until_s=-np.inf)
-    player = Player(site, open_snapshot(book, posts.max_ceiling, posts.min_ceiling, 0.0), stepper)
-    player.plugged = set(range(posts.count))
-    for controller in range(len(site.electrical.controllers.ids)):
-        player.hello(controller)
+    player = _full_house(replace(site, ac=None))
     for _ in range(TICKS):
         decision = player.tick()
     return decision.ceiling

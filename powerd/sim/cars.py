@@ -124,8 +124,8 @@ class Cars:
         left = (self.need_kwh - self.got_kwh)[charging]
         return float(np.min(3600.0 * left / power[charging], initial=np.inf))
 
-    def advance(self, seconds: int) -> Floats:
-        """Time passes under the ceilings in force.
+    def advance(self, seconds: int, live: Bools | None = None) -> Floats:
+        """Time passes under the ceilings in force; where ``live`` (n,) is False there is no supply.
 
         ``seconds`` should be 1 while a car follows, else at most ``steady_s`` rounded up: what is drawn at the start
         counts for the whole span.
@@ -133,7 +133,7 @@ class Cars:
         Returns:
             (n,) energy taken [kWh].
         """
-        power = self.drawn() * self.kw_per_unit
+        power = self.drawn() * self.kw_per_unit * (1.0 if live is None else live)
         taken = np.minimum(power * seconds / 3600.0, np.maximum(self.need_kwh - self.got_kwh, 0.0))
         self.got_kwh += taken
         depth = self._past.shape[0]

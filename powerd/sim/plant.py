@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powerd.limits import Bools, Floats, Limits
+from powerd.sim.grid import Compliance, Grid
 from powerd.sim.wires import Wires
 
 #: Relative overshoot of a rating that still counts as rounding.
@@ -22,9 +23,6 @@ TOLERANCE = 1e-6
 BINDING_SHARE = 0.01
 #: One pilot step of a usual AC post [A], likewise for kW rows.
 BINDING_UNITS = 1.0
-#: Conventional tripping current over the rating, and the time that a breaker may stand it (IEC 60947-2, 7.2.1.2.4:
-#: 1.30 In within 1 h up to 63 A, within 2 h above; the shorter one for all). Counted on ratings; nothing opens.
-TRIP_FACTOR, TRIP_S = 1.30, 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +82,9 @@ class Truth:
     limit_violations: int
     """Pairs (step, rating) in which the rating was broken."""
     breaker_trips: int
-    """Times a rating was exceeded by 30 % for an hour on end."""
+    """Times an overcurrent device had stood an overload for as long as it can."""
+    compliance: tuple[Compliance, ...]
+    """What was lost, came back or tripped, and how long anything was overloaded then."""
     violations: tuple[Violation, ...]
     """The ratings that were broken, worst first."""
     series: Series
@@ -94,9 +94,9 @@ class Truth:
 class Plant:
     """Books of one run over P ratings and L limits; mutable."""
 
-    def __init__(self, wires: Wires, limits: Limits, allowed: Floats) -> None:
-        """``allowed`` (L,) is what the ``limits`` leave to the EVSEs [limit unit]."""
-        self.wires = wires
+    def __init__(self, wires: Wires, limits: Limits, allowed: Floats, grid: Grid) -> None:
+        """``allowed`` (L,) is what the ``limits`` leave to the EVSEs [limit unit]; ``grid`` knows what is closed."""
+        self.wires, self.grid = wires, grid
         self._limits, self._allowed = limits, allowed
         elements = {e for e, is_transformer in zip(wires.element, wires.is_transformer, strict=True) if is_transformer}
         self._limit_is_transformer = np.array([e in elements for e in limits.element], dtype=np.bool_)
@@ -107,31 +107,25 @@ class Plant:
         self._broken_steps = np.zeros(ratings, dtype=np.int64)
         self._broken_s = np.zeros(ratings, dtype=np.int64)
         self._first_s = np.full(ratings, -1, dtype=np.int64)
-        self._over_s = np.zeros(ratings, dtype=np.int64)
-        self._trips = self._binding = self._transformer_binding = 0
+        self._binding = self._transformer_binding = 0
         self._rows: list[tuple[int, int, float, int, int]] = []
         self._loading: list[npt.NDArray[np.float32]] = []
 
     def account(self, start_s: int, seconds: int, drawn: Floats, ceilings: Floats, plugged: Bools) -> None:
         """One step: ``drawn`` (n,) flows from ``start_s`` on for ``seconds`` under ``ceilings`` (n,) [own unit]."""
+        self.wires = self.grid.wires()
         flow = self.wires.flow(drawn)
+        self.grid.carry(self.wires, flow, seconds)
         np.maximum(self._worst, flow, out=self._worst)
         broken = flow > self.wires.capacity * (1.0 + TOLERANCE)
         self._broken_steps += broken
         self._broken_s += broken * seconds
         self._first_s[broken & (self._first_s < 0)] = start_s
-        self._count_trips(flow, seconds)
         self._count_binding(np.where(plugged, ceilings, 0.0))
         charging = int(np.count_nonzero(drawn > 0.0))
         self._rows.append((start_s, seconds, self.wires.site_kw(drawn), int(np.count_nonzero(plugged)), charging))
         share = np.divide(flow, self.wires.capacity, out=np.zeros_like(flow), where=self.wires.capacity > 0.0)
         self._loading.append((100.0 * share).astype(np.float32))
-
-    def _count_trips(self, flow: Floats, seconds: int) -> None:
-        over = flow > TRIP_FACTOR * self.wires.capacity
-        before = self._over_s
-        self._over_s = np.where(over, before + seconds, 0)
-        self._trips += int(np.count_nonzero((before < TRIP_S) & (self._over_s >= TRIP_S)))
 
     def _count_binding(self, ceilings: Floats) -> None:
         binds = self._limits.limit_flow(ceilings) >= self._allowed - self._slack
@@ -152,7 +146,8 @@ class Plant:
             peak_kw=float(table[:, 2].max(initial=0.0)),
             worst_margin_a=float(margin.min(initial=np.inf)),
             limit_violations=int(self._broken_steps.sum()),
-            breaker_trips=self._trips,
+            breaker_trips=len(self.grid.breakers.trips),
+            compliance=self.grid.compliance(),
             violations=self._violations(),
             series=Series(
                 start_s=whole[:, 0],

@@ -5,7 +5,7 @@ The daemon's own implementation is ``powerd.sim.daemon.Daemon``; all three see t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from powerd.limits import Bools, Floats, Limits, Posts
+from powerd.sim.grid import News
 from powerd.sim.sessions import RecordedSession
 
 
@@ -44,6 +45,10 @@ class Moment:
     """(EVSE, session) of the drivers who state their demand at this instant; only what they *said* may be used."""
     drawn: Floats
     """(n,) what the posts measure [own unit]."""
+    news: News = field(default_factory=News)
+    """What relays report."""
+    closed: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """(E,) where all contacts stand."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +59,20 @@ class Answer:
     """(n,) as the actuators took them [own unit]."""
     step_ms: float
     """Time that deciding took [ms]; nan = nothing was decided."""
+    orders: tuple[Order, ...] = ()
+    """Switches to move; whoever carries them out notes refusals in them."""
+
+
+@dataclass(kw_only=True)
+class Order:
+    """One switch to one position."""
+
+    branch: int
+    """Which."""
+    close: bool
+    """True = close."""
+    refused: bool = False
+    """The switch does not take it."""
 
 
 @dataclass(frozen=True, kw_only=True)

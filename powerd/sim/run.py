@@ -18,6 +18,7 @@ import numpy as np
 
 from powerd.limits import Floats, Posts
 from powerd.sim.cars import Battery, Cars, make_car
+from powerd.sim.grid import News
 from powerd.sim.plant import Plant
 from powerd.sim.policies import Ceilings, Moment
 from powerd.sim.sessions import RecordedSession
@@ -164,15 +165,18 @@ class Loop:
         """Drives ``policy``, entered by the caller, to the end; ``progress`` hears each second reached."""
         now_s = 0
         while now_s <= self._agenda.last_s:
-            moment = self._events(now_s)
+            news = self._plant.grid.advance(now_s)
+            moment = self._events(now_s, news)
             answer = policy.decide(moment)
+            for order in answer.orders:
+                order.refused = not self._plant.grid.gear.order(order.branch, order.close, float(now_s))
             if not math.isnan(answer.step_ms):
                 self._step_ms.append(answer.step_ms)
             self._cars.apply(answer.ceilings)
             seconds = self._seconds(now_s, moment, answer.ceilings, policy)
-            drawn = self._cars.drawn()
+            drawn = self._drawn()
             self._plant.account(now_s, seconds, drawn, answer.ceilings, self._cars.plugged)
-            self._cars.advance(seconds)
+            self._cars.advance(seconds, self._plant.grid.live)
             now_s += seconds
             progress(now_s)
         return Record(
@@ -182,7 +186,11 @@ class Loop:
             step_ms=np.array(self._step_ms),
         )
 
-    def _events(self, now_s: int) -> Moment:
+    def _drawn(self) -> Floats:
+        """(n,) what flows: nothing where there is no supply [own unit]."""
+        return self._cars.drawn() * self._plant.grid.live
+
+    def _events(self, now_s: int, news: News) -> Moment:
         leaving, coming, stating = self._agenda.due(now_s)
         for evse, number in leaving:
             got = self._cars.unplug(evse)
@@ -199,19 +207,23 @@ class Loop:
             unplugged=tuple(evse for evse, _ in leaving),
             plugged=tuple(evse for evse, _ in coming),
             started=tuple((evse, self._sessions[k]) for evse, k in stating if self._at.get(evse) == k),
-            drawn=self._cars.drawn(),
+            drawn=self._drawn(),
+            news=news,
+            closed=self._plant.grid.gear.closed.copy(),
         )
 
     def _seconds(self, now_s: int, moment: Moment, ceilings: Floats, policy: Ceilings) -> int:
         """Length of the step from ``now_s`` on [s]; notes a settled load."""
-        drawn = self._cars.drawn()
+        drawn = self._drawn()
         old_ceilings, old_drawn = self._before
         self._before = (ceilings.copy(), drawn)
         changed = bool(moment.unplugged or moment.plugged or moment.started)
         changed |= bool((ceilings != old_ceilings).any() or (np.abs(drawn - old_drawn) > DRAW_CHANGED).any())
         if changed or self._cars.following.any():
             self._changed_s = now_s
-        until_event = self._agenda.next_s() - now_s
+        if self._plant.grid.busy(now_s, policy.pace.quiet_s):
+            self._changed_s = now_s
+        until_event = min(self._agenda.next_s(), self._plant.grid.next_s()) - now_s
         if now_s - self._changed_s < policy.pace.quiet_s:
             return 1
         if drawn.any():

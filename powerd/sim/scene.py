@@ -13,13 +13,17 @@ import numpy as np
 from powerd.errors import UnreadableInput
 from powerd.limits import Floats, Limits
 from powerd.network.capped import cap_transformers
+from powerd.network.curves import Edge
 from powerd.network.electrical import BranchKind, Electrical
 from powerd.network.load import load_site
 from powerd.network.rows import build_rows
 from powerd.network.supply import normal_positions
+from powerd.sim.breakers import Breakers
+from powerd.sim.grid import Grid, Incident
 from powerd.sim.plant import Plant
 from powerd.sim.sessions import RecordedSession, read_sessions, select
-from powerd.sim.wires import Wires, lay
+from powerd.sim.switches import Gear, Transfer, transfers_of
+from powerd.sim.wires import Survey, Wires, as_drawn
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,14 +44,26 @@ class Scene:
     """The limit rows that policies plan with."""
     allowed: Floats
     """(L,) what they leave to the EVSEs after the uncontrolled loads' worst case [limit unit]."""
+    survey: Survey
+    """The truth in any switching state."""
     wires: Wires
-    """The truth."""
+    """The truth in the normal one."""
+    transfers: tuple[Transfer, ...]
+    """Switches that move by themselves."""
     sessions: tuple[RecordedSession, ...]
     """The stays to replay, by arrival; at least one."""
 
-    def plant(self) -> Plant:
-        """Fresh books for one run."""
-        return Plant(self.wires, self.limits, self.allowed)
+    def plant(self, incidents: Sequence[Incident] = (), *, edge: Edge = Edge.EARLIEST, acts: bool = False) -> Plant:
+        """Fresh books for one run.
+
+        Args:
+            incidents: what is lost and comes back.
+            edge: when breakers trip.
+            acts: a breaker that trips opens; otherwise it is only counted.
+        """
+        gear = Gear(self.electrical, self.transfers)
+        grid = Grid(self.survey, gear, Breakers(self.electrical, edge), incidents, acts=acts)
+        return Plant(self.wires, self.limits, self.allowed, grid)
 
 
 def set_scene(
@@ -77,6 +93,7 @@ def set_scene(
     nameplate = electrical.impedances.rated_kva[
         (electrical.branches.kind == BranchKind.TRANSFORMER) & electrical.branches.in_service
     ]
+    survey = Survey(electrical, np.random.default_rng(seed))
     return Scene(
         site=site,
         electrical=electrical,
@@ -85,7 +102,9 @@ def set_scene(
         timezone=ZoneInfo(loaded.site.timezone if loaded.site is not None else "UTC"),
         limits=rows.limits,
         allowed=np.maximum(rows.limits.capacity - uncontrolled, 0.0),
-        wires=lay(electrical, np.random.default_rng(seed)),
+        survey=survey,
+        wires=survey.wires(as_drawn(electrical)),
+        transfers=transfers_of(loaded.site, electrical),
         sessions=recorded,
     )
 

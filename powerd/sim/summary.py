@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from powerd.limits import Floats
+from powerd.sim.grid import Compliance
 from powerd.sim.plant import Truth, Violation
 from powerd.sim.run import Record, Served
 from powerd.sim.verify import AcVerdict
@@ -71,7 +72,9 @@ class Summary:
     limit_violations: int
     """Pairs (step, rating) in which the rating was exceeded by more than 1e-6 of it."""
     breaker_trips: int
-    """Times a rating was exceeded by 30 % for an hour on end (IEC 60947-2); nothing opens in this simulation."""
+    """Times an overcurrent device had stood an overload for as long as it can (earliest edge, hot)."""
+    compliance: tuple[Compliance, ...]
+    """Each loss, return and trip: seconds until nothing was overloaded, against what the element stands."""
     violations: tuple[Violation, ...]
     """The ratings that were broken."""
     steps: int
@@ -147,6 +150,7 @@ def summarise(
         worst_margin_a=truth.worst_margin_a if math.isfinite(truth.worst_margin_a) else None,
         limit_violations=truth.limit_violations,
         breaker_trips=truth.breaker_trips,
+        compliance=truth.compliance,
         violations=truth.violations,
         steps=truth.steps,
         steps_binding=truth.steps_binding,

@@ -72,6 +72,8 @@ class Gear:
         """Branches that do not take orders and say so."""
         self.stuck: set[int] = set()
         """Branches that take orders and do not move."""
+        self.obeyed: set[int] = set()
+        """Branches whose last movement was ordered."""
         self.broken: list[Broken] = []
         """What was broken so far."""
         self.moves: list[tuple[float, int, bool]] = []
@@ -99,34 +101,55 @@ class Gear:
     def _pickup(self) -> float:
         return 1.5
 
+    @property
+    def exposed(self) -> tuple[int, ...]:
+        """Buses at the open end of a fault: a voltage there feeds it."""
+        return tuple(bus for ends in self._exposed.values() for bus in ends)
+
+    @property
+    def moving(self) -> bool:
+        """An order is being carried out."""
+        return bool(self._under_way)
+
     def order(self, branch: int, close: bool, now_s: float) -> bool:
         """An order from outside; False = refused. It moves after its travel time, if it is not stuck."""
         if branch in self.refuses:
             return False
+        self.obeyed.add(branch)
         if branch not in self.stuck:
             self._under_way[branch] = (close, now_s + self._travel_s)
         return True
 
     def pull(self, branch: int, close: bool, now_s: float, *, protection: bool = False) -> None:
         """It moves at once: a relay, a hand."""
+        self.obeyed.discard(branch)
         self._under_way.pop(branch, None)
         self._move(branch, close, now_s)
         self.tripped[branch] = protection and not close
 
     def lose(self, branch: int, now_s: float) -> None:
-        """A branch fails: protection cuts it off from where it was fed; a switch opens for good."""
+        """A branch fails, or a switch trips on a fault behind it: protection cuts it off from where it was fed."""
         branches = self.electrical.branches
-        ends: tuple[int, ...] = (int(branches.from_bus[branch]), int(branches.to_bus[branch]))
+        before = self._live
         self.faulted[branch] = True
         if branches.switchable[branch]:
             self._move(branch, False, now_s)
-            ends = ()
+            self.tripped[branch] = True
         self._settle(now_s)
-        self._exposed[branch] = tuple(bus for bus in ends if not self._live[bus])
+        ends = (int(branches.from_bus[branch]), int(branches.to_bus[branch]))
+        self._exposed[branch] = tuple(bus for bus in ends if before[bus] and not self._live[bus])
+
+    def vanish(self, branch: int, now_s: float) -> None:
+        """A branch conducts no more though nothing is wrong with it: its far end lost its voltage, or was opened."""
+        self.sound[branch] = False
+        if self.electrical.branches.switchable[branch]:
+            self._move(branch, False, now_s)
+        self._settle(now_s)
 
     def mend(self, branch: int, now_s: float) -> None:
         """The fault is gone; a switch stays as it is."""
         self.faulted[branch] = self.tripped[branch] = False
+        self.sound[branch] = True
         self._exposed.pop(branch, None)
         self._settle(now_s)
 

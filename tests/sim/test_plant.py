@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from powerd.network.curves import Mcb, McbType, stands_s
 from powerd.network.rows import build_limits
 from powerd.network.supply import normal_positions
-from powerd.sim.plant import TRIP_FACTOR, Plant
-from powerd.sim.wires import lay
+from powerd.network.tolerance import Overload
+from powerd.sim.breakers import Breakers
+from powerd.sim.grid import Grid
+from powerd.sim.plant import Plant
+from powerd.sim.switches import Gear
+from powerd.sim.wires import Survey, as_drawn
 from tests.network.drawings import Drawing
 
 BOTH = np.ones(2, dtype=np.bool_)
@@ -24,8 +31,12 @@ def _plant() -> Plant:
     drawing.evse(panel, "l123")
     drawing.evse(low, "l123")
     electrical = drawing.electrical()
+    mcb = Overload(devices=(Mcb(type=McbType.C, rated_a=40.0),))
+    electrical = replace(electrical, overload=(electrical.overload[0], mcb))
     limits = build_limits(electrical, normal_positions(electrical))
-    return Plant(lay(electrical, np.random.default_rng(0)), limits, limits.capacity)
+    survey = Survey(electrical, np.random.default_rng(0))
+    grid = Grid(survey, Gear(electrical), Breakers(electrical), (), acts=False)
+    return Plant(survey.wires(as_drawn(electrical)), limits, limits.capacity, grid)
 
 
 def _once(plant: Plant, first: float, second: float, seconds: int = 10) -> None:
@@ -86,17 +97,17 @@ def test_a_limit_binds_when_the_ceilings_use_it_up() -> None:
     assert (truth.steps, truth.steps_binding, truth.steps_transformer_binding) == (4, 2, 1)
 
 
-def test_an_hour_far_above_a_rating_counts_as_one_trip_a_phase() -> None:
-    """Conventional tripping: 1.3 times the rating for an hour on end; a pause in between starts anew."""
+def test_a_trip_is_counted_when_the_curve_says() -> None:
+    """A C 40 at 56 A on three phases: one trip, in the step in which its curve ends; a pause starts anew."""
     plant = _plant()
-    over, under = 40.0 * TRIP_FACTOR + 0.1, 40.0 * TRIP_FACTOR - 0.1
-    for amps, seconds in ((over, 3000), (under, 10), (over, 3000), (over, 599), (under, 5)):
-        _once(plant, amps, -20.0, seconds)
+    stands = int(stands_s(Mcb(type=McbType.C, rated_a=40.0), 56.0))
+    _once(plant, 56.0, -20.0, stands - 10)
     assert plant.close().breaker_trips == 0
-    _once(plant, over, -20.0, 3000)
-    _once(plant, over, -20.0, 601)
-    _once(plant, over, -20.0, 9000)
-    assert plant.close().breaker_trips == 3
+    _once(plant, 10.0, -5.0, 900)
+    _once(plant, 56.0, -20.0, stands - 10)
+    assert plant.close().breaker_trips == 0
+    _once(plant, 56.0, -20.0, 11)
+    assert plant.close().breaker_trips == 1
 
 
 def test_the_series_holds_every_step() -> None:

@@ -32,6 +32,7 @@ CONTRACT = {
     "worst_margin_a",
     "limit_violations",
     "breaker_trips",
+    "compliance",
     "tick_ms_p50",
     "tick_ms_p99",
     "rpcs",
@@ -67,6 +68,7 @@ def _truth(*violations: Violation) -> Truth:
         worst_margin_a=-20.0 if violations else 30.0,
         limit_violations=sum(v.steps for v in violations),
         breaker_trips=0,
+        compliance=(),
         violations=violations,
         series=series,
     )

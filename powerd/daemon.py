@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from powerd.control.compiled import CompiledSite
+from powerd.control.compiled import CompiledSite, as_drawn
 from powerd.control.decision import Decision
 from powerd.control.elements import evses_below
 from powerd.control.events import Event, Outcome
@@ -88,7 +88,6 @@ class Ticker:
         self.electrical: Electrical = electrical
         self.tick_s = tick_s
         self.site = CompiledSite.of(electrical)
-        self.limits: Limits = self.site.limits
         self.sink: GrantSink | None = None
         self._stepper = Stepper(self.site)
         terms = self.site.terms
@@ -96,7 +95,12 @@ class Ticker:
         book = open_book(terms, epoch=1, unknown_until_s=unknown_until_s)
         posts = electrical.posts
         self._snapshot = open_snapshot(
-            book, posts.max_ceiling, posts.min_ceiling, start.boottime_s, meters=electrical.meters.count
+            book,
+            posts.max_ceiling,
+            posts.min_ceiling,
+            as_drawn(electrical),
+            start.boottime_s,
+            meters=electrical.meters.count,
         )
         self._writer: JournalWriter | None = None
         if journal is not None:
@@ -126,6 +130,16 @@ class Ticker:
             self._urgent.set()
         return answer
 
+    @property
+    def limits(self) -> Limits:
+        """See ``Core.limits``."""
+        return self._present.limits
+
+    @property
+    def _present(self) -> CompiledSite:
+        """The site in the switching state of the last tick."""
+        return self.site if self._latest is None else self._latest.site
+
     def latest(self) -> Decision | None:
         """See ``Core.latest``."""
         return self._latest
@@ -143,7 +157,7 @@ class Ticker:
 
     def below(self, element: str) -> tuple[int, ...] | None:
         """See ``Core.below``."""
-        found = evses_below(self.electrical, self.electrical.branches.normally_closed, element)
+        found = evses_below(self.electrical, self._present.state.closed, element)
         return None if found is None else tuple(int(i) for i in found)
 
     async def advance(self, now: Now) -> Decision:

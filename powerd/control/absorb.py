@@ -13,7 +13,9 @@ from typing import assert_never
 import numpy as np
 
 from powerd.control import events as ev
+from powerd.control.absorb_switchgear import absorb_gear
 from powerd.control.compiled import CompiledSite
+from powerd.control.switch_events import ServiceChanged, SwitchEvent, SwitchOrdered
 from powerd.limits import Bools, Ints
 from powerd.state import hello, leases, meters
 from powerd.state.columns import put
@@ -69,7 +71,20 @@ def _apply(site: CompiledSite, state: Absorbed, event: ev.Event, now: Now) -> tu
             after, outcome = _request(site, state.snapshot, event, now)
             return _with(state, after), outcome
         case _:
-            assert_never(event)
+            return _gear_news(site, state, event, now)
+
+
+def _gear_news(site: CompiledSite, state: Absorbed, event: SwitchEvent, now: Now) -> tuple[Absorbed, ev.Outcome]:
+    """The switchgear's news have a module of their own."""
+    request_id = event.request_id if isinstance(event, SwitchOrdered | ServiceChanged) else ""
+    if request_id and request_id in dict(state.snapshot.answered):
+        return state, ev.Done(request_id)
+    news = absorb_gear(site.electrical, state.snapshot.gear, event, now)
+    answered = state.snapshot.answered
+    if request_id and isinstance(news.outcome, ev.Done):
+        answered = (*answered, (request_id, request_id))[-ANSWERS_KEPT:]
+    after = replace(state.snapshot, gear=news.gear, answered=answered)
+    return replace(_with(state, after), alarms=(*state.alarms, *news.alarms)), news.outcome
 
 
 def _with(state: Absorbed, snapshot: Snapshot) -> Absorbed:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
 
-from powerd.limits import Floats, Limits
+from powerd.control.topology import believed, load_factor
+from powerd.limits import Bools, Floats, Limits
 from powerd.network.electrical import Electrical
 from powerd.network.flow_check import AcCheck, check_of
 from powerd.network.metering import Metering, metering_of
-from powerd.network.rows import build_rows
+from powerd.network.rows import Rows
+from powerd.network.states import StateRows, Uncertain, build_state
+from powerd.network.supply import Energised, energise
 from powerd.state.lease_terms import LeaseTerms
+from powerd.state.switchgear import Switchgear, open_switchgear
+from powerd.units import Now
+
+STATES_KEPT = 256
+"""Switching states whose limits are kept compiled; some MB each at 5 000 EVSEs."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,6 +32,13 @@ class CompiledSite:
     """The drawing as columns."""
     limits: Limits
     """Limits of the present switching state."""
+    state: Uncertain
+    """That state."""
+    live: Energised
+    """Who feeds whom in it."""
+    parts: tuple[CompiledSite, ...]
+    """One for each combination of sides where no side of a transfer switch is certain, else none: their limits in turn
+    are ``limits``."""
     terms: LeaseTerms
     """Lease terms of each EVSE."""
     loads_worst: Floats
@@ -39,25 +55,103 @@ class CompiledSite:
     @staticmethod
     def of(electrical: Electrical) -> CompiledSite:
         """Compiles the site in its normal switching state."""
-        rows = build_rows(electrical, electrical.branches.normally_closed)
-        load_on_limit = sp.csr_array(rows.load_share * electrical.loads.worst_kw[None, :])
-        worst: Floats = rows.load_share @ electrical.loads.worst_kw
+        state = believed(electrical, as_drawn(electrical))
+        rows = build_state(electrical, state)
         steps = electrical.posts.pilot_steps
         table = np.full((len(steps), max((s.shape[0] for s in steps), default=0) + 1), np.inf)
         for i, own in enumerate(steps):
             table[i, : own.shape[0]] = own
-        return CompiledSite(
+        site = CompiledSite(
             electrical=electrical,
             limits=rows.limits,
+            state=state,
+            live=rows.live,
+            parts=(),
             terms=LeaseTerms.of(electrical.posts, electrical.controllers),
-            loads_worst=worst,
-            load_on_limit=load_on_limit,
-            metering=metering_of(electrical, electrical.branches.normally_closed, rows),
+            loads_worst=np.zeros(0),
+            load_on_limit=sp.csr_array((0, 0)),
+            metering=metering_of(rows.seen, *rows.parts[0]),
             pilot_table=table,
             ac=check_of(electrical, electrical.branches.normally_closed, rows),
+        )
+        return site._with_rows(rows, state)
+
+    def in_state(self, state: Uncertain) -> CompiledSite:
+        """The same site in another switching state."""
+        return self._with_rows(build_state(self.electrical, state), state)
+
+    def with_load_factor(self, factor: Floats) -> CompiledSite:
+        """The same site with each uncontrolled load's worst times ``factor`` (D,)."""
+        if (factor == 1.0).all():
+            return self
+        share = sp.csr_array(self.load_on_limit * factor[None, :])
+        parts = tuple(part.with_load_factor(factor) for part in self.parts)
+        return replace(self, load_on_limit=share, loads_worst=np.asarray(share.sum(axis=1)), parts=parts)
+
+    def _with_rows(self, rows: StateRows, state: Uncertain) -> CompiledSite:
+        """This site with other limits."""
+        parts = [self._part(rows, closed, own) for closed, own in rows.parts]
+        share = sp.csr_array(sp.vstack([part.load_on_limit for part in parts]))
+        return replace(
+            parts[0],
+            limits=rows.limits,
+            state=state,
+            live=rows.live,
+            parts=tuple(parts) if len(parts) > 1 else (),
+            load_on_limit=share,
+            loads_worst=np.asarray(share.sum(axis=1)),
+        )
+
+    def _part(self, rows: StateRows, closed: Bools, own: Rows) -> CompiledSite:
+        """One combination of positions."""
+        return replace(
+            self,
+            limits=own.limits,
+            live=rows.live,
+            parts=(),
+            load_on_limit=sp.csr_array(own.load_share * self.electrical.loads.worst_kw[None, :]),
+            loads_worst=own.load_share @ self.electrical.loads.worst_kw,
+            metering=metering_of(rows.seen, closed, own),
         )
 
     def next_step_up(self, ceiling: Floats) -> Floats:
         """(n,) smallest pilot step >= ``ceiling``; the ceiling itself where the post has no such step."""
         above = np.where(self.pilot_table >= ceiling[:, None], self.pilot_table, np.inf).min(axis=1)
         return np.where(np.isfinite(above), above, ceiling)
+
+
+def as_drawn(electrical: Electrical) -> Switchgear:
+    """The switchgear of a site that nobody has reported anything of."""
+    normal = electrical.branches.normally_closed
+    return open_switchgear(
+        normally_closed=normal,
+        in_service=electrical.branches.in_service,
+        reported=electrical.operation.reported,
+        supply_alive=electrical.supplies.in_service,
+        bus_live=energise(electrical, normal).bus_is_live,
+    )
+
+
+class SwitchingStates:
+    """A site's limits for each switching state, compiled once and kept; an answer depends on its question alone."""
+
+    def __init__(self, site: CompiledSite) -> None:
+        self._site = site
+        self._kept: OrderedDict[bytes, CompiledSite] = OrderedDict({site.state.key(): site})
+
+    def at(self, gear: Switchgear, now: Now) -> CompiledSite:
+        """The site in the state that is believed, with the loads that come back counted as they come back."""
+        electrical = self._site.electrical
+        return self.of(believed(electrical, gear)).with_load_factor(load_factor(electrical, gear, now))
+
+    def of(self, state: Uncertain) -> CompiledSite:
+        """The site in one state."""
+        key = state.key()
+        found = self._kept.get(key)
+        if found is None:
+            found = self._kept[key] = self._site.in_state(state)
+            if len(self._kept) > STATES_KEPT:
+                self._kept.popitem(last=False)
+        else:
+            self._kept.move_to_end(key)
+        return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from powerd.control.compiled import CompiledSite
 from powerd.control.events import Outcome
 from powerd.limits import Bools, Floats, Ints
 from powerd.state.overshoot import Overshoot
@@ -49,6 +50,8 @@ class Decision:
 
     now: Now
     """The tick's instant."""
+    site: CompiledSite
+    """The site with the limits of the switching state that this tick decided for."""
     tick: int
     """Ticks since the start."""
     snapshot: Snapshot

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from powerd.control.switch_events import SwitchEvent
 from powerd.limits import Bools, Floats, Ints
 from powerd.state.hello import Said
 
@@ -229,6 +230,7 @@ Event = (
     | SessionStopped
     | StopOrdered
     | StopReleased
+    | SwitchEvent
 )
 
 

@@ -15,14 +15,25 @@ from powerd.allocation.demands import Demands
 from powerd.allocation.guard import admit_raises, shed
 from powerd.allocation.steps import pack_steps
 from powerd.control.absorb import Absorbed, absorb
+<<<<<<< HEAD
 from powerd.control.ac_check import hold, tighten
 from powerd.control.compiled import CompiledSite
+=======
+from powerd.control.absorb_switchgear import age
+from powerd.control.compiled import CompiledSite, SwitchingStates
+>>>>>>> a36dfff (Know the switchgear: positions believed, causes, interlocks, limits per switching state; the service's proto)
 from powerd.control.decision import Decision, GrantBatch, Renewal
 from powerd.control.demand import demands_of, watch_usage
 from powerd.control.events import Event
-from powerd.control.headroom import meter_alarms, uncontrolled, watch_meters
+from powerd.control.headroom import meter_alarms, watch_meters
 from powerd.control.lease_alarms import conduct_alarms, overshoot_alarms, silence_alarms
+<<<<<<< HEAD
 from powerd.limits import Bools, Floats, Ints, Limits
+=======
+from powerd.control.metered import uncontrolled_now
+from powerd.control.topology import observe
+from powerd.limits import Bools, Floats, Ints
+>>>>>>> a36dfff (Know the switchgear: positions believed, causes, interlocks, limits per switching state; the service's proto)
 from powerd.state import leases
 from powerd.state.columns import freeze
 from powerd.state.lease_book import LeaseBook
@@ -37,6 +48,7 @@ class Stepper:
 
     def __init__(self, site: CompiledSite) -> None:
         self.site = site
+        self.states = SwitchingStates(site)
         self._allocator = Allocator(site.electrical.posts)
         self._again = Allocator(site.electrical.posts)
         self._steps = pack_steps(site.electrical.posts)
@@ -51,11 +63,14 @@ class Stepper:
         """
         freeze(columns_of(snapshot).values())
         absorbed = absorb(self.site, watch_usage(self.site, snapshot, now.boottime_s), events, now)
-        state = watch_meters(self.site, _watched(self.site, absorbed.snapshot, now), now.boottime_s)
+        gear = observe(self.site.electrical, snapshot.gear, age(absorbed.snapshot.gear, now), now)
+        site = self.states.at(gear, now)
+        state = watch_meters(site, _watched(site, replace(absorbed.snapshot, gear=gear), now), now.boottime_s)
         fenced = state.leases.epoch != snapshot.leases.epoch
-        scene = _scene(self.site, state, absorbed, now, fenced=fenced)
-        demands = demands_of(self.site, state, scene.takes, scene.worst, scene.uncontrolled, now.boottime_s)
+        scene = _scene(site, state, absorbed, now, fenced=fenced)
+        demands = demands_of(site, state, scene.takes, scene.worst, scene.uncontrolled, now.boottime_s)
         warm = Warm(stage=state.warm_stage, price=state.warm_price)
+<<<<<<< HEAD
         allocation = self._allocator.allocate(self.site.limits, demands, warm)
         allocation, limits, warned = self._flowing(scene, allocation, demands)
         ceiling, guarded = self._grant(limits, scene, allocation.want, demands, state)
@@ -78,15 +93,27 @@ class Stepper:
 
     def _grant(
         self, limits: Limits, scene: _Scene, want: Floats, demands: Demands, state: Snapshot
+=======
+        allocation = self._allocator.allocate(site.limits, demands, warm)
+        ceiling, guarded = self._grant(site, scene, allocation.want, demands, state)
+        return _decide(site, state, absorbed, scene, allocation, ceiling, guarded, now)
+
+    def _grant(
+        self, site: CompiledSite, scene: _Scene, want: Floats, demands: Demands, state: Snapshot
+>>>>>>> a36dfff (Know the switchgear: positions believed, causes, interlocks, limits per switching state; the service's proto)
     ) -> tuple[Floats, bool]:
         """Lower at once, raise as R1 admits, the guard last -> (n,) ceilings, and whether the guard had to act."""
         first = ~state.leases.granted & state.sessions.plugged
         # The first grant after a plug-in makes the fallback possible, so it must fit from the start.
-        opened = np.where(first, leases.fallback_of(state.leases, self.site.terms), 0.0)
+        opened = np.where(first, leases.fallback_of(state.leases, site.terms), 0.0)
         least = np.maximum(demands.minimum, opened)
         wanted = _reachable(scene, want)
         ceiling = admit_raises(
+<<<<<<< HEAD
             limits,
+=======
+            site.limits,
+>>>>>>> a36dfff (Know the switchgear: positions believed, causes, interlocks, limits per switching state; the service's proto)
             demands.uncontrolled,
             scene.worst,
             scene.in_force,
@@ -97,7 +124,11 @@ class Stepper:
             steps=self._steps,
         )
         safe = shed(
+<<<<<<< HEAD
             limits,
+=======
+            site.limits,
+>>>>>>> a36dfff (Know the switchgear: positions believed, causes, interlocks, limits per switching state; the service's proto)
             demands.uncontrolled,
             ceiling,
             demands.minimum,
@@ -160,7 +191,7 @@ def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, now: Now, *,
         takes=plugged & state.sessions.served & reachable & trusted & ~stopped & site.limits.energized,
         in_force=leases.in_force(book, site.terms, plugged, now.boottime_s),
         worst=leases.worst(book, site.terms, plugged, drawn, now.boottime_s),
-        uncontrolled=uncontrolled(site, state.meters, now.boottime_s),
+        uncontrolled=uncontrolled_now(site, state, now.boottime_s),
     )
 
 
@@ -201,6 +232,7 @@ def _decide(
     np.maximum.at(price, site.limits.limit_of_row, allocation.price)
     return Decision(
         now=now,
+        site=site,
         tick=after.tick,
         snapshot=after,
         lowered=lowered,

@@ -33,6 +33,7 @@ DECIDED = ("lowered", "raised", "renewal", "ceiling", "want", "worst", "binding_
 NOT_DECIDED = {
     "now": "an input, in the record itself",
     "tick": "in the record itself",
+    "site": "follows from the drawing and the snapshot's switchgear",
     "snapshot": "by its own digest",
     "overshoots": "they follow from the snapshot, which keeps them",
     "outcomes": "answers to callers; they follow from snapshot and events",

@@ -21,6 +21,7 @@ from powerd.network.electrical import (
     MeterPoints,
     Supplies,
 )
+from powerd.network.operation import operation_of
 from powerd.network.parts import BranchPart, feeder_part, switch_part, transfer_parts, transformer_part
 from powerd.site.expand import DrawnEvse, pilot_steps
 from powerd.site.schema import EvseType, SiteFile
@@ -63,6 +64,7 @@ def compile_drawing(drawing: Drawing) -> Electrical:
             in_service=_bools(b.in_service for b in site.buses),
         ),
         branches=_branches(parts, bus),
+        operation=operation_of(site, branch),
         impedances=_impedances(parts),
         overload=tuple(part.overload for part in parts),
         supplies=_supplies(site, bus),
@@ -188,6 +190,8 @@ def _loads(site: SiteFile, bus: dict[str, int], evses: list[DrawnEvse], kinds: l
         worst_kw=_floats([*(load.worst_kw for load in rows), *idle.values()]),
         power_factor=_floats([*(load.power_factor for load in rows), *(factor[kind] for _, kind in idle)]),
         phase_bits=_ints([*(_PHASE_BITS[load.phases] for load in rows), *(7 for _ in idle)]),
+        critical=_bools([*(load.critical for load in rows), *(False for _ in idle)]),
+        pickup_factor=_floats([*(load.pickup_factor for load in rows), *(1.0 for _ in idle)]),
     )
 
 

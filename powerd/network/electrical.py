@@ -11,6 +11,7 @@ from enum import IntEnum
 import numpy as np
 
 from powerd.limits import Bools, Controllers, Floats, Ints, Posts
+from powerd.network.operation import Operation
 from powerd.network.tolerance import Overload
 
 #: Lowest and highest voltage the limits reckon with, of nominal (EN 50160, 95 % of a week: +-10 %).
@@ -141,6 +142,10 @@ class Loads:
     """Power factor."""
     phase_bits: Ints
     """Phases, bit k (7 = three-phase)."""
+    critical: Bools
+    """Must be fed first after an outage."""
+    pickup_factor: Floats
+    """What it takes more than usual right after an outage (LEASES.md R8)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -201,6 +206,7 @@ class Electrical:
     site_id: str
     buses: Buses
     branches: Branches
+    operation: Operation
     impedances: Impedances
     overload: tuple[Overload, ...]
     """(E,) what each branch tolerates beyond its rating."""

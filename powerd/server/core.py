@@ -29,10 +29,12 @@ class Core(Protocol):
 
     electrical: Electrical
     """The compiled site."""
-    limits: Limits
-    """Limits of the present switching state."""
     tick_s: float
     """Period of the tick [s]."""
+
+    @property
+    def limits(self) -> Limits:
+        """Limits of the present switching state."""
 
     def post(self, *events: Event, urgent: bool = False) -> Awaitable[tuple[Outcome, ...]]:
         """Puts events into the inbox, all or none; the awaitable ends after the tick that absorbed them was published.

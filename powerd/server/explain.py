@@ -19,13 +19,13 @@ def reason(core: Drawn, decision: Decision, evse: int) -> str:
     stop = next((s for s in decision.snapshot.stops if bool((s.evse == evse).any())), None)
     if stop is not None:
         return f"stopped by order at {stop.element}: {stop.reason} (stop {stop.stop_id})"
-    if not core.limits.energized[evse]:
+    if not decision.site.limits.energized[evse]:
         return "held at 0 A: no supply reaches it" if unit == "A" else "held at 0 kW: no supply reaches it"
     if not sessions.plugged[evse]:
         return f"held at {ceiling:g} {unit}: no car is plugged in"
     if not sessions.served[evse]:
         return f"held at {ceiling:g} {unit}: its session was stopped"
-    held = _binding(core, decision, evse)
+    held = _binding(decision, evse)
     if ceiling < want - SLACK:
         waits = f"at {ceiling:.4g} {unit}, to rise to {want:.4g} {unit} when leases that may still be live have ended"
         return f"{waits}; {want:.4g} {unit} is what {held} allows" if held else waits
@@ -51,10 +51,11 @@ def others(decision: Decision, evse: int) -> int:
     return 0 if limit < 0 else int(np.count_nonzero(decision.binding_limit == limit)) - 1
 
 
-def _binding(core: Drawn, decision: Decision, evse: int) -> str:
+def _binding(decision: Decision, evse: int) -> str:
     limit = int(decision.binding_limit[evse])
     if limit < 0:
         return ""
-    name, source, count = core.limits.name[limit], core.limits.source[limit], others(decision, evse)
+    limits = decision.site.limits
+    name, source, count = limits.name[limit], limits.source[limit], others(decision, evse)
     company = f", together with {count} other{'s' if count > 1 else ''}" if count else ""
     return f"{name} ({source}){company}" if source else f"{name}{company}"

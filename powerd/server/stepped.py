@@ -85,7 +85,7 @@ class SteppedClockService(SteppedClockServiceServicer):
             tick=decision.tick,
             controller_id=ids,
             message_count=[open_streams[name] for name in ids],
-            binding_rows=binding_rows(self._core.limits, decision),
+            binding_rows=binding_rows(decision.site.limits, decision),
             step_ms=step_ms,
         )
 

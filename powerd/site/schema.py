@@ -266,6 +266,10 @@ class Switch(Element):
     """Who may operate it."""
     protection: Protection | None = None
     """How it trips; absent = as fast as any breaker (a fuse: gG, a disconnector: nothing opens it on overload)."""
+    reported: bool = False
+    """A switchgear controller reports its position: until it has, limits hold for both positions."""
+    max_operations_per_hour: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Most operations an hour that powerd may order; absent = no maximum."""
     source: str = ""
     """Where the rating came from."""
 
@@ -306,6 +310,10 @@ class TransferSwitch(Element):
     """Share of the rating that may flow for hours; default: the site's."""
     operated_by: Operator = Operator.ITSELF
     """Who may operate it."""
+    reported: bool = False
+    """A switchgear controller reports its position: until it has, limits hold for both positions."""
+    max_operations_per_hour: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Most operations an hour that powerd may order; absent = no maximum."""
     source: str = ""
     """Where the rating came from."""
 

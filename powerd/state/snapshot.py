@@ -17,6 +17,7 @@ from powerd.state.lease_terms import LeaseTerms
 from powerd.state.leases import reopen_book
 from powerd.state.meters import Meters, open_meters
 from powerd.state.overshoot import Overshoot
+from powerd.state.switchgear import Switchgear, reopen_switchgear
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,6 +81,7 @@ class Snapshot:
     leases: LeaseBook
     usage: Usage
     meters: Meters
+    gear: Switchgear
     drawn: Floats
     """(n, 3) last measured current on L1, L2, L3 of the post [A]; DC: power [kW], 0, 0."""
     drawn_at_s: Floats
@@ -101,7 +103,13 @@ class Snapshot:
 
 
 def open_snapshot(
-    book: LeaseBook, max_ceiling: Floats, min_ceiling: Floats, boottime_s: float, *, meters: int = 0
+    book: LeaseBook,
+    max_ceiling: Floats,
+    min_ceiling: Floats,
+    gear: Switchgear,
+    boottime_s: float,
+    *,
+    meters: int = 0,
 ) -> Snapshot:
     """Nothing plugged in, nothing measured, nobody heard from; n EVSEs with the posts' own bounds [own unit]."""
     n = max_ceiling.shape[0]
@@ -126,6 +134,7 @@ def open_snapshot(
         leases=book,
         usage=usage,
         meters=open_meters(meters, n),
+        gear=gear,
         drawn=np.zeros((n, 3)),
         drawn_at_s=np.full(n, -np.inf),
         stops=(),
@@ -152,6 +161,7 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
         leases=book,
         usage=usage,
         meters=open_meters(snapshot.meters.stamp_s.shape[0], n),
+        gear=reopen_switchgear(snapshot.gear),
         drawn=np.zeros_like(snapshot.drawn),
         drawn_at_s=np.full(n, -np.inf),
         overshoots=(),  # their times were those of another boot; what still lasts is declared again
@@ -159,11 +169,12 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
     )
 
 
-GROUPS: dict[str, type[Sessions | LeaseBook | Usage | Meters]] = {
+GROUPS: dict[str, type[Sessions | LeaseBook | Usage | Meters | Switchgear]] = {
     "sessions": Sessions,
     "leases": LeaseBook,
     "usage": Usage,
     "meters": Meters,
+    "gear": Switchgear,
 }
 """The parts of a snapshot that hold columns."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from powerd.control import events as ev
-from powerd.control.compiled import CompiledSite
+from powerd.control.compiled import CompiledSite, as_drawn
 from powerd.control.decision import Decision
 from powerd.control.step import Stepper
 from powerd.network.load import load_site
@@ -77,11 +77,9 @@ class Player:
         site = compiled(path, text)
         posts = site.electrical.posts
         book = open_book(site.terms, epoch=1, unknown_until_s=unknown_until_s)
-        return Player(
-            site,
-            open_snapshot(book, posts.max_ceiling, posts.min_ceiling, 0.0, meters=site.electrical.meters.count),
-            Stepper(site),
-        )
+        meters, gear = site.electrical.meters.count, as_drawn(site.electrical)
+        snapshot = open_snapshot(book, posts.max_ceiling, posts.min_ceiling, gear, 0.0, meters=meters)
+        return Player(site, snapshot, Stepper(site))
 
     def members(self, controller: int) -> np.ndarray:
         """EVSEs of a controller."""

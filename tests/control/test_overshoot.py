@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from powerd.control import events as ev
+from powerd.control.step import Stepper
 from powerd.state.hello import Said
 from tests.control.garage import LIFE, REACTION, Player, site_text
 
@@ -16,7 +17,8 @@ from tests.control.garage import LIFE, REACTION, Player, site_text
 def falls(player: Player, share: float) -> None:
     """The feeder's limit becomes this share of what it is."""
     limits = replace(player.site.limits, capacity=player.site.limits.capacity * share)
-    player.site = player.stepper.site = replace(player.site, limits=limits)
+    player.site = replace(player.site, limits=limits)
+    player.stepper = Stepper(player.site)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from powerd.network.electrical import (
     MeterPoints,
     Supplies,
 )
+from powerd.network.operation import Operation
 from powerd.network.tolerance import Overload
 
 NAN = float("nan")
@@ -101,6 +102,7 @@ class Drawing:
             site_id="site",
             buses=Buses(ids=tuple(b[0] for b in self.buses), voltage_v=volts, in_service=np.ones(len(volts), bool)),
             branches=self._branches(),
+            operation=Operation.none(len(self.branches)),
             impedances=self._impedances(),
             overload=(Overload(devices=()),) * len(self.branches),
             supplies=Supplies(
@@ -121,6 +123,8 @@ class Drawing:
                 worst_kw=np.array([d[2] for d in self.loads], dtype=float),
                 power_factor=np.ones(len(self.loads)),
                 phase_bits=np.array([d[3] for d in self.loads], dtype=np.int64),
+                critical=np.zeros(len(self.loads), dtype=bool),
+                pickup_factor=np.ones(len(self.loads)),
             ),
             meters=MeterPoints.none(),
             posts=self._posts(volts, bus, dc),

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from powerd.control.absorb import absorb
-from powerd.control.compiled import CompiledSite
+from powerd.control.compiled import CompiledSite, as_drawn
 from powerd.control.decision import Decision, GrantBatch, Renewal
 from powerd.control.elements import evses_below
 from powerd.control.events import Event, Outcome
@@ -82,7 +82,12 @@ class FakeCore:
         posts = self.electrical.posts
         book = open_book(self.site.terms, epoch=3, unknown_until_s=-np.inf)
         self.snapshot = open_snapshot(
-            book, posts.max_ceiling, posts.min_ceiling, self.now_s, meters=self.electrical.meters.count
+            book,
+            posts.max_ceiling,
+            posts.min_ceiling,
+            as_drawn(self.electrical),
+            self.now_s,
+            meters=self.electrical.meters.count,
         )
         self.decision: Decision | None = None
         self._inbox: list[tuple[tuple[Event, ...], asyncio.Future[tuple[Outcome, ...]]]] = []
@@ -192,6 +197,7 @@ class FakeCore:
         book, n_limits = self.snapshot.leases, len(self.limits.name)
         return Decision(
             now=now,
+            site=self.site,
             tick=self.snapshot.tick,
             snapshot=self.snapshot,
             lowered=lowered,

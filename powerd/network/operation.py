@@ -1,0 +1,85 @@
+"""How switches are operated: what interlocks, plans and the failure path need to know of each branch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from powerd.limits import Bools, Floats, Ints
+from powerd.site.schema import Operator, SiteFile, Switch, TransferSwitch
+
+UNLIMITED = 1 << 30
+"""Operations an hour where the site file sets no maximum."""
+RETRANSFER_S = 300.0
+"""Wait before a feeder that came back is used again, where the site file names no transfer switch for it [s]."""
+
+
+class By(IntEnum):
+    """Who moves a switch."""
+
+    NOBODY = 0
+    HAND = 1
+    POWERD = 2
+    ITSELF = 3
+
+
+_BY = {Operator.NOBODY: By.NOBODY, Operator.HAND: By.HAND, Operator.POWERD: By.POWERD, Operator.ITSELF: By.ITSELF}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Operation:
+    """(E,) one row a branch; what is not a switch has NOBODY and no partner."""
+
+    by: Ints
+    """``By``."""
+    partner: Ints
+    """The other half of a transfer switch; -1 = none."""
+    closed_transition: Bools
+    """May parallel two supplies for a moment, with a reported sync-check permissive."""
+    transfer_time_s: Floats
+    """A transfer switch's longest time from loss to transfer [s]; nan for others."""
+    retransfer_delay_s: Floats
+    """Wait before it goes back [s]."""
+    max_operations: Ints
+    """Operations an hour that powerd may order."""
+    reported: Bools
+    """A switchgear controller is to report its position: unknown until it has."""
+
+    @staticmethod
+    def none(count: int) -> Operation:
+        """``count`` branches that nobody operates."""
+        return Operation(
+            by=np.full(count, int(By.NOBODY), np.int64),
+            partner=np.full(count, -1, np.int64),
+            closed_transition=np.zeros(count, np.bool_),
+            transfer_time_s=np.full(count, math.nan),
+            retransfer_delay_s=np.full(count, RETRANSFER_S),
+            max_operations=np.full(count, UNLIMITED, np.int64),
+            reported=np.zeros(count, np.bool_),
+        )
+
+
+def operation_of(site: SiteFile, branch: dict[str, int]) -> Operation:
+    """The columns of a site file; ``branch`` gives each branch's index by id."""
+    columns = Operation.none(len(branch))
+    for switch in site.switches:
+        _enter(columns, branch[switch.id], switch)
+    for transfer in site.transfer_switches:
+        pair = branch[f"{transfer.id}/preferred"], branch[f"{transfer.id}/alternate"]
+        for own, other in (pair, pair[::-1]):
+            _enter(columns, own, transfer)
+            columns.partner[own] = other
+            columns.closed_transition[own] = transfer.closed_transition
+            columns.transfer_time_s[own] = transfer.transfer_time_s
+            columns.retransfer_delay_s[own] = transfer.retransfer_delay_s
+    return columns
+
+
+def _enter(columns: Operation, at: int, switch: Switch | TransferSwitch) -> None:
+    columns.by[at] = _BY[switch.operated_by]
+    columns.reported[at] = switch.reported
+    if switch.max_operations_per_hour is not None:
+        columns.max_operations[at] = switch.max_operations_per_hour

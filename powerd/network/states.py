@@ -1,0 +1,122 @@
+"""Limits of a switching state in which some positions are not certain: they hold for every position that can be.
+
+Closing a switch only ever adds to what hangs on a branch (in a loop every branch counts all that hangs on it), so the
+limits with all uncertain switches closed hold for every combination of them. Only the two halves of a break-before-make
+transfer switch cannot both be closed, by its mechanical interlock (IEC 60947-6-1): there each side is taken, and the
+limits of both hold together.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from powerd.limits import Bools, Limits
+from powerd.network.electrical import Electrical
+from powerd.network.rows import Rows, build_rows
+from powerd.network.supply import Energised, energise
+
+SIDES_MAX = 8
+"""Combinations of transfer switches that are compiled one by one; beyond it all halves count as closed."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Uncertain:
+    """Positions as far as they are known; E branches, S supplies, B buses."""
+
+    closed: Bools
+    """(E,) position that is believed, closed where nobody knows."""
+    held: Bools
+    """(E,) could also be, or be about to be, in the other position."""
+    in_service: Bools
+    """(E,) neither taken out nor lost."""
+    supply_alive: Bools
+    """(S,) feeding."""
+    dark: Bools
+    """(B,) reported without voltage."""
+
+    def key(self) -> bytes:
+        """The same for the same state, for caches."""
+        parts = (self.closed, self.held, self.in_service, self.supply_alive, self.dark)
+        return np.packbits(np.concatenate(parts)).tobytes()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StateRows:
+    """Limits that hold whatever the uncertain positions are."""
+
+    limits: Limits
+    """Rows of all ``parts`` one after another; ``energized`` says what is fed with the positions that are believed."""
+    seen: Electrical
+    """The drawing with what can be reckoned with now."""
+    parts: tuple[tuple[Bools, Rows], ...]
+    """Positions (E,) and rows of each combination; one, but for transfer switches of which no side is certain."""
+    live: Energised
+    """Who feeds whom with the positions that are believed."""
+
+
+def seen_as(electrical: Electrical, in_service: Bools, supply_alive: Bools) -> Electrical:
+    """The drawing with the branches (E,) and supplies (S,) that can be reckoned with now."""
+    branches = replace(electrical.branches, in_service=electrical.branches.in_service & in_service)
+    supplies = replace(electrical.supplies, in_service=supply_alive)
+    return replace(electrical, branches=branches, supplies=supplies)
+
+
+def build_state(electrical: Electrical, state: Uncertain) -> StateRows:
+    """Limits of one state of knowledge."""
+    now = seen_as(electrical, state.in_service, state.supply_alive)
+    live = energise(now, state.closed)
+    parts = tuple((closed, build_rows(now, closed)) for closed in _combinations(electrical, state))
+    limits = parts[0][1].limits if len(parts) == 1 else _together([rows.limits for _, rows in parts])
+    fed = (live.supply >= 0) & ~_below_dark(live, state.dark)
+    limits = replace(limits, energized=fed[electrical.evse_bus])
+    return StateRows(limits=limits, seen=now, parts=parts, live=live)
+
+
+def _combinations(electrical: Electrical, state: Uncertain) -> Iterator[Bools]:
+    """(E,) each: the largest sets of switches that may be closed together."""
+    partner = electrical.operation.partner
+    either = state.held | state.closed
+    pairs: list[tuple[int, int]] = []
+    for one in np.flatnonzero((partner >= 0) & either & ~electrical.operation.closed_transition).tolist():
+        other = int(partner[one])
+        if one < other and either[other]:
+            pairs.append((one, other))
+    if 2 ** len(pairs) > SIDES_MAX:
+        pairs = []
+    for choice in itertools.product((0, 1), repeat=len(pairs)):
+        closed = either.copy()
+        for pair, side in zip(pairs, choice, strict=True):
+            closed[pair[1 - side]] = False
+        yield closed
+
+
+def _together(limits: list[Limits]) -> Limits:
+    """All the rows of several states."""
+    offset = np.cumsum([0] + [l.capacity.shape[0] for l in limits])
+    return Limits(
+        real=sp.csr_array(sp.vstack([l.real for l in limits])),
+        imag=sp.csr_array(sp.vstack([l.imag for l in limits])),
+        limit_of_row=np.concatenate([l.limit_of_row + offset[k] for k, l in enumerate(limits)]),
+        capacity=np.concatenate([l.capacity for l in limits]),
+        unit=tuple(u for l in limits for u in l.unit),
+        name=tuple(n if k == 0 else f"{n}, combination {k + 1}" for k, l in enumerate(limits) for n in l.name),
+        element=tuple(e for l in limits for e in l.element),
+        phase=tuple(p for l in limits for p in l.phase),
+        source=tuple(s for l in limits for s in l.source),
+        energized=limits[0].energized,
+        tree=None,
+    )
+
+
+def _below_dark(live: Energised, dark: Bools) -> Bools:
+    """(B,) at or below a bus that is reported without voltage."""
+    below = dark.copy()
+    for bus in live.order.tolist() if dark.any() else ():
+        parent = live.parent_bus[bus]
+        below[bus] |= parent >= 0 and below[parent]
+    return below

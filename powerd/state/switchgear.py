@@ -1,0 +1,265 @@
+"""What is known of the switchgear, as columns: E branches, S supplies, B buses, and the one order under way.
+
+A position is *believed*: until somebody reports it, the site file's drawing counts; after that the reports do, and
+where they disagree, are questionable or stop coming, it is unknown and limits hold for both positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum, IntFlag
+
+import numpy as np
+
+from powerd.limits import Bools, Floats, Ints
+
+REPORTERS = 2
+"""Devices remembered per switch; a third one replaces the one heard longest ago."""
+MOVES = 4
+"""Movements nobody ordered that are remembered per switch."""
+OPERATIONS = 20
+"""Own operations remembered per switch."""
+
+
+class Position(IntEnum):
+    """Where a contact stands."""
+
+    UNKNOWN = -1
+    OPEN = 0
+    CLOSED = 1
+
+
+class Flag(IntFlag):
+    """What a report says of a switch besides its position."""
+
+    PROTECTION = 1
+    LOCK_OUT = 2
+    UPSTREAM_LOST = 4
+    TAGGED = 8
+    EARTHED = 16
+    LOCAL = 32
+    SYNC = 64
+
+
+class Cause(IntEnum):
+    """Why something opened or lost its voltage."""
+
+    NONE = 0
+    """It has not."""
+    ORDERED = 1
+    """By order of powerd or of an operator."""
+    UPSTREAM = 2
+    """The voltage upstream was lost, as reported, without protection or lock-out."""
+    PROTECTION = 3
+    """On protection or lock-out."""
+    UNKNOWN = 4
+    """Nobody said."""
+
+
+BENIGN = (Cause.NONE, Cause.ORDERED, Cause.UPSTREAM)
+"""Causes after which the part behind may be fed from elsewhere without an operator's release."""
+
+
+class Phase(IntEnum):
+    """Where the failure path stands."""
+
+    IDLE = 0
+    """Nothing to do."""
+    MAKING_ROOM = 1
+    """The next order waits until everything that could be drawing fits the state after it."""
+    WAITING = 2
+    """An order is out; its position has not been reported yet."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Switchgear:
+    """All of it; replaced, never changed in place."""
+
+    position: Ints
+    """(E,) ``Position`` believed; CLOSED for what is not a switch."""
+    reported_at_s: Floats
+    """(E,) newest report [boottime s]; -inf = never."""
+    said: Ints
+    """(E, REPORTERS) what each reporter said last."""
+    said_by: Ints
+    """(E, REPORTERS) who; 0 = nobody."""
+    said_at_s: Floats
+    """(E, REPORTERS) when it arrived [boottime s]; -inf = never."""
+    said_incarnation: Ints
+    """(E, REPORTERS) the reporter's process."""
+    said_clock_s: Floats
+    """(E, REPORTERS) the reporter's clock then [s]."""
+    flags: Ints
+    """(E,) ``Flag`` bits of the newest report."""
+    moved_at_s: Floats
+    """(E, MOVES) newest movements that nobody ordered, oldest first [boottime s]; -inf = none."""
+    operated_at_s: Floats
+    """(E, OPERATIONS) newest orders, oldest first [boottime s]; -inf = none."""
+    locked: Bools
+    """(E,) flapped: held for both positions and never ordered until an operator releases it."""
+    linked: Bools
+    """(E,) the stream of a switchgear controller takes orders for it."""
+    silent_at_s: Floats
+    """(E,) when its controller was lost or last heard, whichever is later [boottime s]; inf = it needs no heartbeat."""
+    link_incarnation: Ints
+    """(E,) newest stamp of its controller: process."""
+    link_clock_s: Floats
+    """(E,) newest stamp of its controller: clock [s]."""
+    in_service: Bools
+    """(E,) as drawn, and not taken out by an operator."""
+    lost: Bools
+    """(E,) a branch that is no switch, reported as lost."""
+    cause: Ints
+    """(E,) ``Cause`` of its last opening or loss."""
+    supply_alive: Bools
+    """(S,) believed to have voltage."""
+    supply_in_service: Bools
+    """(S,) not taken out by an operator."""
+    supply_cause: Ints
+    """(S,) ``Cause`` of its loss."""
+    supply_back_at_s: Floats
+    """(S,) when it came back [boottime s]; -inf = it never was away."""
+    bus_dark: Bools
+    """(B,) reported without voltage."""
+    bus_live: Bools
+    """(B,) a supply reached it after the last step."""
+    culprit: Ints
+    """(B,) what took its voltage: branch e, E + s for supply s; -2 = nobody knows, -1 = it is live or released."""
+    back_at_s: Floats
+    """(B,) when its voltage came back [boottime s]; -inf = it never was away."""
+    refused: Bools
+    """(E,) did not obey in this incident: planned as if nobody could move it."""
+    held_down: Bools
+    """(E,) the order under way, or the next one, concerns it: limits hold for both positions."""
+    phase: int
+    """``Phase``."""
+    steps: tuple[int, ...]
+    """What is still to be ordered: e + 1 closes branch e, -(e + 1) opens it."""
+    since_s: float
+    """When the present phase began [boottime s]."""
+    order_id: int
+    """Newest order given out."""
+    deadline_s: float
+    """When the order under way is given up [boottime s]."""
+    changed_at_s: float
+    """When the switching state changed last [boottime s]; -inf = never."""
+    wants_plan: bool
+    """Something changed that a plan may have to answer."""
+    manual: bool
+    """The steps are an operator's."""
+    reason: str
+    """Why the steps are taken, for people."""
+    playbook: str
+    """Key of the playbook that is ready; "" = none."""
+    exact_for: str
+    """Key of the question that ``exact_steps`` answers; "" = none."""
+    exact_steps: tuple[int, ...]
+    """An exact plan that came in from the background, as ``steps``."""
+
+    @property
+    def unknown(self) -> Bools:
+        """(E,) limits hold for both positions."""
+        held: Bools = (self.position == Position.UNKNOWN) | self.locked
+        return held
+
+    def confirmed(self, position: Position) -> Bools:
+        """(E,) reported, undisputed, and there."""
+        there: Bools = (self.position == position) & np.isfinite(self.reported_at_s) & ~self.locked
+        return there
+
+    def has(self, flag: Flag) -> Bools:
+        """(E,) the flag was set in the newest report."""
+        set_: Bools = (self.flags & int(flag)) != 0
+        return set_
+
+
+def open_switchgear(
+    *, normally_closed: Bools, in_service: Bools, reported: Bools, supply_alive: Bools, bus_live: Bools
+) -> Switchgear:
+    """Everything as drawn, nothing reported.
+
+    Args:
+        normally_closed: (E,) positions of the drawing.
+        in_service: (E,) commissioned.
+        reported: (E,) unknown until reported.
+        supply_alive: (S,) feeding in the normal state.
+        bus_live: (B,) has voltage in the normal state.
+    """
+    e, s, buses = normally_closed.shape[0], supply_alive.shape[0], bus_live.shape[0]
+    position = np.where(reported, int(Position.UNKNOWN), normally_closed.astype(np.int64))
+    return Switchgear(
+        position=position,
+        reported_at_s=np.full(e, -np.inf),
+        said=np.full((e, REPORTERS), int(Position.UNKNOWN), np.int64),
+        said_by=np.zeros((e, REPORTERS), np.int64),
+        said_at_s=np.full((e, REPORTERS), -np.inf),
+        said_incarnation=np.zeros((e, REPORTERS), np.int64),
+        said_clock_s=np.zeros((e, REPORTERS)),
+        flags=np.zeros(e, np.int64),
+        moved_at_s=np.full((e, MOVES), -np.inf),
+        operated_at_s=np.full((e, OPERATIONS), -np.inf),
+        locked=np.zeros(e, np.bool_),
+        linked=np.zeros(e, np.bool_),
+        silent_at_s=np.full(e, np.inf),
+        link_incarnation=np.zeros(e, np.int64),
+        link_clock_s=np.zeros(e),
+        in_service=in_service.copy(),
+        lost=np.zeros(e, np.bool_),
+        cause=np.zeros(e, np.int64),
+        supply_alive=supply_alive.copy(),
+        supply_in_service=np.ones(s, np.bool_),
+        supply_cause=np.zeros(s, np.int64),
+        supply_back_at_s=np.full(s, -np.inf),
+        bus_dark=np.zeros(buses, np.bool_),
+        bus_live=bus_live.copy(),
+        culprit=np.full(buses, -1, np.int64),
+        back_at_s=np.full(buses, -np.inf),
+        refused=np.zeros(e, np.bool_),
+        held_down=np.zeros(e, np.bool_),
+        phase=int(Phase.IDLE),
+        steps=(),
+        since_s=-np.inf,
+        order_id=0,
+        deadline_s=-np.inf,
+        changed_at_s=-np.inf,
+        wants_plan=False,
+        manual=False,
+        reason="",
+        playbook="",
+        exact_for="",
+        exact_steps=(),
+    )
+
+
+def reopen_switchgear(gear: Switchgear) -> Switchgear:
+    """After a restart: whatever was ever reported may have moved meanwhile, and orders under way are given up.
+
+    Causes, culprits, lock-outs and what operators took out of service stay; times are of another boot and are dropped.
+    """
+    known = np.isfinite(gear.reported_at_s)
+    return replace(
+        gear,
+        position=np.where(known, int(Position.UNKNOWN), gear.position),
+        reported_at_s=np.full_like(gear.reported_at_s, -np.inf),
+        said=np.full_like(gear.said, int(Position.UNKNOWN)),
+        said_by=np.zeros_like(gear.said_by),
+        said_at_s=np.full_like(gear.said_at_s, -np.inf),
+        moved_at_s=np.full_like(gear.moved_at_s, -np.inf),
+        operated_at_s=np.full_like(gear.operated_at_s, -np.inf),
+        linked=np.zeros_like(gear.linked),
+        silent_at_s=np.full_like(gear.silent_at_s, np.inf),
+        supply_back_at_s=np.full_like(gear.supply_back_at_s, -np.inf),
+        back_at_s=np.full_like(gear.back_at_s, -np.inf),
+        held_down=np.zeros_like(gear.held_down),
+        phase=int(Phase.IDLE),
+        steps=(),
+        since_s=-np.inf,
+        deadline_s=-np.inf,
+        changed_at_s=-np.inf,
+        wants_plan=True,
+        manual=False,
+        reason="",
+        playbook="",
+        exact_for="",
+        exact_steps=(),
+    )

@@ -50,7 +50,7 @@ class CompiledSite:
     pilot_table: Floats
     """(n, p) pilot steps of each EVSE, ascending, padded with inf; no finite entry = continuous."""
     ac: AcCheck | None
-    """The power flow of the present switching state; None where it has loops."""
+    """The power flow of the present switching state; None where it has loops or is not certain."""
 
     @staticmethod
     def of(electrical: Electrical) -> CompiledSite:
@@ -72,7 +72,7 @@ class CompiledSite:
             load_on_limit=sp.csr_array((0, 0)),
             metering=metering_of(rows.seen, *rows.parts[0]),
             pilot_table=table,
-            ac=check_of(electrical, electrical.branches.normally_closed, rows),
+            ac=None,
         )
         return site._with_rows(rows, state)
 
@@ -112,6 +112,7 @@ class CompiledSite:
             load_on_limit=sp.csr_array(own.load_share * self.electrical.loads.worst_kw[None, :]),
             loads_worst=own.load_share @ self.electrical.loads.worst_kw,
             metering=metering_of(rows.seen, closed, own),
+            ac=check_of(rows.seen, closed, own) if len(rows.parts) == 1 else None,
         )
 
     def next_step_up(self, ceiling: Floats) -> Floats:

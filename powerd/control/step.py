@@ -15,25 +15,17 @@ from powerd.allocation.demands import Demands
 from powerd.allocation.guard import admit_raises, shed
 from powerd.allocation.steps import pack_steps
 from powerd.control.absorb import Absorbed, absorb
-<<<<<<< HEAD
-from powerd.control.ac_check import hold, tighten
-from powerd.control.compiled import CompiledSite
-=======
 from powerd.control.absorb_switchgear import age
+from powerd.control.ac_check import hold, tighten
 from powerd.control.compiled import CompiledSite, SwitchingStates
->>>>>>> a36dfff (Know the switchgear: positions believed, causes, interlocks, limits per switching state; the service's proto)
 from powerd.control.decision import Decision, GrantBatch, Renewal
 from powerd.control.demand import demands_of, watch_usage
 from powerd.control.events import Event
 from powerd.control.headroom import meter_alarms, watch_meters
 from powerd.control.lease_alarms import conduct_alarms, overshoot_alarms, silence_alarms
-<<<<<<< HEAD
-from powerd.limits import Bools, Floats, Ints, Limits
-=======
 from powerd.control.metered import uncontrolled_now
 from powerd.control.topology import observe
-from powerd.limits import Bools, Floats, Ints
->>>>>>> a36dfff (Know the switchgear: positions believed, causes, interlocks, limits per switching state; the service's proto)
+from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.state import leases
 from powerd.state.columns import freeze
 from powerd.state.lease_book import LeaseBook
@@ -70,37 +62,28 @@ class Stepper:
         scene = _scene(site, state, absorbed, now, fenced=fenced)
         demands = demands_of(site, state, scene.takes, scene.worst, scene.uncontrolled, now.boottime_s)
         warm = Warm(stage=state.warm_stage, price=state.warm_price)
-<<<<<<< HEAD
-        allocation = self._allocator.allocate(self.site.limits, demands, warm)
-        allocation, limits, warned = self._flowing(scene, allocation, demands)
-        ceiling, guarded = self._grant(limits, scene, allocation.want, demands, state)
-        if self.site.ac is not None:
-            held = hold(self.site.ac, limits, demands, ceiling, self._steps)
+        allocation = self._allocator.allocate(site.limits, demands, warm)
+        allocation, limits, warned = self._flowing(site, scene, allocation, demands)
+        ceiling, guarded = self._grant(site, limits, scene, allocation.want, demands, state)
+        if site.ac is not None:
+            held = hold(site.ac, limits, demands, ceiling, self._steps)
             ceiling, warned = held.ceiling, (*warned, *held.alarms)
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *warned))
-        return _decide(self.site, state, absorbed, scene, allocation, ceiling, guarded, now)
+        return _decide(site, state, absorbed, scene, allocation, ceiling, guarded, now)
 
     def _flowing(
-        self, scene: _Scene, allocation: Allocation, demands: Demands
+        self, site: CompiledSite, scene: _Scene, allocation: Allocation, demands: Demands
     ) -> tuple[Allocation, Limits, tuple[str, ...]]:
         """Decides once more under tighter limits where the power flow of the want breaks a bound."""
-        if self.site.ac is None:
-            return allocation, self.site.limits, ()
-        tight = tighten(self.site.ac, self.site.limits, demands, _reachable(scene, allocation.want))
+        if site.ac is None:
+            return allocation, site.limits, ()
+        tight = tighten(site.ac, site.limits, demands, _reachable(scene, allocation.want))
         if tight.alarms:
             allocation = self._again.allocate(tight.limits, demands, allocation.warm)
         return allocation, tight.limits, tight.alarms
 
     def _grant(
-        self, limits: Limits, scene: _Scene, want: Floats, demands: Demands, state: Snapshot
-=======
-        allocation = self._allocator.allocate(site.limits, demands, warm)
-        ceiling, guarded = self._grant(site, scene, allocation.want, demands, state)
-        return _decide(site, state, absorbed, scene, allocation, ceiling, guarded, now)
-
-    def _grant(
-        self, site: CompiledSite, scene: _Scene, want: Floats, demands: Demands, state: Snapshot
->>>>>>> a36dfff (Know the switchgear: positions believed, causes, interlocks, limits per switching state; the service's proto)
+        self, site: CompiledSite, limits: Limits, scene: _Scene, want: Floats, demands: Demands, state: Snapshot
     ) -> tuple[Floats, bool]:
         """Lower at once, raise as R1 admits, the guard last -> (n,) ceilings, and whether the guard had to act."""
         first = ~state.leases.granted & state.sessions.plugged
@@ -109,11 +92,7 @@ class Stepper:
         least = np.maximum(demands.minimum, opened)
         wanted = _reachable(scene, want)
         ceiling = admit_raises(
-<<<<<<< HEAD
             limits,
-=======
-            site.limits,
->>>>>>> a36dfff (Know the switchgear: positions believed, causes, interlocks, limits per switching state; the service's proto)
             demands.uncontrolled,
             scene.worst,
             scene.in_force,
@@ -124,11 +103,7 @@ class Stepper:
             steps=self._steps,
         )
         safe = shed(
-<<<<<<< HEAD
             limits,
-=======
-            site.limits,
->>>>>>> a36dfff (Know the switchgear: positions believed, causes, interlocks, limits per switching state; the service's proto)
             demands.uncontrolled,
             ceiling,
             demands.minimum,

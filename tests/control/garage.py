@@ -74,7 +74,11 @@ class Player:
     @staticmethod
     def open(path: Path, text: str, *, unknown_until_s: float = -np.inf) -> Player:
         """Loads the text as a site."""
-        site = compiled(path, text)
+        return Player.of(compiled(path, text), unknown_until_s=unknown_until_s)
+
+    @staticmethod
+    def of(site: CompiledSite, *, unknown_until_s: float = -np.inf) -> Player:
+        """A site that has just started."""
         posts = site.electrical.posts
         book = open_book(site.terms, epoch=1, unknown_until_s=unknown_until_s)
         meters, gear = site.electrical.meters.count, as_drawn(site.electrical)

@@ -11,15 +11,12 @@ import pytest
 
 from powerd.control.compiled import CompiledSite
 from powerd.control.decision import Decision
-from powerd.control.step import Stepper
 from powerd.limits import Floats
 from powerd.network.electrical import Electrical
 from powerd.network.flow import RadialFlow
 from powerd.network.load import load_site
 from powerd.network.supply import normal_positions
 from powerd.network.taken import drawn_at_buses
-from powerd.state.lease_book import open_book
-from powerd.state.snapshot import open_snapshot
 from tests.control.garage import Player
 from tests.network.drawings import Drawing
 from tests.network.powers import pandapower_at
@@ -48,10 +45,8 @@ def _stretched(electrical: Electrical, ohms: float, supply_pu: float) -> Electri
 
 def _full_house(site: CompiledSite) -> Player:
     """Every post has a car that wants all; its controllers have said hello."""
-    posts, meters = site.electrical.posts, site.electrical.meters.count
-    book = open_book(site.terms, epoch=1, unknown_until_s=-np.inf)
-    player = Player(site, open_snapshot(book, posts.max_ceiling, posts.min_ceiling, 0.0, meters=meters), Stepper(site))
-    player.plugged = set(range(posts.count))
+    player = Player.of(site)
+    player.plugged = set(range(site.electrical.posts.count))
     for controller in range(len(site.electrical.controllers.ids)):
         player.hello(controller)
     return player

@@ -50,7 +50,7 @@ class Hall:
         self.owner: Ints = compiled.electrical.posts.controller
         self.members = [np.flatnonzero(self.owner == c) for c in range(len(compiled.electrical.controllers.ids))]
         self.rng = np.random.default_rng(0)
-        self.plugged = self._coin(0.8)
+        self.plugged: Bools = self._coin(0.8)
 
     def hello(self, now_s: float) -> list[ev.Event]:
         """All connect."""
@@ -75,7 +75,8 @@ class Hall:
         for c in last.renewal.controller.tolist():
             events.append(ev.RenewalAcked(evse=self.members[c], epoch=last.renewal.epoch, seq=last.renewal.seq))
         swapped = self._coin(CHURN)
-        self.plugged = self.plugged ^ swapped
+        self.plugged = np.logical_xor(self.plugged, swapped)
+        drawn = np.where(self.plugged & ~swapped, 0.95 * last.ceiling, 0.0)
         changed = np.flatnonzero(swapped)
         for at in self._by_controller(changed):
             evse = changed[at]
@@ -85,13 +86,12 @@ class Hall:
         for evse in self.members:
             events.append(ev.StampSeen(evse=evse, incarnation=1, boottime_s=now_s))
             some = evse[self.rng.random(evse.shape[0]) < REPORTED]
-            drawn = np.repeat(0.95 * last.ceiling[some, None], 3, axis=1)
-            events.append(ev.Measured(evse=some, drawn=drawn))
+            events.append(ev.Measured(evse=some, drawn=np.repeat(drawn[some, None], 3, axis=1)))
         return events
 
     def _coin(self, chance: float) -> Bools:
         """(n,) True with this chance."""
-        side: Bools = self.rng.random(self.owner.shape[0]) < chance
+        side: Bools = np.less(self.rng.random(self.owner.shape[0]), chance)
         return side
 
     def _by_controller(self, evse: Ints) -> list[Ints]:

@@ -16,6 +16,7 @@ from powerd.control import events as ev
 from powerd.control.absorb_switchgear import absorb_gear
 from powerd.control.compiled import CompiledSite
 from powerd.control.switch_events import ServiceChanged, SwitchEvent, SwitchOrdered
+from powerd.control.merge import Joinable, joined, runs
 from powerd.limits import Bools, Ints
 from powerd.state import hello, leases, meters
 from powerd.state.columns import put
@@ -43,13 +44,31 @@ class Absorbed:
 
 
 def absorb(site: CompiledSite, snapshot: Snapshot, events: Sequence[ev.Event], now: Now) -> Absorbed:
-    """Applies the events in order; pure."""
+    """Applies the events, joined where nobody can tell, in order; pure."""
     state = Absorbed(snapshot=snapshot, outcomes=(), fresh=np.zeros(site.electrical.evse_count, np.bool_), alarms=())
-    outcomes: list[ev.Outcome] = []
-    for event in events:
-        state, outcome = _apply(site, state, event, now)
-        outcomes.append(outcome)
+    outcomes: list[ev.Outcome] = [ev.Done()] * len(events)
+    for run in runs(events, site.electrical.evse_count):
+        if len(run) == 1:
+            state, outcomes[run[0]] = _apply(site, state, events[run[0]], now)
+        else:
+            state = _apply_run(site, state, [events[index] for index in run], now)
     return replace(state, outcomes=tuple(outcomes))
+
+
+def _apply_run(site: CompiledSite, state: Absorbed, events: list[ev.Event], now: Now) -> Absorbed:
+    """Several events of one kind at once; all of them are done."""
+    stamps = [event for event in events if isinstance(event, ev.StampSeen)]
+    if not stamps:
+        return _apply(site, state, joined([event for event in events if isinstance(event, Joinable)]), now)[0]
+    size = [stamp.evse.shape[0] for stamp in stamps]
+    book = leases.stamp(
+        state.snapshot.leases,
+        np.concatenate([stamp.evse for stamp in stamps]),
+        np.repeat([stamp.incarnation for stamp in stamps], size),
+        np.repeat([stamp.boottime_s for stamp in stamps], size),
+        now.boottime_s,
+    )
+    return _with_book(state, book)
 
 
 def _apply(site: CompiledSite, state: Absorbed, event: ev.Event, now: Now) -> tuple[Absorbed, ev.Outcome]:

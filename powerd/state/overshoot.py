@@ -122,10 +122,12 @@ def bounds(
     follows = np.maximum(least, in_force(book, terms, plugged, now_s))
     settled = np.where(reachable(book, terms, now_s), follows, least)
     ends = np.where(worst > settled + ROW_TOLERANCE, _ends(book, terms, settled, now_s), now_s)
-    weight = abs(limits.real) + abs(limits.imag)
-    latest = np.array([np.max(ends[weight[[r]].indices], initial=now_s) for r in range(limits.row_count)])
     bound = np.full(limits.capacity.shape[0], now_s)
-    np.maximum.at(bound, limits.limit_of_row, latest)
+    for part in (limits.real, limits.imag):
+        filled = np.flatnonzero(np.diff(part.indptr))
+        if filled.shape[0]:
+            latest = np.maximum.reduceat(ends[part.indices], part.indptr[filled])
+            np.maximum.at(bound, limits.limit_of_row[filled], latest)
     return np.where(limits.limit_flow(settled) > available + ROW_TOLERANCE, np.inf, bound)
 
 

@@ -28,9 +28,8 @@ def _event(rng: np.random.Generator, player: Player, now_s: float) -> ev.Event:
     k, seq = evse.shape[0], int(rng.integers(1, player.snapshot.leases.seq + 2))
     kind = int(rng.integers(8))
     if kind == 0:
-        return ev.StampSeen(
-            evse=members, incarnation=int(rng.integers(99, 103)), boottime_s=now_s + rng.integers(-1, 1)
-        )
+        clock = now_s + float(rng.integers(-1, 1))
+        return ev.StampSeen(evse=members, incarnation=int(rng.integers(99, 103)), boottime_s=clock)
     if kind == 1:
         return ev.Acked(evse=evse, epoch=1, seq=seq, ceiling=rng.integers(0, 33, k).astype(float))
     if kind == 2:
@@ -43,9 +42,8 @@ def _event(rng: np.random.Generator, player: Player, now_s: float) -> ev.Event:
         return ev.StreamClosed(evse=members) if rng.random() < 0.2 else ev.FreshWanted(evse=evse)
     if kind == 6:
         return ev.StopOrdered(request_id="", stop_id="s", element="P0", evse=evse, reason="test")
-    return ev.PlugChanged(
-        evse=evse, plugged=rng.random(k) < 0.5, plug_boottime_s=np.full(k, now_s - rng.integers(0, 2))
-    )
+    since = np.full(k, now_s - float(rng.integers(0, 2)))
+    return ev.PlugChanged(evse=evse, plugged=np.less(rng.random(k), 0.5), plug_boottime_s=since)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

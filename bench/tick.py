@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.sites import site
 from powerd.control import events as ev
-from powerd.control.compiled import CompiledSite
+from powerd.control.compiled import CompiledSite, as_drawn
 from powerd.control.decision import Decision
 from powerd.control.step import Stepper
 from powerd.limits import Bools, Ints
@@ -107,7 +107,8 @@ def measure(count: int, group: str, ticks: int) -> Row:
     compiled = CompiledSite.of(site(count, group))
     posts = compiled.electrical.posts
     book = open_book(compiled.terms, epoch=1, unknown_until_s=-np.inf)
-    snapshot = open_snapshot(book, posts.max_ceiling, posts.min_ceiling, 0.0, meters=compiled.electrical.meters.count)
+    gear, meters = as_drawn(compiled.electrical), compiled.electrical.meters.count
+    snapshot = open_snapshot(book, posts.max_ceiling, posts.min_ceiling, gear, 0.0, meters=meters)
     stepper, hall = Stepper(compiled), Hall(compiled)
     news, seconds, events, now_s = hall.hello(0.0), [], 0, 0.0
     paths: set[str] = set()

@@ -15,8 +15,8 @@ import numpy as np
 from powerd.control import events as ev
 from powerd.control.absorb_switchgear import absorb_gear
 from powerd.control.compiled import CompiledSite
-from powerd.control.switch_events import ServiceChanged, SwitchEvent, SwitchOrdered
 from powerd.control.merge import Joinable, joined, runs
+from powerd.control.switch_events import ServiceChanged, SwitchEvent, SwitchOrdered
 from powerd.limits import Bools, Ints
 from powerd.state import hello, leases, meters
 from powerd.state.columns import put

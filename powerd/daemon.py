@@ -11,20 +11,24 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
+from powerd.control import failsafe
 from powerd.control.compiled import CompiledSite, as_drawn
 from powerd.control.decision import Decision
+from powerd.control.durable import split_lowered, split_raised
 from powerd.control.elements import evses_below
-from powerd.control.events import Event, Outcome
+from powerd.control.events import Event, Outcome, SolveSkipped, TroubleBegan, TroubleEnded
 from powerd.control.rehearsal import rehearse
 from powerd.control.step import Stepper
 from powerd.errors import Overloaded
+from powerd.journal.disk import DiskWatch
 from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
 from powerd.journal.writer import JournalWriter
 from powerd.limits import Limits
@@ -34,20 +38,34 @@ from powerd.network.load import load_site
 from powerd.server.core import GrantSink
 from powerd.server.serve import TlsFiles, start_server
 from powerd.server.status import Unavailable
+from powerd.state.impaired import Trigger
 from powerd.state.lease_book import open_book
-from powerd.state.snapshot import open_snapshot, reopen_snapshot
+from powerd.state.snapshot import open_snapshot, reopen_snapshot, worst_of
 from powerd.units import Now
 
 _log = logging.getLogger("powerd")
 
 INBOX_EVENTS = 50_000
 """Events that may wait for a tick: ten each from 5 000 EVSEs. Beyond it callers are told to come again."""
+URGENT_ROOM = 5_000
+"""Room beyond that for stops, trips and positions alone."""
+SLOW_TICKS = 2
+"""A tick that waits for the disk for longer than this many periods is trouble."""
+SOLVE_SHARE = 0.5
+"""A solve that takes a longer share of the period is late: the guard decides the tick."""
 URGENT_SPACING_S = 0.05
 """At most 20 urgent ticks a second; the first of a window is never delayed."""
 
 
 STEPPED_START = Now(utc=datetime.fromtimestamp(0, UTC), boottime_s=0.0)
 """Where a stepped clock stands before its first step."""
+
+
+class Clock(Protocol):
+    """Where ticks get their instant from."""
+
+    def now(self) -> Now:
+        """This instant."""
 
 
 class SystemClock:
@@ -103,17 +121,26 @@ class Ticker:
             meters=electrical.meters.count,
         )
         self._writer: JournalWriter | None = None
+        covered = np.full(electrical.evse_count, np.inf)
         if journal is not None:
             found = journal.recover(self._snapshot)
             if found is not None:
                 self._snapshot = reopen_snapshot(found, terms, start.boottime_s)
             journal.start(self._snapshot, start)  # the new epoch is durable before the first grant of it (R4)
             self._writer = JournalWriter(journal)
+            covered = worst_of(self._snapshot, terms)
+        self._disk = DiskWatch(covered, slow_s=SLOW_TICKS * tick_s)
         self._published: asyncio.Task[None] | None = None
         self._inbox: list[_Waiting] = []
         self._inbox_events = 0
         self._latest: Decision | None = None
         self._urgent = asyncio.Event()
+        self._urgent_at = -float("inf")
+        self._overtaken: asyncio.Task[Decision] | None = None
+        self._late = False
+        self._turned_away = self._overloaded = False
+        self._serving = True
+        self.on_serving: Callable[[bool], None] | None = None
         self._news = asyncio.Condition()
         self._ticking = asyncio.Lock()
 
@@ -121,7 +148,8 @@ class Ticker:
 
     def post(self, *events: Event, urgent: bool = False) -> Awaitable[tuple[Outcome, ...]]:
         """See ``Core.post``."""
-        if self._inbox_events + len(events) > INBOX_EVENTS:
+        if self._inbox_events + len(events) > INBOX_EVENTS + (URGENT_ROOM if urgent else 0):
+            self._turned_away = True
             raise Overloaded(f"{self._inbox_events} events wait for the next tick; try again in {self.tick_s:g} s")
         answer: asyncio.Future[tuple[Outcome, ...]] = asyncio.get_running_loop().create_future()
         self._inbox.append(_Waiting(events, answer))
@@ -173,37 +201,137 @@ class Ticker:
         """Compiles problem and kernels by deciding for an imagined full house; until then only fallbacks hold."""
         await asyncio.to_thread(rehearse, self.site, self._stepper, self._snapshot, now)
 
-    async def run(self, clock: SystemClock) -> None:
-        """Ticks for ever: every ``tick_s``, and at once when something urgent came."""
+    async def run(self, clock: Clock) -> None:
+        """Ticks for ever: every ``tick_s``, and at once when something urgent came.
+
+        An urgent tick is decided by the guard alone, whether a solve is running or not; a full one follows as soon as
+        no solve is running.
+        """
         loop = asyncio.get_running_loop()
-        origin = loop.time()
+        origin = due = loop.time()
         while True:
-            started = loop.time()
-            self._urgent.clear()
-            await self._tick(clock.now())
-            await asyncio.sleep(max(0.0, URGENT_SPACING_S - (loop.time() - started)))
-            missed = int((loop.time() - origin) / self.tick_s)
-            due = origin + (missed + 1) * self.tick_s
-            try:
-                await asyncio.wait_for(self._urgent.wait(), max(0.0, due - loop.time()))
-            except TimeoutError:
-                continue
+            urgent = await self._called(due)
+            if urgent or (self._solving() and loop.time() >= due):
+                await self._guard_tick(clock, late=not urgent)
+            if not self._solving():
+                await self._full_tick(clock, loop.time() + SOLVE_SHARE * self.tick_s)
+            due = origin + (int((loop.time() - origin) / self.tick_s) + 1) * self.tick_s
+
+    def _solving(self) -> bool:
+        """A solve that a guard-only tick overtook is still running."""
+        return self._overtaken is not None and not self._overtaken.done()
+
+    async def _called(self, due: float) -> bool:
+        """Ends when a tick is due, an overtaken solve is done, or something urgent came; True = the last."""
+        urgent = asyncio.create_task(self._urgent_call())
+        waited: set[asyncio.Task[Any]] = {urgent}
+        if self._overtaken is not None:
+            waited.add(self._overtaken)
+        left_s = due - asyncio.get_running_loop().time()
+        await asyncio.wait(waited, timeout=max(0.0, left_s), return_when=asyncio.FIRST_COMPLETED)
+        called = urgent.done()
+        urgent.cancel()
+        return called
+
+    async def _urgent_call(self) -> None:
+        """Ends when something urgent is to be decided: at once, but not sooner than the last time allows."""
+        await self._urgent.wait()
+        await asyncio.sleep(max(0.0, self._urgent_at + URGENT_SPACING_S - asyncio.get_running_loop().time()))
 
     async def _tick(self, now: Now) -> Decision:
-        """One step in a worker thread (the solver releases the interpreter), then everything it decided, in order."""
+        """One full step in a worker thread (the solver releases the interpreter), and everything it decided."""
         async with self._ticking:
-            taken, self._inbox, self._inbox_events = self._inbox, [], 0
-            events = [event for waiting in taken for event in waiting.events]
+            taken, events = self._drained(now)
             decision = await asyncio.to_thread(self._stepper.step, self._snapshot, events, now)
-            self._snapshot, self._latest = decision.snapshot, decision
-            if self.sink is not None:
-                self.sink.publish_lowered(decision)
-            entry = Entry(now=now, events=events, decision=decision)
-            durable = None if self._writer is None else self._writer.commit(entry)
-            self._published = asyncio.create_task(self._finish(self._published, durable, taken, decision))
-            async with self._news:
-                self._news.notify_all()
+            await self._settle(decision, taken, events)
             return decision
+
+    async def _full_tick(self, clock: Clock, deadline: float) -> None:
+        """One full step; if something urgent or its deadline comes first, the guard decides and the solve goes on."""
+        async with self._ticking:
+            now = clock.now()
+            taken, events = self._drained(now)
+            events += self._late_answer()
+            step = self._stepper.step
+            self._overtaken = asyncio.create_task(asyncio.to_thread(step, self._snapshot, events, now))
+            urgent = await self._called(deadline)
+            if self._overtaken.done():
+                decision, self._overtaken = self._overtaken.result(), None
+                await self._settle(decision, taken, events)
+                return
+            await self._decide_unsolved(clock, taken, events, late=not urgent)
+
+    async def _guard_tick(self, clock: Clock, *, late: bool) -> None:
+        """One step by the guard alone."""
+        async with self._ticking:
+            await self._decide_unsolved(clock, [], [], late=late)
+
+    async def _decide_unsolved(self, clock: Clock, taken: list[_Waiting], events: list[Event], *, late: bool) -> None:
+        """Decides by the guard on this thread, in O(n), with what came meanwhile; ``late``: a solve is not done yet."""
+        now = clock.now()
+        self._urgent.clear()
+        if not late:
+            self._urgent_at = asyncio.get_running_loop().time()
+        newer, news = self._drained(now)
+        own: list[Event] = [SolveSkipped()]
+        if late and not self._late:
+            own.append(TroubleBegan(trigger=Trigger.SOLVER_LATE))
+            self._late = True
+        events = [*(e for e in events if not isinstance(e, SolveSkipped)), *news, *own]
+        decision = self._stepper.step(self._snapshot, events, now)
+        await self._settle(decision, [*taken, *newer], events)
+
+    def _late_answer(self) -> list[Event]:
+        """The answer of a solve that came late, as events; one that was only overtaken is worth nothing any more."""
+        solved, self._overtaken = self._overtaken, None
+        if solved is None or not self._late:
+            return []
+        self._late = False
+        return [SolveSkipped(want=solved.result().want), TroubleEnded(trigger=Trigger.SOLVER_LATE)]
+
+    def _drained(self, now: Now) -> tuple[list[_Waiting], list[Event]]:
+        """Everything in the inbox, and what the ticker itself has to tell, last."""
+        half_empty = self._inbox_events <= INBOX_EVENTS / 2
+        taken, self._inbox, self._inbox_events = self._inbox, [], 0
+        events = [event for waiting in taken for event in waiting.events]
+        events += self._disk.news(now.boottime_s)
+        if self._turned_away and not self._overloaded:
+            events.append(TroubleBegan(trigger=Trigger.OVERLOAD))
+            self._overloaded = True
+        elif self._overloaded and half_empty and not self._turned_away:
+            events.append(TroubleEnded(trigger=Trigger.OVERLOAD))
+            self._overloaded = False
+        self._turned_away = False
+        return taken, events
+
+    async def _settle(self, decision: Decision, taken: list[_Waiting], events: list[Event]) -> None:
+        """Everything that follows from a decision, in order: decreases, disk, raises and answers."""
+        self._snapshot, self._latest = decision.snapshot, decision
+        lowered, held_back = split_lowered(decision, self._disk.covered)
+        if self.sink is not None:
+            self.sink.publish_lowered(lowered)
+        raised = decision
+        if self._disk.troubled:
+            raised = self._publish_covered(decision)
+        durable = None
+        if self._writer is not None:
+            durable = self._writer.commit(Entry(now=decision.now, events=events, decision=decision))
+            self._disk.handed_over(decision.now.boottime_s)
+        finish = self._finish(self._published, durable, taken, decision, held_back, raised)
+        self._published = asyncio.create_task(finish)
+        serving = failsafe.serving(decision.modes)
+        if serving != self._serving and self.on_serving is not None:
+            self.on_serving(serving)
+        self._serving = serving
+        async with self._news:
+            self._news.notify_all()
+
+    def _publish_covered(self, decision: Decision) -> Decision:
+        """Grants and renewals that a restart covers anyway need no disk; returns the decision without them."""
+        covered, rest = split_raised(decision, self._disk.covered, self.electrical.posts.controller)
+        if self.sink is not None:
+            self.sink.publish_raised(covered)
+        return rest
 
     async def _finish(
         self,
@@ -211,6 +339,8 @@ class Ticker:
         durable: asyncio.Future[None] | None,
         taken: list[_Waiting],
         decision: Decision,
+        held_back: Decision | None,
+        raised: Decision,
     ) -> None:
         """Raises and answers, once the tick is on the disk and those of the tick before are out.
 
@@ -222,11 +352,17 @@ class Ticker:
             try:
                 await durable
             except JournalBroken as broken:
-                _log.error("%s", broken)
+                if not self._disk.troubled:
+                    _log.error("%s", broken)
+                self._disk.refused()
+                self._publish_covered(raised)
                 _refuse(taken, str(broken))
                 return
+            self._disk.took(decision)
         if self.sink is not None:
-            self.sink.publish_raised(decision)
+            if held_back is not None:
+                self.sink.publish_lowered(held_back)
+            self.sink.publish_raised(raised)
         _answer(taken, decision)
 
     async def close(self) -> None:
@@ -309,6 +445,7 @@ async def serve_site(options: ServeOptions) -> None:
     )
     try:
         ticker.sink = server.sink
+        ticker.on_serving = server.set_serving
         await ticker.warm_up(start)
         server.set_serving()
         print(json.dumps({"address": server.address, "site": electrical.site_id}), flush=True)  # noqa: T201  the contract

@@ -89,8 +89,23 @@ def _apply(site: CompiledSite, state: Absorbed, event: ev.Event, now: Now) -> tu
         case ev.SessionStarted() | ev.SessionUpdated() | ev.SessionStopped() | ev.StopOrdered() | ev.StopReleased():
             after, outcome = _request(site, state.snapshot, event, now)
             return _with(state, after), outcome
+        case ev.TroubleBegan() | ev.TroubleEnded() | ev.SolveSkipped():
+            return _with(state, _troubled(state.snapshot, event)), ev.Done()
         case _:
             return _gear_news(site, state, event, now)
+
+
+def _troubled(snapshot: Snapshot, event: ev.TroubleBegan | ev.TroubleEnded | ev.SolveSkipped) -> Snapshot:
+    """What the daemon noticed of itself; an order to skip the solve concerns this tick alone."""
+    match event:
+        case ev.TroubleBegan():
+            return replace(snapshot, impaired=snapshot.impaired.began(event.trigger, event.cap))
+        case ev.TroubleEnded():
+            return replace(snapshot, impaired=snapshot.impaired.ended(event.trigger))
+        case ev.SolveSkipped():
+            return snapshot
+        case _:
+            assert_never(event)
 
 
 def _gear_news(site: CompiledSite, state: Absorbed, event: SwitchEvent, now: Now) -> tuple[Absorbed, ev.Outcome]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from powerd.control.compiled import CompiledSite
 from powerd.control.events import Outcome
 from powerd.limits import Bools, Floats, Ints
+from powerd.state.impaired import Trigger
 from powerd.state.overshoot import Overshoot
 from powerd.state.snapshot import Snapshot
 from powerd.units import Now
@@ -82,5 +83,7 @@ class Decision:
     """Declared overshoots that last, or ended in this tick."""
     path: str
     """How the want was found: "kernel", "conic", "guard"."""
+    modes: tuple[Trigger, ...]
+    """What is wrong now: the rows of ``failsafe.TABLE`` that hold."""
     alarms: tuple[str, ...]
     """What stands now, for people."""

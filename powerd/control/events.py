@@ -12,6 +12,7 @@ from datetime import datetime
 from powerd.control.switch_events import SwitchEvent
 from powerd.limits import Bools, Floats, Ints
 from powerd.state.hello import Said
+from powerd.state.impaired import Trigger
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -215,6 +216,32 @@ class StopReleased:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TroubleBegan:
+    """The daemon noticed something wrong outside of the step."""
+
+    trigger: Trigger
+    """What."""
+    cap: Floats | None = None
+    """(n,) the most that may be granted meanwhile [own unit]; None = as before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TroubleEnded:
+    """That is over."""
+
+    trigger: Trigger
+    """What."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SolveSkipped:
+    """This tick must not wait for a solve."""
+
+    want: Floats | None = None
+    """(n,) the answer of a solve that came late [own unit]; None = every ceiling stays or falls."""
+
+
 Event = (
     HelloReceived
     | StampSeen
@@ -231,6 +258,9 @@ Event = (
     | StopOrdered
     | StopReleased
     | SwitchEvent
+    | TroubleBegan
+    | TroubleEnded
+    | SolveSkipped
 )
 
 

@@ -14,6 +14,7 @@ from powerd.allocation.allocate import Allocation, Allocator, Warm
 from powerd.allocation.demands import Demands
 from powerd.allocation.guard import admit_raises, shed
 from powerd.allocation.steps import pack_steps
+from powerd.control import failsafe
 from powerd.control.absorb import Absorbed, absorb
 from powerd.control.absorb_switchgear import age
 from powerd.control.ac_check import hold, tighten
@@ -21,7 +22,7 @@ from powerd.control.compiled import CompiledSite, SwitchingStates
 from powerd.control.decision import Decision, GrantBatch, Renewal
 from powerd.control.demand import demands_of, watch_usage
 from powerd.control.events import Event
-from powerd.control.headroom import meter_alarms, watch_meters
+from powerd.control.headroom import meter_alarms, trusted, watch_meters
 from powerd.control.lease_alarms import conduct_alarms, overshoot_alarms, silence_alarms
 from powerd.control.metered import uncontrolled_now
 from powerd.control.topology import observe
@@ -32,6 +33,7 @@ from powerd.state.lease_book import LeaseBook
 from powerd.state.overshoot import Overshoot, bounds, track
 from powerd.state.reaction import watch
 from powerd.state.snapshot import Snapshot, columns_of, largest_phase
+from powerd.state.switchgear import Position
 from powerd.units import ROW_TOLERANCE, Now
 
 
@@ -58,18 +60,35 @@ class Stepper:
         gear = observe(self.site.electrical, snapshot.gear, age(absorbed.snapshot.gear, now), now)
         site = self.states.at(gear, now)
         state = watch_meters(site, _watched(site, replace(absorbed.snapshot, gear=gear), now), now.boottime_s)
+        clock = failsafe.clock_modes(snapshot, now, float(site.terms.ttl_s.min(initial=np.inf)))
         fenced = state.leases.epoch != snapshot.leases.epoch
         scene = _scene(site, state, absorbed, now, fenced=fenced)
         demands = demands_of(site, state, scene.takes, scene.worst, scene.uncontrolled, now.boottime_s)
         warm = Warm(stage=state.warm_stage, price=state.warm_price)
-        allocation = self._allocator.allocate(site.limits, demands, warm)
-        allocation, limits, warned = self._flowing(site, scene, allocation, demands)
-        ceiling, guarded = self._grant(site, limits, scene, allocation.want, demands, state)
+        order = failsafe.skipped(events)
+        if order is None:
+            allocation = self._allocator.allocate(site.limits, demands, warm)
+            allocation, limits, warned = self._flowing(site, scene, allocation, demands)
+        else:
+            limits, warned = site.limits, ()
+            allocation = failsafe.unsolved(order, state, scene.takes, scene.in_force, limits.row_count)
+        want = failsafe.held(state.impaired, allocation.want, scene.in_force, demands.minimum, self._steps)
+        ceiling, guarded = self._grant(site, limits, scene, want, demands, state)
         if site.ac is not None:
             held = hold(site.ac, limits, demands, ceiling, self._steps)
             ceiling, warned = held.ceiling, (*warned, *held.alarms)
-        absorbed = replace(absorbed, alarms=(*absorbed.alarms, *warned))
-        return _decide(site, state, absorbed, scene, allocation, ceiling, guarded, now)
+        modes = failsafe.modes(
+            state.impaired,
+            clock,
+            solved=order is None,
+            path=allocation.certificate.path,
+            warned=bool(warned),
+            stale=bool(np.any(site.metering.works & ~trusted(site, state.meters, now.boottime_s))),
+            unseen=bool(np.any(gear.position == Position.UNKNOWN)),
+            silent=bool(np.any(state.sessions.plugged & ~scene.reachable)),
+        )
+        absorbed = replace(absorbed, alarms=(*absorbed.alarms, *warned, *failsafe.sentences(modes)))
+        return replace(_decide(site, state, absorbed, scene, allocation, ceiling, guarded, now), modes=modes)
 
     def _flowing(
         self, site: CompiledSite, scene: _Scene, allocation: Allocation, demands: Demands
@@ -194,6 +213,7 @@ def _decide(
     after = replace(
         state,
         leases=book,
+        impaired=replace(state.impaired, utc_ahead_s=failsafe.utc_ahead_s(now)),
         warm_stage=allocation.warm.stage,
         warm_price=allocation.warm.price,
         boottime_s=now.boottime_s,
@@ -223,6 +243,7 @@ def _decide(
         uncontrolled=scene.uncontrolled,
         overshoots=tuple(one for one in after.overshoots if one.lasts or one.ended_s == now.boottime_s),
         path=str(allocation.certificate.path),
+        modes=(),
         alarms=(*absorbed.alarms, *_alarms(site, scene, after, guarded)),
     )
 

@@ -40,6 +40,7 @@ NOT_DECIDED = {
     "shadow_price": "explains, decides nothing",
     "limit_flow": "follows from the ceilings",
     "uncontrolled": "follows from site and snapshot",
+    "modes": "they follow from the snapshot and from the path",
     "alarms": "sentences for people; they may be worded better without a new decision",
 }
 """The other fields, and why the digest leaves them out."""

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from powerd.limits import Bools, Floats, Ints
+from powerd.state.impaired import Impaired, unimpaired
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_terms import LeaseTerms
-from powerd.state.leases import reopen_book
+from powerd.state.leases import reopen_book, worst
 from powerd.state.meters import Meters, open_meters
 from powerd.state.overshoot import Overshoot
 from powerd.state.switchgear import Switchgear, reopen_switchgear
@@ -82,6 +83,8 @@ class Snapshot:
     usage: Usage
     meters: Meters
     gear: Switchgear
+    impaired: Impaired
+    """What is wrong outside of the step."""
     drawn: Floats
     """(n, 3) last measured current on L1, L2, L3 of the post [A]; DC: power [kW], 0, 0."""
     drawn_at_s: Floats
@@ -135,6 +138,7 @@ def open_snapshot(
         usage=usage,
         meters=open_meters(meters, n),
         gear=gear,
+        impaired=unimpaired(n),
         drawn=np.zeros((n, 3)),
         drawn_at_s=np.full(n, -np.inf),
         stops=(),
@@ -162,6 +166,7 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
         usage=usage,
         meters=open_meters(snapshot.meters.stamp_s.shape[0], n),
         gear=reopen_switchgear(snapshot.gear),
+        impaired=unimpaired(n),
         drawn=np.zeros_like(snapshot.drawn),
         drawn_at_s=np.full(n, -np.inf),
         overshoots=(),  # their times were those of another boot; what still lasts is declared again
@@ -169,12 +174,13 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
     )
 
 
-GROUPS: dict[str, type[Sessions | LeaseBook | Usage | Meters | Switchgear]] = {
+GROUPS: dict[str, type[Sessions | LeaseBook | Usage | Meters | Switchgear | Impaired]] = {
     "sessions": Sessions,
     "leases": LeaseBook,
     "usage": Usage,
     "meters": Meters,
     "gear": Switchgear,
+    "impaired": Impaired,
 }
 """The parts of a snapshot that hold columns."""
 
@@ -189,6 +195,12 @@ def columns_of(snapshot: Snapshot) -> dict[str, npt.NDArray[Any]]:
             if isinstance(value, np.ndarray):
                 found[f"{name}/{own.name}"] = value
     return found
+
+
+def worst_of(snapshot: Snapshot, terms: LeaseTerms) -> Floats:
+    """(n,) W of a snapshot at its own instant [own unit]."""
+    drawn = largest_phase(snapshot.drawn)
+    return worst(snapshot.leases, terms, snapshot.sessions.plugged, drawn, snapshot.boottime_s)
 
 
 def largest_phase(drawn: Floats) -> Floats:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from powerd.allocation.allocate import Allocation
 from powerd.control import events as ev
 from powerd.control.decision import Decision
 from powerd.daemon import INBOX_EVENTS, SystemClock, Ticker
@@ -18,7 +21,7 @@ from powerd.journal.store import Journal, JournalBroken
 from powerd.network.electrical import Electrical
 from powerd.network.load import load_site
 from powerd.server.status import Unavailable
-from powerd.state.snapshot import Snapshot
+from powerd.state.impaired import Trigger
 from powerd.units import Now
 from tests.control.garage import site_text
 
@@ -54,6 +57,18 @@ def hello(evse: int, boottime_s: float) -> ev.HelloReceived:
     )
 
 
+class Shifted:
+    """The machine's clock, counted from ``start_s``."""
+
+    def __init__(self, start_s: float) -> None:
+        self.start_s = start_s
+
+    def now(self) -> Now:
+        """This instant."""
+        now = SystemClock().now()
+        return Now(utc=now.utc, boottime_s=now.boottime_s - self.start_s)
+
+
 class Heard:
     """A sink that notes what it was given."""
 
@@ -86,8 +101,10 @@ def test_a_full_inbox_takes_nothing_and_says_so(electrical: Electrical) -> None:
             ticker.post(stamp, stamp)
         ticker.post(stamp)
         decision = await ticker.advance(at(1.0))
-        assert len(decision.outcomes) == INBOX_EVENTS
+        assert len(decision.outcomes) == INBOX_EVENTS + 1  # the ticker's own word of it comes last
+        assert decision.modes == (Trigger.OVERLOAD,)
         ticker.post(stamp, stamp)
+        assert (await ticker.advance(at(2.0))).modes == ()
 
     asyncio.run(story())
 
@@ -97,7 +114,7 @@ def test_a_disk_that_refuses_stops_raises_and_answers_but_no_decrease(
 ) -> None:
     """Raises and acknowledgements wait for the disk; a decrease goes out in its tick."""
 
-    def refuse(_journal: Journal, _snapshot: Snapshot) -> int:
+    def refuse(_journal: Journal, _entries: object) -> int:
         raise JournalBroken("disk full")
 
     async def story() -> None:
@@ -118,6 +135,9 @@ def test_a_disk_that_refuses_stops_raises_and_answers_but_no_decrease(
         monkeypatch.undo()
         ticker.post(ev.StampSeen(evse=np.array([0]), incarnation=5, boottime_s=3.0))
         decision = await ticker.advance(at(3.0))
+        assert decision.modes == (Trigger.DISK_FAILED,)
+        decision = await ticker.advance(at(4.0))
+        assert decision.modes == ()
         assert sink.raised[-1] is decision
         await ticker.close()
 
@@ -125,7 +145,7 @@ def test_a_disk_that_refuses_stops_raises_and_answers_but_no_decrease(
 
 
 def test_an_urgent_event_does_not_wait_for_the_tick(electrical: Electrical) -> None:
-    """With a tick of 30 s a stop is decided at once; a storm of them makes at most 20 ticks a second."""
+    """With a tick of 30 s a stop is decided at once; a storm of them makes at most 20 guard-only ticks a second."""
 
     async def story() -> None:
         ticker = ticker_of(electrical, tick_s=30.0)
@@ -144,33 +164,73 @@ def test_an_urgent_event_does_not_wait_for_the_tick(electrical: Electrical) -> N
             await asyncio.sleep(0.002)
         latest = ticker.latest()
         assert latest is not None
-        assert latest.tick - ticks <= 21
+        assert latest.tick - ticks <= 2 * 21  # each is followed by a full one
         running.cancel()
 
     asyncio.run(story())
 
 
-def test_late_ticks_are_skipped_and_the_rhythm_is_kept(electrical: Electrical, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that takes two and a half periods is followed by the next due tick, never by a burst."""
+def test_a_late_solve_loses_no_tick_and_its_answer_is_used(
+    electrical: Electrical, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A solve of two and a half periods: the guard decides each tick meanwhile, on time; then its want is granted."""
 
     async def story() -> None:
         ticker = ticker_of(electrical, tick_s=0.2)
         await ticker.advance(at(0.5))
-        step, begun = ticker._stepper.step, []
+        allocate, solves = ticker._stepper._allocator.allocate, []
 
-        def slow(snapshot: Snapshot, events: list[ev.Event], now: Now) -> Decision:
-            begun.append(time.monotonic())
-            time.sleep(0.5 if len(begun) == 2 else 0.0)
-            return step(snapshot, events, now)
+        def slow(*arguments: Any) -> Allocation:
+            solves.append(time.monotonic())
+            time.sleep(0.5 if len(solves) == 3 else 0.0)
+            return allocate(*arguments)
 
-        monkeypatch.setattr(ticker._stepper, "step", slow)
+        monkeypatch.setattr(ticker._stepper._allocator, "allocate", slow)
+        sink = ticker.sink = Heard()
         running = asyncio.create_task(ticker.run(SystemClock()))
         await asyncio.sleep(2.0)
         running.cancel()
-        gaps = np.diff(begun)
-        assert gaps[1] >= 0.5
-        assert np.all(gaps[2:] >= 0.05)  # a burst would follow at once
-        assert len(begun) <= 2.0 / 0.2 + 1 - 2  # the two periods that it covered are lost
+        begun = [decision.now.boottime_s for decision in sink.raised]
+        late = [Trigger.SOLVER_LATE in decision.modes for decision in sink.raised]
+        assert 2 <= sum(late) <= 3
+        first = late.index(True)
+        answered = sink.raised[first + sum(late)]
+        assert answered.path == "guard"  # nobody proves for this tick what was solved for another
+        assert sink.raised[first + sum(late) + 1].path == "kernel"
+        assert np.diff(begun).max() < 0.35
+        assert len(begun) <= 2.0 / 0.2 + 3  # and no burst follows
+
+    asyncio.run(story())
+
+
+def test_an_urgent_event_is_decided_while_a_solve_runs(electrical: Electrical, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop that comes into a solve of half a second is sent within 50 ms; what the solve found is thrown away."""
+
+    async def story() -> None:
+        ticker = ticker_of(electrical, tick_s=1.0)
+        ticker.post(hello(0, 1.0))
+        await ticker.advance(at(1.0))
+        allocate, solving = ticker._stepper._allocator.allocate, threading.Event()
+
+        def slow(*arguments: Any) -> Allocation:
+            solving.set()
+            time.sleep(0.5)
+            return allocate(*arguments)
+
+        monkeypatch.setattr(ticker._stepper._allocator, "allocate", slow)
+        sink = ticker.sink = Heard()
+        start = SystemClock().now().boottime_s - 1.5
+        clock = Shifted(start)
+        running = asyncio.create_task(ticker.run(clock))
+        await asyncio.to_thread(solving.wait, 5)
+        stop = ev.StopOrdered(request_id="", stop_id="s", element="F1", evse=np.array([0]), reason="smoke")
+        began = time.monotonic()
+        await asyncio.wait_for(ticker.post(stop, urgent=True), 5)
+        assert time.monotonic() - began < 0.2
+        assert sink.lowered[-1].lowered.ceiling.tolist() == [0.0]
+        assert sink.lowered[-1].lowered.latched.tolist() == [True]
+        assert sink.lowered[-1].path == "guard"
+        running.cancel()
 
     asyncio.run(story())
 

@@ -213,5 +213,6 @@ class FakeCore:
             uncontrolled=np.zeros(n_limits),
             overshoots=(),
             path="kernel",
+            modes=(),
             alarms=("a test runs",),
         )

@@ -1,0 +1,77 @@
+"""Which part of a decision may leave before the disk has it: what a restart without this tick would still cover.
+
+A restart holds W of the last durable tick for a whole lease (LEASES R3). So a ceiling that is not above that W may go
+out at once, whatever the disk does; a higher one must wait, also where the book calls it a decrease: a raise that the
+disk has not taken may never have left, and then its lowering is a raise to the controller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from powerd.control.decision import Decision, GrantBatch
+from powerd.limits import Bools, Floats, Ints
+from powerd.units import ROW_TOLERANCE
+
+
+def split_lowered(decision: Decision, covered: Floats) -> tuple[Decision, Decision | None]:
+    """The decision with the decreases that may go out at once, and with those that wait like raises (None = none).
+
+    Args:
+        decision: what a tick decided.
+        covered: (n,) W of the last durable tick [own unit].
+    """
+    within = _within(decision.lowered, covered)
+    if within.all():
+        return decision, None
+    return (
+        replace(decision, lowered=_part(decision.lowered, within)),
+        replace(decision, lowered=_part(decision.lowered, ~within)),
+    )
+
+
+def split_raised(decision: Decision, covered: Floats, owner: Ints) -> tuple[Decision, Decision]:
+    """The decision with the grants and renewals that need no disk, and with those that do.
+
+    Args:
+        decision: what a tick decided.
+        covered: (n,) W of the last durable tick [own unit].
+        owner: (n,) controller of each EVSE: a renewal speaks for all of its EVSEs or for none.
+    """
+    within = _within(decision.raised, covered)
+    sent = np.nan_to_num(decision.snapshot.leases.sent_ceiling, nan=0.0)
+    kept = ~np.isin(decision.renewal.controller, owner[sent > covered + ROW_TOLERANCE])
+    renewed = decision.renewal.controller
+    return (
+        replace(
+            decision,
+            raised=_part(decision.raised, within),
+            renewal=replace(decision.renewal, controller=renewed[kept]),
+        ),
+        replace(
+            decision,
+            raised=_part(decision.raised, ~within),
+            renewal=replace(decision.renewal, controller=renewed[~kept]),
+        ),
+    )
+
+
+def _within(batch: GrantBatch, covered: Floats) -> Bools:
+    """(k,) entries that are not above what is covered."""
+    within: Bools = batch.ceiling <= covered[batch.evse] + ROW_TOLERANCE
+    return within
+
+
+def _part(batch: GrantBatch, keep: Bools) -> GrantBatch:
+    """The entries ``keep`` (k,) of a batch."""
+    return replace(
+        batch,
+        evse=batch.evse[keep],
+        ceiling=batch.ceiling[keep],
+        latched=batch.latched[keep],
+        ttl_s=batch.ttl_s[keep],
+        echo_incarnation=batch.echo_incarnation[keep],
+        echo_boottime_s=batch.echo_boottime_s[keep],
+    )

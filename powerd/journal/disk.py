@@ -1,0 +1,60 @@
+"""What the ticker knows of the disk: what is durable, how long it has been waited for, and when that is trouble."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from powerd.control.decision import Decision
+from powerd.control.events import Event, TroubleBegan, TroubleEnded
+from powerd.limits import Floats
+from powerd.state.impaired import Trigger
+
+
+class DiskWatch:
+    """Counts commits out and in; tells trouble as events, once when it begins and once when it ends."""
+
+    def __init__(self, covered: Floats, slow_s: float) -> None:
+        """Begins with a disk that is well.
+
+        Args:
+            covered: (n,) W of the last durable state, what a restart would hold; inf where nothing is journalled.
+            slow_s: a commit that waits for longer is trouble [s].
+        """
+        self.covered = covered
+        self._slow_s = slow_s
+        self._waiting: deque[float] = deque()
+        self._failed = False
+        self._told: set[Trigger] = set()
+
+    @property
+    def troubled(self) -> bool:
+        """The step knows of trouble with the disk."""
+        return bool(self._told)
+
+    def handed_over(self, boottime_s: float) -> None:
+        """A tick waits for the disk from now on."""
+        self._waiting.append(boottime_s)
+
+    def took(self, decision: Decision) -> None:
+        """The oldest waiting tick is durable."""
+        self._waiting.popleft()
+        self._failed = False
+        self.covered = decision.worst
+
+    def refused(self) -> None:
+        """The disk refused the oldest waiting tick; it will be written with a later one."""
+        self._waiting.popleft()
+        self._failed = True
+
+    def news(self, boottime_s: float) -> list[Event]:
+        """What the step must be told now."""
+        slow = bool(self._waiting) and boottime_s - self._waiting[0] > self._slow_s
+        events: list[Event] = []
+        for trigger, on in ((Trigger.DISK_FAILED, self._failed), (Trigger.DISK_SLOW, slow)):
+            if on and trigger not in self._told:
+                events.append(TroubleBegan(trigger=trigger, cap=self.covered))
+                self._told.add(trigger)
+            elif not on and trigger in self._told:
+                events.append(TroubleEnded(trigger=trigger))
+                self._told.remove(trigger)
+        return events

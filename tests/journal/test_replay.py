@@ -122,8 +122,8 @@ def test_a_single_byte_flipped_in_a_live_record_is_found(copy: Path, story: tupl
     rng = random.Random(seed)
     table, key = ("records", "number") if seed % 5 else ("cells", "path")
     kept = ("content", "decided", "before", "digest") if table == "records" else ("data",)
-    some = "" if table == "records" else "WHERE length(data) > 0"  # a site without meters has columns of no length
-    rows = list(db.execute(f"SELECT {key} FROM {table} {some}"))
+    held = "length(content) > 0" if table == "records" else "length(data) > 0"  # a site without meters has empty cells
+    rows = list(db.execute(f"SELECT {key} FROM {table} WHERE {held}"))
     (row,), column = rng.choice(rows), rng.choice(kept)
     ((value,),) = db.execute(f"SELECT {column} FROM {table} WHERE {key} = ?", (row,))
     if not value:  # a snapshot has no digest of a decision

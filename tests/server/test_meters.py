@@ -9,10 +9,10 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
-from powerd.v1.meter_service_pb2_grpc import MeterServiceStub
 
 from powerd.control.events import MeterRead
 from powerd.v1 import meter_service_pb2 as pb
+from powerd.v1.meter_service_pb2_grpc import MeterServiceStub
 from tests.server.dialogue import ME, only_violation, serving, stamp
 from tests.server.fake import SITE, FakeCore
 

@@ -207,6 +207,7 @@ def full_demands(tick: Tick, priority: Ints) -> tuple[Limits, Demands]:
         floor=np.zeros(count),
         priority=priority,
         least_served=np.zeros(count),
+        overdue=np.zeros(count, dtype=np.bool_),
         target=tick.target,
         uncontrolled=np.zeros(rows),
     )

@@ -161,7 +161,9 @@ class Allocator:
         waiting = order[~ledger.on[order]]
         if len(waiting):
             flow = ledger.flow()
-            ledger.on |= choose_on(ledger.rows.columns, ledger.headroom, waiting, ledger.least, ledger.counted, *flow)
+            ledger.on |= choose_on(
+                ledger.rows.columns, ledger.headroom, waiting, ledger.least, ledger.counted, demands.overdue, *flow
+            )
         taking = np.zeros_like(ledger.on)
         taking[order] = True
         taking &= ledger.on

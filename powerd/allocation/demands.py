@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from powerd.limits import Floats, Ints
+from powerd.limits import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,12 +23,14 @@ class Demands:
     """(n,) class; a higher number is served first, strictly."""
     least_served: Floats
     """(n,) who goes first inside a class when not all minima fit: lower first (for example delivered share)."""
+    overdue: Bools
+    """(n,) waits for too long: while its minimum does not fit, that much is kept free of those behind it."""
     target: Floats
     """(n,) what the schedule wants now, <= upper; = upper where there is no schedule."""
     uncontrolled: Floats
     """(L,) per limit: load that is not under control [limit unit]."""
 
-    def columns(self) -> tuple[Floats | Ints, ...]:
+    def columns(self) -> tuple[Floats | Ints | Bools, ...]:
         """All arrays, for comparing two ticks."""
         return (
             self.weight,
@@ -37,6 +39,7 @@ class Demands:
             self.floor,
             self.priority,
             self.least_served,
+            self.overdue,
             self.target,
             self.uncontrolled,
         )

@@ -27,10 +27,14 @@ def choose_on(
     candidates: Ints,
     needed: Floats,
     reserved: Floats,
+    overdue: Bools,
     real: Floats,
     imag: Floats,
 ) -> Bools:
-    """Who of ``candidates`` (first served first) gets its minimum: each one that still fits; no other could be added.
+    """Who of ``candidates`` (first served first) gets its minimum: each one that still fits beside those before it.
+
+    The minimum of an overdue one that would fit alone is counted even while it does not fit, so that those behind it
+    cannot keep it out for ever; without overdue ones nobody could be added to the answer.
 
     Args:
         columns: rows by EVSE.
@@ -38,6 +42,7 @@ def choose_on(
         candidates: EVSE indices in the order of service.
         needed: (n,) smallest ceiling above 0 [own unit].
         reserved: (n,) part of it that the flows already hold.
+        overdue: (n,) whose minimum is kept free.
         real: (m,) flow of everything decided so far; grows in place by what is switched on.
         imag: (m,) likewise.
 
@@ -45,6 +50,7 @@ def choose_on(
         (n,) True for those switched on.
     """
     on = np.zeros(needed.shape[0], dtype=np.bool_)
+    alone_real, alone_imag = real.copy(), imag.copy()
     for position in range(candidates.shape[0]):
         i = candidates[position]
         step = max(needed[i] - reserved[i], 0.0)
@@ -53,6 +59,8 @@ def choose_on(
         elif column_fits(columns, i, step, headroom, real, imag):
             add_column(columns, i, step, real, imag)
             on[i] = True
+        elif overdue[i] and column_fits(columns, i, step, headroom, alone_real, alone_imag):
+            add_column(columns, i, step, real, imag)
     return on
 
 
@@ -85,6 +93,63 @@ def _next_step(steps: PilotSteps, i: int, x: float) -> float:
 
 
 @kernel
+def _round_down(
+    columns: Columns, members: Ints, x: Floats, least: Floats, steps: PilotSteps, real: Floats, imag: Floats
+) -> None:
+    """Every member to the step below its optimum, at least its smallest; ``x`` and the flows in place."""
+    for position in range(members.shape[0]):
+        i = members[position]
+        x[i] = max(least[i], step_down(steps, i, x[i])) if steps.start[i] < steps.start[i + 1] else x[i]
+        add_column(columns, i, x[i], real, imag)
+
+
+@kernel
+def _raise_by_steps(
+    columns: Columns,
+    headroom: Floats,
+    members: Ints,
+    x: Floats,
+    optimum: Floats,
+    upper: Floats,
+    weight: Floats,
+    price: Floats,
+    steps: PilotSteps,
+    real: Floats,
+    imag: Floats,
+) -> None:
+    """Hand out single steps, best first, until none fits; ``x`` and the flows in place.
+
+    A step that the optimum itself takes up to the solver's rounding goes before all others.
+    """
+    queue = [(0.0, 0, 0) for _ in range(0)]
+    for position in range(members.shape[0]):
+        i = members[position]
+        if steps.start[i] == steps.start[i + 1]:
+            continue
+        after = _next_step(steps, i, x[i])
+        if after > upper[i] or not column_fits(columns, i, after - x[i], headroom, real, imag):
+            continue
+        rank = -np.inf
+        if after > optimum[i] + SOLVER_ROUNDING:
+            rank = _rank(weight[i], x[i], after, _cost(columns, i, price, real, imag))
+        queue.append((rank, position, i))
+    if len(queue) == 0:
+        return
+    heapq.heapify(queue)
+    while len(queue) > 0:
+        _, position, i = heapq.heappop(queue)
+        after = _next_step(steps, i, x[i])
+        if not column_fits(columns, i, after - x[i], headroom, real, imag):
+            continue
+        add_column(columns, i, after - x[i], real, imag)
+        x[i] = after
+        after = _next_step(steps, i, x[i])
+        if after <= upper[i] and column_fits(columns, i, after - x[i], headroom, real, imag):
+            rank = _rank(weight[i], x[i], after, _cost(columns, i, price, real, imag))
+            heapq.heappush(queue, (rank, position, i))
+
+
+@kernel
 def to_steps(
     columns: Columns,
     headroom: Floats,
@@ -102,6 +167,7 @@ def to_steps(
 
     The next step goes where it gains most utility per cost (the row prices of the optimum): greedy, exact on a single
     row with equal steps (concave separable resource allocation, Fox 1966). Continuous posts take what is left last.
+    Near-linear: one look at every coefficient to round down, and a queue of those for whom a step still fits.
 
     Args:
         columns: rows by EVSE.
@@ -119,35 +185,9 @@ def to_steps(
     Returns:
         ``x``.
     """
-    queue = [(0.0, 0, 0) for _ in range(0)]
-    for position in range(members.shape[0]):
-        i = members[position]
-        optimum = x[i]
-        if steps.start[i] < steps.start[i + 1]:
-            x[i] = max(least[i], step_down(steps, i, optimum))
-            after = _next_step(steps, i, x[i])
-            if after <= upper[i]:
-                rank = -np.inf if after <= optimum + SOLVER_ROUNDING else 0.0
-                queue.append((rank, position, i))
-        add_column(columns, i, x[i], real, imag)
-    for entry in range(len(queue)):
-        rank, position, i = queue[entry]
-        if rank == 0.0:
-            rank = _rank(weight[i], x[i], _next_step(steps, i, x[i]), _cost(columns, i, price, real, imag))
-            queue[entry] = (rank, position, i)
-    if len(queue) == 0:
-        return x
-    heapq.heapify(queue)
-    while len(queue) > 0:
-        _, position, i = heapq.heappop(queue)
-        after = _next_step(steps, i, x[i])
-        if not column_fits(columns, i, after - x[i], headroom, real, imag):
-            continue
-        add_column(columns, i, after - x[i], real, imag)
-        x[i] = after
-        after = _next_step(steps, i, x[i])
-        if after <= upper[i]:
-            heapq.heappush(queue, (_rank(weight[i], x[i], after, _cost(columns, i, price, real, imag)), position, i))
+    optimum = x.copy()
+    _round_down(columns, members, x, least, steps, real, imag)
+    _raise_by_steps(columns, headroom, members, x, optimum, upper, weight, price, steps, real, imag)
     for position in range(members.shape[0]):
         i = members[position]
         if steps.start[i] == steps.start[i + 1]:

@@ -116,7 +116,8 @@ def add_flow(columns: Columns, x: Floats, real: Floats, imag: Floats) -> None:
 @kernel
 def fits(real: float, imag: float, headroom: float) -> bool:
     """|real + j imag| <= headroom, up to rounding; False where anything is NaN."""
-    return bool(np.hypot(real, imag) <= headroom + SLACK * (1.0 + headroom))
+    bound = headroom + SLACK * (1.0 + headroom)
+    return bool(abs(real) <= bound) if imag == 0.0 else bool(np.hypot(real, imag) <= bound)
 
 
 def trusted(values: Floats) -> Floats:

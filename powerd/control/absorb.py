@@ -21,7 +21,8 @@ from powerd.limits import Bools, Ints
 from powerd.state import hello, leases, meters
 from powerd.state.columns import put
 from powerd.state.lease_book import LeaseBook
-from powerd.state.snapshot import Sessions, Snapshot, Stop, Usage
+from powerd.state.snapshot import Sessions, Snapshot, Stop
+from powerd.state.usage import forget_car
 from powerd.units import Now
 
 ANSWERS_KEPT = 4096
@@ -213,7 +214,7 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     book = leases.void(snapshot.leases, site.terms, np.union1d(left, came))
     book = replace(book, plug_boottime_s=put(book.plug_boottime_s, event.evse, event.plug_boottime_s))
     sessions = _end_sessions(site, snapshot.sessions, left)
-    usage = _forget_usage(snapshot, left)
+    usage = forget_car(snapshot.usage, left)
     drawn, drawn_at = put(snapshot.drawn, left, 0.0), put(snapshot.drawn_at_s, left, -np.inf)
     sessions = replace(sessions, plugged=put(sessions.plugged, came, True))
     unannounced = came[~sessions.served[came]]
@@ -221,17 +222,6 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     sessions = _begin_sessions(sessions, unannounced, names, now)
     seen = meters.read_posts(snapshot.meters, left, np.zeros((left.shape[0], 3)), None, now.boottime_s)
     return replace(snapshot, sessions=sessions, leases=book, usage=usage, meters=seen, drawn=drawn, drawn_at_s=drawn_at)
-
-
-def _forget_usage(snapshot: Snapshot, evse: Ints) -> Usage:
-    """The next car may be another one."""
-    usage = snapshot.usage
-    return replace(
-        usage,
-        slack_since_s=put(usage.slack_since_s, evse, np.inf),
-        usable=put(usage.usable, evse, np.inf),
-        order_key=put(usage.order_key, evse, 0.0),
-    )
 
 
 # --- sessions and stops -----------------------------------------------------------------------------------------------

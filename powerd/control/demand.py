@@ -8,6 +8,7 @@ import numpy as np
 
 from powerd.allocation.demands import Demands
 from powerd.control.compiled import CompiledSite
+from powerd.control.turns import overdue, resting, service_order, watch_turns
 from powerd.limits import Bools, Floats
 from powerd.state import leases
 from powerd.state.snapshot import Snapshot, largest_phase
@@ -24,8 +25,6 @@ HEADROOM = 2.0
 """Left above what such a car draws, so that it can show that it wants more [own unit]."""
 PRESSING = 0.75
 """Closer than this to its ceiling a car is taken to want more [own unit]; less than one pilot step of 1 A."""
-ROTATION_S = 900.0
-"""Period in which the order of service is renewed: WARP's 15 minutes, long against minimum on-times."""
 
 
 def watch_usage(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Snapshot:
@@ -45,8 +44,10 @@ def watch_usage(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Sn
     hours = (boottime_s - snapshot.boottime_s) / 3600.0
     sessions = snapshot.sessions
     energy = sessions.energy_kwh + np.where(sessions.plugged, power_kw(site, snapshot.drawn) * hours, 0.0)
-    sessions = replace(sessions, energy_kwh=energy)
-    return _renew_order(replace(snapshot, usage=usage, sessions=sessions), boottime_s)
+    watched = replace(snapshot, usage=usage, sessions=replace(sessions, energy_kwh=energy))
+    charging = sessions.plugged & (ceiling > 0.0)
+    waiting = sessions.plugged & sessions.served & ~charging & ~idle(watched, boottime_s)
+    return replace(watched, usage=watch_turns(usage, charging, waiting, energy, snapshot.boottime_s, boottime_s))
 
 
 def power_kw(site: CompiledSite, drawn: Floats) -> Floats:
@@ -56,14 +57,6 @@ def power_kw(site: CompiledSite, drawn: Floats) -> Floats:
     units = np.where(three_phase, drawn.sum(axis=1) / 3.0, drawn.max(axis=1))
     power: Floats = units * posts.kw_per_unit
     return power
-
-
-def _renew_order(snapshot: Snapshot, boottime_s: float) -> Snapshot:
-    """Once a rotation period: least energy first."""
-    usage = snapshot.usage
-    if boottime_s - usage.order_at_s < ROTATION_S:
-        return snapshot
-    return replace(snapshot, usage=replace(usage, order_key=snapshot.sessions.energy_kwh.copy(), order_at_s=boottime_s))
 
 
 def idle(snapshot: Snapshot, boottime_s: float) -> Bools:
@@ -87,14 +80,16 @@ def demands_of(
     sessions = snapshot.sessions
     reserve = leases.reserve(snapshot.leases, site.terms, sessions.plugged)
     silent = ~leases.reachable(snapshot.leases, site.terms, boottime_s) & np.isfinite(snapshot.leases.echo_at_s)
-    upper = np.where(takes, np.minimum(sessions.max_ceiling, snapshot.usage.usable), 0.0)
+    may_charge = takes & ~resting(snapshot.usage, boottime_s)
+    upper = np.where(may_charge, np.minimum(sessions.max_ceiling, snapshot.usage.usable), 0.0)
     return Demands(
         weight=sessions.weight,
         upper=upper,
         minimum=sessions.min_ceiling,
         floor=np.where(silent, worst, reserve),
         priority=np.where(idle(snapshot, boottime_s), IDLE_CLASS, sessions.priority),
-        least_served=snapshot.usage.order_key,
+        least_served=service_order(snapshot.usage, boottime_s),
+        overdue=overdue(snapshot.usage),
         target=upper,
         uncontrolled=uncontrolled,
     )

@@ -19,6 +19,7 @@ from powerd.state.leases import reopen_book, worst
 from powerd.state.meters import Meters, open_meters
 from powerd.state.overshoot import Overshoot
 from powerd.state.switchgear import Switchgear, reopen_switchgear
+from powerd.state.usage import Usage, open_usage, reopen_usage
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,20 +48,6 @@ class Sessions:
     """Share among equals."""
     energy_kwh: Floats
     """Energy measured in this session."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Usage:
-    """(n,) what each car makes of its ceiling, as far as the meters tell."""
-
-    slack_since_s: Floats
-    """Boottime since when it has drawn clearly less than its ceiling [s]; inf = it presses against it."""
-    usable: Floats
-    """Most it seems able to take [own unit]; inf = no sign of a bound."""
-    order_key: Floats
-    """Who goes first when not all minima fit, lower first; renewed once a rotation period."""
-    order_at_s: float
-    """Boottime of the last renewal of ``order_key`` [s]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,16 +116,13 @@ def open_snapshot(
         weight=np.ones(n),
         energy_kwh=np.zeros(n),
     )
-    usage = Usage(
-        slack_since_s=np.full(n, np.inf), usable=np.full(n, np.inf), order_key=np.zeros(n), order_at_s=boottime_s
-    )
     return Snapshot(
         sessions=sessions,
         leases=book,
-        usage=usage,
         meters=open_meters(meters, n),
         gear=gear,
         impaired=unimpaired(n),
+        usage=open_usage(n, boottime_s),
         drawn=np.zeros((n, 3)),
         drawn_at_s=np.full(n, -np.inf),
         stops=(),
@@ -159,14 +143,13 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
     n = snapshot.drawn.shape[0]
     drawn = largest_phase(snapshot.drawn)
     book = reopen_book(snapshot.leases, terms, snapshot.sessions.plugged, drawn, snapshot.boottime_s, boottime_s)
-    usage = replace(snapshot.usage, slack_since_s=np.full(n, np.inf), usable=np.full(n, np.inf), order_at_s=boottime_s)
     return replace(
         snapshot,
         leases=book,
-        usage=usage,
         meters=open_meters(snapshot.meters.stamp_s.shape[0], n),
         gear=reopen_switchgear(snapshot.gear),
         impaired=unimpaired(n),
+        usage=reopen_usage(snapshot.usage, snapshot.boottime_s, boottime_s),
         drawn=np.zeros_like(snapshot.drawn),
         drawn_at_s=np.full(n, -np.inf),
         overshoots=(),  # their times were those of another boot; what still lasts is declared again

@@ -113,6 +113,7 @@ def demands(count: int, limit_count: int, **columns: object) -> Demands:
         floor=np.zeros(count),
         priority=np.zeros(count, dtype=np.int64),
         least_served=np.zeros(count),
+        overdue=np.zeros(count, dtype=np.bool_),
         target=np.full(count, 32.0),
         uncontrolled=np.zeros(limit_count),
     )

@@ -48,6 +48,7 @@ def full_demand(name: str) -> FullDemand:
             floor=posts.fallback,
             priority=np.zeros(count, dtype=np.int64),
             least_served=np.zeros(count),
+            overdue=np.zeros(count, dtype=np.bool_),
             target=posts.max_ceiling,
             uncontrolled=rows.load_share @ worst,
         ),

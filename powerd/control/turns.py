@@ -1,0 +1,95 @@
+"""Whose turn it is when not all minima fit: on- and off-times, rotation, and no car starved for ever.
+
+The allocation switches the cars of a class on in the order given here, each one that still fits (``choose_on``):
+
+1. who has been on for less than ``MIN_ON_S``: contactors and cars are not made for short turns. Limits and higher
+   classes come before that: they take the current away in spite of it;
+2. who is *overdue*: at 0 for ``OVERDUE_S`` at the last renewal, the longest waiting first. While an overdue minimum does
+   not fit, it is kept free of cars behind it, so that many small ones cannot hold a large one off;
+3. the others by energy at the last renewal, least first; a newcomer has had none.
+
+The order is renewed every ``ROTATION_S``; between renewals it stands, so the set changes only as cars and limits do. Who
+was switched off stays off for ``MIN_OFF_S``, whatever happens. The bound on waiting that follows is in
+``docs/chargers.md`` and held by ``tests/control/test_turns.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from powerd.limits import Bools, Floats
+from powerd.state.usage import Usage
+
+ROTATION_S = 900.0
+"""Period in which the order of service is renewed: WARP's 15 minutes, long against minimum on-times."""
+OVERDUE_S = 1800.0
+"""Waiting time after which a car goes before all who have not waited as long: two rotations."""
+MIN_ON_S = 210.0
+"""Shortest turn (WARP's 3.5 min): a car needs up to half a minute to start, and wakes up only so often."""
+MIN_OFF_S = 210.0
+"""Shortest pause; cars that are switched on again at once report faults (WARP)."""
+
+
+def longest_wait_s(ahead: int, slots: int, lag_s: float) -> float:
+    """Longest that a car can wait at 0 for its turn [s]; the derivation is in ``docs/chargers.md``.
+
+    Args:
+        ahead: cars of its class that had waited at least as long when it came.
+        slots: cars of its class that fit at their minimum together, in any choice.
+        lag_s: from a lowering decided until what it frees may be lent on (ack + reaction, at most E).
+    """
+    rounds = -(-(ahead + 1) // slots)
+    return OVERDUE_S + rounds * ROTATION_S + MIN_ON_S + lag_s
+
+
+def watch_turns(usage: Usage, charging: Bools, waiting: Bools, energy_kwh: Floats, was_s: float, now_s: float) -> Usage:
+    """Notes who is on, off and waiting, and renews the order when it is time.
+
+    Args:
+        usage: as of the last step.
+        charging: (n,) a car with a ceiling above 0.
+        waiting: (n,) a car at 0 that would take more.
+        energy_kwh: (n,) energy of each session.
+        was_s: boottime of the last step, which decided the ceilings.
+        now_s: this step's.
+    """
+    was_on = np.isfinite(usage.on_since_s)
+    noted = replace(
+        usage,
+        on_since_s=np.where(charging, np.minimum(usage.on_since_s, was_s), np.inf),
+        off_since_s=np.where(was_on & ~charging, now_s, usage.off_since_s),
+        waiting_since_s=np.where(waiting, np.minimum(usage.waiting_since_s, was_s), np.inf),
+    )
+    if now_s - usage.order_at_s < ROTATION_S:
+        return noted
+    return replace(noted, order_key=_renewed(noted, energy_kwh, now_s), order_at_s=now_s)
+
+
+def _renewed(usage: Usage, energy_kwh: Floats, now_s: float) -> Floats:
+    """(n,) new order keys: overdue cars below 0 in the order in which they began to wait, then energy."""
+    overdue = now_s - usage.waiting_since_s >= OVERDUE_S
+    place = np.empty(overdue.shape[0])
+    place[np.argsort(np.where(overdue, usage.waiting_since_s, np.inf), kind="stable")] = np.arange(overdue.shape[0])
+    keys: Floats = np.where(overdue, place - overdue.shape[0], energy_kwh)
+    return keys
+
+
+def overdue(usage: Usage) -> Bools:
+    """(n,) cars whose minimum is kept free for them."""
+    return usage.order_key < 0.0
+
+
+def resting(usage: Usage, now_s: float) -> Bools:
+    """(n,) switched off so lately that it must stay off."""
+    return now_s - usage.off_since_s < MIN_OFF_S
+
+
+def service_order(usage: Usage, now_s: float) -> Floats:
+    """(n,) place in the order of service, lower first; ties keep the order of the EVSEs."""
+    in_turn = now_s - usage.on_since_s < MIN_ON_S
+    order = np.lexsort((np.arange(in_turn.shape[0]), usage.order_key, ~in_turn))
+    place = np.empty(in_turn.shape[0])
+    place[order] = np.arange(in_turn.shape[0])
+    return place

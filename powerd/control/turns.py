@@ -4,12 +4,12 @@ The allocation switches the cars of a class on in the order given here, each one
 
 1. who has been on for less than ``MIN_ON_S``: contactors and cars are not made for short turns. Limits and higher
    classes come before that: they take the current away in spite of it;
-2. who is *overdue*: at 0 for ``OVERDUE_S`` at the last renewal, the longest waiting first. While an overdue minimum does
-   not fit, it is kept free of cars behind it, so that many small ones cannot hold a large one off;
+2. who is *overdue*: at 0 for ``OVERDUE_S`` at the last renewal, the longest waiting first. While an overdue minimum
+   does not fit, it is kept free of cars behind it, so that many small ones cannot hold a large one off;
 3. the others by energy at the last renewal, least first; a newcomer has had none.
 
-The order is renewed every ``ROTATION_S``; between renewals it stands, so the set changes only as cars and limits do. Who
-was switched off stays off for ``MIN_OFF_S``, whatever happens. The bound on waiting that follows is in
+The order is renewed every ``ROTATION_S``; between renewals it stands, so the set changes only as cars and limits do.
+Who was switched off stays off for ``MIN_OFF_S``, whatever happens. The bound on waiting that follows is in
 ``docs/chargers.md`` and held by ``tests/control/test_turns.py``.
 """
 
@@ -88,7 +88,7 @@ def resting(usage: Usage, now_s: float) -> Bools:
 
 def service_order(usage: Usage, now_s: float) -> Floats:
     """(n,) place in the order of service, lower first; ties keep the order of the EVSEs."""
-    in_turn = now_s - usage.on_since_s < MIN_ON_S
+    in_turn = np.isfinite(usage.on_since_s) & (now_s - usage.on_since_s < MIN_ON_S)
     order = np.lexsort((np.arange(in_turn.shape[0]), usage.order_key, ~in_turn))
     place = np.empty(in_turn.shape[0])
     place[order] = np.arange(in_turn.shape[0])

@@ -16,6 +16,8 @@ class Usage:
 
     slack_since_s: Floats
     """Since when it has drawn clearly less than its ceiling; inf = it presses against it."""
+    dry_since_s: Floats
+    """Since when it has drawn nothing of what it is offered; inf = it draws, or nothing was offered."""
     usable: Floats
     """Most it seems able to take [own unit]; inf = no sign of a bound."""
     on_since_s: Floats
@@ -35,6 +37,7 @@ def open_usage(count: int, boottime_s: float) -> Usage:
     """Nothing known of ``count`` EVSEs."""
     return Usage(
         slack_since_s=np.full(count, np.inf),
+        dry_since_s=np.full(count, np.inf),
         usable=np.full(count, np.inf),
         on_since_s=np.full(count, np.inf),
         off_since_s=np.full(count, -np.inf),
@@ -49,6 +52,7 @@ def forget_car(usage: Usage, evse: Ints) -> Usage:
     return replace(
         usage,
         slack_since_s=put(usage.slack_since_s, evse, np.inf),
+        dry_since_s=put(usage.dry_since_s, evse, np.inf),
         usable=put(usage.usable, evse, np.inf),
         on_since_s=put(usage.on_since_s, evse, np.inf),
         off_since_s=put(usage.off_since_s, evse, -np.inf),
@@ -63,6 +67,7 @@ def reopen_usage(usage: Usage, was_s: float, now_s: float) -> Usage:
     return replace(
         usage,
         slack_since_s=np.full(count, np.inf),
+        dry_since_s=np.full(count, np.inf),
         usable=np.full(count, np.inf),
         on_since_s=usage.on_since_s + shift,
         off_since_s=usage.off_since_s + shift,

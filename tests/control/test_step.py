@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from powerd.control import events as ev
 from powerd.control.decision import Decision
+from powerd.control.turns import MIN_OFF_S
 from powerd.state.snapshot import columns_of
 from powerd.units import ROW_TOLERANCE
 from tests.control.garage import LIFE, REACTION, Player, site_text
@@ -192,7 +193,7 @@ def test_a_stop_is_latched_listed_until_acked_and_ends_only_by_its_release(two: 
     assert acked.tolist() == [True, False]
     two.alive.add(1)
     two.tick(ev.StopReleased(request_id="", stop_id="s1", reason="checked"))
-    for _ in range(10):
+    for _ in range(int(MIN_OFF_S)):  # the stop switched the cars off: they stay off for a while
         decision = two.tick()
     assert decision.ceiling == approx(np.array([16.0, 16.0]))
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powerd.control import events as ev
+from powerd.control.turns import MIN_OFF_S
 from powerd.state import leases
 from powerd.state.snapshot import largest_phase, reopen_snapshot
 from powerd.units import ROW_TOLERANCE
@@ -73,7 +74,7 @@ def test_sessions_stops_and_answers_survive(tmp_path: Path) -> None:
     again = player.tick(ev.SessionStarted(request_id="r", evse=0, session_id="b", demand=ev.Demand()))
     assert again.outcomes[-1] == ev.Done("a", (0,))
     assert player.snapshot.sessions.requested_kwh[0] == 9.0
-    for _ in range(60):
+    for _ in range(int(MIN_OFF_S)):  # longer than a car that was switched off must stay off
         assert player.tick().ceiling[0] == 0.0
     player.tick(ev.StopReleased(request_id="", stop_id="s", reason="checked"))
     assert player.tick().ceiling[0] == approx(32.0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from powerd.control import events as ev
+from powerd.control.turns import MIN_OFF_S
 from powerd.limits import Floats
 from tests.control.garage import Player, site_text
 
@@ -134,6 +135,6 @@ def test_priorities_can_change_while_cars_charge(tmp_path: Path) -> None:
         decision = player.tick()
     assert approx(decision.ceiling).tolist() == [32.0, 0.0]
     player.tick(ev.SessionUpdated(request_id="", session_id=first, demand=ev.Demand(priority=0)))
-    for _ in range(10):
+    for _ in range(int(MIN_OFF_S)):  # the other one was switched off: it stays off for a while
         decision = player.tick()
     assert approx(decision.ceiling).tolist() == [16.0, 16.0]

@@ -108,8 +108,8 @@ def test_steps_are_feasible_and_near_the_best_of_all_combinations() -> None:
 
 @pytest.mark.slow
 def test_steps_are_feasible_and_near_the_best_of_all_combinations_at_length() -> None:
-    """The same on 6 000 sites."""
-    assert_near([judge(seed) for seed in range(150, 6150)])
+    """The same on 2 350 more sites."""
+    assert_near([judge(seed) for seed in range(150, 2500)])
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -24,6 +24,9 @@ app = typer.Typer(
     name="powerd", help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
 
+study_app = typer.Typer(no_args_is_help=True)
+app.add_typer(study_app, name="study")
+
 SitePath = Annotated[Path, typer.Argument(metavar="SITE", help="Folder with a site.yaml, or the file itself.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Cap = Annotated[float | None, typer.Option(help="Scale the transformers to this many kW in all.")]
@@ -153,6 +156,24 @@ def simulate(
         journal=journal,
     )
     raise typer.Exit(run_simulation(options, as_json=as_json, quiet=as_json))
+
+
+@study_app.callback()
+def study() -> None:
+    """Play situations through, one after the other."""
+
+
+@study_app.command()
+def outages(
+    site: SitePath,
+    double: Annotated[bool, typer.Option("--double", help="Every pair of outages, too.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the cars.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Lose every supply, transformer, tie and switch of a full house: who goes dark, who comes back, what is over."""
+    from powerd.studies.command import study_outages
+
+    raise typer.Exit(study_outages(site, double=double, seed=seed, as_json=as_json))
 
 
 Choice = TypeVar("Choice", bound=StrEnum)

@@ -31,7 +31,7 @@ class Floor:
 
 HOUSE = (
     Floor(name="ROOF", rooms=("__main__", "cli", "daemon"), friends=(("__main__", "cli"), ("cli", "daemon"))),
-    Floor(name="ANNEX", rooms=("studies", "sim", "reports")),
+    Floor(name="ANNEX", rooms=("studies", "sim", "reports"), friends=(("studies", "sim"),)),
     Floor(name="DOORS", rooms=("server", "client", "gateways", "journal", "dashboard")),
     Floor(name="THE TICK", rooms=("control",), core=True),
     Floor(name="PLAN", rooms=("schedule",), core=True),

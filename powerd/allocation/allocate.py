@@ -218,7 +218,7 @@ class Allocator:
 def _stacked(ledger: Ledger) -> Floats:
     """(stages, m) the prices of all stages."""
     rows = ledger.rows.row_count
-    return np.array(list(ledger.stage_prices.values())).reshape(-1, rows)
+    return np.array(list(ledger.stage_prices.values()), dtype=np.float64).reshape(len(ledger.stage_prices), rows)
 
 
 def _same(kept: tuple[object, ...], asked: tuple[object, ...]) -> bool:

@@ -47,6 +47,8 @@ class CompiledSite:
     """(L, D) the part of each load in it [unit]."""
     metering: Metering
     """What meters tell about the limits."""
+    meters_loads: Bools
+    """(M,) loads are drawn behind the meter in the normal state: what it does not see elsewhere is not unknown load."""
     pilot_table: Floats
     """(n, p) pilot steps of each EVSE, ascending, padded with inf; no finite entry = continuous."""
     ac: AcCheck | None
@@ -61,6 +63,8 @@ class CompiledSite:
         table = np.full((len(steps), max((s.shape[0] for s in steps), default=0) + 1), np.inf)
         for i, own in enumerate(steps):
             table[i, : own.shape[0]] = own
+        metering = metering_of(rows.seen, *rows.parts[0])
+        seen: Bools = np.asarray(metering.seen.any(axis=1), dtype=np.bool_)
         site = CompiledSite(
             electrical=electrical,
             limits=rows.limits,
@@ -70,7 +74,8 @@ class CompiledSite:
             terms=LeaseTerms.of(electrical.posts, electrical.controllers),
             loads_worst=np.zeros(0),
             load_on_limit=sp.csr_array((0, 0)),
-            metering=metering_of(rows.seen, *rows.parts[0]),
+            metering=metering,
+            meters_loads=seen,
             pilot_table=table,
             ac=None,
         )

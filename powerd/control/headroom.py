@@ -209,7 +209,7 @@ def _blind(site: CompiledSite, live: Bools) -> Floats:
     """
     metering, capacity = site.metering, site.limits.capacity
     total = np.zeros(capacity.shape[0])
-    for m in np.flatnonzero(metering.works & ~metering.seen.any(axis=1)):
+    for m in np.flatnonzero(metering.works & ~site.meters_loads):
         own = metering.reaches[m] & ~live[m] & ~(metering.above[m][:, None] & live).any(axis=0)
         share = metering.on_limit[:, [3 * m, 3 * m + 1, 3 * m + 2]].sum(axis=1)
         most = share * metering.rating_a[m] if np.isfinite(metering.rating_a[m]) else np.full(share.shape, np.inf)
@@ -225,7 +225,7 @@ def meter_alarms(site: CompiledSite, meters: Meters, boottime_s: float) -> tuple
         instead = "the whole limit counts as taken"
         if not np.isnan(points.worst_a[m]):
             instead = f"its configured worst of {points.worst_a[m]:g} A counts"
-        elif site.metering.seen[m].any():
+        elif site.meters_loads[m]:
             instead = "the loads behind it count at their worst"
         found.append(f"meter {points.ids[m]} is silent: {instead}")
     return tuple(found)

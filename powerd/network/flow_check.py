@@ -221,7 +221,9 @@ class AcCheck:
 
 
 def check_of(electrical: Electrical, closed: Bools, rows: Rows) -> AcCheck | None:
-    """The check of a switching state; None where it has loops."""
+    """The check of a switching state; None where it has loops, or where nothing that powerd grants has a supply."""
+    if not rows.limits.energized.any():
+        return None
     try:
         return AcCheck(electrical, closed, rows)
     except CannotSolve:

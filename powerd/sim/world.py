@@ -1,0 +1,131 @@
+"""A whole site in process, second by second: the real core against simulated cars, wires, breakers and switchgear.
+
+No wire, no clock, no child process: what studies run thousands of times. ``simulate`` drives the real daemon instead.
+"""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+import numpy as np
+
+from powerd.control.compiled import as_drawn
+from powerd.control.decision import Decision
+from powerd.control.step import Stepper
+from powerd.limits import Bools, Floats
+from powerd.network.curves import Edge
+from powerd.sim.breakers import Breakers, Trip
+from powerd.sim.cars import Battery, Cars, make_car
+from powerd.sim.fleet import Fleet
+from powerd.sim.outage import Cause, Element, Loss, heal, strike
+from powerd.sim.relays import Relays
+from powerd.sim.switches import Gear, Transfer
+from powerd.sim.windows import Windows
+from powerd.sim.wires import Survey
+from powerd.state.lease_book import open_book
+from powerd.state.snapshot import open_snapshot
+from powerd.units import Now
+
+START = datetime(2026, 1, 5, 7, tzinfo=UTC)
+ENDLESS_KWH = 1e9
+"""What every car of a study still needs: nobody becomes full meanwhile."""
+
+
+class World:
+    """One site with a car at every post; ``fork`` gives a copy that goes its own way."""
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        survey: Survey,
+        transfers: tuple[Transfer, ...],
+        *,
+        seed: int = 1,
+        edge: Edge = Edge.EARLIEST,
+    ) -> None:
+        electrical = survey.electrical
+        posts = electrical.posts
+        self.stepper, self.survey, self.electrical = stepper, survey, electrical
+        book = open_book(stepper.site.terms, epoch=1, unknown_until_s=-np.inf)
+        meters = len(electrical.meters.ids)
+        gear = as_drawn(electrical)
+        self.snapshot = open_snapshot(book, posts.max_ceiling, posts.min_ceiling, gear, 0.0, meters=meters)
+        self.now_s = 0.0
+        self.fleet = Fleet(electrical)
+        self.gear = Gear(electrical, transfers)
+        self.relays = Relays(gear=self.gear)
+        self.breakers = Breakers(electrical, edge)
+        self.cars = Cars(posts)
+        rng = np.random.default_rng(seed)
+        for evse in range(posts.count):
+            self.cars.plug(evse, make_car(ENDLESS_KWH, evse, posts, Battery.IDEAL, rng))
+        self.sheds = True
+        """False = decreases do not reach the posts: the control that shows what they are for."""
+        self.windows = Windows()
+        self.flow: Floats = np.zeros(0)
+        self.drawn: Floats = np.zeros(posts.count)
+        self.live: Bools = np.ones(posts.count, np.bool_)
+        self.last: Decision | None = None
+
+    def fork(self) -> Self:
+        """A copy; what never changes is shared."""
+        shared = (self.stepper, self.survey, self.electrical, self.snapshot, self.last)
+        return copy.deepcopy(self, {id(one): one for one in shared})
+
+    def run(self, seconds: int) -> None:
+        """So many ticks."""
+        for _ in range(seconds):
+            self.tick()
+
+    def strike(self, element: Element, cause: Cause) -> None:
+        """It is lost, and the gateway says so."""
+        for loss in strike(self.gear, element, cause, self.now_s):
+            self.relays.loses(loss, self.now_s)
+
+    def heal(self, element: Element) -> None:
+        """It is back, and the gateway says so."""
+        for loss in heal(self.gear, element, self.now_s):
+            self.relays.loses(loss, self.now_s)
+
+    def tick(self) -> Decision:
+        """One second: contacts move, reports arrive, the core decides, cars follow, breakers stand it or not."""
+        self.now_s += 1.0
+        self.gear.advance(self.now_s)
+        events = (*self.fleet.speaks(self.now_s), *self.relays.speaks(self.now_s))
+        now = Now(utc=START + timedelta(seconds=self.now_s), boottime_s=self.now_s)
+        decision = self.stepper.step(self.snapshot, events, now)
+        self.snapshot, self.last = decision.snapshot, decision
+        before = self.fleet.ceiling.copy()
+        self.fleet.hears(decision, self.now_s)
+        self.cars.apply(self.fleet.ceiling if self.sheds else np.maximum(self.fleet.ceiling, before))
+        if not self.sheds:
+            self.fleet.ceiling = np.maximum(self.fleet.ceiling, before)
+        self.relays.hears(decision, self.now_s)
+        self._flow()
+        self.cars.advance(1)
+        return decision
+
+    def _flow(self) -> None:
+        wires = self.survey.wires(self.gear.state(self.now_s))
+        self.live = wires.live
+        self.drawn = self.cars.drawn() * wires.live
+        self.fleet.measures(self.drawn)
+        self.flow = wires.flow(self.drawn)
+        self.windows.note(wires, self.flow, self.now_s, self.now_s + 1.0)
+        for trip in self.breakers.carry(wires, self.flow, self.now_s, 1.0):
+            self._trips(trip)
+
+    def _trips(self, trip: Trip) -> None:
+        """A breaker opens; a feeder's device at its head takes the feeder with it."""
+        if self.electrical.branches.switchable[trip.branch]:
+            self.gear.pull(trip.branch, False, self.now_s, protection=True)
+        else:
+            self.gear.vanish(trip.branch, self.now_s)
+            self.relays.loses(Loss(kind="branch", index=trip.branch, lost=True, protection=True), self.now_s)
+
+    @property
+    def power_kw(self) -> float:
+        """What all cars draw [kW]."""
+        return float(self.drawn @ self.electrical.posts.kw_per_unit)

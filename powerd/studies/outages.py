@@ -1,0 +1,195 @@
+"""The outage study: every supply, transformer, tie and switch lost, one or two at once, and what becomes of the site.
+
+Each outage is played second by second on the real core (``sim/world``) from the same full house: it strikes, automatic
+switches move, powerd lowers, orders, raises. Told of each: who lost the supply, who got it back and when, what is
+delivered in the end, how long anything was overloaded and how much of its tolerance that used, and whether any switch
+ever closed where it must not (I9).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from powerd.control.compiled import CompiledSite
+from powerd.control.step import Stepper
+from powerd.errors import PowerdError
+from powerd.network.load import LoadedSite
+from powerd.network.standing import ACK_S, silent_s
+from powerd.sim.outage import Cause, Element, elements_of, is_feeder
+from powerd.sim.switches import transfers_of
+from powerd.sim.wires import Survey
+from powerd.sim.world import World
+from powerd.studies.best import most_energised
+
+SETTLE_S = 40
+"""A full house is steady after this long [s]."""
+WATCH_S = 90
+"""How long each outage is watched [s]; several orders one after the other take half of it."""
+SLACK_S = 1.0
+"""One tick, in which an event may just have been missed [s]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of the site; field names are the JSON keys."""
+
+    outage: tuple[str, ...]
+    """What was lost."""
+    cause: str
+    """Why."""
+    before_kw: float
+    """What all EVSEs drew before [kW]."""
+    lost: int
+    """EVSEs without supply right after it, automatic transfers done."""
+    restored: int
+    """How many of them powerd brought back."""
+    seconds: float
+    """From the outage to the last EVSE brought back [s]; 0 = none was."""
+    remaining_kw: float
+    """What all EVSEs draw in the end [kW]."""
+    possible: int
+    """EVSEs that could have a supply in the end, by trying all positions; -1 = too many switches to try."""
+    live: int
+    """EVSEs that have one in the end."""
+    overload_s: float
+    """Longest time that anything carried more than its rating [s]."""
+    bound_s: float
+    """How long that may be."""
+    overloaded: str
+    """What carried it, for people; "" = nothing."""
+    share: float
+    """Most that anything carried, of its rating."""
+    worn: float
+    """Largest share of its tolerance that an element used; 1 = it trips or is damaged."""
+    trips: tuple[str, ...]
+    """Simulated breakers that opened."""
+    broken: tuple[str, ...]
+    """Movements that I9 forbids, as "rule at element"."""
+
+    @property
+    def kept(self) -> bool:
+        """Every promise."""
+        in_time = self.overload_s <= self.bound_s and self.worn < 1.0 and not self.trips
+        return in_time and not self.broken and (self.possible < 0 or self.live >= self.possible)
+
+
+class Study:
+    """One site, ready to be played."""
+
+    def __init__(self, loaded: LoadedSite, *, seed: int = 1, stepper: Stepper | None = None) -> None:
+        """``stepper`` for tests that break a rule on purpose."""
+        self.electrical = loaded.must()
+        self._stepper = stepper or Stepper(CompiledSite.of(self.electrical))
+        survey = Survey(self.electrical, np.random.default_rng(seed))
+        self.house = World(self._stepper, survey, transfers_of(loaded.site, self.electrical), seed=seed)
+        self.house.run(SETTLE_S)
+        if self.house.windows.any_open or self.house.breakers.trips:
+            raise PowerdError(f"site {self.electrical.site_id} is overloaded before anything is lost")
+
+    @property
+    def elements(self) -> list[Element]:
+        """Everything that is lost in turn: supplies, transformers, switches; a transfer switch is one."""
+        return [one for one in elements_of(self.electrical) if not is_feeder(self.electrical, one)]
+
+    def play(
+        self,
+        outage: tuple[Element, ...],
+        cause: Cause,
+        *,
+        watch_s: int = WATCH_S,
+        silent: bool = False,
+        sheds: bool = True,
+    ) -> Outcome:
+        """One outage.
+
+        Args:
+            outage: what is lost, all in the same second.
+            cause: why.
+            watch_s: how long to watch [s].
+            silent: every controller falls silent in that second (R6's other bound).
+            sheds: False = decreases do not reach the posts, a control.
+        """
+        world = self.house.fork()
+        began, before_kw = world.now_s, world.power_kw
+        world.sheds = sheds
+        world.fleet.silent[:] = silent
+        was_live = world.live.copy()
+        for element in outage:
+            world.strike(element, cause)
+        world.run(2)  # automatic transfers take less
+        dead = was_live & ~world.live
+        restored_s, live = 0.0, world.live
+        for _ in range(watch_s - 2):
+            world.tick()
+            if (world.live & ~live).any():
+                restored_s = world.now_s - began
+            live = world.live
+        return self._outcome(world, outage, cause, before_kw, dead, restored_s, silent)
+
+    def _outcome(
+        self,
+        world: World,
+        outage: tuple[Element, ...],
+        cause: Cause,
+        before_kw: float,
+        dead: np.ndarray,
+        restored_s: float,
+        silent: bool,
+    ) -> Outcome:
+        ids = self.electrical.branches.ids
+        windows = world.windows.all()
+        longest = max(windows, key=lambda window: window.seconds, default=None)
+        controllers = self.electrical.controllers
+        answering = ACK_S + float(controllers.reaction_s.max()) + SLACK_S
+        return Outcome(
+            outage=tuple(element.name for element in outage),
+            cause=str(cause),
+            before_kw=before_kw,
+            lost=int(dead.sum()),
+            restored=int((dead & world.live).sum()),
+            seconds=restored_s,
+            remaining_kw=world.power_kw,
+            possible=most_energised(world),
+            live=int(world.live.sum()),
+            overload_s=0.0 if longest is None else longest.seconds,
+            bound_s=float(silent_s(controllers).max()) + SLACK_S if silent else answering,
+            overloaded="" if longest is None else longest.name,
+            share=max((window.share for window in windows), default=0.0),
+            worn=float(world.breakers.worn.max(initial=0.0)),
+            trips=tuple(ids[trip.branch] for trip in world.breakers.trips),
+            broken=tuple(f"{one.rule} at {one.element}" for one in world.gear.broken),
+        )
+
+
+def outages(elements: list[Element], *, double: bool) -> Iterator[tuple[Element, ...]]:
+    """Every single one; with ``double`` every pair, too."""
+    yield from ((element,) for element in elements)
+    if double:
+        yield from itertools.combinations(elements, 2)
+
+
+def study(
+    loaded: LoadedSite,
+    *,
+    double: bool = False,
+    seed: int = 1,
+    progress: Callable[[int, int], None] = lambda _, __: None,
+) -> list[Outcome]:
+    """All outages of a site, each for both causes; ``progress`` hears (done, of how many).
+
+    Raises:
+        SiteRefused: the site has faults.
+        PowerdError: it cannot be played.
+    """
+    house = Study(loaded, seed=seed)
+    every = list(itertools.product(outages(house.elements, double=double), Cause))
+    found = []
+    for done, (outage, cause) in enumerate(every, start=1):
+        if cause is Cause.UPSTREAM or any(element.kind == "branch" for element in outage):
+            found.append(house.play(outage, cause))
+        progress(done, len(every))
+    return found

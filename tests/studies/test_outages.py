@@ -1,0 +1,105 @@
+"""The outage study on the depot: what is promised holds in every outage, and without shedding it would not."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from powerd.network.load import load_site
+from powerd.sim.outage import Cause, Element
+from powerd.studies.command import as_table, remark, report_json
+from powerd.studies.outages import Outcome, Study, outages
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+
+
+@pytest.fixture(scope="module")
+def depot() -> Study:
+    """A full depot, steady."""
+    return Study(load_site(MODELS / "two_feeder_depot"))
+
+
+@pytest.fixture(scope="module")
+def singles(depot: Study) -> list[Outcome]:
+    """Every single outage, both causes."""
+    return [depot.play(outage, cause) for outage in outages(depot.elements, double=False) for cause in Cause]
+
+
+def one(depot: Study, name: str) -> Element:
+    return next(element for element in depot.elements if element.name == name)
+
+
+def test_every_kind_of_element_is_lost(depot: Study) -> None:
+    """Supplies, transformers, breakers, the tie, the transfer switch; cables are not."""
+    names = {element.name for element in depot.elements}
+    assert names == {"utility-a", "utility-b", "T1", "T2", "main-a", "main-b", "tie", "ats"}
+
+
+def test_overloads_end_in_time_and_within_the_tolerance(singles: list[Outcome]) -> None:
+    """Where controllers answer nothing is over for longer than ack + reaction + 1 s; no breaker trips."""
+    assert max(o.overload_s for o in singles) > 0.0
+    for o in singles:
+        assert o.overload_s <= o.bound_s == 7.0
+        assert o.worn < 0.5
+        assert not o.trips
+
+
+def test_no_switch_ever_closes_where_it_must_not(singles: list[Outcome]) -> None:
+    """I9 at every instant of every outage."""
+    assert not [o.broken for o in singles if o.broken]
+
+
+def test_the_surviving_side_is_used(singles: list[Outcome]) -> None:
+    """With one transformer gone the other one delivers more than a megawatt, and all of it fits."""
+    for o in singles:
+        if o.outage in (("utility-a",), ("T1",), ("main-a",)):
+            assert 1100 < o.remaining_kw < o.before_kw
+
+
+def test_without_shedding_overloading_outages_trip_a_breaker(depot: Study, singles: list[Outcome]) -> None:
+    """The control: of the outages that overload something, at least nine of ten then open a simulated breaker."""
+    over = [o for o in singles if o.share > 1.05]
+    by_name = {element.name: element for element in depot.elements}
+    tripped = 0
+    for o in over:
+        outage = tuple(by_name[name] for name in o.outage)
+        tripped += bool(depot.play(outage, Cause(o.cause), sheds=False, watch_s=120).trips)
+    assert over
+    assert tripped >= 0.9 * len(over)
+
+
+def test_silent_controllers_end_by_their_leases(depot: Study) -> None:
+    """All controllers dead in the second of the trip: over within the longest E, and still within the tolerance."""
+    found = depot.play((one(depot, "T1"),), Cause.UPSTREAM, silent=True)
+    assert 7.0 < found.overload_s <= found.bound_s < 35.0
+    assert found.worn < 1.0
+    assert not found.trips
+
+
+def test_a_site_in_the_dark_is_still_decided_for(depot: Study) -> None:
+    """Both supplies lost: no limit and no EVSE is left, and the tick goes on."""
+    both = (one(depot, "utility-a"), one(depot, "utility-b"))
+    found = depot.play(both, Cause.UPSTREAM, watch_s=20)
+    assert (found.lost, found.live, found.possible, found.remaining_kw) == (60, 0, 0, 0.0)
+    assert found.kept
+
+
+def test_the_same_seed_plays_the_same(depot: Study, singles: list[Outcome]) -> None:
+    """A study is deterministic: an outage played again comes out the same."""
+    assert depot.play((one(depot, "utility-a"),), Cause.UPSTREAM) == singles[0]
+
+
+def test_the_table_and_the_json_tell_the_same(singles: list[Outcome]) -> None:
+    """One row an outage; the JSON has the totals that scripts look at."""
+    report = json.loads(json.dumps(report_json("depot", singles)))
+    assert report["outages"] == len(report["rows"]) == len(singles)
+    assert report["breaker_trips"] == 0
+    assert report["longest_overload_s"] == max(o.overload_s for o in singles)
+    out = StringIO()
+    Console(file=out, width=240).print(as_table(singles))
+    assert "utility-a" in out.getvalue()
+    assert remark(singles[0]) == ""

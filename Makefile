@@ -11,7 +11,7 @@ PROTOS := protos/powerd/v1
 UV_COMPILE := uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help setup run test test-slow test-setup lint format bench protos released lock clean
+.PHONY: help setup run test test-slow faults-real test-setup lint format bench protos released lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -27,6 +27,9 @@ test: setup  ## the tests, without the long proofs
 
 test-slow: setup  ## the long proofs
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+faults-real: setup  ## hours of faults against the real daemon: 500 kills under 1 000 posts, 1 000 reconnects at once
+	$(BIN)/python -m pytest -s -m slow tests/faults $(PYTEST_ARGS)
 
 test-setup: setup  ## powerd installed into empty environments outside of this folder
 	$(BIN)/python -m pytest -m setup $(PYTEST_ARGS)

@@ -131,7 +131,9 @@ def margin_of(drawn: Floats) -> Floats:
 
 def _live(ceiling: Floats, until_s: Floats, then_s: Floats) -> Floats:
     """(n,) largest ceiling of the columns that have not expired."""
-    largest: Floats = np.where(until_s > then_s[:, None], ceiling, 0.0).max(axis=1)
+    largest = np.zeros(then_s.shape[0])
+    for k in range(ceiling.shape[1]):  # a reduction over a short axis costs three times as much
+        np.maximum(largest, np.where(until_s[:, k] > then_s, ceiling[:, k], 0.0), out=largest)
     return largest
 
 
@@ -154,7 +156,7 @@ def in_force(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -
     """
     live = (book.sent_until_s > now_s - slack_s(book, terms)) | book.sent_latched
     fallback = np.where(plugged & book.granted, fallback_of(book, terms), idle_of(book, terms))
-    return np.where(live & ~np.isnan(book.sent_ceiling), np.nan_to_num(book.sent_ceiling), fallback)
+    return np.where(live & ~np.isnan(book.sent_ceiling), book.sent_ceiling, fallback)
 
 
 def reachable(book: LeaseBook, terms: LeaseTerms, now_s: float) -> Bools:

@@ -188,5 +188,6 @@ def worst_of(snapshot: Snapshot, terms: LeaseTerms) -> Floats:
 
 def largest_phase(drawn: Floats) -> Floats:
     """(n,) the reading that a ceiling bounds: the largest phase [A], a DC post's power [kW]. ``drawn`` (n, 3)."""
-    largest: Floats = drawn.max(axis=1)
+    # Three columns: a reduction over a short axis costs five times as much.
+    largest: Floats = np.maximum(np.maximum(drawn[:, 0], drawn[:, 1]), drawn[:, 2])
     return largest

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from powerd.network.electrical import Electrical
 from powerd.network.load import load_site
 
@@ -18,14 +20,19 @@ def site(count: int, group: str) -> Electrical:
 
     Behind transformers of vector group YNyn0 the limits are a tree; behind Dyn5 one-phase posts make them cones.
     """
+    return _load(_drawing(count, group))
+
+
+def _load(drawing: dict[str, object]) -> Electrical:
+    """A site file's content (JSON is YAML) as columns."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "site.yaml"
-        path.write_text(json.dumps(_drawing(count, group)), encoding="utf-8")
+        path.write_text(json.dumps(drawing), encoding="utf-8")
         return load_site(path).must()
 
 
 def _drawing(count: int, group: str) -> dict[str, object]:
-    """The site file's content (JSON is YAML)."""
+    """The site file's content."""
     halls = range(-(-count // HALL))
     panels = range(-(-count // PANEL))
     of_hall = HALL // PANEL
@@ -74,3 +81,30 @@ def _groups(panel: int, posts: int) -> list[dict[str, object]]:
         {"id": f"B{panel}-{{n}}", "count": posts - three, "type": "one", "connections": ["l1", "l2", "l3"], **common},
     ]
     return [group for group in groups if group["count"]]
+
+
+def tree(buses: int) -> Electrical:
+    """A 20 kV network as a random tree of 100 m cables, 8 MW of load spread over a quarter of its ``buses``."""
+    rng = np.random.default_rng(buses)
+    parent = [int(rng.integers(0, k)) for k in range(1, buses)]
+    loaded = range(3, buses, 4)
+    drawing: dict[str, object] = {
+        "site": f"tree-{buses}",
+        "supplies": [{"id": "grid", "bus": "b0"}],
+        "buses": [{"id": f"b{k}", "voltage_v": 20_000} for k in range(buses)],
+        "feeders": [
+            {"id": f"f{k}", "from_bus": f"b{above}", "to_bus": f"b{k}", "length_m": 100,
+             "cable": "NA2XS2Y 1x150 RM/25 12/20 kV"}
+            for k, above in enumerate(parent, start=1)
+        ],
+        "loads": [
+            {"id": f"d{k}", "bus": f"b{k}", "typical_kw": 8000 / len(loaded), "worst_kw": 8000 / len(loaded),
+             "power_factor": 0.95}
+            for k in loaded
+        ],
+        "controller_classes": [{"id": "c"}],
+        "controllers": [{"id": "c", "class": "c"}],
+        "evse_types": [{"id": "three", "phases": 3, "max_current_a": 32}],
+        "station_groups": [{"id": "E-{n}", "count": 1, "type": "three", "bus": "b1", "controller": "c"}],
+    }  # fmt: skip
+    return _load(drawing)

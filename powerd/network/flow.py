@@ -67,18 +67,23 @@ class RadialFlow:
 
     def balanced(self, drawn: Drawn) -> Solution:
         """One sequence; ``drawn`` must take the same on all phases."""
-        ladder, at = self.ladder, self.ladder.bus
-        per = 1 / BASE_KVA
+        v, j, sweeps = self.single(self.columns(drawn))
+        none = np.zeros(v.shape[1])
+        voltage, current = (np.stack([none, one[0] + 1j * one[1], none], axis=1) for one in (v, j))
+        return Solution(v=voltage, j=current, sweeps=sweeps)
+
+    def columns(self, drawn: Drawn) -> Floats:
+        """(3, N) active power, reactive power and constant current at the ladder's buses [pu], all phases alike."""
+        at, per = self.ladder.bus, 1 / BASE_KVA
         p = (drawn.balanced_kw + drawn.load_kw.sum(axis=1))[at] * per
-        q = drawn.load_kvar.sum(axis=1)[at] * per
-        c = drawn.wye_a[at, 0] / self.base_a
-        zr, zi, yr, yi = self._positive
-        count = at.shape[0]
-        vr, vi, jr, ji = np.ones(count), np.zeros(count), np.empty(count), np.empty(count)
-        sweeps = sweep_balanced(ladder.parent, zr, zi, yr, yi, ladder.emf, p, q, c, vr, vi, jr, ji)
-        none = np.zeros(count)
-        v, j = (np.stack([none, one, none], axis=1) for one in (vr + 1j * vi, jr + 1j * ji))
-        return Solution(v=v, j=j, sweeps=sweeps)
+        return np.stack([p, drawn.load_kvar.sum(axis=1)[at] * per, drawn.wye_a[at, 0] / self.base_a])
+
+    def single(self, taken: Floats) -> tuple[Floats, Floats, int]:
+        """The positive sequence of ``columns`` (3, N): voltages and currents (2, N), real and imaginary; sweeps."""
+        v, j = np.zeros((2, taken.shape[1])), np.empty((2, taken.shape[1]))
+        v[0] = 1.0
+        ladder, (z, y) = self.ladder, self._positive
+        return v, j, sweep_balanced(ladder.parent, z, y, ladder.emf, taken, v, j)
 
     def unbalanced(self, drawn: Drawn) -> Solution:
         """All three sequences."""
@@ -131,10 +136,10 @@ class RadialFlow:
         return at_parent, at_bus
 
     @cached_property
-    def _positive(self) -> tuple[Floats, Floats, Floats, Floats]:
-        """Impedance and shunt columns of the positive sequence, real and imaginary parts."""
+    def _positive(self) -> tuple[Floats, Floats]:
+        """(2, N) impedance and shunt of the positive sequence, real and imaginary parts."""
         z, y = self.ladder.z[:, 1], self.ladder.y[:, 1]
-        return z.real.copy(), z.imag.copy(), y.real.copy(), y.imag.copy()
+        return np.stack([z.real, z.imag]), np.stack([y.real, y.imag])
 
     @cached_property
     def _start(self) -> Complex:

@@ -18,6 +18,7 @@ The models are pandapower's (build.py), so that both can be held against each ot
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,12 +163,8 @@ def _branches(electrical: Electrical, place: Places) -> tuple[Complex, Complex, 
 def _transformer(electrical: Electrical, e: int, low_volts: float) -> tuple[Complex, Complex, Complex, bool]:
     """Series impedance, high and low shunt (3,) of a transformer [pu], and whether its zero sequence passes."""
     of = electrical.impedances
-    scale = (of.low_v[e] / low_volts) ** 2 * BASE_KVA / of.rated_kva[e]
-    leakage = _impedance(float(of.vk_percent[e]), float(of.vkr_percent[e])) * scale
-    iron = of.iron_loss_kw[e] / of.rated_kva[e]
-    idle = max((of.no_load_current_percent[e] / 100) ** 2 - iron**2, 0.0)
-    magnetising = (iron - 1j * np.sqrt(idle)) / scale
-    along, high, low = _pi_of_t(leakage, 0.5, magnetising)
+    leakage, _ = _leakage_and_iron(electrical, e, low_volts)
+    along, both = transformer_pi(electrical, e, low_volts)
     zero, zero_high, zero_low = _pi_of_t(leakage, ZERO_HIGH_SHARE, 1 / (1j * ZERO_MAGNETISING * abs(leakage)))
     letters, clock = of.vector_group[e], int(electrical.branches.clock[e])
     passes = letters == "YNyn" and clock % 2 == 0
@@ -180,10 +177,27 @@ def _transformer(electrical: Electrical, e: int, low_volts: float) -> tuple[Comp
     as_row = np.array
     return (
         as_row([zero, along, along]),
-        as_row([zero_high, high, high]),
-        as_row([zero_low, low, low]),
+        as_row([zero_high, both, both]),
+        as_row([zero_low, both, both]),
         passes,
     )
+
+
+def transformer_pi(electrical: Electrical, e: int, low_volts: float) -> tuple[complex, complex]:
+    """Positive sequence of transformer ``e``: series impedance and the shunt at either end [pu of ``low_volts``]."""
+    leakage, magnetising = _leakage_and_iron(electrical, e, low_volts)
+    series, shunt, _ = _pi_of_t(leakage, 0.5, magnetising)
+    return series, shunt
+
+
+def _leakage_and_iron(electrical: Electrical, e: int, low_volts: float) -> tuple[complex, complex]:
+    """Leakage impedance and magnetising admittance of a transformer [pu]."""
+    of = electrical.impedances
+    scale = float((of.low_v[e] / low_volts) ** 2 * BASE_KVA / of.rated_kva[e])
+    iron = float(of.iron_loss_kw[e] / of.rated_kva[e])
+    idle = max(float(of.no_load_current_percent[e] / 100) ** 2 - iron**2, 0.0)
+    leakage = _impedance(float(of.vk_percent[e]), float(of.vkr_percent[e])) * scale
+    return leakage, complex(iron, -math.sqrt(idle)) / scale
 
 
 def _impedance(vk_percent: float, vkr_percent: float) -> complex:

@@ -22,26 +22,17 @@ _HALF_SQRT3 = 0.8660254037844386
 
 
 @kernel
-def sweep_balanced(
-    parent: Ints, zr: Floats, zi: Floats, yr: Floats, yi: Floats, emf: Floats, p: Floats, q: Floats, c: Floats,
-    vr: Floats, vi: Floats, jr: Floats, ji: Floats,
-) -> int:  # fmt: skip
-    """Positive sequence alone. All (N,), parents before children, per unit; v and j are written.
+def sweep_balanced(parent: Ints, z: Floats, y: Floats, emf: Floats, taken: Floats, v: Floats, j: Floats) -> int:
+    """Positive sequence alone; parents before children, per unit. Row 0 is the real part, row 1 the imaginary one.
 
     Args:
-        parent: position above, -1 at a supply's bus.
-        zr: series impedance above the bus, real part.
-        zi: imaginary part.
-        yr: shunts at the bus, real part.
-        yi: imaginary part.
-        emf: voltage behind the supply's impedance.
-        p: constant active power taken.
-        q: constant reactive power taken.
-        c: constant current taken in phase with the voltage.
-        vr: voltages, real part; at the start the guess.
-        vi: imaginary part.
-        jr: current through the impedance above, real part.
-        ji: imaginary part.
+        parent: (N,) position above, -1 at a supply's bus.
+        z: (2, N) series impedance above the bus.
+        y: (2, N) shunts at the bus.
+        emf: (N,) voltage behind the supply's impedance.
+        taken: (3, N) constant active power, constant reactive power, constant current in phase with the voltage.
+        v: (2, N) voltages, written; at the start the guess.
+        j: (2, N) currents through the impedance above, written.
 
     Returns:
         Sweeps made; -1 where the voltages do not settle.
@@ -49,25 +40,24 @@ def sweep_balanced(
     count = parent.shape[0]
     for sweep in range(MOST_SWEEPS):
         for k in range(count):
-            square = vr[k] * vr[k] + vi[k] * vi[k]
-            per = 1.0 / square
-            real = p[k] * per + c[k] * np.sqrt(per) + yr[k]
-            imag = yi[k] - q[k] * per
-            jr[k] = real * vr[k] - imag * vi[k]
-            ji[k] = real * vi[k] + imag * vr[k]
+            per = 1.0 / (v[0, k] * v[0, k] + v[1, k] * v[1, k])
+            real = taken[0, k] * per + taken[2, k] * np.sqrt(per) + y[0, k]
+            imag = y[1, k] - taken[1, k] * per
+            j[0, k] = real * v[0, k] - imag * v[1, k]
+            j[1, k] = real * v[1, k] + imag * v[0, k]
         for k in range(count - 1, -1, -1):
             above = parent[k]
             if above >= 0:
-                jr[above] += jr[k]
-                ji[above] += ji[k]
+                j[0, above] += j[0, k]
+                j[1, above] += j[1, k]
         moved = 0.0
         for k in range(count):
             above = parent[k]
-            ur, ui = (vr[above], vi[above]) if above >= 0 else (emf[k], 0.0)
-            ur -= zr[k] * jr[k] - zi[k] * ji[k]
-            ui -= zr[k] * ji[k] + zi[k] * jr[k]
-            moved = max(moved, abs(ur - vr[k]), abs(ui - vi[k]))
-            vr[k], vi[k] = ur, ui
+            real, imag = (v[0, above], v[1, above]) if above >= 0 else (emf[k], 0.0)
+            real -= z[0, k] * j[0, k] - z[1, k] * j[1, k]
+            imag -= z[0, k] * j[1, k] + z[1, k] * j[0, k]
+            moved = max(moved, abs(real - v[0, k]), abs(imag - v[1, k]))
+            v[0, k], v[1, k] = real, imag
         if moved <= TOLERANCE_PU:
             return sweep + 1
         if not moved < 10.0:

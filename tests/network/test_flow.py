@@ -52,11 +52,11 @@ def _seasoned(electrical: Electrical, rng: np.random.Generator) -> Electrical:
 
 
 def _agree(ours: Flow, theirs: Flow, volts_pu: float) -> None:
-    """Voltages as phasors; currents and imports to the same share of their largest."""
+    """Voltages as phasors; currents and imports to 1e-6 of their largest, at least 1e-4 A (Newton's own)."""
     assert (np.isnan(ours.voltage_pu) == np.isnan(theirs.voltage_pu)).all()
     assert np.nanmax(np.abs(ours.voltage_pu - theirs.voltage_pu)) <= volts_pu
     for mine, other in ((ours.from_a, theirs.from_a), (ours.to_a, theirs.to_a), (ours.import_kw, theirs.import_kw)):
-        assert np.abs(mine - other).max(initial=0.0) <= 100 * volts_pu * max(1.0, np.abs(other).max(initial=0.0))
+        assert np.abs(mine - other).max(initial=0.0) <= 100 * volts_pu * max(100.0, np.abs(other).max(initial=0.0))
 
 
 def _hold(electrical: Electrical, ceilings: np.ndarray, used: np.ndarray | None) -> None:

@@ -106,3 +106,45 @@ class Program:
         clipped = np.clip(x, np.where(stage.free, stage.lower, 0.0), np.where(stage.free, stage.upper, 0.0))
         iterations = int(self._problem.solver_stats.num_iters or 0)
         return Solution(x=clipped, price=self._prices(scale), iterations=iterations)
+
+
+class LevelProgram:
+    """Weighted max-min of one set of rows, level by level: maximise the common level, fix who is held, go on.
+
+    The oracle of the kernels' tests: each level is one conic program, and who is held is read from its multipliers.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def solve(self, stage: Stage) -> Floats:
+        """(n,) ceilings of the free EVSEs; the stage has no base flow.
+
+        Raises:
+            cvxpy.SolverError: the solver gave up.
+        """
+        cone = self._rows.is_cone
+        x, level = cp.Variable(stage.free.shape[0]), cp.Variable()
+        share, lower = cp.Parameter(stage.free.shape[0], nonneg=True), cp.Parameter(stage.free.shape[0])
+        columns, nothing = self._rows.columns, np.zeros(cone.shape[0])
+        constraints = [terms.at_least(x, lower), x <= np.where(stage.free, stage.upper, 0.0)]
+        real, imag = (_matrix(self._rows, part, ~cone) for part in (columns.real, columns.imag))
+        constraints.append(terms.linear_rows(real, x, nothing[~cone], stage.headroom[~cone]))
+        if cone.any():
+            real, imag = (_matrix(self._rows, part, cone) for part in (columns.real, columns.imag))
+            base = nothing[cone]
+            constraints.append(terms.phasor_rows(real, imag, x, base, base, stage.headroom[cone]))
+        rising = terms.at_level(x, share, level)
+        problem = cp.Problem(cp.Maximize(level), [*constraints, rising])
+        still = stage.free.copy()
+        least = np.where(stage.free, stage.lower, 0.0)
+        while still.any():
+            share.value, lower.value = np.where(still, stage.weight, 0.0), least
+            problem.solve(solver=cp.CLARABEL)
+            held = still & (np.asarray(rising.dual_value) * stage.weight > 1e-6)
+            if not held.any():
+                raise cp.SolverError("nobody holds the level")
+            least = np.where(held, np.minimum(np.maximum(least, stage.weight * level.value), stage.upper) - 1e-9, least)
+            still &= ~held
+        answer: Floats = np.where(stage.free, x.value, 0.0)
+        return answer

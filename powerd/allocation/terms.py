@@ -13,8 +13,10 @@ from typing import Any
 import cvxpy as cp
 import scipy.sparse as sp
 
+from powerd.limits import Floats
 
-def linear_rows(real: sp.csr_array, active_x: Any, base: cp.Parameter, headroom: cp.Parameter) -> Any:
+
+def linear_rows(real: sp.csr_array, active_x: Any, base: cp.Parameter | Floats, headroom: cp.Parameter | Floats) -> Any:
     """sum_i real_ri x_i + base_r <= headroom_r for each linear row r [limit unit]."""
     return real @ active_x + base <= headroom
 
@@ -23,9 +25,9 @@ def phasor_rows(
     real: sp.csr_array,
     imag: sp.csr_array,
     active_x: Any,
-    base_real: cp.Parameter,
-    base_imag: cp.Parameter,
-    headroom: cp.Parameter,
+    base_real: cp.Parameter | Floats,
+    base_imag: cp.Parameter | Floats,
+    headroom: cp.Parameter | Floats,
 ) -> Any:
     """hypot(sum_i real_ri x_i + base_real_r, sum_i imag_ri x_i + base_imag_r) <= headroom_r for each cone row r [A].
 
@@ -50,3 +52,8 @@ def proportional_fairness(x: cp.Variable, weight: cp.Parameter) -> Any:
     ``weight`` is 0 where EVSE i is no variable of this stage; its slot then floats in [1, 2], so no log(0) arises.
     """
     return cp.sum(cp.multiply(weight, cp.log(x)))
+
+
+def at_level(x: cp.Variable, share: cp.Parameter, level: cp.Variable) -> Any:
+    """x_i >= share_i level: whoever still rises (share_i = weight_i, else 0) stands at the common level [own unit]."""
+    return x >= cp.multiply(share, level)

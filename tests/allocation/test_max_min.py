@@ -1,0 +1,139 @@
+"""Weighted max-min: the kernel and the rise find what the definition says, and what cvxpy finds step by step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from powerd.allocation.max_min import MaxMinSolver, judge_levels, rise
+from powerd.allocation.max_min_tree import fill_tree
+from powerd.allocation.problem import LevelProgram
+from powerd.allocation.rows import rows_of
+from powerd.allocation.stage import Stage
+from powerd.limits import Limits
+from tests.allocation.sites import delta_wye, one_limit
+from tests.allocation.ticks import cases
+
+
+def _stage(limits: Limits, seed: int, *, spread: float = 1.0) -> Stage:
+    rng = np.random.default_rng(seed)
+    rows = rows_of(limits)
+    count = limits.real.shape[1]
+    return Stage(
+        rows=rows,
+        free=np.ones(count, dtype=np.bool_),
+        weight=np.exp(rng.uniform(-spread, spread, count)),
+        lower=np.where(rng.random(count) < 0.3, rng.uniform(0.0, 0.2, count), 0.0),
+        upper=rng.uniform(6.0, 32.0, count),
+        base_real=np.zeros(rows.row_count),
+        base_imag=np.zeros(rows.row_count),
+        headroom=limits.capacity[limits.limit_of_row],
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31))
+def test_every_answer_proves_itself_on_trees(seed: int) -> None:
+    """Sizes, trees, phases, limits near zero, weights over twelve decades: each EVSE has its bottleneck."""
+    for case in cases(seed, 3):
+        _, certificate = MaxMinSolver().solve(case.limits, case.stage, np.zeros(case.limits.row_count))
+        assert certificate.path != "guard"
+        assert certificate.holds, certificate
+
+
+def test_the_kernel_nearly_always_settles() -> None:
+    """Levels settle in few steps; 1 stage in 500 may be left to the plain method."""
+    stages = [case for seed in range(120) for case in cases(seed, 3, largest=150)]
+    steps = [
+        fill_tree(case.limits.tree, case.stage, np.zeros(case.limits.row_count))
+        for case in stages
+        if case.limits.tree is not None
+    ]
+    assert sum(solution is None for solution in steps) <= len(stages) / 200
+    assert np.median([solution.iterations for solution in steps if solution is not None]) <= 12
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31))
+def test_the_kernel_and_the_definition_agree(seed: int) -> None:
+    """Two methods that share no code, the answer of which is unique."""
+    for case in cases(seed, 2, largest=60):
+        assert case.limits.tree is not None
+        quick, plain = fill_tree(case.limits.tree, case.stage, np.zeros(case.limits.row_count)), rise(case.stage)
+        if quick is None:
+            continue
+        assert plain is not None
+        np.testing.assert_allclose(quick.x, plain.x, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_cvxpy_agrees_on_trees(seed: int) -> None:
+    """The statement, solved level by level."""
+    for case in cases(seed + 50, 1, largest=20):
+        if case.spread > 8:
+            continue
+        assert case.limits.tree is not None
+        solution = fill_tree(case.limits.tree, case.stage, np.zeros(case.limits.row_count))
+        assert solution is not None
+        np.testing.assert_allclose(solution.x, LevelProgram(case.stage.rows).solve(case.stage), atol=2e-4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_cvxpy_agrees_on_phasor_rows(seed: int) -> None:
+    """Line-to-line posts under a delta winding: the rise stops each group where its own cone is full."""
+    limits = delta_wye(9, seed, 60.0)
+    stage = _stage(limits, seed)
+    solution, certificate = MaxMinSolver().solve(limits, stage, np.zeros(limits.row_count))
+    assert certificate.path == "conic"
+    assert certificate.holds, certificate
+    np.testing.assert_allclose(solution.x, LevelProgram(stage.rows).solve(stage), atol=2e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0.3, 1.0))
+def test_nobody_gains_but_from_those_who_have_more(seed: int, factor: float) -> None:
+    """The definition itself, tried on random admitted points: who gets more takes it from one at no higher level."""
+    rng = np.random.default_rng(seed)
+    limits = replace(one_limit(6, 0.0), capacity=np.array([100.0 * factor]))
+    stage = _stage(limits, seed)
+    solution, _ = MaxMinSolver().solve(limits, stage, np.zeros(1))
+    other = np.clip(solution.x + rng.normal(0.0, 2.0, 6), stage.lower, stage.upper)
+    other = stage.lower + (other - stage.lower) * min(
+        1.0, float((stage.headroom[0] - stage.lower.sum()) / max(1e-9, (other - stage.lower).sum()))
+    )
+    level = solution.x / stage.weight
+    for i in np.flatnonzero(other > solution.x + 1e-9):
+        losers = other < solution.x - 1e-12
+        assert np.any(level[losers] <= level[i] + 1e-9)
+
+
+def test_an_answer_with_a_planted_error_does_not_prove_itself() -> None:
+    """A level too low, one too high, and a row overdrawn are all seen."""
+    limits = one_limit(5, 60.0)
+    stage = _stage(limits, 3)
+    solution, certificate = MaxMinSolver().solve(limits, stage, np.zeros(1))
+    assert certificate.holds
+    inside = int(np.argmax((solution.x < stage.upper - 1.0) & (solution.x > stage.lower)))
+    for change in (-0.01, 0.01):
+        x = solution.x.copy()
+        x[inside] += change
+        assert not judge_levels(stage, replace(solution, x=x), "kernel").holds
+    assert not judge_levels(stage, replace(solution, x=np.full(5, np.nan)), "kernel").holds
+
+
+def test_a_warm_start_gives_the_same_answer_in_fewer_steps() -> None:
+    """From the last tick's prices the levels settle at once, and where they did before."""
+    for seed in range(30):
+        for case in cases(seed, 1, largest=200):
+            assert case.limits.tree is not None
+            cold = fill_tree(case.limits.tree, case.stage, np.zeros(case.limits.row_count))
+            if cold is None:
+                continue
+            warm = fill_tree(case.limits.tree, case.stage, cold.price)
+            assert warm is not None
+            np.testing.assert_allclose(warm.x, cold.x, rtol=1e-9, atol=1e-9)
+            assert warm.iterations <= 3

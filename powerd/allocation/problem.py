@@ -20,7 +20,7 @@ from powerd.errors import NotDpp
 from powerd.limits import Bools, Floats
 
 
-def _matrix(rows: Rows, values: Floats, chosen: Bools) -> sp.csr_array:
+def part_of(rows: Rows, values: Floats, chosen: Bools) -> sp.csr_array:
     """The chosen rows of one part (real or imaginary) as a sparse matrix."""
     count = rows.columns.start.shape[0] - 1
     whole = sp.csc_array((values, rows.columns.row, rows.columns.start), shape=(rows.row_count, count))
@@ -51,13 +51,13 @@ class Program:
         self._phasor: Any = None
         constraints = [terms.at_least(self._x, self._lower), terms.at_most(self._x, self._upper)]
         if linear_count:
-            linear = _matrix(rows, real, ~self._cone)
+            linear = part_of(rows, real, ~self._cone)
             self._linear = terms.linear_rows(linear, active_x, self._linear_base, self._linear_headroom)
             constraints.append(self._linear)
         if cone_count:
             self._phasor = terms.phasor_rows(
-                _matrix(rows, real, self._cone),
-                _matrix(rows, imag, self._cone),
+                part_of(rows, real, self._cone),
+                part_of(rows, imag, self._cone),
                 active_x,
                 self._cone_real,
                 self._cone_imag,
@@ -128,10 +128,10 @@ class LevelProgram:
         share, lower = cp.Parameter(stage.free.shape[0], nonneg=True), cp.Parameter(stage.free.shape[0])
         columns, nothing = self._rows.columns, np.zeros(cone.shape[0])
         constraints = [terms.at_least(x, lower), x <= np.where(stage.free, stage.upper, 0.0)]
-        real, imag = (_matrix(self._rows, part, ~cone) for part in (columns.real, columns.imag))
+        real, imag = (part_of(self._rows, part, ~cone) for part in (columns.real, columns.imag))
         constraints.append(terms.linear_rows(real, x, nothing[~cone], stage.headroom[~cone]))
         if cone.any():
-            real, imag = (_matrix(self._rows, part, cone) for part in (columns.real, columns.imag))
+            real, imag = (part_of(self._rows, part, cone) for part in (columns.real, columns.imag))
             base = nothing[cone]
             constraints.append(terms.phasor_rows(real, imag, x, base, base, stage.headroom[cone]))
         rising = terms.at_level(x, share, level)

@@ -13,7 +13,9 @@ import numpy as np
 from powerd.allocation.allocate import Allocation, Allocator, Warm
 from powerd.allocation.demands import Demands
 from powerd.allocation.guard import admit_raises, shed
+from powerd.allocation.max_min import MaxMinSolver
 from powerd.allocation.steps import pack_steps
+from powerd.allocation.user_terms import UserTerms, find_sources
 from powerd.control import failsafe
 from powerd.control.absorb import Absorbed, absorb
 from powerd.control.absorb_switchgear import age
@@ -43,8 +45,11 @@ class Stepper:
     def __init__(self, site: CompiledSite) -> None:
         self.site = site
         self.states = SwitchingStates(site)
-        self._allocator = Allocator(site.electrical.posts)
-        self._again = Allocator(site.electrical.posts)
+        posts = site.electrical.posts
+        self._allocator = Allocator(posts, MaxMinSolver() if site.electrical.max_min else None)
+        self._again = Allocator(posts, MaxMinSolver() if site.electrical.max_min else None)
+        self._terms = UserTerms(posts, find_sources(site.electrical.term_files))
+        self._terms.compile(site.limits)
         self._steps = pack_steps(site.electrical.posts)
 
     def step(self, snapshot: Snapshot, events: Sequence[Event], now: Now) -> Decision:
@@ -64,6 +69,7 @@ class Stepper:
         fenced = state.leases.epoch != snapshot.leases.epoch
         scene = _scene(site, state, absorbed, now, fenced=fenced)
         demands = demands_of(site, state, scene.takes, scene.worst, scene.uncontrolled, now.boottime_s)
+        demands, unmet = self._terms.bound(site.limits, demands)
         warm = Warm(stage=state.warm_stage, price=state.warm_price)
         order = failsafe.skipped(events)
         if order is None:
@@ -87,7 +93,7 @@ class Stepper:
             unseen=bool(np.any(gear.position == Position.UNKNOWN)),
             silent=bool(np.any(state.sessions.plugged & ~scene.reachable)),
         )
-        absorbed = replace(absorbed, alarms=(*absorbed.alarms, *warned, *failsafe.sentences(modes)))
+        absorbed = replace(absorbed, alarms=(*absorbed.alarms, *unmet, *warned, *failsafe.sentences(modes)))
         return replace(_decide(site, state, absorbed, scene, allocation, ceiling, guarded, now), modes=modes)
 
     def _flowing(

@@ -24,7 +24,7 @@ from powerd.network.electrical import (
 from powerd.network.operation import operation_of
 from powerd.network.parts import BranchPart, feeder_part, switch_part, transfer_parts, transformer_part
 from powerd.site.expand import DrawnEvse, pilot_steps
-from powerd.site.schema import EvseType, SiteFile
+from powerd.site.schema import EvseType, Fairness, SiteFile
 from powerd.units import SQRT3
 
 NAN = math.nan
@@ -83,6 +83,8 @@ def compile_drawing(drawing: Drawing) -> Electrical:
         frequency_hz=site.frequency_hz,
         interlocks=_interlocks(site, branch),
         parallel_supplies=site.permissions.parallel_supplies,
+        max_min=site.fairness is Fairness.MAX_MIN,
+        term_files=tuple(site.terms),
     )
 
 

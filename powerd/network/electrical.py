@@ -241,6 +241,10 @@ class Electrical:
     """Which switches may not be closed together."""
     parallel_supplies: bool
     """May two supplies be connected together?"""
+    max_min: bool
+    """Cars of one class share by weighted max-min instead of proportional fairness."""
+    term_files: tuple[str, ...]
+    """Python files with terms of the user's own."""
 
     @property
     def evse_count(self) -> int:

@@ -6,7 +6,7 @@ takes seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -103,6 +103,9 @@ def load_site(path: Path) -> LoadedSite:
     find_charging_faults(drawing, findings, clouded)
     find_topology_faults(drawing, findings)
     electrical = compile_drawing(drawing) if _can_compile(drawing, findings) else None
+    if electrical is not None:
+        files = tuple(str(read.path.parent / name) for name in electrical.term_files)
+        electrical = replace(electrical, term_files=files)
     if electrical is not None:
         find_admission_faults(drawing, electrical, findings)
         find_tolerance_faults(drawing, electrical, findings)

@@ -508,6 +508,15 @@ class Permissions(Part):
     """May two supplies be connected together?"""
 
 
+class Fairness(StrEnum):
+    """How cars of one class share what does not suffice."""
+
+    PROPORTIONAL = "proportional"
+    """Weighted proportional fairness: nobody can gain a percent without others losing more in sum."""
+    MAX_MIN = "max_min"
+    """Weighted max-min: the least share is as large as it can be, then the next."""
+
+
 class SiteFile(Part):
     """A whole site file."""
 
@@ -521,6 +530,10 @@ class SiteFile(Part):
     """Nominal frequency [Hz]."""
     continuous_factor: Factor = 1.0
     """Share of an overcurrent device that charging may use for hours (NEC 625.42: 0.8; IEC: 1.0)."""
+    fairness: Fairness = Fairness.PROPORTIONAL
+    """How cars of one class share what does not suffice."""
+    terms: list[str] = []
+    """Python files with terms of your own, relative to this file (docs/allocation.md); powerd runs them."""
     network: str | None = None
     """pandapower JSON file with the wires, relative to this file; elements below are added to it."""
     grid_connection: GridConnection = GridConnection()

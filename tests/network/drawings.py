@@ -146,6 +146,8 @@ class Drawing:
             frequency_hz=50.0,
             interlocks=(),
             parallel_supplies=False,
+            max_min=False,
+            term_files=(),
         )
 
     def _branches(self) -> Branches:

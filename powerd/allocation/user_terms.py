@@ -1,0 +1,150 @@
+"""Terms that users bring: a Python file or an installed package adds constraints or utility, within the limits.
+
+A file (site file: ``terms: [my_terms.py]``) or an entry point of the group ``powerd.terms`` is a function
+
+    def terms(site: UserSite) -> Iterable[cvxpy constraint or concave cvxpy expression]
+
+It is called once for each set of rows; what it yields joins
+
+    maximise sum_i weight_i log x_i + the user's expressions
+    subject to the rows of the limits, 0 <= x_i <= upper_i, and the user's constraints                             (U)
+
+which is compiled once (disciplined parametrised programming) and solved for one priority class after the other. The
+answer bounds ``Demands.upper``: minima, classes, pilot steps, grants and the guard come after it and only go below. So
+a term can take, and never give beyond a limit.
+"""
+
+from __future__ import annotations
+
+import runpy
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from powerd.allocation.demands import Demands
+from powerd.allocation.rows import Rows, headroom_of, rows_of
+from powerd.errors import UnreadableInput
+from powerd.limits import Floats, Limits, Posts
+
+if TYPE_CHECKING:
+    from powerd.allocation.user_program import UserProgram
+
+GROUP = "powerd.terms"
+"""Entry points that are asked for terms."""
+KEPT = 16
+"""How many switching states stay compiled."""
+MOST_TURNED_OFF = 32
+"""Cars taken out of one tick because the terms leave them less than their minimum; the rest follow in the next."""
+LEEWAY = 1e-7
+"""Share by which an answer of the solver may miss a bound that it meets exactly."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UserSite:
+    """What a term is made of; n EVSEs."""
+
+    evse_ids: tuple[str, ...]
+    """Their ids, in the order of ``ceiling``."""
+    ceiling: Any
+    """cvxpy variable (n,): the ceilings [A per phase; DC: kW]."""
+    rating: Floats
+    """(n,) largest ceiling of each post [own unit]."""
+
+
+Terms = Callable[[UserSite], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Somebody's function."""
+
+    name: str
+    """The file or the entry point, for messages."""
+    terms: Terms
+
+
+def find_sources(files: Sequence[str]) -> tuple[Source, ...]:
+    """The functions of the files and of all installed entry points.
+
+    Raises:
+        UnreadableInput: a file cannot be run, or has no function ``terms``.
+    """
+    found = [_from_file(Path(name)) for name in files]
+    found += [Source(f"{point.name} ({point.value})", point.load()) for point in entry_points(group=GROUP)]
+    return tuple(found)
+
+
+def _from_file(path: Path) -> Source:
+    """The function of one file."""
+    try:
+        function = runpy.run_path(str(path)).get("terms")
+    except (OSError, SyntaxError, ImportError) as error:
+        raise UnreadableInput(f"{path}: cannot be run: {type(error).__name__}: {error}") from error
+    if not callable(function):
+        raise UnreadableInput(f"{path}: has no function terms(site)")
+    return Source(str(path), function)
+
+
+class UserTerms:
+    """Bounds demands by the users' terms; compiled once per set of rows.
+
+    Args:
+        posts: the EVSEs.
+        sources: whose terms.
+    """
+
+    def __init__(self, posts: Posts, sources: Sequence[Source]) -> None:
+        self._posts, self._sources = posts, tuple(sources)
+        self._compiled: OrderedDict[int, tuple[Rows, UserProgram]] = OrderedDict()
+
+    def compile(self, limits: Limits) -> None:
+        """Compiles the program of these rows now rather than in a tick.
+
+        Raises:
+            NotDpp: a term is not convex or its parameters do not enter affinely; names file and term.
+        """
+        if self._sources:
+            self._program(rows_of(limits))
+
+    def bound(self, limits: Limits, demands: Demands) -> tuple[Demands, tuple[str, ...]]:
+        """Demands that ask for no more than the terms leave; and an alarm where the terms have no answer.
+
+        Where no ceilings meet the terms they are left out of this tick: what is safe does not hang on them.
+        """
+        if not self._sources:
+            return demands, ()
+        program = self._program(rows_of(limits))
+        room = headroom_of(limits, demands.uncontrolled)
+        upper = np.where(limits.energized, np.maximum(demands.upper, 0.0), 0.0)
+        for _ in range(MOST_TURNED_OFF):
+            found = program.solve(room, upper, demands)
+            if found is None:
+                names = ", ".join(source.name for source in self._sources)
+                return demands, (f"no ceilings meet the terms of {names}: they are left out",)
+            x = np.minimum(found * (1.0 + LEEWAY) + LEEWAY, upper)
+            short = np.flatnonzero((upper > 0.0) & (x < demands.minimum))
+            if not short.shape[0]:
+                break
+            last = np.lexsort((short, demands.least_served[short], -demands.priority[short]))[-1]
+            upper[short[last]] = 0.0
+        x = np.where(x < demands.minimum, 0.0, x)
+        return replace(demands, upper=np.minimum(demands.upper, x), target=np.minimum(demands.target, x)), ()
+
+    def _program(self, rows: Rows) -> UserProgram:
+        from powerd.allocation.user_program import UserProgram  # cvxpy takes a second to import: only for those who ask
+
+        kept = self._compiled.get(id(rows))
+        if kept is None:
+            kept = (
+                rows,
+                UserProgram(rows, self._posts, self._sources),
+            )  # held: their id may not come again
+            self._compiled[id(rows)] = kept
+            while len(self._compiled) > KEPT:
+                self._compiled.popitem(last=False)
+        return kept[1]

@@ -1,0 +1,136 @@
+"""Terms of users: they bound what is asked for, are checked when built, and never lead beyond a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+from powerd.allocation.allocate import Allocator
+from powerd.allocation.user_terms import Source, UserSite, UserTerms, find_sources
+from powerd.errors import NotDpp, UnreadableInput
+from tests.allocation.sites import delta_wye, demands, one_limit, posts
+from tests.control.garage import Player, site_text
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _half(site: UserSite) -> Iterable[Any]:
+    """The first two posts together get at most 20 A."""
+    yield cp.sum(site.ceiling[:2]) <= 20.0
+
+
+def test_a_constraint_holds_and_the_rest_is_shared_as_before() -> None:
+    """Two of four cars under 100 A are held to 20 A together; the others take what they can."""
+    own, limits = posts(4), one_limit(4, 70.0)
+    asked, alarms = UserTerms(own, [Source("half", _half)]).bound(limits, demands(4, 1))
+    want = Allocator(own).allocate(limits, asked).want
+    assert alarms == ()
+    np.testing.assert_allclose(want, [10.0, 10.0, 25.0, 25.0], atol=1e-3)
+
+
+def test_a_term_of_utility_counts() -> None:
+    """A bonus on the first post's ceiling moves current to it."""
+
+    def bonus(site: UserSite) -> Iterable[Any]:
+        yield 0.05 * site.ceiling[0]
+
+    own, limits = posts(2), one_limit(2, 40.0)
+    asked, _ = UserTerms(own, [Source("bonus", bonus)]).bound(limits, demands(2, 1))
+    assert asked.upper[0] > 24.0
+    assert asked.upper.sum() == pytest.approx(40.0, abs=1e-3)
+
+
+def test_minima_that_do_not_fit_a_term_switch_cars_off_in_order() -> None:
+    """Four cars of 6 A under a term of 20 A: three go on, the one served most is off."""
+
+    def tight(site: UserSite) -> Iterable[Any]:
+        yield cp.sum(site.ceiling) <= 20.0
+
+    own, limits = posts(4), one_limit(4, 200.0)
+    asked, _ = UserTerms(own, [Source("tight", tight)]).bound(limits, demands(4, 1, least_served=[0.0, 9.0, 1.0, 2.0]))
+    assert (asked.upper > 0).tolist() == [True, False, True, True]
+    assert asked.upper.sum() <= 20.0 + 1e-4
+
+
+def test_a_higher_class_comes_first() -> None:
+    """Under a term of 20 A the higher class takes 14 A beside the other's minimum of 6 A, not half."""
+
+    def tight(site: UserSite) -> Iterable[Any]:
+        yield cp.sum(site.ceiling) <= 40.0
+
+    own, limits = posts(2), one_limit(2, 200.0)
+    asked, _ = UserTerms(own, [Source("tight", tight)]).bound(limits, demands(2, 1, priority=[0, 5]))
+    assert asked.upper == pytest.approx([8.0, 32.0], abs=1e-3)
+
+
+def test_phasor_rows_hold_too() -> None:
+    """A term beside cones."""
+    own, limits = posts(6), delta_wye(6, 1, 40.0)
+    asked, _ = UserTerms(own, [Source("half", _half)]).bound(limits, demands(6, 3))
+    assert asked.upper[:2].sum() <= 20.0 + 1e-4
+    assert np.all(limits.limit_flow(asked.upper) <= 40.0 + 1e-3)
+
+
+def test_terms_without_an_answer_are_left_out_and_told() -> None:
+    """Nobody is stranded by a contradiction; the limits hold without the terms."""
+
+    def never(site: UserSite) -> Iterable[Any]:
+        yield site.ceiling[0] >= 1000.0
+
+    own, limits = posts(2), one_limit(2, 40.0)
+    wanted = demands(2, 1)
+    asked, alarms = UserTerms(own, [Source("never.py", never)]).bound(limits, wanted)
+    assert asked is wanted
+    assert "never.py" in alarms[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("yield cp.sqrt(site.ceiling[0]) <= 3", "term 1 is not a convex constraint"),
+        (
+            "p = cp.Parameter(nonneg=True)\n    yield site.ceiling[0] <= 1\n    yield p * p * site.ceiling[0] <= 3",
+            "term 2",
+        ),
+        ("yield cp.square(site.ceiling[0])", "term 1 is not a concave number"),
+        ("yield 7", "neither a cvxpy constraint nor an expression"),
+    ],
+)
+def test_a_term_that_is_not_convex_is_refused_at_build(text: str, told: str, tmp_path: Path) -> None:
+    """With the file and the number of the term, before any tick."""
+    file = tmp_path / "mine.py"
+    file.write_text(f"import cvxpy as cp\ndef terms(site):\n    {text}\n", encoding="utf-8")
+    with pytest.raises(NotDpp) as refused:
+        UserTerms(posts(2), find_sources([str(file)])).compile(one_limit(2, 40.0))
+    assert "mine.py" in str(refused.value)
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["def terms(site:\n", "x = 1\n", "import there_is_no_such_module\n"])
+def test_a_file_that_cannot_be_used_is_named(text: str, tmp_path: Path) -> None:
+    """A syntax error, no function, a missing import."""
+    file = tmp_path / "mine.py"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UnreadableInput, match=r"mine\.py"):
+        find_sources([str(file)])
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+    """``docs/allocation.md``: its file beside a site file holds on the whole tick, guard last."""
+    page = (ROOT / "docs" / "allocation.md").read_text(encoding="utf-8")
+    example = page.split("```python\n", maxsplit=1)[1].split("```", maxsplit=1)[0]
+    (tmp_path / "fair_wings.py").write_text(example, encoding="utf-8")
+    player = Player.open(tmp_path, site_text(4, 100.0) + "terms: [fair_wings.py]\n")
+    for evse in range(4):
+        player.plug(evse)
+    for controller in range(2):
+        player.hello(controller)
+    for _ in range(4):
+        decision = player.tick()
+    assert decision.ceiling[:2].sum() <= 40.0 + 1e-4
+    assert decision.ceiling.sum() > 90.0

@@ -12,20 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from powerd.allocation.certificate import Certificate
+from powerd.allocation.certificate import NOTHING_TO_DECIDE, Certificate, worst_of
 from powerd.allocation.demands import Demands
-from powerd.allocation.explain import binding_limits
-from powerd.allocation.guard import shed
+from powerd.allocation.explain import close_ledger
+from powerd.allocation.forest import NO_GROVE, grove_of
+from powerd.allocation.guard import order_of_service
 from powerd.allocation.ledger import Ledger, open_ledger
-from powerd.allocation.pilots import choose_on, to_steps
+from powerd.allocation.levels import LEVELS, classes_of, close_level, serve_stages
+from powerd.allocation.pilots import to_steps
+from powerd.allocation.rows import rows_of
 from powerd.allocation.solve import Solver, StageSolver
 from powerd.allocation.stage import Stage
 from powerd.allocation.steps import pack_steps
 from powerd.limits import Bools, Floats, Ints, Limits, Posts
-from powerd.units import ROW_TOLERANCE
-
-#: The two levels inside a class.
-TARGET, SURPLUS = 0, 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,12 +36,15 @@ class Warm:
     price: Floats
     """(stages, m) its row prices [utility / limit unit]."""
 
-    def start_of(self, priority: int, level: int, rows: int) -> Floats:
-        """(m,) prices to start a stage from; zeros where nothing fits."""
-        if self.price.shape[1] == rows and (priority, level) in self.stage:
-            start: Floats = self.price[self.stage.index((priority, level))]
-            return start
-        return np.zeros(rows)
+    def starts(self, priorities: list[int], rows: int) -> Floats:
+        """(S, m) prices to start the stages of these classes from; zeros where nothing fits."""
+        start = np.zeros((len(priorities) * LEVELS, rows))
+        if self.price.shape[1] == rows:
+            place = {priority: LEVELS * position for position, priority in enumerate(priorities)}
+            for (priority, level), price in zip(self.stage, self.price, strict=True):
+                if priority in place:
+                    start[place[priority] + level] = price
+        return start
 
 
 #: Nothing to start from.
@@ -63,6 +65,29 @@ class Allocation:
     """(n,) index of the limit that holds each EVSE; -1 = none, it has all it can take."""
     warm: Warm
     """For the next tick."""
+
+
+class _Proofs:
+    """What the S stages of a tick start from, and what each proved; m rows."""
+
+    def __init__(self, priorities: list[int], rows: int, warm: Warm) -> None:
+        self.priorities = priorities
+        self.start = warm.starts(priorities, rows)
+        self.solved = np.zeros(len(self.start), dtype=np.bool_)
+        self.price = np.zeros_like(self.start)
+        self.figures = np.zeros(4)
+        self.others = NOTHING_TO_DECIDE
+
+    def certificate(self) -> Certificate:
+        """The worst over all stages."""
+        steps, primal, dual, gap = self.figures.tolist()
+        own = Certificate(primal_residual=primal, dual_residual=dual, gap=gap, iterations=int(steps), path="kernel")
+        return own if self.others is NOTHING_TO_DECIDE else worst_of(own, self.others)
+
+    def warm(self) -> Warm:
+        """Where the next tick may start."""
+        stages = [(self.priorities[stage // LEVELS], stage % LEVELS) for stage in np.flatnonzero(self.solved).tolist()]
+        return Warm(stage=tuple(stages), price=self.price[self.solved])
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +111,9 @@ class Allocator:
 
     def __init__(self, posts: Posts, solver: StageSolver | None = None) -> None:
         self._steps = pack_steps(posts)
+        self._stepped = len(self._steps.value) > 0
         self._solver: StageSolver = Solver() if solver is None else solver
+        self._by_kernel = solver is None
         self._memo: _Memo | None = None
 
     def allocate(self, limits: Limits, demands: Demands, warm: Warm = COLD) -> Allocation:
@@ -113,94 +140,53 @@ class Allocator:
     def _decide(self, limits: Limits, demands: Demands, warm: Warm) -> Allocation:
         """The pipeline, without the memo."""
         ledger = open_ledger(limits, demands, self._steps)
-        for priority in np.unique(demands.priority[ledger.upper > 0.0])[::-1]:
-            self._serve_class(limits, ledger, demands, warm, int(priority))
-        want = shed(
-            limits,
-            demands.uncontrolled,
-            ledger.x,
-            demands.minimum,
-            demands.floor,
-            demands.priority,
-            least_served=demands.least_served,
-            steps=self._steps,
-        )
-        ledger.settle(np.ones(len(want), dtype=np.bool_), want)
+        order = order_of_service(len(ledger.upper), demands.priority, demands.least_served)
+        live, begin = classes_of(order, np.array(demands.priority), ledger.upper)
+        proofs = _Proofs(demands.priority[live[begin[:-1]]].tolist(), len(ledger.headroom), warm)
+        self._serve(limits, ledger, demands, live, begin, proofs)
+        want, binding = close_ledger(ledger, live, self._steps)
         return Allocation(
             want=want,
-            certificate=ledger.certificate,
+            certificate=proofs.certificate(),
             price=ledger.price,
-            binding_limit=binding_limits(ledger, want),
-            warm=Warm(stage=tuple(ledger.stage_prices), price=_stacked(ledger)),
+            binding_limit=binding,
+            warm=proofs.warm(),
         )
 
-    def _serve_class(self, limits: Limits, ledger: Ledger, demands: Demands, warm: Warm, priority: int) -> None:
-        """One class: up to the target, then the surplus, then its pilot steps; all in the ledger."""
-        members = demands.priority == priority
-        order = np.lexsort((np.arange(len(members)), demands.least_served)).astype(np.int64)
-        order = order[(members & (ledger.upper > 0.0))[order]]
-        target = np.minimum(np.maximum(demands.target, ledger.least), ledger.upper)
-        scheduled = demands.target > 0.0
-        if np.any(demands.target[order] < ledger.upper[order]):
-            wanted = order[scheduled[order]]
-            self._serve_level(limits, ledger, demands, warm, wanted, target, (priority, TARGET))
-        self._serve_level(limits, ledger, demands, warm, order, ledger.upper, (priority, SURPLUS))
-        self._round(ledger, demands, order)
-
-    def _serve_level(
-        self,
-        limits: Limits,
-        ledger: Ledger,
-        demands: Demands,
-        warm: Warm,
-        order: Ints,
-        ceiling: Floats,
-        stage_id: tuple[int, int],
+    def _serve(
+        self, limits: Limits, ledger: Ledger, demands: Demands, live: Ints, begin: Ints, proofs: _Proofs
     ) -> None:
-        """Share out ``ceiling`` at most among the EVSEs of ``order`` (first served first), above what they have."""
-        waiting = order[~ledger.on[order]]
-        if len(waiting):
-            flow = ledger.flow()
-            ledger.on |= choose_on(
-                ledger.rows.columns, ledger.headroom, waiting, ledger.least, ledger.counted, demands.overdue, *flow
-            )
-        taking = np.zeros_like(ledger.on)
-        taking[order] = True
-        taking &= ledger.on
-        lower = np.maximum(ledger.x, np.maximum(ledger.least, np.minimum(ledger.free_floor, ceiling)))
-        ledger.settle(taking, lower)
-        contested = ledger.under_contested_limit(taking, ceiling)
-        ledger.settle(taking & ~contested, np.maximum(lower, ceiling))
-        if not np.any(taking & contested):
-            return
-        free = taking & contested & (ceiling > lower + ROW_TOLERANCE) & ~ledger.under_full_row()
-        if not free.any():
-            return
-        base_real, base_imag = ledger.flow_without(free)
-        stage = Stage(
-            rows=ledger.rows,
-            free=free,
-            weight=demands.weight,
-            lower=lower,
-            upper=ceiling,
-            base_real=base_real,
-            base_imag=base_imag,
-            headroom=ledger.headroom,
-        )
-        solution, certificate = self._solver.solve(limits, stage, warm.start_of(*stage_id, ledger.rows.row_count))
-        ledger.settle(free, solution.x)
-        ledger.record(stage_id, solution.price, certificate)
+        """All stages: as many as it can in one call of the kernel, which stops for other paths and for pilot steps."""
+        grove = NO_GROVE if limits.tree is None or not self._by_kernel else grove_of(limits.tree)
+        start, solved, price, figures = proofs.start, proofs.solved, proofs.price, proofs.figures
+        stage, stages = 0, len(start)
+        while stage < stages:
+            until = stage - stage % LEVELS + LEVELS if self._stepped else stages
+            stage = serve_stages(ledger, grove, live, begin, stage, until, start, solved, price, figures)
+            if stage < until:
+                self._solve_otherwise(limits, ledger, proofs, stage)
+                stage += 1
+            if self._stepped and stage % LEVELS == 0:
+                place = stage // LEVELS - 1
+                self._round(ledger, demands, live[begin[place] : begin[place + 1]])
+
+    def _solve_otherwise(self, limits: Limits, ledger: Ledger, proofs: _Proofs, stage: int) -> None:
+        """The open stage, by the solver."""
+        program = _stage_of(limits, ledger)
+        solution, certificate = self._solver.solve(limits, program, proofs.start[stage])
+        close_level(ledger, np.flatnonzero(program.free), solution.x, solution.price)
+        proofs.solved[stage] = True
+        proofs.price[stage] = solution.price
+        proofs.others = worst_of(proofs.others, certificate)
 
     def _round(self, ledger: Ledger, demands: Demands, order: Ints) -> None:
         """Pilot steps of one class, and its remainder handed out in steps."""
         on = order[ledger.on[order]]
-        if not np.any(self._steps.start[on] < self._steps.start[on + 1]):
-            return
         chosen = np.zeros_like(ledger.on)
         chosen[on] = True
         real, imag = ledger.flow_without(chosen)
         rounded = to_steps(
-            ledger.rows.columns,
+            ledger.columns,
             ledger.headroom,
             on,
             ledger.x.copy(),
@@ -215,10 +201,18 @@ class Allocator:
         ledger.settle(chosen, rounded)
 
 
-def _stacked(ledger: Ledger) -> Floats:
-    """(stages, m) the prices of all stages."""
-    rows = ledger.rows.row_count
-    return np.array(list(ledger.stage_prices.values()), dtype=np.float64).reshape(len(ledger.stage_prices), rows)
+def _stage_of(limits: Limits, ledger: Ledger) -> Stage:
+    """The open level as a program of its own."""
+    return Stage(
+        rows=rows_of(limits),
+        free=ledger.free.copy(),
+        weight=ledger.weight,
+        lower=ledger.lower.copy(),
+        upper=ledger.ceiling.copy(),
+        base_real=ledger.real.copy(),
+        base_imag=ledger.imag.copy(),
+        headroom=ledger.headroom,
+    )
 
 
 def _same(kept: tuple[object, ...], asked: tuple[object, ...]) -> bool:

@@ -16,10 +16,10 @@ from typing import Literal
 
 import numpy as np
 
-from powerd.allocation.rows import Columns, add_flow
+from powerd.allocation.rows import Columns, size_of
 from powerd.allocation.stage import Solution, Stage
 from powerd.compiled import kernel
-from powerd.limits import Bools, Floats
+from powerd.limits import Floats, Ints
 from powerd.units import ROW_TOLERANCE
 
 Path = Literal["kernel", "conic", "guard"]
@@ -46,7 +46,7 @@ class Certificate:
     @property
     def holds(self) -> bool:
         """Whether the numbers prove an optimum (NaN proves nothing)."""
-        return self.primal_residual <= ROW_TOLERANCE and abs(self.gap) <= GAP_TOLERANCE
+        return proves(self.primal_residual, self.gap)
 
 
 #: The certificate of a tick in which there was nothing to decide.
@@ -67,27 +67,26 @@ def worst_of(first: Certificate, second: Certificate) -> Certificate:
 
 
 @kernel
-def unit_costs(columns: Columns, free: Bools, price: Floats, real: Floats, imag: Floats) -> Floats:
-    """P (n,): what one own unit of each free EVSE costs at row prices (m,) where the row flows are (real, imag)."""
-    size = np.hypot(real, imag)
-    cost = np.zeros(free.shape[0])
-    for i in range(free.shape[0]):
-        if not free[i]:
+def _unit_cost(columns: Columns, i: int, price: Floats, real: Floats, imag: Floats) -> float:
+    """P_i: what one own unit of EVSE ``i`` costs at row prices (m,) where the row flows are (real, imag)."""
+    cost = 0.0
+    for k in range(columns.start[i], columns.start[i + 1]):
+        r = columns.row[k]
+        if price[r] == 0.0:
             continue
-        for k in range(columns.start[i], columns.start[i + 1]):
-            r = columns.row[k]
-            if size[r] > 0.0:
-                along = (columns.real[k] * real[r] + columns.imag[k] * imag[r]) / size[r]
-            else:
-                along = columns.real[k]
-            cost[i] += price[r] * along
+        size = size_of(real[r], imag[r])
+        if imag[r] == 0.0 or size == 0.0:
+            along = columns.real[k] if real[r] >= 0.0 else -columns.real[k]
+        else:
+            along = (columns.real[k] * real[r] + columns.imag[k] * imag[r]) / size
+        cost += price[r] * along
     return cost
 
 
 @kernel
-def _numbers(
+def figures_of(
     columns: Columns,
-    free: Bools,
+    members: Ints,
     weight: Floats,
     lower: Floats,
     upper: Floats,
@@ -97,38 +96,48 @@ def _numbers(
     x: Floats,
     price: Floats,
 ) -> tuple[float, float, float]:
-    """Primal residual, dual residual and relative gap; ``real`` and ``imag`` hold the base and are added to.
+    """Primal residual, dual residual and relative gap of an answer for the EVSEs of ``members``.
 
-    The gap sums, over EVSEs, (w log best - P best) - (w log x - P x) as one logarithm of a ratio, without cancellation;
-    a NaN anywhere in x or price ends up in it.
+    ``real`` and ``imag`` (m,) hold the base flows; those of x are added. The gap sums, over EVSEs, (w log best -
+    P best) - (w log x - P x) as one logarithm of a ratio, without cancellation; a NaN anywhere in x or price ends up
+    in it.
     """
-    add_flow(columns, np.where(free, x, 0.0), real, imag)
-    cost = unit_costs(columns, free, price, real, imag)
+    for position in range(members.shape[0]):
+        i = members[position]
+        for k in range(columns.start[i], columns.start[i + 1]):
+            real[columns.row[k]] += columns.real[k] * x[i]
+            imag[columns.row[k]] += columns.imag[k] * x[i]
     primal = 0.0
     gap = 0.0
     for r in range(headroom.shape[0]):
-        over = np.hypot(real[r], imag[r]) - headroom[r]
+        over = size_of(real[r], imag[r]) - headroom[r]
         primal = max(primal, over)
         gap -= price[r] * over
     dual = 0.0
     total = 0.0
-    for i in range(free.shape[0]):
-        if not free[i]:
-            continue
-        outside = max(lower[i] - x[i], x[i] - upper[i])
-        primal = max(primal, outside)
-        best = upper[i] if cost[i] * upper[i] <= weight[i] else max(lower[i], weight[i] / cost[i])
+    for position in range(members.shape[0]):
+        i = members[position]
+        cost = _unit_cost(columns, i, price, real, imag)
+        primal = max(primal, lower[i] - x[i], x[i] - upper[i])
+        best = upper[i] if cost * upper[i] <= weight[i] else max(lower[i], weight[i] / cost)
         dual = max(dual, abs(x[i] - best))
-        gap += weight[i] * np.log(best / x[i]) - cost[i] * (best - x[i])
+        if best != x[i]:
+            gap += weight[i] * np.log(best / x[i]) - cost * (best - x[i])
         total += weight[i]
     return primal, dual, gap / total
 
 
+@kernel
+def proves(primal: float, gap: float) -> bool:
+    """Whether the figures prove an optimum (NaN proves nothing)."""
+    return bool(primal <= ROW_TOLERANCE and abs(gap) <= GAP_TOLERANCE)
+
+
 def judge(stage: Stage, solution: Solution, path: Path) -> Certificate:
     """The certificate of ``solution`` for ``stage``; NaN anywhere gives a certificate that does not hold."""
-    primal, dual, gap = _numbers(
+    primal, dual, gap = figures_of(
         stage.rows.columns,
-        stage.free,
+        np.flatnonzero(stage.free),
         stage.weight,
         stage.lower,
         stage.upper,

@@ -44,6 +44,18 @@ class Grove(NamedTuple):
     """(k,) reference ampere per own unit."""
 
 
+#: Limits that are no tree.
+NO_GROVE = Grove(
+    parent=np.zeros(0, dtype=np.int64),
+    row=np.zeros((0, 3), dtype=np.int64),
+    scale=np.zeros(0),
+    evse=np.zeros(0, dtype=np.int64),
+    node=np.zeros(0, dtype=np.int64),
+    phase_bits=np.zeros(0, dtype=np.int64),
+    gain=np.zeros(0),
+)
+
+
 class Forest(NamedTuple):
     """N nodes in depth-first order; k free EVSEs below them, in the same order."""
 
@@ -109,12 +121,12 @@ def _lay_out(tree: Tree) -> Grove:
     evse = hanging[np.argsort(place[tree.node[hanging]], kind="stable")]
     return Grove(
         parent=np.where(parent >= 0, place[parent], -1),
-        row=np.ascontiguousarray(tree.row[node_order]),
-        scale=tree.scale[node_order],
+        row=np.ascontiguousarray(tree.row[node_order], dtype=np.int64),
+        scale=tree.scale[node_order].astype(np.float64),
         evse=evse,
         node=place[tree.node[evse]],
         phase_bits=tree.phase_bits[evse].astype(np.int64),
-        gain=tree.gain[evse],
+        gain=tree.gain[evse].astype(np.float64),
     )
 
 

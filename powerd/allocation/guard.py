@@ -9,26 +9,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.allocation.guard_kernels import raise_within_rows, shed_to_rows
-from powerd.allocation.rows import headroom_of, rows_of, trusted
-from powerd.allocation.steps import PilotSteps, all_up, no_steps
+from powerd.allocation.guard_kernels import raise_untrusted, shed_untrusted
+from powerd.allocation.rows import fresh, headroom_of, rows_of
+from powerd.allocation.steps import PilotSteps, no_steps
 from powerd.limits import Floats, Ints, Limits
 
+#: Classes that lie closer together than this are sorted as 16-bit numbers, which numpy does in one pass.
+MOST_CLASSES = 2**15 - 1
 
-def _order(count: int, priority: Ints | None, least_served: Floats | None) -> Ints:
+
+def order_of_service(count: int, priority: Ints | None, least_served: Floats | None) -> Ints:
     """EVSE indices, first served first: higher class, then least served, then lower index."""
-    keys: list[Floats | Ints] = [np.arange(count)]
-    if least_served is not None:
-        keys.append(np.where(np.isnan(least_served), np.inf, least_served))
-    if priority is not None:
-        keys.append(-priority.astype(np.int64))
-    return np.lexsort(keys).astype(np.int64)
-
-
-def _least_ceiling(minimum: Floats, steps: PilotSteps) -> Floats:
-    """Smallest ceiling above 0 of each EVSE (n,); infinite (never on) where the minimum is not a number."""
-    known = np.where(np.isfinite(minimum), np.maximum(minimum, 0.0), np.inf)
-    return all_up(steps, known)
+    if count == 0 or priority is None:
+        return np.arange(count) if least_served is None else np.argsort(least_served, kind="stable")
+    highest = priority.max()
+    first = highest - priority
+    if highest - priority.min() <= MOST_CLASSES:
+        first = first.astype(np.int16)
+    served = np.zeros(count) if least_served is None else least_served  # NaN sorts last
+    return np.lexsort((served, first))  # stable: equal ones by index
 
 
 def shed(
@@ -63,19 +62,17 @@ def shed(
         ``rows.SLACK``).
     """
     rows = rows_of(limits)
-    grid = no_steps(len(ceilings)) if steps is None else steps
-    asked = trusted(ceilings)
-    asked[~limits.energized] = 0.0
-    return shed_to_rows(
+    return shed_untrusted(
         rows.columns,
         rows.limit_of_row,
         headroom_of(limits, uncontrolled),
         limits.capacity.shape[0],
-        asked,
-        _least_ceiling(minimum, grid),
-        trusted(floor),
-        _order(len(asked), priority, least_served),
-        grid,
+        np.array(limits.energized),
+        fresh(ceilings),
+        fresh(minimum),
+        fresh(floor),
+        order_of_service(len(ceilings), priority, least_served),
+        no_steps(len(ceilings)) if steps is None else steps,
     )
 
 
@@ -111,22 +108,16 @@ def admit_raises(
         (n,) ceilings to grant, each <= max(current, wanted), 0 or >= minimum, on a pilot step where it was raised.
     """
     rows = rows_of(limits)
-    grid = no_steps(len(current)) if steps is None else steps
-    least = _least_ceiling(minimum, grid)
-    goal = trusted(wanted)
-    goal[(goal < least) | ~limits.energized] = 0.0
-    held = np.minimum(trusted(current), goal)
-    held[held < least] = 0.0
-    known_worst = np.where(np.isfinite(worst), np.maximum(worst, 0.0), np.inf)
-    return raise_within_rows(
+    return raise_untrusted(
         rows.columns,
         rows.limit_of_row,
         headroom_of(limits, uncontrolled),
         limits.capacity.shape[0],
-        held,
-        goal,
-        known_worst,
-        least,
-        _order(len(held), priority, least_served),
-        grid,
+        np.array(limits.energized),
+        fresh(worst),
+        fresh(current),
+        fresh(wanted),
+        fresh(minimum),
+        order_of_service(len(current), priority, least_served),
+        no_steps(len(current)) if steps is None else steps,
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.allocation.rows import Columns, add_flow, fits
-from powerd.allocation.steps import PilotSteps, step_down
+from powerd.allocation.rows import Columns, add_flow, fits, size_of, trust
+from powerd.allocation.steps import PilotSteps, step_down, step_up
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
 
@@ -28,13 +28,26 @@ def overdrawn_limits(limit_of_row: Ints, headroom: Floats, limit_count: int, rea
 @kernel
 def under_limits(columns: Columns, limit_of_row: Ints, marked: Bools) -> Bools:
     """(n,) True where the EVSE loads a row of a marked limit."""
-    count = columns.start.shape[0] - 1
-    under = np.zeros(count, dtype=np.bool_)
-    for i in range(count):
-        for k in range(columns.start[i], columns.start[i + 1]):
-            if marked[limit_of_row[columns.row[k]]]:
-                under[i] = True
+    under = np.zeros(columns.start.shape[0] - 1, dtype=np.bool_)
+    if marked.any():
+        for i in range(under.shape[0]):
+            under[i] = under_limit(columns, limit_of_row, i, marked)
     return under
+
+
+@kernel
+def under_limit(columns: Columns, limit_of_row: Ints, i: int, marked: Bools) -> bool:
+    """Whether EVSE ``i`` loads a row of a marked limit."""
+    loads = False
+    for k in range(columns.start[i], columns.start[i + 1]):
+        loads = loads or marked[limit_of_row[columns.row[k]]]
+    return loads
+
+
+@kernel
+def least_ceiling(minimum: float, steps: PilotSteps, i: int) -> float:
+    """Smallest ceiling above 0 of EVSE ``i``; infinite (never on) where the minimum is not a number."""
+    return step_up(steps, i, max(minimum, 0.0)) if -np.inf < minimum < np.inf else np.inf
 
 
 @kernel
@@ -68,10 +81,10 @@ def common_fractions(
     """(L,) how far each limit lets the flows go from low (which fits) to high: 0 ... 1."""
     fraction = np.ones(limit_count)
     for r in range(limit_of_row.shape[0]):
-        high = np.hypot(high_real[r], high_imag[r])
+        high = size_of(high_real[r], high_imag[r])
         if fits(high_real[r], high_imag[r], headroom[r]):
             continue
-        low = np.hypot(low_real[r], low_imag[r])
+        low = size_of(low_real[r], low_imag[r])
         room = headroom[r] - low
         share = room / (high - low) if room > 0.0 and high - low < np.inf else 0.0
         fraction[limit_of_row[r]] = min(fraction[limit_of_row[r]], share)
@@ -214,6 +227,30 @@ def shed_to_rows(
 
 
 @kernel
+def shed_untrusted(
+    columns: Columns,
+    limit_of_row: Ints,
+    headroom: Floats,
+    limit_count: int,
+    energized: Bools,
+    ceilings: Floats,
+    minimum: Floats,
+    floor: Floats,
+    order: Ints,
+    steps: PilotSteps,
+) -> Floats:
+    """Clean every column, then ``shed_to_rows``."""
+    least = np.empty_like(minimum)
+    asked = np.empty_like(ceilings)
+    reserve = np.empty_like(floor)
+    for i in range(ceilings.shape[0]):
+        least[i] = least_ceiling(minimum[i], steps, i)
+        asked[i] = trust(ceilings[i]) if energized[i] else 0.0
+        reserve[i] = trust(floor[i])
+    return shed_to_rows(columns, limit_of_row, headroom, limit_count, asked, least, reserve, order, steps)
+
+
+@kernel
 def largest_step(columns: Columns, i: int, headroom: Floats, real: Floats, imag: Floats) -> float:
     """Largest t >= 0 with |flow_r + a_r t| <= headroom_r on every row EVSE ``i`` loads; infinite if it loads none."""
     largest = np.inf
@@ -328,3 +365,34 @@ def raise_within_rows(
         return jumped
     _hand_out(columns, headroom, x, goal, worst, order, rising, steps, real, imag)
     return x
+
+
+@kernel
+def raise_untrusted(
+    columns: Columns,
+    limit_of_row: Ints,
+    headroom: Floats,
+    limit_count: int,
+    energized: Bools,
+    worst: Floats,
+    current: Floats,
+    wanted: Floats,
+    minimum: Floats,
+    order: Ints,
+    steps: PilotSteps,
+) -> Floats:
+    """Clean every column and take every decrease, then ``raise_within_rows``."""
+    least = np.empty_like(minimum)
+    goal = np.empty_like(wanted)
+    held = np.empty_like(current)
+    known_worst = np.empty_like(worst)
+    for i in range(wanted.shape[0]):
+        least[i] = least_ceiling(minimum[i], steps, i)
+        goal[i] = trust(wanted[i]) if energized[i] else 0.0
+        if goal[i] < least[i]:
+            goal[i] = 0.0
+        held[i] = min(trust(current[i]), goal[i])
+        if held[i] < least[i]:
+            held[i] = 0.0
+        known_worst[i] = max(worst[i], 0.0) if -np.inf < worst[i] < np.inf else np.inf
+    return raise_within_rows(columns, limit_of_row, headroom, limit_count, held, goal, known_worst, least, order, steps)

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from powerd.allocation.certificate import NOTHING_TO_DECIDE, Certificate, worst_of
 from powerd.allocation.demands import Demands
-from powerd.allocation.guard_kernels import overdrawn_limits, under_limits
-from powerd.allocation.rows import Rows, add_flow, headroom_of, rows_of, trusted
-from powerd.allocation.steps import PilotSteps, all_down, all_up
-from powerd.limits import Bools, Floats, Limits
-from powerd.units import ROW_TOLERANCE
+from powerd.allocation.guard_kernels import least_ceiling, overdrawn_limits, under_limits
+from powerd.allocation.rows import Columns, add_flow, fresh, headroom_of, rows_of, trust
+from powerd.allocation.steps import PilotSteps, step_down
+from powerd.compiled import kernel
+from powerd.limits import Bools, Floats, Ints, Limits
 
 
-@dataclass(kw_only=True, eq=False)
-class Ledger:
-    """Mutable on purpose: stages write into it one after the other. n EVSEs, m rows, L limits."""
+class Ledger(NamedTuple):
+    """Arrays that the stages change in place, one after the other. n EVSEs, m rows, L limits."""
 
-    rows: Rows
-    """Coefficients."""
+    columns: Columns
+    """Coefficients by EVSE."""
+    limit_of_row: Ints
+    """(m,)"""
+    limit_count: int
+    """L."""
     headroom: Floats
     """(m,) [limit unit]."""
+    weight: Floats
+    """(n,) as in ``Demands``."""
+    target: Floats
+    """(n,) as in ``Demands``."""
+    overdue: Bools
+    """(n,) as in ``Demands``."""
     least: Floats
     """(n,) smallest ceiling above 0 that is also a pilot step [own unit]."""
     upper: Floats
     """(n,) largest ceiling now, on a pilot step; 0 = nothing can be granted."""
+    reserve: Floats
+    """(n,) what the demands reserve."""
     floor: Floats
     """(n,) reserve counted in the rows; 0 under a limit that not even the reserves fit."""
     free_floor: Floats
@@ -37,83 +47,107 @@ class Ledger:
     """(n,) decided so far [own unit]."""
     counted: Floats
     """(n,) max(x, floor)."""
+    real: Floats
+    """(m,) row flows of what is counted, real part [limit unit]; without ``free`` while their level is open."""
+    imag: Floats
+    """(m,) imaginary part."""
     price: Floats
     """(m,) last positive shadow price."""
-    stage_prices: dict[tuple[int, int], Floats]
-    """Row prices (m,) of each stage, by (class, level)."""
-    certificate: Certificate
-    """Worst so far."""
+    lower: Floats
+    """(n,) of the level being decided [own unit]."""
+    ceiling: Floats
+    """(n,) of the level being decided [own unit]."""
+    free: Bools
+    """(n,) whose ceilings the level being decided is about."""
 
     def settle(self, chosen: Bools, x: Floats) -> None:
-        """Write ``x`` for the chosen EVSEs."""
-        self.x = np.where(chosen, x, self.x)
-        self.counted = np.maximum(self.x, self.floor)
-
-    def flow(self) -> tuple[Floats, Floats]:
-        """Fresh row flows (m,) of everything counted, real and imaginary [limit unit]."""
-        real, imag = np.zeros_like(self.headroom), np.zeros_like(self.headroom)
-        add_flow(self.rows.columns, self.counted, real, imag)
-        return real, imag
+        """Write ``x`` for the chosen EVSEs, and count anew."""
+        self.x[chosen] = x[chosen]
+        np.maximum(self.x, self.floor, out=self.counted)
+        self.real[:], self.imag[:] = self.flow_without(np.zeros_like(self.on))
 
     def flow_without(self, removed: Bools) -> tuple[Floats, Floats]:
-        """Row flows (m,) of what is counted, except for the EVSEs of ``removed``."""
+        """Row flows (m,) of what is counted, except for the EVSEs of ``removed``; real and imaginary [limit unit]."""
         real, imag = np.zeros_like(self.headroom), np.zeros_like(self.headroom)
-        add_flow(self.rows.columns, np.where(removed, 0.0, self.counted), real, imag)
+        add_flow(self.columns, np.where(removed, 0.0, self.counted), real, imag)
         return real, imag
 
-    def under_full_row(self) -> Bools:
-        """(n,) True where some row above the EVSE has no room left: it cannot rise and leaves the problem."""
-        full = self.headroom - np.hypot(*self.flow()) <= ROW_TOLERANCE
-        limit_count = int(self.rows.limit_of_row.max(initial=-1)) + 1
-        marked = np.zeros(limit_count, dtype=np.bool_)
-        marked[self.rows.limit_of_row[full]] = True
-        return under_limits(self.rows.columns, self.rows.limit_of_row, marked)
 
-    def under_contested_limit(self, taking: Bools, ceiling: Floats) -> Bools:
-        """(n,) True where a limit above the EVSE would not hold if all of ``taking`` got their ``ceiling``."""
-        real, imag = np.zeros_like(self.headroom), np.zeros_like(self.headroom)
-        add_flow(self.rows.columns, np.where(taking, np.maximum(ceiling, self.counted), self.counted), real, imag)
-        limit_count = int(self.rows.limit_of_row.max(initial=-1)) + 1
-        contested = overdrawn_limits(self.rows.limit_of_row, self.headroom, limit_count, real, imag)
-        return under_limits(self.rows.columns, self.rows.limit_of_row, contested)
-
-    def record(self, stage_id: tuple[int, int], price: Floats, certificate: Certificate) -> None:
-        """Keep what a stage proved."""
-        self.stage_prices[stage_id] = price
-        self.price = np.where(price > 0.0, price, self.price)
-        self.certificate = worst_of(self.certificate, certificate)
-
-
-def _fitting_floor(limits: Limits, rows: Rows, headroom: Floats, floor: Floats) -> Floats:
-    """(n,) reserves, 0 for EVSEs under a limit that not even the reserves fit (it is obeyed with live grants)."""
-    real, imag = np.zeros_like(headroom), np.zeros_like(headroom)
-    add_flow(rows.columns, floor, real, imag)
-    over = overdrawn_limits(rows.limit_of_row, headroom, limits.capacity.shape[0], real, imag)
-    fitting: Floats = np.where(under_limits(rows.columns, rows.limit_of_row, over), 0.0, floor)
-    return fitting
+@kernel
+def _open(
+    columns: Columns,
+    limit_of_row: Ints,
+    limit_count: int,
+    headroom: Floats,
+    energized: Bools,
+    weight: Floats,
+    target: Floats,
+    overdue: Bools,
+    minimum: Floats,
+    upper: Floats,
+    floor: Floats,
+    steps: PilotSteps,
+) -> Ledger:
+    """See ``open_ledger``; ``minimum``, ``upper`` and ``floor`` are cleaned in place."""
+    n, m = upper.shape[0], headroom.shape[0]
+    for i in range(n):
+        minimum[i] = least_ceiling(minimum[i], steps, i)
+        upper[i] = step_down(steps, i, trust(upper[i]))
+        if upper[i] < minimum[i] or not energized[i]:
+            upper[i] = 0.0
+        floor[i] = trust(floor[i])
+    real, imag = np.zeros(m), np.zeros(m)
+    add_flow(columns, floor, real, imag)
+    over = overdrawn_limits(limit_of_row, headroom, limit_count, real, imag)
+    fitting = floor.copy()
+    if over.any():
+        # Under a limit that not even the reserves fit, it is obeyed with live ceilings.
+        fitting = np.where(under_limits(columns, limit_of_row, over), 0.0, floor)
+        real[:] = 0.0
+        imag[:] = 0.0
+        add_flow(columns, fitting, real, imag)
+    free_floor = np.empty(n)
+    for i in range(n):
+        free_floor[i] = step_down(steps, i, min(fitting[i], upper[i]))
+    return Ledger(
+        columns,
+        limit_of_row,
+        limit_count,
+        headroom,
+        weight,
+        target,
+        overdue,
+        minimum,
+        upper,
+        floor,
+        fitting,
+        free_floor,
+        np.zeros(n, dtype=np.bool_),
+        np.zeros(n),
+        fitting.copy(),
+        real,
+        imag,
+        np.zeros(m),
+        np.zeros(n),
+        np.zeros(n),
+        np.zeros(n, dtype=np.bool_),
+    )
 
 
 def open_ledger(limits: Limits, demands: Demands, steps: PilotSteps) -> Ledger:
     """An account with nothing granted: rows carry the reserves alone."""
     rows = rows_of(limits)
-    headroom = headroom_of(limits, demands.uncontrolled)
-    known_minimum = np.where(np.isfinite(demands.minimum), np.maximum(demands.minimum, 0.0), np.inf)
-    least = all_up(steps, known_minimum)
-    upper = all_down(steps, trusted(demands.upper))
-    upper[(upper < least) | ~limits.energized] = 0.0
-    floor = _fitting_floor(limits, rows, headroom, trusted(demands.floor))
-    free_floor = all_down(steps, np.minimum(floor, upper))
-    return Ledger(
-        rows=rows,
-        headroom=headroom,
-        least=least,
-        upper=upper,
-        floor=floor,
-        free_floor=free_floor,
-        on=np.zeros(len(upper), dtype=np.bool_),
-        x=np.zeros(len(upper)),
-        counted=floor.copy(),
-        price=np.zeros_like(headroom),
-        stage_prices={},
-        certificate=NOTHING_TO_DECIDE,
+    return _open(
+        rows.columns,
+        rows.limit_of_row,
+        limits.capacity.shape[0],
+        headroom_of(limits, demands.uncontrolled),
+        np.array(limits.energized),
+        fresh(demands.weight),
+        fresh(demands.target),
+        np.array(demands.overdue),
+        fresh(demands.minimum),
+        fresh(demands.upper),
+        fresh(demands.floor),
+        steps,
     )

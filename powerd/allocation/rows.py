@@ -114,17 +114,38 @@ def add_flow(columns: Columns, x: Floats, real: Floats, imag: Floats) -> None:
 
 
 @kernel
+def size_of(real: float, imag: float) -> float:
+    """|real + j imag|; most rows are linear, and a root costs as much as all the rest."""
+    return float(abs(real) if imag == 0.0 else np.hypot(real, imag))
+
+
+@kernel
 def fits(real: float, imag: float, headroom: float) -> bool:
     """|real + j imag| <= headroom, up to rounding; False where anything is NaN."""
-    bound = headroom + SLACK * (1.0 + headroom)
-    return bool(abs(real) <= bound) if imag == 0.0 else bool(np.hypot(real, imag) <= bound)
+    return bool(size_of(real, imag) <= headroom + SLACK * (1.0 + headroom))
 
 
-def trusted(values: Floats) -> Floats:
-    """A fresh float copy with NaN, infinities and negatives as 0: what may be trusted of an untrusted column."""
-    copy = np.array(values, dtype=np.float64)
-    copy[~(np.isfinite(copy) & (copy > 0.0))] = 0.0
-    return copy
+@kernel
+def trust(value: float) -> float:
+    """The value, or 0 if it is NaN, infinite or negative: what may be trusted of an untrusted number."""
+    return value if 0.0 < value < np.inf else 0.0
+
+
+def fresh(column: Floats) -> Floats:
+    """A writable, contiguous float copy: numba would compile anew for each other kind of array, for a minute."""
+    return np.array(column, dtype=np.float64)
+
+
+@kernel
+def _headroom(limit_of_row: Ints, capacity: Floats, uncontrolled: Floats) -> Floats:
+    """See ``headroom_of``."""
+    headroom = np.empty(limit_of_row.shape[0])
+    for r in range(headroom.shape[0]):
+        limit = limit_of_row[r]
+        load = uncontrolled[limit]
+        known = load < np.inf and load > -np.inf
+        headroom[r] = max(trust(capacity[limit]) - max(load, 0.0), 0.0) if known else 0.0
+    return headroom
 
 
 def headroom_of(limits: Limits, uncontrolled: Floats) -> Floats:
@@ -133,6 +154,4 @@ def headroom_of(limits: Limits, uncontrolled: Floats) -> Floats:
     A capacity that is not finite counts as 0, a negative load (export) makes no headroom, and a load that is not finite
     leaves none.
     """
-    load = np.where(np.isfinite(uncontrolled), np.maximum(uncontrolled, 0.0), np.inf)
-    headroom: Floats = np.maximum(trusted(limits.capacity) - load, 0.0)[limits.limit_of_row]
-    return headroom
+    return _headroom(rows_of(limits).limit_of_row, fresh(limits.capacity), fresh(uncontrolled))

@@ -18,7 +18,13 @@ EXACT = 1e-12
 GOOD_ENOUGH = 1e-9
 
 #: Above this residual a sweep comes before each Newton step: rows far from their room mislead it.
-FAR = 0.02
+FAR = 0.1
+
+#: How exactly such a sweep fills a row.
+ROUGH = 0.01
+
+#: Newton steps that did not halve the residual before sweeps get finer and more, and steps must lower phi.
+MOST_STRAYS = 3
 
 #: Newton steps on one tree before the conic path takes over; five are usual.
 MOST_STEPS = 200
@@ -78,11 +84,10 @@ def optimise(forest: Forest, root: int, point: Point, trial: Point, work: Work, 
         if residual <= EXACT:
             return step
         if residual > FAR or strays > 0:
-            # Where Newton strays, sweeps get finer and more.
             for _ in range(1 + strays // 4):
-                sweep(forest, root, point, work, cost, 0.1 if strays == 0 else max(1e-10, 0.01**strays))
+                sweep(forest, root, point, work, cost, max(1e-10, ROUGH ** max(1, strays - MOST_STRAYS + 1)))
                 residual = respond(forest, root, point, work)
-        reached = newton_step(forest, root, point, trial, work, residual, 0.5 * best, strays > 0)
+        reached = newton_step(forest, root, point, trial, work, 0.5 * best, strays >= MOST_STRAYS)
         if residual <= GOOD_ENOUGH and reached >= residual:
             return step
         if reached < np.inf:

@@ -22,7 +22,10 @@ from powerd.compiled import kernel
 from powerd.limits import Floats
 
 #: Halvings of one step; where that many do not help, a sweep (``tree_sweep``) does.
-MOST_HALVINGS = 6
+MOST_HALVINGS = 12
+
+#: Least damping, as a share of a row's kappa: pivots stay away from 0.
+LEAST_DAMPING = 1e-14
 
 
 class Point(NamedTuple):
@@ -115,49 +118,57 @@ def respond(forest: Forest, root: int, point: Point, work: Work) -> float:
     point.curvature[root : forest.end[root]] = 0.0
     flow = work.flow.reshape(-1)
     curvature = point.curvature.reshape(-1)
+    group, weight, lower, upper, cost, y = forest.group, forest.weight, forest.lower, forest.upper, work.cost, point.y
     for j in range(forest.first[root], forest.last[root]):
-        g = forest.group[j]
-        w = forest.weight[j]
-        c = work.cost[g]
-        if c * forest.upper[j] <= w:
-            point.y[j] = forest.upper[j]
-        elif c * forest.lower[j] >= w:
-            point.y[j] = forest.lower[j]
+        g = group[j]
+        w = weight[j]
+        c = cost[g]
+        if c * upper[j] <= w:
+            y[j] = upper[j]
+        elif c * lower[j] >= w:
+            y[j] = lower[j]
         else:
-            point.y[j] = w / c
-            curvature[g] += point.y[j] / c
-        flow[g] += point.y[j]
+            y[j] = w / c
+            curvature[g] += y[j] / c
+        flow[g] += y[j]
     sum_below(forest, root, work.flow, point.slack)
     residual = 0.0
+    price, slack, room, kappa = point.price, point.slack, forest.room, work.kappa
     for v in range(root, forest.end[root]):
         for k in range(3):
-            point.slack[v, k] = forest.room[v, k] - point.slack[v, k]
-            residual = max(residual, share_missing(forest, point, work, v, k))
+            slack[v, k] = room[v, k] - slack[v, k]
+            residual = max(residual, share_missing(kappa[v, k], price[v, k], slack[v, k], room[v, k]))
     return residual
 
 
 @kernel
-def share_missing(forest: Forest, point: Point, work: Work, v: int, k: int) -> float:
+def share_missing(kappa: float, price: float, slack: float, room: float) -> float:
     """|min(kappa p, slack)| / room of one row: 0 where it is as it should be; infinite where NaN."""
-    kappa = work.kappa[v, k]
     if kappa == 0.0:
         return 0.0
-    share = abs(min(kappa * point.price[v, k], point.slack[v, k])) / forest.room[v, k]
-    return float(share) if share >= 0.0 else np.inf
+    share = abs(min(kappa * price, slack)) / room
+    return share if share >= 0.0 else np.inf
 
 
 @kernel
-def _set_up(forest: Forest, root: int, point: Point, work: Work, damp: float) -> None:
-    """Active rows are to be filled (df = slack); the price of the others goes to 0."""
+def _set_up(forest: Forest, root: int, point: Point, work: Work) -> None:
+    """Active rows are to be filled (df = slack); the price of the others goes to 0.
+
+    A row is damped by its own share missing: where most EVSEs are clipped the flow hardly answers to the price, and an
+    undamped step would throw all of them to the other bound. Damping vanishes with the residual, so the last steps are
+    exact.
+    """
     system = work.system
+    price, slack = point.price, point.slack
     for v in range(root, forest.end[root]):
         for k in range(3):
             kappa = work.kappa[v, k]
-            on = kappa > 0.0 and kappa * point.price[v, k] > point.slack[v, k]
+            on = kappa > 0.0 and kappa * price[v, k] > slack[v, k]
+            missing = share_missing(kappa, price[v, k], slack[v, k], forest.room[v, k])
             system.active[v, k] = on
-            system.damping[v, k] = damp * kappa
-            system.wanted[v, k] = point.slack[v, k] if on else 0.0
-            system.fixed[v, k] = 0.0 if on else -point.price[v, k]
+            system.damping[v, k] = max(LEAST_DAMPING, min(1.0, missing)) * kappa
+            system.wanted[v, k] = slack[v, k] if on else 0.0
+            system.fixed[v, k] = 0.0 if on else -price[v, k]
 
 
 @kernel
@@ -173,7 +184,7 @@ def _slope(forest: Forest, root: int, before: Floats, after: Floats, slack: Floa
 
 @kernel
 def newton_step(
-    forest: Forest, root: int, point: Point, trial: Point, work: Work, residual: float, enough: float, strict: bool
+    forest: Forest, root: int, point: Point, trial: Point, work: Work, enough: float, strict: bool
 ) -> float:
     """Go one damped step from ``point``; where it leads is written into ``trial``.
 
@@ -186,14 +197,13 @@ def newton_step(
         point: where the search is, as ``respond`` left it.
         trial: written.
         work: written.
-        residual: of ``point``; the further away, the more damping.
         enough: residual of ``trial`` with which the step is good in any case.
         strict: see above.
 
     Returns:
         The residual of ``trial``; infinite if halving did not help.
     """
-    _set_up(forest, root, point, work, max(1e-14, 1e-3 * min(1.0, residual)))
+    _set_up(forest, root, point, work)
     solve_system(forest.parent, root, forest.end[root], point.curvature, work.system)
     share = 1.0
     for _ in range(MOST_HALVINGS):

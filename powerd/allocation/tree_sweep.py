@@ -25,15 +25,16 @@ def _flow(forest: Forest, v: int, k: int, cost: Floats, change: float) -> tuple[
     """Flow of row (v, k) if its price changed by ``change``, and minus its derivative."""
     flow = 0.0
     curvature = 0.0
+    group, weight, lower, upper = forest.group, forest.weight, forest.lower, forest.upper
     for j in range(forest.first[v], forest.last[v]):
-        if not (forest.group[j] >> k) & 1:
+        if not (group[j] >> k) & 1:
             continue
         c = cost[j] + change
-        w = forest.weight[j]
-        if c * forest.upper[j] <= w:
-            flow += forest.upper[j]
-        elif c * forest.lower[j] >= w:
-            flow += forest.lower[j]
+        w = weight[j]
+        if c * upper[j] <= w:
+            flow += upper[j]
+        elif c * lower[j] >= w:
+            flow += lower[j]
         else:
             flow += w / c
             curvature += w / (c * c)
@@ -99,7 +100,8 @@ def sweep(forest: Forest, root: int, point: Point, work: Work, cost: Floats, acc
     _costs(forest, root, point.price, cost)
     for v in range(forest.end[root] - 1, root - 1, -1):
         for k in range(3):
-            if not share_missing(forest, point, work, v, k) > accuracy:
+            missing = share_missing(work.kappa[v, k], point.price[v, k], point.slack[v, k], forest.room[v, k])
+            if not missing > accuracy:
                 continue
             change = _best_change(forest, v, k, point.price[v, k], work.weight[v, k], cost, accuracy)
             if change == 0.0:

@@ -1,0 +1,235 @@
+"""The levels of a class, compiled: who is on, what nobody contests, the stage, its proof, and what is written down.
+
+Everything here touches only the EVSEs of the class and the rows that they load, and keeps the row flows up to date
+instead of summing them anew: a tick is a few passes over the EVSEs, however many stages it has.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from powerd.allocation.certificate import figures_of, proves
+from powerd.allocation.forest import Grove
+from powerd.allocation.guard_kernels import add_column, overdrawn_limits, under_limit
+from powerd.allocation.ledger import Ledger
+from powerd.allocation.pilots import choose_on
+from powerd.allocation.rows import size_of
+from powerd.allocation.tree_kernel import solve_forest
+from powerd.compiled import kernel
+from powerd.limits import Bools, Floats, Ints
+from powerd.units import ROW_TOLERANCE
+
+#: The levels of a class, in order: up to what the schedule wants, then what is left.
+TARGET, SURPLUS, LEVELS = 0, 1, 2
+
+
+@kernel
+def classes_of(order: Ints, priority: Ints, upper: Floats) -> tuple[Ints, Ints]:
+    """The EVSEs of ``order`` that can be granted anything, and where each class begins among them (with the end)."""
+    live = order[upper[order] > 0.0]
+    starts = np.empty(live.shape[0] + 1, dtype=np.int64)
+    count = 0
+    for position in range(live.shape[0]):
+        if position == 0 or priority[live[position]] != priority[live[position - 1]]:
+            starts[count] = position
+            count += 1
+    starts[count] = live.shape[0]
+    return live, starts[: count + 1].copy()
+
+
+@kernel
+def _give(ledger: Ledger, chosen: Ints, x: Floats) -> None:
+    """Write the ceilings ``x`` (n,) of the chosen EVSEs and count them in the rows."""
+    columns, real, imag, counted = ledger.columns, ledger.real, ledger.imag, ledger.counted
+    for i in chosen:
+        ledger.x[i] = x[i]
+        counts = max(x[i], ledger.floor[i])
+        if counts != counted[i]:
+            add_column(columns, i, counts - counted[i], real, imag)
+            counted[i] = counts
+
+
+@kernel
+def _participants(ledger: Ledger, order: Ints, level: int) -> Ints:
+    """Who has a say in this level: at the target level those for whom the schedule wants something."""
+    if level == SURPLUS:
+        return order
+    below = False
+    for i in order:
+        below = below or ledger.target[i] < ledger.upper[i]
+    scheduled = order[ledger.target[order] > 0.0]
+    return scheduled if below else order[:0]
+
+
+@kernel
+def _switch_on(ledger: Ledger, order: Ints) -> None:
+    """Of those that are off, switch on whose minimum fits, first served first."""
+    waiting = order[~ledger.on[order]]
+    if waiting.shape[0] == 0:
+        return
+    real, imag = ledger.real.copy(), ledger.imag.copy()
+    chosen = choose_on(
+        ledger.columns, ledger.headroom, waiting, ledger.least, ledger.counted, ledger.overdue, real, imag
+    )
+    for i in waiting:
+        ledger.on[i] = chosen[i]
+
+
+@kernel
+def _bound(ledger: Ledger, taking: Ints, level: int) -> None:
+    """Write the bounds of this level, and give everybody the lower one."""
+    upper, least, lower = ledger.upper, ledger.least, ledger.lower
+    for i in taking:
+        ceiling = upper[i] if level == SURPLUS else min(max(ledger.target[i], least[i]), upper[i])
+        lower[i] = max(ledger.x[i], least[i], min(ledger.free_floor[i], ceiling))
+        ledger.ceiling[i] = max(lower[i], ceiling)
+    _give(ledger, taking, lower)
+
+
+@kernel
+def _contested_limits(ledger: Ledger, taking: Ints) -> Bools:
+    """(L,) True for limits that would not hold if all of ``taking`` got their ceiling."""
+    real, imag = ledger.real.copy(), ledger.imag.copy()
+    columns, ceiling, counted = ledger.columns, ledger.ceiling, ledger.counted
+    for i in taking:
+        if ceiling[i] > counted[i]:
+            add_column(columns, i, ceiling[i] - counted[i], real, imag)
+    return overdrawn_limits(ledger.limit_of_row, ledger.headroom, ledger.limit_count, real, imag)
+
+
+@kernel
+def _full_limits(ledger: Ledger) -> Bools:
+    """(L,) True for limits with a row without room: nobody under them can rise, they leave the problem."""
+    full = np.zeros(ledger.limit_count, dtype=np.bool_)
+    headroom, real, imag = ledger.headroom, ledger.real, ledger.imag
+    for r in range(headroom.shape[0]):
+        if headroom[r] - size_of(real[r], imag[r]) <= ROW_TOLERANCE:
+            full[ledger.limit_of_row[r]] = True
+    return full
+
+
+@kernel
+def _take_out(ledger: Ledger, taking: Ints) -> Ints:
+    """Take the free EVSEs of ``taking`` out of the flows, and say which they are."""
+    members: Ints = taking[ledger.free[taking]]
+    columns, counted, real, imag = ledger.columns, ledger.counted, ledger.real, ledger.imag
+    for i in members:
+        add_column(columns, i, -counted[i], real, imag)
+    return members
+
+
+@kernel
+def open_level(ledger: Ledger, order: Ints, level: int) -> Ints:
+    """Begin a level of a class: decide all that needs no optimisation.
+
+    Args:
+        ledger: changed in place; ``lower``, ``ceiling`` and ``free`` describe the stage that remains, and its EVSEs are
+            taken out of the flows.
+        order: the class, first served first.
+        level: ``TARGET`` or ``SURPLUS``.
+
+    Returns:
+        The EVSEs that the stage is about; none = the level is done.
+    """
+    participants = _participants(ledger, order, level)
+    _switch_on(ledger, participants)
+    taking = participants[ledger.on[participants]]
+    _bound(ledger, taking, level)
+    contested = _contested_limits(ledger, taking)
+    if not contested.any():
+        _give(ledger, taking, ledger.ceiling)
+        return order[:0]
+    columns, limit_of_row, free = ledger.columns, ledger.limit_of_row, ledger.free
+    for i in taking:
+        free[i] = under_limit(columns, limit_of_row, i, contested)
+    _give(ledger, taking[~free[taking]], ledger.ceiling)
+    full = _full_limits(ledger)
+    for i in taking:
+        rises = free[i] and ledger.ceiling[i] > ledger.lower[i] + ROW_TOLERANCE
+        free[i] = rises and not under_limit(columns, limit_of_row, i, full)
+    return _take_out(ledger, taking)
+
+
+@kernel
+def close_level(ledger: Ledger, members: Ints, x: Floats, price: Floats) -> None:
+    """Write down what a stage decided, and bring its EVSEs back into the flows."""
+    for i in members:
+        ledger.free[i] = False
+        ledger.counted[i] = 0.0
+    _give(ledger, members, x)
+    for r in range(price.shape[0]):
+        if price[r] > 0.0:
+            ledger.price[r] = price[r]
+
+
+@kernel
+def _solve_level(
+    ledger: Ledger, grove: Grove, members: Ints, start: Floats, price: Floats, figures: Floats
+) -> tuple[Floats, bool]:
+    """The kernel's answer to the open level, and whether it proves itself; ``price`` is written, ``figures`` grow."""
+    room = ledger.headroom - ledger.real
+    x, price[:], steps = solve_forest(grove, room, ledger.free, ledger.weight, ledger.lower, ledger.ceiling, start)
+    primal, dual, gap = figures_of(
+        ledger.columns,
+        members,
+        ledger.weight,
+        ledger.lower,
+        ledger.ceiling,
+        ledger.headroom,
+        ledger.real.copy(),
+        ledger.imag.copy(),
+        x,
+        price,
+    )
+    proven = steps >= 0 and proves(primal, gap)
+    if proven:
+        figures[0] += steps
+        figures[1] = max(figures[1], primal)
+        figures[2] = max(figures[2], dual)
+        figures[3] = max(figures[3], gap)
+    return x, proven
+
+
+@kernel
+def serve_stages(
+    ledger: Ledger,
+    grove: Grove,
+    live: Ints,
+    begin: Ints,
+    first: int,
+    until: int,
+    start: Floats,
+    solved: Bools,
+    price: Floats,
+    figures: Floats,
+) -> int:
+    """Decide stage after stage, each by the kernel. Stage s is level s % LEVELS of class s // LEVELS; S of them.
+
+    Args:
+        ledger: changed in place.
+        grove: the limits as a tree; without nodes where they are none.
+        live: EVSEs in the order of service, class after class.
+        begin: (classes + 1,) where each class begins among them.
+        first: stage to begin with.
+        until: stage to end before.
+        start: (S, m) row prices to start from.
+        solved: (S,) written: which stages were solved here.
+        price: (S, m) written: their row prices.
+        figures: (4,) steps in all, worst primal residual, dual residual and gap; they grow.
+
+    Returns:
+        The stage that another path has to solve, which is open then; ``until`` when all is done.
+    """
+    for stage in range(first, until):
+        place = stage // LEVELS
+        members = open_level(ledger, live[begin[place] : begin[place + 1]], stage % LEVELS)
+        if members.shape[0] == 0:
+            continue
+        if grove.parent.shape[0] == 0:
+            return stage
+        x, proven = _solve_level(ledger, grove, members, start[stage], price[stage], figures)
+        if not proven:
+            return stage
+        solved[stage] = True
+        close_level(ledger, members, x, price[stage])
+    return until

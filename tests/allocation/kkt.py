@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from powerd.allocation.stage import Solution
+from powerd.allocation.tree_kernel import solve_tree
 from powerd.limits import Floats, Limits
+from tests.allocation.ticks import Case
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +55,14 @@ def verdict(
         complementarity=float(abs(slack_value)) / total,
         gap=float(abs(np.sum(inner) + slack_value)) / total,
     )
+
+
+def kernel(case: Case, start: Floats) -> Solution | None:
+    """The kernel's answer to a tick."""
+    assert case.limits.tree is not None
+    return solve_tree(case.limits.tree, case.stage, start)
+
+
+def judged(case: Case, solution: Solution) -> Verdict:
+    """The verdict on the free EVSEs of a tick."""
+    return verdict(*case.reduced(), solution.x[case.stage.free], solution.price)

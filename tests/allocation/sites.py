@@ -61,13 +61,13 @@ def linear(real: Floats | list[list[float]], capacity: list[float]) -> Limits:
     return limits(dense, np.zeros_like(dense), np.arange(len(capacity)), np.array(capacity))
 
 
-def random_tree(count: int, seed: int, *, tightness: float = 0.7) -> Limits:
+def random_tree(count: int, seed: int, *, tightness: float = 0.7, one_phase: bool = False) -> Limits:
     """A tree four levels deep with three phases, one- and three-phase posts, voltage ratios and gains."""
     rng = np.random.default_rng(seed)
     nodes = max(3, count // 4)
     parent = np.array([-1] + [int(rng.integers(max(0, v // 3 - 1), v)) for v in range(1, nodes)], dtype=np.int64)
     node = rng.integers(0, nodes, count)
-    phase_bits = rng.choice([1, 2, 4, 7], count)
+    phase_bits = rng.choice([1, 2, 4] if one_phase else [1, 2, 4, 7], count)
     gain = rng.choice([1.0, 1.0, 0.5, 1.7], count)
     scale = np.where(rng.random(nodes) < 0.2, 0.1, 1.0)
     load = np.zeros((nodes, 3, count))

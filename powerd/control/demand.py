@@ -8,6 +8,7 @@ import numpy as np
 
 from powerd.allocation.demands import Demands
 from powerd.control.compiled import CompiledSite
+from powerd.control.ramp import watch_reach
 from powerd.control.reclaim import idle, watch_draw
 from powerd.control.turns import overdue, resting, service_order, watch_turns
 from powerd.limits import Bools, Floats
@@ -29,6 +30,10 @@ def watch_usage(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Sn
     charging = sessions.plugged & (ceiling > 0.0)
     waiting = sessions.plugged & sessions.served & ~charging & ~idle(usage, boottime_s)
     usage = watch_turns(usage, charging, waiting, energy, snapshot.boottime_s, boottime_s)
+    reach = watch_reach(
+        usage.reach, ceiling, site.electrical.evse_ramp, site.next_step_up, boottime_s - snapshot.boottime_s
+    )
+    usage = replace(usage, reach=reach)
     return replace(snapshot, usage=usage, sessions=replace(sessions, energy_kwh=energy))
 
 

@@ -27,6 +27,7 @@ from powerd.control.events import Event
 from powerd.control.headroom import meter_alarms, trusted, watch_meters
 from powerd.control.lease_alarms import conduct_alarms, overshoot_alarms, silence_alarms
 from powerd.control.metered import uncontrolled_now
+from powerd.control.ramp import ramped
 from powerd.control.topology import observe
 from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.state import leases
@@ -79,6 +80,7 @@ class Stepper:
             limits, warned = site.limits, ()
             allocation = failsafe.unsolved(order, state, scene.takes, scene.in_force, limits.row_count)
         want = failsafe.held(state.impaired, allocation.want, scene.in_force, demands.minimum, self._steps)
+        want = ramped(want, scene.in_force, demands.minimum, state.usage.reach)
         ceiling, guarded = self._grant(site, limits, scene, want, demands, state)
         if site.ac is not None:
             held = hold(site.ac, limits, demands, ceiling, self._steps)

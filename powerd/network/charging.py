@@ -17,9 +17,9 @@ _FITTING = {
     "line_to_line": ("l12", "l23", "l31"),
     "3": ("l123",),
 }
-_AC_KEYS = ("min_current_a", "max_current_a", "pilot_steps_a", "pilot_step_a")
+_AC_KEYS = ("min_current_a", "max_current_a", "pilot_steps_a", "pilot_step_a", "ramp_a_per_s")
 _AC_KEYS_WITH_TWIN = ("fallback_a", "fallback_idle_a", "boot_current_a")
-_DC_KEYS = ("max_power_kw", "min_power_kw", "efficiency", "auxiliary_kw")
+_DC_KEYS = ("max_power_kw", "min_power_kw", "efficiency", "auxiliary_kw", "ramp_kw_per_s")
 _DC_KEYS_WITH_TWIN = ("fallback_kw", "fallback_idle_kw", "boot_power_kw")
 
 

@@ -77,6 +77,7 @@ def compile_drawing(drawing: Drawing) -> Electrical:
         evse_unknown=_bools(evse.connection == "unknown_1p" for evse in evses),
         evse_rotation=_ints(_rotation(evse, kind) for evse, kind in zip(evses, kinds, strict=True)),
         evse_amps_per_unit=_amps_per_unit(site.evse_types, kind_of, volts[evse_bus]),
+        evse_ramp=_floats(_ramp(kind) for kind in site.evse_types)[kind_of],
         site_import_limit_kw=_or(site.grid_connection.import_limit_kw, math.inf),
         site_import_source=site.grid_connection.source or "grid connection",
         min_envelope_kw=_or(site.grid_connection.min_envelope_kw, NAN),
@@ -250,6 +251,11 @@ def _amps_per_unit(kinds: list[EvseType], kind_of: Ints, volts: Floats) -> Float
     worst = _floats(kind.efficiency * kind.power_factor for kind in kinds)[kind_of]
     dc = _bools(kind.current == "dc" for kind in kinds)[kind_of]
     return np.where(dc, 1000.0 / (SQRT3 * V_LOW_PU * volts * worst), 1.0)
+
+
+def _ramp(kind: EvseType) -> float:
+    """Own units a second."""
+    return _or(kind.ramp_kw_per_s if kind.current == "dc" else kind.ramp_a_per_s, math.inf)
 
 
 def _angles(evses: list[DrawnEvse], kinds: list[EvseType]) -> Floats:

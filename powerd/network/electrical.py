@@ -229,6 +229,8 @@ class Electrical:
     """(n,) bus phase (0, 1, 2) that the post's own L1 hangs on; -1 where nobody knows."""
     evse_amps_per_unit: Floats
     """(n,) ampere per phase at the bus for one own unit: 1 for AC; DC: at V_low, worst efficiency and power factor."""
+    evse_ramp: Floats
+    """(n,) most that a ceiling may rise [own unit/s]; inf = at will."""
     site_import_limit_kw: float
     """Contracted import over all supplies [kW]; inf = none."""
     site_import_source: str

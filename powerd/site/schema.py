@@ -438,6 +438,10 @@ class EvseType(Part):
     """Ceilings it can take [A]; absent = continuous."""
     pilot_step_a: Annotated[float, Field(ge=0.01, le=1000)] | None = None
     """Or: multiples of this from the minimum up [A]."""
+    ramp_a_per_s: Positive | None = None
+    """AC: most that a ceiling may rise [A/s]; absent = at will. Decreases are never delayed."""
+    ramp_kw_per_s: Positive | None = None
+    """DC: most that a ceiling may rise [kW/s]; absent = at will."""
     fallback_a: NotNegative = 0.0
     """AC: ceiling on silence with a car [A]."""
     fallback_idle_a: NotNegative = 0.0

@@ -20,6 +20,8 @@ class Usage:
     """Since when it has drawn nothing of what it is offered; inf = it draws, or nothing was offered."""
     usable: Floats
     """Most it seems able to take [own unit]; inf = no sign of a bound."""
+    reach: Floats
+    """Up to where its ceiling may be raised [own unit]; inf = at will."""
     on_since_s: Floats
     """Since when its ceiling is above 0; inf = it is at 0."""
     off_since_s: Floats
@@ -39,6 +41,7 @@ def open_usage(count: int, boottime_s: float) -> Usage:
         slack_since_s=np.full(count, np.inf),
         dry_since_s=np.full(count, np.inf),
         usable=np.full(count, np.inf),
+        reach=np.zeros(count),
         on_since_s=np.full(count, np.inf),
         off_since_s=np.full(count, -np.inf),
         waiting_since_s=np.full(count, np.inf),
@@ -54,6 +57,7 @@ def forget_car(usage: Usage, evse: Ints) -> Usage:
         slack_since_s=put(usage.slack_since_s, evse, np.inf),
         dry_since_s=put(usage.dry_since_s, evse, np.inf),
         usable=put(usage.usable, evse, np.inf),
+        reach=put(usage.reach, evse, 0.0),
         on_since_s=put(usage.on_since_s, evse, np.inf),
         off_since_s=put(usage.off_since_s, evse, -np.inf),
         waiting_since_s=put(usage.waiting_since_s, evse, np.inf),

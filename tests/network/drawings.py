@@ -140,6 +140,7 @@ class Drawing:
             evse_unknown=np.array([e[2] == "unknown" for e in self.evses], dtype=bool),
             evse_rotation=np.zeros(len(self.evses), dtype=np.int64),
             evse_amps_per_unit=amps,
+            evse_ramp=np.full(len(self.evses), np.inf),
             site_import_limit_kw=self.site_import_limit_kw,
             site_import_source="test",
             min_envelope_kw=NAN,

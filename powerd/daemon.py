@@ -129,7 +129,9 @@ class Ticker:
             journal.start(self._snapshot, start)  # the new epoch is durable before the first grant of it (R4)
             self._writer = JournalWriter(journal)
             covered = worst_of(self._snapshot, terms)
-        self._disk = DiskWatch(covered, slow_s=SLOW_TICKS * tick_s)
+        self._disk = DiskWatch(
+            covered, slow_s=SLOW_TICKS * tick_s, epoch=None if journal is None else self._snapshot.leases.epoch
+        )
         self._published: asyncio.Task[None] | None = None
         self._inbox: list[_Waiting] = []
         self._inbox_events = 0
@@ -307,7 +309,7 @@ class Ticker:
     async def _settle(self, decision: Decision, taken: list[_Waiting], events: list[Event]) -> None:
         """Everything that follows from a decision, in order: decreases, disk, raises and answers."""
         self._snapshot, self._latest = decision.snapshot, decision
-        lowered, held_back = split_lowered(decision, self._disk.covered)
+        lowered, held_back = split_lowered(decision, self._disk.covering(decision))
         if self.sink is not None:
             self.sink.publish_lowered(lowered)
         raised = decision
@@ -328,7 +330,7 @@ class Ticker:
 
     def _publish_covered(self, decision: Decision) -> Decision:
         """Grants and renewals that a restart covers anyway need no disk; returns the decision without them."""
-        covered, rest = split_raised(decision, self._disk.covered, self.electrical.posts.controller)
+        covered, rest = split_raised(decision, self._disk.covering(decision), self.electrical.posts.controller)
         if self.sink is not None:
             self.sink.publish_raised(covered)
         return rest

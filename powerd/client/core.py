@@ -102,7 +102,7 @@ class ControllerCore:
 
     def hello(self, now_s: float) -> pb.ConnectRequest:
         """The first message of a new stream. What the old stream still had to say is in it or void."""
-        for pending in (self._acks, self._renewed_all, self._plugs, self._wanted):
+        for pending in (self._acks, self._renewed_all, self._plugs, self._wanted):  # the unsettled are told later
             pending.clear()
         self._carried, self.welcome = 0, None
         self._measured = {e.index for e in self.evses if e.measured is not None}
@@ -138,6 +138,11 @@ class ControllerCore:
         """The actuator took ``write``. True if the next report will ack it: not a fallback, and not too late."""
         now_s = self._tick(now_s)
         lease = self.evses[write.index]
+        if lease.settle(write) and self._stamp_s > 0:
+            # Only now the plug change counts: until now a car could have drawn what the one before was granted.
+            lease.plug_s = self._clock_s = max(now_s, math.nextafter(self._stamp_s, math.inf))
+            self._plugs.add(write.index)
+            self._wanted.add(write.index)
         if not lease.apply(write, now_s):
             return False
         self._acks.setdefault(write.order, {})[write.index] = write.ceiling
@@ -151,8 +156,9 @@ class ControllerCore:
             return ()
         # Later than every stamp sent, so that a grant which echoes one of those is known to be older than this.
         at_s = self._clock_s = max(now_s, math.nextafter(self._stamp_s, math.inf))
-        self._plugs.add(index)
         write = lease.plug(plugged, at_s)
+        if lease.settled:  # else it is told once the post has taken its order
+            self._plugs.add(index)
         return () if write is None else (write,)
 
     def measure(self, index: int, drawn: tuple[float, float, float]) -> None:
@@ -283,7 +289,7 @@ class ControllerCore:
 
     def _want(self, indices: Iterable[int], why: Refusal) -> None:
         """Asks for fresh grants, except where we already hold something newer."""
-        if why not in {Refusal.NOT_NEWER, Refusal.OLD_EPOCH}:
+        if why not in {Refusal.NOT_NEWER, Refusal.OLD_EPOCH, Refusal.UNSETTLED}:
             self._wanted.update(indices)
 
     def _next_stamp(self, now_s: float) -> pb_common.Stamp:

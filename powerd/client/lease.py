@@ -35,6 +35,8 @@ class Refusal(StrEnum):
     """It was decided before the plug last changed, so it was meant for another car or for none."""
     MISSED_MESSAGE = "missed-message"
     """A renewal whose count shows that a message was lost."""
+    UNSETTLED = "unsettled"
+    """The post has not yet taken the order that a start or an unplugging gave it; until it has, nothing else counts."""
     NOT_APPLIED = "not-applied"
     """A renewal of a grant that the actuator has not taken."""
     NO_LEASE = "no-lease"
@@ -128,6 +130,8 @@ class EvseLease:
     """The newest accepted lease has neither ended nor been voided."""
     ended: Order = NONE
     """The newest grant whose lease has ended or was voided: what the actuator takes of it late is not acked."""
+    settled: bool = False
+    """The post has taken the order that the process's start, or the last unplugging, gave it."""
     latched: bool = False
     """A stop holds: 0 until a newer grant that is not latched."""
     known: bool = False
@@ -139,6 +143,8 @@ class EvseLease:
         """Why this EVSE does not take a grant or renewal that its message's own checks let through; None = it does."""
         if terms.order <= self.accepted:
             return Refusal.NOT_NEWER
+        if not self.settled:
+            return Refusal.UNSETTLED
         if terms.echo_s < self.plug_s:
             return Refusal.BEFORE_PLUG
         return None
@@ -174,7 +180,16 @@ class EvseLease:
         self.plugged, self.plug_s, self.known = plugged, at_s, False
         if plugged:
             return None
-        return self._end()
+        end = self._end()
+        self.settled = self.settled and end is None
+        return end
+
+    def settle(self, write: Write) -> bool:
+        """The post took ``write``. True if it has thereby left behind what the car before may have been granted."""
+        if self.settled or write.order != NONE:
+            return False
+        self.settled = True
+        return True
 
     def expire(self, now_s: float) -> Write | None:
         """Ends the lease if its time is over; a stop stays."""

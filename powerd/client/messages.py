@@ -66,6 +66,7 @@ def evse_state(lease: EvseLease, now_s: float) -> pb.EvseState:
         boot_ceiling=config.boot_ceiling,
         watchdog_s=None if endless else config.watchdog_s,
         no_watchdog=endless,
+        unsettled=not lease.settled,
     )
 
 

@@ -21,7 +21,7 @@ from powerd.limits import Bools, Ints
 from powerd.state import hello, leases, meters
 from powerd.state.columns import put
 from powerd.state.lease_book import LeaseBook
-from powerd.state.snapshot import Sessions, Snapshot, Stop
+from powerd.state.snapshot import Sessions, Snapshot, Stop, largest_phase
 from powerd.state.usage import forget_car
 from powerd.units import Now
 
@@ -161,19 +161,25 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     """Reconciles: epoch, plugs, ceilings in force; every EVSE then gets a named grant."""
     book = state.snapshot.leases
     if event.highest_epoch > book.epoch + EPOCH_JUMP_MAX:
-        name = site.electrical.controllers.ids[int(site.electrical.posts.controller[event.evse[0]])]
+        owner = np.unique(site.electrical.posts.controller[event.evse])
+        name = ", ".join(site.electrical.controllers.ids[int(c)] for c in owner) or "without EVSEs"
         alarm = f"controller {name} claims epoch {event.highest_epoch}, ours is {book.epoch}: it gets no grants"
         book = hello.bar(book, event.evse, event.ceiling)
         return replace(_with_book(state, book), alarms=(*state.alarms, alarm))
     book = hello.trust(book, event.evse)
-    if event.highest_epoch > book.epoch:
+    if hello.foreign_epoch(book, event.evse, event.highest_epoch):
         book = hello.advance_epoch(book, site.terms, event.highest_epoch, now.boottime_s)
     if event.said is not None:
         book = hello.reconcile(book, site.terms, event.evse, event.said)
     book = leases.stamp(book, event.evse, event.incarnation, event.boottime_s, now.boottime_s)
+    unsettled = np.zeros(event.evse.shape, np.bool_) if event.unsettled is None else event.unsettled
+    known = ~unsettled
     state = _with_book(state, replace(book, streamed=put(book.streamed, event.evse, True)))
-    plugs = ev.PlugChanged(evse=event.evse, plugged=event.plugged, plug_boottime_s=event.plug_boottime_s)
+    plugs = ev.PlugChanged(
+        evse=event.evse[known], plugged=event.plugged[known], plug_boottime_s=event.plug_boottime_s[known]
+    )
     snapshot = _plug_changed(site, state.snapshot, plugs, now)
+    snapshot = replace(snapshot, leases=hello.settle(snapshot.leases, event.evse, unsettled))
     report = hello.Report(
         evse=event.evse,
         ceiling=event.ceiling,
@@ -181,7 +187,7 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
         accepted=event.plugged & ((event.epoch > 0) | (event.ceiling > 0)),
     )
     book = hello.reported(snapshot.leases, site.terms, report, now.boottime_s)
-    return _freshen(_with(state, replace(snapshot, leases=book)), event.evse)
+    return _freshen(_with(state, replace(snapshot, leases=book)), event.evse[known])
 
 
 def _measured(snapshot: Snapshot, event: ev.Measured, now: Now) -> Snapshot:
@@ -211,7 +217,12 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     swapped &= np.isfinite(snapshot.leases.plug_boottime_s[event.evse])
     left = event.evse[was & (~event.plugged | swapped)]
     came = event.evse[event.plugged & (~was | swapped)]
+    before = leases.worst(
+        snapshot.leases, site.terms, snapshot.sessions.plugged, largest_phase(snapshot.drawn), now.boottime_s
+    )
     book = leases.void(snapshot.leases, site.terms, np.union1d(left, came))
+    book = leases.linger(book, site.terms, event.evse[swapped], before[event.evse[swapped]], now.boottime_s)
+    book = hello.settle(book, event.evse, np.zeros(event.evse.shape, np.bool_))
     book = replace(book, plug_boottime_s=put(book.plug_boottime_s, event.evse, event.plug_boottime_s))
     sessions = _end_sessions(site, snapshot.sessions, left)
     usage = forget_car(snapshot.usage, left)

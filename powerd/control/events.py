@@ -43,6 +43,8 @@ class HelloReceived:
     """(k,) a latched stop is in force."""
     said: Said | None = None
     """How it is configured; None = it does not say."""
+    unsettled: Bools | None = None
+    """(k,) what the post does is not known yet; None = nowhere."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -23,7 +23,7 @@ from powerd.control.ac_check import hold, tighten
 from powerd.control.compiled import CompiledSite, SwitchingStates
 from powerd.control.decision import Decision, GrantBatch, Renewal
 from powerd.control.demand import demands_of, watch_usage
-from powerd.control.events import Event
+from powerd.control.events import Event, HelloReceived
 from powerd.control.headroom import meter_alarms, trusted, watch_meters
 from powerd.control.lease_alarms import conduct_alarms, overshoot_alarms, silence_alarms
 from powerd.control.metered import uncontrolled_now
@@ -67,8 +67,7 @@ class Stepper:
         site = self.states.at(gear, now)
         state = watch_meters(site, _watched(site, replace(absorbed.snapshot, gear=gear), now), now.boottime_s)
         clock = failsafe.clock_modes(snapshot, now, float(site.terms.ttl_s.min(initial=np.inf)))
-        fenced = state.leases.epoch != snapshot.leases.epoch
-        scene = _scene(site, state, absorbed, now, fenced=fenced)
+        scene = _scene(site, state, absorbed, now, anew=_anew(snapshot, state, events))
         demands = demands_of(site, state, scene.takes, scene.worst, scene.uncontrolled, now.boottime_s)
         demands, unmet = self._terms.bound(site.limits, demands)
         warm = Warm(stage=state.warm_stage, price=state.warm_price)
@@ -146,8 +145,8 @@ class Stepper:
 class _Scene:
     """Who can be granted what right now; (n,) each."""
 
-    fenced: bool
-    """The epoch is new: it must be durable before the first grant of it, so nothing is sent before the disk (R4)."""
+    anew: bool
+    """A controller connected, or a car was seen to be slower than thought: ends may have moved."""
     stopped: Bools
     """A stop holds it."""
     reachable: Bools
@@ -177,16 +176,22 @@ def _reachable(scene: _Scene, want: Floats) -> Floats:
     return np.where(scene.deliverable, want, np.minimum(want, scene.in_force))
 
 
-def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, now: Now, *, fenced: bool) -> _Scene:
+def _anew(before: Snapshot, state: Snapshot, events: Sequence[Event]) -> bool:
+    """See ``_Scene.anew``."""
+    slower = np.any(state.leases.reaction_s > before.leases.reaction_s)
+    return bool(slower) or any(isinstance(event, HelloReceived) for event in events)
+
+
+def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, now: Now, *, anew: bool) -> _Scene:
     stopped = np.zeros(site.electrical.evse_count, np.bool_)
     for stop in state.stops:
         stopped[stop.evse] = True
     book, plugged = state.leases, state.sessions.plugged
     reachable = leases.reachable(book, site.terms, now.boottime_s)
-    trusted = np.isnan(book.barred_ceiling)
+    trusted = np.isnan(book.barred_ceiling) & ~book.unsettled
     drawn = largest_phase(state.drawn)
     return _Scene(
-        fenced=fenced,
+        anew=anew,
         stopped=stopped,
         reachable=reachable,
         deliverable=reachable & trusted & (book.streamed | absorbed.fresh),
@@ -209,8 +214,6 @@ def _decide(
 ) -> Decision:
     """Puts the ceilings into the lease book and onto the three batches."""
     lower, name = _who_is_named(site, state, absorbed, scene, ceiling, now)
-    if scene.fenced:
-        lower, name = np.zeros_like(lower), lower | name
     # An idle post that asks is told its idle fallback, which is reserved anyway.
     idle = leases.idle_of(state.leases, site.terms)
     ceiling = np.where(name & ~state.sessions.plugged & ~scene.stopped, idle, ceiling)
@@ -263,7 +266,7 @@ def _overshoots(site: CompiledSite, after: Snapshot, scene: _Scene, worst: Float
     bound_s = np.full(flow.shape, np.inf)
     if np.any(flow > available + ROW_TOLERANCE):
         bound_s = bounds(after.leases, site.terms, limits, after.sessions.plugged, worst, available, now_s)
-    return track(after.overshoots, limits, flow, available, bound_s, now_s)
+    return track(after.overshoots, limits, flow, available, bound_s, now_s, anew=scene.anew)
 
 
 def _who_is_named(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
+import numpy as np
+
 from powerd.control.decision import Decision
 from powerd.control.events import Event, TroubleBegan, TroubleEnded
 from powerd.limits import Floats
@@ -13,14 +15,16 @@ from powerd.state.impaired import Trigger
 class DiskWatch:
     """Counts commits out and in; tells trouble as events, once when it begins and once when it ends."""
 
-    def __init__(self, covered: Floats, slow_s: float) -> None:
+    def __init__(self, covered: Floats, slow_s: float, *, epoch: int | None) -> None:
         """Begins with a disk that is well.
 
         Args:
             covered: (n,) W of the last durable state, what a restart would hold; inf where nothing is journalled.
             slow_s: a commit that waits for longer is trouble [s].
+            epoch: of the last durable state; None where nothing is journalled.
         """
         self.covered = covered
+        self._epoch = epoch
         self._slow_s = slow_s
         self._waiting: deque[float] = deque()
         self._failed = False
@@ -31,6 +35,11 @@ class DiskWatch:
         """The step knows of trouble with the disk."""
         return bool(self._told)
 
+    def covering(self, decision: Decision) -> Floats:
+        """(n,) up to where its grants need not wait: nowhere while the disk does not know its epoch (R4)."""
+        fenced = self._epoch is not None and decision.snapshot.leases.epoch > self._epoch
+        return np.full_like(self.covered, -np.inf) if fenced else self.covered
+
     def handed_over(self, boottime_s: float) -> None:
         """A tick waits for the disk from now on."""
         self._waiting.append(boottime_s)
@@ -40,6 +49,7 @@ class DiskWatch:
         self._waiting.popleft()
         self._failed = False
         self.covered = decision.worst
+        self._epoch = decision.snapshot.leases.epoch
 
     def refused(self) -> None:
         """The disk refused the oldest waiting tick; it will be written with a later one."""

@@ -73,6 +73,7 @@ def hello_event(hello: pb.Hello, names: Directory) -> HelloReceived:
         remaining_s=np.array([s.remaining_ttl_s for s in states], np.float64),
         latched=np.array([s.latched for s in states], np.bool_),
         said=_said(hello),
+        unsettled=np.array([s.unsettled for s in states], np.bool_),
     )
 
 
@@ -115,6 +116,16 @@ def report_events(report: pb.Report, speaker: Speaker, last_boottime_s: float) -
         want = checks.indices("report.want_index", report.want_index, len(speaker.evse))
         events.append(FreshWanted(evse=speaker.evse[want]))
     return tuple(events)
+
+
+def check_number(field: str, number: int, last: int) -> None:
+    """Refuses a report whose number shows that one before it was lost: news of a plug may have been in it.
+
+    Raises:
+        BadRequest: it is counted, and not the one after ``last``.
+    """
+    if number and last and number != last + 1:
+        raise BadRequest(field, f"{last + 1}, the number after the last one, or 0 where reports are not counted")
 
 
 def check_stamp(field: str, stamp: pb_common.Stamp) -> None:

@@ -11,7 +11,7 @@ from grpc.aio import ServicerContext
 
 from powerd.control.events import Event, StreamClosed
 from powerd.errors import BadRequest, Overloaded, UnknownName
-from powerd.server.convert import Speaker, hello_event, report_events
+from powerd.server.convert import Speaker, check_number, hello_event, report_events
 from powerd.server.core import Core
 from powerd.server.directory import Directory
 from powerd.server.outbox import duration
@@ -78,6 +78,7 @@ class Streams:
         async for message in requests:
             if message.WhichOneof("message") != "report":
                 raise BadRequest("message", "a report after the hello")
+            check_number("report.report_number", message.report.report_number, stream.report_number)
             events = report_events(message.report, stream.speaker, boottime_s)
             boottime_s = message.report.stamp.boottime_s
             self._judge_later(asyncio.ensure_future(self._core.post(*events)), stream)

@@ -11,7 +11,7 @@ from powerd.state.columns import put
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_slots import insert_hold
 from powerd.state.lease_terms import LeaseTerms
-from powerd.state.leases import slack_s
+from powerd.state.leases import life_of, slack_s
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +36,7 @@ def reported(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -
     """
     evse, ceiling, remaining_s = report.evse, report.ceiling, report.remaining_s
     alive = remaining_s > 0
-    until = np.where(alive, now_s + remaining_s + terms.life_s[evse] - terms.ttl_s[evse], -np.inf)
+    until = np.where(alive, now_s + remaining_s + life_of(book, terms)[evse] - terms.ttl_s[evse], -np.inf)
     then = now_s - slack_s(book, terms)[evse]
     book = insert_hold(book, evse[alive], ceiling[alive], until[alive], then[alive])
     adopt = alive & np.isnan(book.sent_ceiling[evse])
@@ -48,13 +48,22 @@ def reported(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -
     )
 
 
+def foreign_epoch(book: LeaseBook, evse: Ints, highest: int) -> bool:
+    """Whether the highest epoch that the controller of ``evse`` has heard is not ours.
+
+    It is ahead, or it has our number although we have sent nothing there: a leader before us had it, without whose
+    journal we start.
+    """
+    return highest > book.epoch or (highest == book.epoch and not bool(np.any(book.sent_seq[evse] > 0)))
+
+
 def advance_epoch(book: LeaseBook, terms: LeaseTerms, ahead: int, now_s: float) -> LeaseBook:
     """A hello knew a higher epoch than ours (R4): lead with a still higher one, and wait as without state.
 
     Seqs go on counting, acks of the old epoch no longer retire anything.
     """
     everyone = np.arange(terms.rating.shape[0])
-    book = insert_hold(book, everyone, terms.rating, now_s + terms.life_s, now_s - slack_s(book, terms))
+    book = insert_hold(book, everyone, terms.rating, now_s + life_of(book, terms), now_s - slack_s(book, terms))
     return replace(book, epoch=ahead + 1)
 
 
@@ -75,14 +84,30 @@ class Said:
 def reconcile(book: LeaseBook, terms: LeaseTerms, evse: Ints, said: Said) -> LeaseBook:
     """Keeps what ``evse`` (k,) said of themselves: where it differs from the site file the larger value is reserved."""
     own = np.where(terms.has_watchdog, terms.watchdog_s, np.inf)[evse]
-    slower = np.where(np.isfinite(own), np.fmax(said.watchdog_s - own, 0.0), 0.0)
+    with np.errstate(invalid="ignore"):
+        slower = np.where(np.isfinite(own), np.fmax(said.watchdog_s - own, 0.0), 0.0)
+    moved = np.where(slower > book.late_s[evse], slower - book.late_s[evse], 0.0)
     return replace(
         book,
+        slot_until_s=put(book.slot_until_s, evse, _later(book.slot_until_s[evse], moved[:, None])),
+        hold_until_s=put(book.hold_until_s, evse, _later(book.hold_until_s[evse], moved[:, None])),
+        acked_until_s=put(book.acked_until_s, evse, _later(book.acked_until_s[evse], moved)),
+        sent_until_s=put(book.sent_until_s, evse, _later(book.sent_until_s[evse], moved)),
         said_fallback=put(book.said_fallback, evse, said.fallback),
         said_idle=put(book.said_idle, evse, said.fallback_idle),
         said_boot=put(book.said_boot, evse, said.boot_current),
         late_s=put(book.late_s, evse, slower),
     )
+
+
+def _later(until_s: Floats, moved_s: Floats) -> Floats:
+    """Ends moved by so much; what is over for ever stays so."""
+    return until_s + np.where(until_s == -np.inf, 0.0, moved_s)
+
+
+def settle(book: LeaseBook, evse: Ints, unsettled: Bools) -> LeaseBook:
+    """Which posts have taken an order of their controller since it started."""
+    return replace(book, unsettled=put(book.unsettled, evse, unsettled))
 
 
 def bar(book: LeaseBook, evse: Ints, ceiling: Floats) -> LeaseBook:

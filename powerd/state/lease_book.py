@@ -85,6 +85,8 @@ class LeaseBook:
     """(n,) boot current likewise."""
     late_s: Floats
     """(n,) by how much the watchdog that its controller spoke of is slower than the site file's; inf = it has none."""
+    unsettled: Bools
+    """(n,) its post has not yet taken its controller's first order: it counts as never heard from."""
     barred_ceiling: Floats
     """(n,) what an untrusted controller reported as in force; nan = trusted."""
     window_at_s: float
@@ -135,6 +137,7 @@ def open_book(terms: LeaseTerms, *, epoch: int, unknown_until_s: float | Floats)
         said_idle=np.full(n, np.nan),
         said_boot=np.full(n, np.nan),
         late_s=np.zeros(n),
+        unsettled=np.zeros(n, np.bool_),
         barred_ceiling=np.full(n, np.nan),
         window_at_s=-np.inf,
     )

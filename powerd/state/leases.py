@@ -52,7 +52,7 @@ def reopen_book(
     """
     covered = worst(book, terms, plugged, drawn, was_s)
     live = (book.sent_until_s > was_s - slack_s(book, terms)) & ~np.isnan(book.sent_ceiling)
-    fresh = open_book(terms, epoch=book.epoch + 1, unknown_until_s=now_s + terms.life_s)
+    fresh = open_book(terms, epoch=book.epoch + 1, unknown_until_s=now_s + life_of(book, terms))
     hold_ceiling = fresh.hold_ceiling.copy()
     hold_ceiling[:, 0] = covered
     return replace(
@@ -60,7 +60,7 @@ def reopen_book(
         hold_ceiling=hold_ceiling,
         sent_ceiling=np.where(live | book.sent_latched, book.sent_ceiling, np.nan),
         sent_latched=book.sent_latched,
-        sent_until_s=np.where(live, now_s + terms.life_s, -np.inf),
+        sent_until_s=np.where(live, now_s + life_of(book, terms), -np.inf),
         plug_boottime_s=book.plug_boottime_s,
         granted=book.granted,
         reaction_s=book.reaction_s,
@@ -70,6 +70,7 @@ def reopen_book(
         said_idle=book.said_idle,
         said_boot=book.said_boot,
         late_s=book.late_s,
+        unsettled=book.unsettled,
         barred_ceiling=book.barred_ceiling,
         window_at_s=now_s,
     )
@@ -79,12 +80,13 @@ def reopen_book(
 
 
 def slack_s(book: LeaseBook, terms: LeaseTerms) -> Floats:
-    """(n,) by how much every end in the book is later than written there.
+    """(n,) by how much every end is later than written: a car that was seen to lag moves all of its."""
+    return book.reaction_s - terms.reaction_s
 
-    Ends are written with the class's own reaction and watchdog; a car that was seen to lag, and a controller that spoke
-    of a slower watchdog, move all of theirs.
-    """
-    return book.reaction_s - terms.reaction_s + book.late_s
+
+def life_of(book: LeaseBook, terms: LeaseTerms) -> Floats:
+    """(n,) E - sent, with the slower of the watchdogs that the site file and the controller speak of."""
+    return terms.life_s + book.late_s
 
 
 def fallback_of(book: LeaseBook, terms: LeaseTerms) -> Floats:
@@ -101,13 +103,14 @@ def reserve(book: LeaseBook, terms: LeaseTerms, plugged: Bools) -> Floats:
     """(n,) what each post may do by itself at any moment, held also under a lower grant.
 
     With a car: the boot current (it may restart at any moment) and, from the first grant sent after the plug-in, F.
-    A post never heard from counts at F, at its rating where it has no watchdog.
+    A post never heard from counts at the most of these, at its rating where it has no watchdog.
     """
-    heard = np.isfinite(book.echo_at_s)
-    fallback, idle = fallback_of(book, terms), idle_of(book, terms)
-    with_car = np.maximum(np.fmax(terms.boot, book.said_boot), np.where(book.granted, fallback, 0.0))
+    heard = np.isfinite(book.echo_at_s) & ~book.unsettled
+    fallback, idle, boot = fallback_of(book, terms), idle_of(book, terms), np.fmax(terms.boot, book.said_boot)
+    with_car = np.maximum(boot, np.where(book.granted, fallback, 0.0))
     known = np.maximum(idle, np.where(plugged, with_car, 0.0))
-    silent = np.where(terms.has_watchdog, np.maximum(fallback, idle), terms.rating)
+    alone = np.maximum(np.maximum(fallback, boot), idle)
+    silent = np.where(terms.has_watchdog & np.isfinite(book.late_s), alone, terms.rating)
     return np.where(heard, known, silent)
 
 
@@ -144,9 +147,13 @@ def _granted(book: LeaseBook, then_s: Floats) -> Floats:
 
 
 def permitted(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -> Floats:
-    """(n,) the largest ceiling that an obedient EVSE may be following now, whatever was lost on the way."""
-    then = now_s - slack_s(book, terms)
-    return np.maximum(in_force(book, terms, plugged, now_s), _granted(book, then))
+    """(n,) the largest ceiling that may be in force at the post, whatever was lost on the way."""
+    return np.maximum(in_force(book, terms, plugged, now_s), _granted(book, now_s - slack_s(book, terms)))
+
+
+def excused(book: LeaseBook, allowed: Floats, now_s: float) -> Floats:
+    """(n,) the same with what is held: lowerings within the class's reaction time, and what others may have granted."""
+    return np.maximum(allowed, _live(book.hold_ceiling, book.hold_until_s, np.full_like(allowed, now_s)))
 
 
 def in_force(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -> Floats:
@@ -177,7 +184,8 @@ def send(book: LeaseBook, terms: LeaseTerms, evse: Ints, ceiling: Floats, latche
     """Grants of one message, seq = book.seq + 1, to ``evse`` (k,) with ``ceiling`` (k,): counted from now on."""
     seq = book.seq + 1
     then = now_s - slack_s(book, terms)[evse]
-    book = insert_slot(book, evse, seq, ceiling, now_s + terms.life_s[evse], then)
+    until = now_s + life_of(book, terms)[evse]
+    book = insert_slot(book, evse, seq, ceiling, until, then)
     return replace(
         book,
         seq=seq,
@@ -186,7 +194,7 @@ def send(book: LeaseBook, terms: LeaseTerms, evse: Ints, ceiling: Floats, latche
         sent_ceiling=put(book.sent_ceiling, evse, ceiling),
         sent_latched=put(book.sent_latched, evse, latched),
         sent_at_s=put(book.sent_at_s, evse, now_s),
-        sent_until_s=put(book.sent_until_s, evse, now_s + terms.life_s[evse]),
+        sent_until_s=put(book.sent_until_s, evse, until),
         granted=put(book.granted, evse, book.granted[evse] | ~latched),
     )
 
@@ -197,7 +205,7 @@ def renew(book: LeaseBook, terms: LeaseTerms, evse: Ints, now_s: float) -> Lease
     EVSEs without a live lease are not renewed by a RenewAll and must not be in ``evse``.
     """
     seq = book.seq + 1
-    until = now_s + terms.life_s[evse]
+    until = now_s + life_of(book, terms)[evse]
     book = insert_slot(book, evse, seq, book.sent_ceiling[evse], until, now_s - slack_s(book, terms)[evse])
     return replace(
         book,
@@ -233,6 +241,8 @@ def ack_renewal(book: LeaseBook, terms: LeaseTerms, evse: Ints, epoch: int, seq:
 
 def _retire(book: LeaseBook, terms: LeaseTerms, evse: Ints, seq: int, ceiling: Floats, now_s: float) -> LeaseBook:
     """Moves grants <= seq of ``evse`` from the slots into the acked column; what they allowed before is held a bit."""
+    if evse.shape[0] == 0:
+        return book
     slot_seq, until = book.slot_seq[evse], book.slot_until_s[evse]
     then = now_s - slack_s(book, terms)[evse]
     live = (until > then[:, None]) & (slot_seq > 0)
@@ -245,9 +255,15 @@ def _retire(book: LeaseBook, terms: LeaseTerms, evse: Ints, seq: int, ceiling: F
         np.where(old, book.slot_ceiling[evse], 0.0).max(axis=1, initial=0.0),
         np.where(book.acked_until_s[evse] > then, book.acked_ceiling[evse], 0.0),
     )
+    # Nothing outlives its own end: at E the car has followed, acked or not.
+    ended = np.maximum(np.where(old, until, -np.inf).max(axis=1, initial=-np.inf), book.acked_until_s[evse])
     lowered = before > ceiling
     place = evse[lowered]
-    book = insert_hold(book, place, before[lowered], now_s + terms.reaction_s[place], then[lowered])
+    hold_until = np.minimum(now_s + terms.reaction_s[place], ended[lowered])
+    # What an earlier leader granted is older than any ack of ours, however long it could have lived.
+    soonest = np.minimum(book.hold_until_s[evse], (now_s + terms.reaction_s[evse])[:, None])
+    book = replace(book, hold_until_s=put(book.hold_until_s, evse, soonest))
+    book = insert_hold(book, place, before[lowered], hold_until, then[lowered])
     gone = book.slot_seq[evse] <= seq
     return replace(
         book,
@@ -294,6 +310,12 @@ def void(book: LeaseBook, terms: LeaseTerms, evse: Ints) -> LeaseBook:
         above=put(book.above, evse, 0),
         defiant=put(book.defiant, evse, False),
     )
+
+
+def linger(book: LeaseBook, terms: LeaseTerms, evse: Ints, ceiling: Floats, now_s: float) -> LeaseBook:
+    """A car came so soon after another that it may have seen that one's ceiling: it has its reaction time to follow."""
+    then = now_s - slack_s(book, terms)[evse]
+    return insert_hold(book, evse, ceiling, now_s + terms.reaction_s[evse], then)
 
 
 def lapse(book: LeaseBook, terms: LeaseTerms, now_s: float) -> LeaseBook:

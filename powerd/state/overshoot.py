@@ -49,7 +49,14 @@ class Overshoot:
 
 
 def track(
-    past: tuple[Overshoot, ...], limits: Limits, flow: Floats, available: Floats, bound_s: Floats, now_s: float
+    past: tuple[Overshoot, ...],
+    limits: Limits,
+    flow: Floats,
+    available: Floats,
+    bound_s: Floats,
+    now_s: float,
+    *,
+    anew: bool,
 ) -> tuple[Overshoot, ...]:
     """The overshoots after this tick, the open ones last.
 
@@ -60,6 +67,7 @@ def track(
         available: (L,) capacity minus uncontrolled load [unit].
         bound_s: (L,) by when each would be over if nothing else happened.
         now_s: the tick's instant.
+        anew: something was heard in this tick that makes earlier bounds void: a hello, a new epoch, a slower car.
     """
     over = {int(l): float(flow[l] - available[l]) for l in np.flatnonzero(flow > available + ROW_TOLERANCE)}
     if not over and not any(one.lasts for one in past):
@@ -69,7 +77,7 @@ def track(
     names = {limits.name[l] for l in over}
     ended += [replace(one, ended_s=now_s) for name, one in open_now.items() if name not in names]
     standing = [
-        _continued(open_now[limits.name[l]], excess, float(available[l]), float(bound_s[l]))
+        _continued(open_now[limits.name[l]], excess, float(available[l]), float(bound_s[l]), anew=anew)
         if limits.name[l] in open_now
         else Overshoot(
             limit=limits.name[l],
@@ -86,9 +94,11 @@ def track(
     return (*ended[-ENDED_KEPT:], *standing)
 
 
-def _continued(one: Overshoot, over: float, available: float, bound_s: float) -> Overshoot:
-    """The same overshoot a tick later: only what makes it worse moves its bound."""
-    if over <= one.over + ROW_TOLERANCE and available >= one.available - ROW_TOLERANCE:
+def _continued(one: Overshoot, over: float, available: float, bound_s: float, *, anew: bool) -> Overshoot:
+    """The same overshoot a tick later: only what makes it worse, or news, moves its bound."""
+    if bound_s == np.inf:  # readings above a ceiling have no end
+        return replace(one, until_s=np.inf, over=max(one.over, over), available=min(one.available, available))
+    if not anew and over <= one.over + ROW_TOLERANCE and available >= one.available - ROW_TOLERANCE:
         return one
     return replace(
         one,

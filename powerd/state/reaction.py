@@ -15,7 +15,7 @@ import numpy as np
 from powerd.limits import Bools, Floats
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_terms import LeaseTerms
-from powerd.state.leases import margin_of, permitted, reachable
+from powerd.state.leases import excused, margin_of, permitted, reachable
 
 REACTION_MAX_S = 60.0
 """No car is waited for longer than this [s]."""
@@ -43,13 +43,13 @@ def watch(
         now_s: the tick's instant.
     """
     allowed = permitted(book, terms, plugged, now_s)
-    book = _turn_window(book, allowed, now_s)
+    book = _turn_window(book, excused(book, allowed, now_s), now_s)
     sample = plugged & np.isfinite(drawn_at_s) & ((book.echo_at_s >= now_s) | (drawn_at_s >= now_s))
     margin = margin_of(drawn)
     obeys = drawn <= allowed + margin
     lag = np.where(sample & ~obeys, now_s - book.lowered_at_s, 0.0)
-    excused = drawn <= np.maximum(book.high, book.high_before) + margin
-    above = np.where(sample, np.where(excused, 0, book.above + 1), book.above)
+    within = drawn <= np.maximum(book.high, book.high_before) + margin
+    above = np.where(sample, np.where(within, 0, book.above + 1), book.above)
     since = np.where(sample, np.where(obeys, np.minimum(book.obeyed_since_s, now_s), np.inf), book.obeyed_since_s)
     believed = reachable(book, terms, now_s) & (now_s - since >= OBEYED_S)
     return replace(

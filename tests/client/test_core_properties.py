@@ -41,6 +41,8 @@ class Model:
 
     plugged: bool = False
     plug_moment: int = -1
+    settled: bool = True
+    """The post has taken the order that the last unplugging gave it."""
     accepted: Order = (0, 0)
     sent: Order = (0, 0)
     applied: Order = (0, 0)
@@ -104,7 +106,7 @@ class Controller(RuleBasedStateMachine):
         model.plugged, model.plug_moment, model.knew = not model.plugged, self.moment, False
         writes = self.core.plug(evse, model.plugged, self.now_s)
         if not model.plugged and not model.latched:
-            model.alive, model.ceiling = False, IDLE
+            model.alive, model.ceiling, model.settled = False, IDLE, False
             assert [w.ceiling for w in writes] == [IDLE]
         else:
             assert writes == ()
@@ -160,6 +162,9 @@ class Controller(RuleBasedStateMachine):
     def _take(self, model: Model, write: Write) -> None:
         current = model.alive and write.order == model.accepted and write.order != (0, 0)
         acked = self.core.applied(write, self.now_s)
+        if write.order == (0, 0) and not model.settled:
+            self.moment += 1
+            model.settled, model.plug_moment = True, self.moment
         assert self.core.in_force[write.index] == write.ceiling
         if current:
             assert acked
@@ -226,7 +231,7 @@ class Controller(RuleBasedStateMachine):
 
     @staticmethod
     def _open_to(model: Model, order: Order, echo: Sent) -> bool:
-        return order > model.accepted and echo.moment > model.plug_moment
+        return order > model.accepted and model.settled and echo.moment > model.plug_moment
 
     @invariant()
     def a_stop_holds(self) -> None:

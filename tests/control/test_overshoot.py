@@ -112,13 +112,3 @@ def test_an_untrusted_controller_gets_nothing_however_it_asks(tmp_path: Path) ->
     for _ in range(10):
         decision = player.tick()
     assert decision.ceiling == pytest.approx(np.array([16.0, 16.0]), abs=1e-4)
-
-
-def test_a_new_epoch_sends_nothing_before_the_disk(full: Player) -> None:
-    """R4: the tick that takes a higher epoch puts even its decreases behind the journal's commit."""
-    full.hello(0, highest_epoch=9, ceiling=16.0, remaining_s=10.0)
-    falls(full, 0.5)
-    decision = full.tick()
-    assert decision.snapshot.leases.epoch == 10
-    assert decision.lowered.evse.shape == (0,)
-    assert decision.raised.evse.tolist() == [0, 1]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from powerd.state import leases
+from powerd.state.hello import Said, reconcile
 from powerd.state.lease_book import LeaseBook, open_book
 from powerd.state.reaction import REACTION_MAX_S, watch
 from tests.state.test_leases import ONE, REACTION, terms
@@ -141,8 +142,10 @@ def test_a_slower_watchdog_moves_every_end() -> None:
     book = leases.send(open_book(own, epoch=1, unknown_until_s=-np.inf), own, ONE, np.array([20.0]), ~PLUGGED, 0.0)
     book = leases.stamp(book, ONE, 7, 0.0, 0.0)
     until = float(own.life_s[0])
+    nan = np.full(1, np.nan)
     for late, end in ((0.0, until), (4.0, until + 4.0), (np.inf, 1e9)):
-        late_book = replace(book, late_s=np.array([late]))
+        said = Said(fallback=nan, fallback_idle=nan, boot_current=nan, watchdog_s=own.watchdog_s + late)
+        late_book = reconcile(book, own, ONE, said)
         assert leases.worst(late_book, own, PLUGGED, np.zeros(1), end - 0.1)[0] == 20.0
         if np.isfinite(late):
             assert leases.worst(late_book, own, PLUGGED, np.zeros(1), end + 0.1)[0] == 0.0

@@ -1,0 +1,119 @@
+"""The invariants of LEASES, asserted from the plant's own truth after every half step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from powerd.control.decision import Decision, GrantBatch
+from powerd.limits import Floats
+from powerd.sim.faults.leader import Leader
+from powerd.sim.faults.owner import Owner
+from powerd.sim.faults.post import Post
+from powerd.sim.faults.sites import Layout
+
+SLACK_A = 1e-4
+"""Rounding of sums of a dozen ceilings [A]."""
+LATE_S = 1.5
+"""A bound that lies between two ticks is seen at the second one [s]."""
+
+
+class Broken(Exception):
+    """An invariant does not hold."""
+
+
+@dataclass(kw_only=True)
+class Claims:
+    """What must hold, and what of the past it needs for that."""
+
+    layout: Layout
+    posts: list[Post]
+    owners: list[Owner]
+    leader: Leader
+    windows: dict[str, float] = field(default_factory=dict)
+    """Limit -> true time until which its declared overshoot may last."""
+    orders: dict[int, tuple[int, tuple[int, int]]] = field(default_factory=dict)
+    """EVSE -> (incarnation, newest order accepted)."""
+    epochs: dict[int, int] = field(default_factory=dict)
+    """Controller -> highest epoch it has accepted in this process."""
+    stops: set[str] = field(default_factory=set)
+    """Stops that were confirmed to the operator."""
+
+    def decided(self, decision: Decision, t_s: float) -> None:
+        """After a tick."""
+        lasting = [one for one in decision.overshoots if one.lasts]
+        self.windows = {one.limit: self.leader.true_time(one.until_s) + LATE_S for one in lasting}
+        for one in lasting:
+            if decision.now.boottime_s > one.until_s + LATE_S:
+                raise Broken(
+                    f"I5: overshoot of {one.limit} should have been over at {one.until_s:.1f}, it is {t_s:.1f}"
+                )
+        for batch in (decision.lowered, decision.raised):
+            self._granted(decision, batch)
+        for alarm in decision.alarms:
+            if "please report" in alarm:
+                raise Broken(alarm)
+        for i, post in enumerate(self.posts):
+            if decision.snapshot.leases.defiant[i] and not post.ever_odd:
+                raise Broken(f"trace 14: EVSE {i} obeys and is called non-compliant")
+        if self.leader.reused:
+            raise Broken(f"R4: {self.leader.reused[0]}")
+        if self.leader.up:
+            self._stops_kept()
+            self._covered(decision.worst, t_s)
+
+    def _granted(self, decision: Decision, batch: GrantBatch) -> None:
+        """I8 and I10 of one message."""
+        least = np.minimum(self.layout.site.electrical.posts.min_ceiling, decision.snapshot.sessions.min_ceiling)
+        idle = self.layout.site.terms.fallback_idle
+        for i, ceiling in zip(batch.evse.tolist(), batch.ceiling.tolist(), strict=True):
+            if 0.0 < ceiling < least[i] - SLACK_A and ceiling != idle[i]:
+                raise Broken(f"I8: EVSE {i} is granted {ceiling} A, below its minimum {least[i]}")
+            if ceiling > 0.0 and any(i in stop.evse for stop in decision.snapshot.stops):
+                raise Broken(f"I10: EVSE {i} is granted {ceiling} A under a stop")
+
+    def _stops_kept(self) -> None:
+        """Nothing that was confirmed is lost."""
+        snapshot, durable = self.leader.snapshot, self.leader.durable
+        if snapshot is None or durable is None:
+            return
+        held = {stop.stop_id for stop in snapshot.stops}
+        if not self.stops <= held:
+            raise Broken(f"I10: stop {sorted(self.stops - held)} was confirmed and is forgotten")
+        self.stops = held & {stop.stop_id for stop in durable.stops}
+
+    def _covered(self, worst: Floats, t_s: float) -> None:
+        """I2."""
+        for i, post in enumerate(self.posts):
+            could = post.could(t_s)
+            if could > worst[i] + SLACK_A:
+                raise Broken(f"I2: EVSE {i} could draw {could:.2f} A, W is {worst[i]:.2f} A")
+
+    def hold(self, t_s: float) -> None:
+        """I1 and I3, at any time."""
+        could = np.array([post.could(t_s) for post in self.posts])
+        limits, capacity = self.layout.site.limits, self.leader.capacity
+        load = self.layout.rows @ could + self.layout.site.loads_worst[limits.limit_of_row]
+        over = load - capacity[limits.limit_of_row]
+        for r in np.flatnonzero(over > SLACK_A):
+            name = limits.name[limits.limit_of_row[r]]
+            if t_s > self.windows.get(name, -math.inf):
+                raise Broken(f"I1: {name} could carry {load[r]:.2f} A, {over[r]:.2f} A too much")
+        for owner in self.owners:
+            self._in_order(owner)
+
+    def _in_order(self, owner: Owner) -> None:
+        """I3."""
+        if owner.dead:
+            return
+        epoch = owner.core.highest_epoch
+        if epoch < self.epochs.get(owner.number, 0):
+            raise Broken(f"I3: controller {owner.number} went back to epoch {epoch}")
+        for lease in owner.core.evses:
+            key = owner.number * 1000 + lease.index
+            incarnation, order = self.orders.get(key, (0, (0, 0)))
+            if incarnation == owner.incarnation and lease.accepted < order:
+                raise Broken(f"I3: EVSE {key} accepted {lease.accepted} after {order}")
+            self.orders[key] = (owner.incarnation, lease.accepted)

@@ -1,0 +1,328 @@
+"""The daemon's process: inbox, step, journal, publishing, and death at any point between them."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from powerd.control.compiled import CompiledSite, SwitchingStates, as_drawn
+from powerd.control.decision import Decision, GrantBatch
+from powerd.control.durable import split_lowered
+from powerd.control.events import Event, StreamClosed
+from powerd.errors import BadRequest
+from powerd.journal.cells import CLASSES, cells_of, snapshot_of
+from powerd.journal.codec import decode, encode
+from powerd.limits import Floats, Ints
+from powerd.server.convert import Speaker, check_number, hello_event, report_events
+from powerd.server.outbox import Lease, Outbox, Part
+from powerd.sim.faults.kinds import Kind
+from powerd.sim.faults.owner import Owner
+from powerd.sim.faults.sites import Layout
+from powerd.state.lease_book import open_book
+from powerd.state.snapshot import Snapshot, open_snapshot, reopen_snapshot, worst_of
+from powerd.units import Now
+from powerd.v1 import controller_service_pb2 as pb
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NOTICE_S = 0.5
+"""After this a client sees that the daemon is gone [s]."""
+
+
+class Fallen(SwitchingStates):
+    """A site whose limits fall without anything in its switchgear."""
+
+    def at(self, gear: object, now: object) -> CompiledSite:
+        """The site as it is made."""
+        del gear, now
+        return self._site
+
+
+@dataclass(kw_only=True)
+class Stream:
+    """One open stream at the daemon's end."""
+
+    number: int
+    speaker: Speaker
+    outbox: Outbox
+    boottime_s: float
+    report_number: int
+    closes_s: float = math.inf
+    """When the daemon notices that it is broken."""
+
+
+@dataclass(kw_only=True)
+class Leader:
+    """The daemon. Its clock reads ``(t - base) * rate``."""
+
+    layout: Layout
+    owners: list[Owner]
+    rate: float = 1.0
+    base_s: float = -1000.0
+    utc_hours: float = 0.0
+    up: bool = False
+    restart_s: float = 0.0
+    stalled_until_s: float = -1.0
+    disk_s: float = 0.0
+    slow_until_s: float = -1.0
+    crash: Kind | None = None
+    """The point of the coming tick at which it dies."""
+    crash_for_s: float = 0.0
+    capacity: Floats = field(default_factory=lambda: np.zeros(0))
+    """(L,) limits as the newest tick knew them."""
+    next_capacity: Floats | None = None
+    """(L,) limits from the next tick on, where they move."""
+    orders: list[Event] = field(default_factory=list)
+    """What operators said."""
+    snapshot: Snapshot | None = None
+    durable: Snapshot | None = None
+    decision: Decision | None = None
+    """The newest one, also if it died with it."""
+    streams: dict[int, Stream] = field(default_factory=dict)
+    durable_worst: Floats = field(default_factory=lambda: np.zeros(0))
+    """(n,) W of the durable state."""
+    pending: deque[tuple[float, Decision, Decision | None]] = field(default_factory=deque)
+    """(when its commit is done, decision, the part of its decreases that waits) in order."""
+    stream_count: int = 0
+    published: tuple[int, int] = (0, 0)
+    """Largest (epoch, seq) that ever left."""
+    refused: int = 0
+    """Messages that were no good."""
+    starts: int = 0
+    fenced: int = 0
+    """Epochs taken because a hello was ahead."""
+    reused: list[str] = field(default_factory=list)
+    """Breaches of R4 seen while publishing."""
+
+    # --- its clock and its life ---------------------------------------------------------------------------------------
+
+    def clock(self, t_s: float) -> float:
+        """Its boottime."""
+        return (t_s - self.base_s) * self.rate
+
+    def true_time(self, clock_s: float) -> float:
+        """When its clock shows that."""
+        return clock_s if not math.isfinite(clock_s) else clock_s / self.rate + self.base_s
+
+    def begin(self, t_s: float, *, first: bool = False) -> None:
+        """A start: with the journal if there is one, else without state; ``first``: nobody granted anything before."""
+        site, now_s = self.layout.site, self.clock(t_s)
+        posts = site.electrical.posts
+        unknown = np.full(posts.count, -np.inf) if first else now_s + site.terms.life_s
+        empty = open_snapshot(
+            open_book(site.terms, epoch=1, unknown_until_s=unknown),
+            posts.max_ceiling,
+            posts.min_ceiling,
+            as_drawn(site.electrical),
+            now_s,
+            meters=site.electrical.meters.count,
+        )
+        self.snapshot = empty
+        if self.durable is not None:
+            cells = {path: decode(encode(cell), CLASSES) for path, cell in cells_of(self.durable).items()}
+            found = snapshot_of(empty, cells)
+            self.snapshot = reopen_snapshot(found, site.terms, now_s)
+            if self.snapshot.leases.epoch <= self.published[0]:
+                self.reused.append(f"epoch {self.snapshot.leases.epoch} after {self.published}")
+        self.durable, self.durable_worst = self.snapshot, worst_of(self.snapshot, site.terms)
+        self.up, self.stalled_until_s, self.starts = True, -1.0, self.starts + 1
+
+    def die(self, t_s: float, for_s: float) -> None:
+        """The process ends; what was not committed is lost, clients notice. Who is down already stays down."""
+        if not self.up:
+            return
+        self.up, self.restart_s, self.crash = False, t_s + for_s, None
+        self.pending.clear()
+        self.orders.clear()
+        for owner in self.owners:
+            if owner.stream:
+                owner.broken_s = min(owner.broken_s, t_s + NOTICE_S)
+        self.streams.clear()
+
+    def reboot(self, t_s: float, for_s: float) -> None:
+        """Its machine restarts: the clock starts at 0 when it is up again."""
+        if self.up:
+            self.die(t_s, for_s)
+            self.base_s = self.restart_s
+
+    def connect(self, owner: Owner) -> bool:
+        """A client opens a stream."""
+        if not self.up:
+            return False
+        self.stream_count += 1
+        owner.stream = self.stream_count
+        return True
+
+    # --- a tick -------------------------------------------------------------------------------------------------------
+
+    def tick(self, t_s: float) -> Decision | None:
+        """One tick, dying where it must; None where there was none."""
+        if not self.up and t_s >= self.restart_s:
+            self.begin(t_s)
+        if not self.up or t_s < self.stalled_until_s:
+            return None
+        if self.crash is Kind.CRASH_IDLE:
+            self.die(t_s, self.crash_for_s)
+            return None
+        decision = self._decide(t_s)
+        if self.crash is Kind.CRASH_DECIDED:
+            self.die(t_s, self.crash_for_s)
+            return decision
+        at_once, held_back = split_lowered(decision, self._covered(decision))
+        self._publish(at_once.lowered)
+        self._flush(t_s)
+        if self.crash in {Kind.CRASH_LOWERED, Kind.CRASH_TORN}:
+            self.die(t_s, self.crash_for_s)
+            return decision
+        begun_s = self.pending[-1][0] if self.pending else t_s
+        slow_s = self.disk_s if t_s < self.slow_until_s else 0.0
+        self.pending.append((max(t_s, begun_s) + slow_s, decision, held_back))
+        if self.crash is Kind.CRASH_COMMITTED:
+            self.durable = decision.snapshot
+            self.die(t_s, self.crash_for_s)
+            return decision
+        self.progress(t_s)
+        if self.crash is Kind.CRASH_RAISED:
+            self.die(t_s, self.crash_for_s)
+        return decision
+
+    def progress(self, t_s: float) -> None:
+        """Commits that are done by now: their raises leave."""
+        if not self.up or t_s < self.stalled_until_s:
+            return
+        while self.pending and self.pending[0][0] <= t_s:
+            _, decision, held_back = self.pending.popleft()
+            self.durable, self.durable_worst = decision.snapshot, decision.worst
+            if held_back is not None:
+                self._publish(held_back.lowered)
+            self._publish(decision.raised)
+            self._renew(decision)
+            self._flush(t_s)
+
+    def _covered(self, decision: Decision) -> Floats:
+        """(n,) what may leave before the disk: nothing of an epoch that is not on it (R4)."""
+        known = self.durable is not None and decision.snapshot.leases.epoch <= self.durable.leases.epoch
+        return self.durable_worst if known else np.full_like(decision.worst, -np.inf)
+
+    def _decide(self, t_s: float) -> Decision:
+        """The step."""
+        before = self.snapshot
+        if before is None:
+            raise RuntimeError("a leader that was never started")
+        events = [*self._inbox(t_s), *self.orders]
+        self.orders.clear()
+        if self.next_capacity is not None:
+            self.capacity, self.next_capacity = self.next_capacity, None
+        stepper, own = self.layout.stepper, self.layout.site
+        stepper.states = Fallen(replace(own, limits=replace(own.limits, capacity=self.capacity.copy())))
+        utc = START + timedelta(seconds=t_s, hours=self.utc_hours)
+        epoch = before.leases.epoch
+        self.decision = stepper.step(before, events, Now(utc=utc, boottime_s=self.clock(t_s)))
+        self.snapshot = self.decision.snapshot
+        self.fenced += self.snapshot.leases.epoch != epoch
+        return self.decision
+
+    def _inbox(self, t_s: float) -> list[Event]:
+        """What the doors hand in, in the order of arrival."""
+        events: list[Event] = []
+        for owner in self.owners:
+            stream = self.streams.get(owner.number)
+            if stream is not None and t_s >= stream.closes_s:
+                events += self._closed(owner)
+            for number, message in owner.up.due(t_s):
+                try:
+                    events += self._heard(owner, number, message)
+                except BadRequest:
+                    self.refused += 1
+                    owner.broken_s = min(owner.broken_s, t_s + NOTICE_S)
+                    events += self._closed(owner)
+        return events
+
+    def _closed(self, owner: Owner) -> list[Event]:
+        stream = self.streams.pop(owner.number, None)
+        return [] if stream is None else [StreamClosed(evse=stream.speaker.evse)]
+
+    def _heard(self, owner: Owner, number: int, message: pb.ConnectRequest) -> list[Event]:
+        """One message of stream ``number``; an older stream than the open one has nothing to say."""
+        stream = self.streams.get(owner.number)
+        if stream is not None and number < stream.number:
+            return []
+        if message.WhichOneof("message") == "hello":
+            hello = hello_event(message.hello, self.layout.names)
+            speaker = Speaker(controller=owner.number, evse=hello.evse, incarnation=hello.incarnation)
+            self.streams[owner.number] = Stream(
+                number=number,
+                speaker=speaker,
+                outbox=Outbox(len(hello.evse)),
+                boottime_s=hello.boottime_s,
+                report_number=message.hello.report_number,
+            )
+            return [hello]
+        if stream is None or stream.number != number:
+            raise BadRequest("message", "a hello as the first message of a stream")
+        check_number("report.report_number", message.report.report_number, stream.report_number)
+        events = report_events(message.report, stream.speaker, stream.boottime_s)
+        stream.boottime_s = message.report.stamp.boottime_s
+        stream.report_number = message.report.report_number
+        return list(events)
+
+    # --- what leaves --------------------------------------------------------------------------------------------------
+
+    def _publish(self, batch: GrantBatch) -> None:
+        """Grants of one message to their streams."""
+        if batch.evse.shape[0] == 0:
+            return
+        self._leaves(batch.epoch, batch.seq)
+        owner_of = self.layout.site.electrical.posts.controller[batch.evse]
+        for c in np.unique(owner_of).tolist():
+            stream = self.streams.get(c)
+            if stream is None:
+                continue
+            rows = np.flatnonzero(owner_of == c)
+            for row in rows.reshape(-1, 1) if len(set(batch.echo_boottime_s[rows].tolist())) > 1 else [rows]:
+                stream.outbox.put(self._part(batch, row, stream))
+
+    def _part(self, batch: GrantBatch, rows: Ints, stream: Stream) -> Part:
+        first = int(rows[0])
+        lease = Lease(
+            epoch=batch.epoch,
+            seq=batch.seq,
+            ttl_s=float(batch.ttl_s[first]),
+            incarnation=int(batch.echo_incarnation[first]),
+            boottime_s=float(batch.echo_boottime_s[first]),
+        )
+        place = np.searchsorted(stream.speaker.evse, batch.evse[rows])
+        return Part(lease=lease, place=place, ceiling=batch.ceiling[rows], latched=batch.latched[rows])
+
+    def _renew(self, decision: Decision) -> None:
+        renewal, book = decision.renewal, decision.snapshot.leases
+        if renewal.controller.shape[0]:
+            self._leaves(renewal.epoch, renewal.seq)
+        for c in renewal.controller.tolist():
+            stream = self.streams.get(c)
+            if stream is not None:
+                own = stream.speaker.evse
+                stream.outbox.renew(
+                    Lease(
+                        epoch=renewal.epoch,
+                        seq=renewal.seq,
+                        ttl_s=float(self.layout.site.terms.ttl_s[own[0]]),
+                        incarnation=int(book.echo_incarnation[own[0]]),
+                        boottime_s=float(book.echo_boottime_s[own].min()),
+                    )
+                )
+
+    def _leaves(self, epoch: int, seq: int) -> None:
+        """R4: an epoch is durable before its first message."""
+        self.published = max(self.published, (epoch, seq))
+        if self.durable is None or self.durable.leases.epoch < epoch:
+            self.reused.append(f"epoch {epoch} sent before it was durable")
+
+    def _flush(self, t_s: float) -> None:
+        for stream in self.streams.values():
+            owner = self.owners[stream.speaker.controller]
+            for message in stream.outbox.take():
+                owner.down.send(message, stream.number, t_s)

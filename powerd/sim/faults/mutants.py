@@ -1,0 +1,201 @@
+"""Broken rules, switched on by name from outside: each one the simulation must catch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from powerd.allocation.guard import admit_raises
+from powerd.client.core import ControllerCore
+from powerd.client.lease import EvseLease, Refusal, Terms
+from powerd.control import step
+from powerd.sim.faults import leader
+from powerd.sim.faults.leader import Leader
+from powerd.sim.faults.owner import Owner
+from powerd.state import hello, leases, reaction, snapshot
+from powerd.state.lease_book import LeaseBook
+from powerd.state.lease_terms import LeaseTerms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swap:
+    """One function or value replaced."""
+
+    where: Any
+    name: str
+    by: Any
+
+
+def _no_reserve(_book: LeaseBook, terms: LeaseTerms, _plugged: Any) -> Any:
+    return np.zeros_like(terms.rating)
+
+
+def _raise_early(limits: Any, uncontrolled: Any, _worst: Any, current: Any, *rest: Any, **more: Any) -> Any:
+    return admit_raises(limits, uncontrolled, current, current, *rest, **more)
+
+
+def _measured_only(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def worst(book: Any, terms: Any, plugged: Any, drawn: Any, now_s: float) -> Any:
+        return np.minimum(honest(book, terms, plugged, drawn, now_s), drawn + leases.MARGIN_A)
+
+    return worst
+
+
+def _ack_all(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def ack(book: Any, terms: Any, evse: Any, epoch: int, _seq: int, ceiling: Any, now_s: float) -> Any:
+        for newest in np.unique(book.sent_seq[evse]).tolist():
+            mine = book.sent_seq[evse] == newest
+            book = honest(book, terms, evse[mine], epoch, int(newest), ceiling[mine], now_s)
+        return book
+
+    return ack
+
+
+def _shorter_life(part: Callable[[LeaseTerms], Any]) -> Callable[[LeaseBook, LeaseTerms], Any]:
+    def life(_book: LeaseBook, terms: LeaseTerms) -> Any:
+        return terms.life_s - part(terms)
+
+    return life
+
+
+def _finite_life(_book: LeaseBook, terms: LeaseTerms) -> Any:
+    finite = terms.ttl_s + terms.reaction_s
+    return np.where(np.isfinite(terms.life_s), terms.life_s, finite)
+
+
+def _restart_at_once(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def reopen(*rest: Any) -> Any:
+        book = honest(*rest)
+        return replace(book, hold_until_s=np.full_like(book.hold_until_s, -np.inf))
+
+    return reopen
+
+
+def _same_epoch(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def reopen(book: Any, *rest: Any) -> Any:
+        return replace(honest(book, *rest), epoch=book.epoch)
+
+    return reopen
+
+
+def _takes_old(self: EvseLease, _terms: Terms) -> Refusal | None:
+    return Refusal.UNSETTLED if not self.settled else None
+
+
+def _takes_anothers(self: EvseLease, terms: Terms) -> Refusal | None:
+    return Refusal.NOT_NEWER if terms.order <= self.accepted else None
+
+
+def _stop_ends(self: EvseLease, now_s: float) -> Any:
+    if not self.live or now_s < self.until_s:
+        return None
+    self.latched = False
+    return self._end()
+
+
+def _fresh_echo(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def receive(self: ControllerCore, message: Any, now_s: float) -> Any:
+        which = message.WhichOneof("message")
+        if which in {"grants", "renew_all"}:
+            getattr(message, which).echo.boottime_s = self._stamp_s
+            getattr(message, which).echo.incarnation = self.incarnation
+        return honest(self, message, now_s)
+
+    return receive
+
+
+def _uncounted(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def renewal(self: ControllerCore, message: Any, now_s: float) -> Any:
+        message.count = self._carried
+        for lease in self.evses:
+            lease.sent = lease.applied = lease.accepted
+        return honest(self, message, now_s)
+
+    return renewal
+
+
+def _ack_unapplied(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def order(self: Owner, writes: Any, t_s: float) -> None:
+        for write in writes:
+            self.core.applied(write, self.clock(t_s))
+        honest(self, writes, t_s)
+
+    return order
+
+
+def _raises_first(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def decide(self: Leader, t_s: float) -> Any:
+        decision = honest(self, t_s)
+        self._publish(decision.raised)
+        self._flush(t_s)
+        return decision
+
+    return decide
+
+
+def _no_advance(book: LeaseBook, *_: Any) -> LeaseBook:
+    return book
+
+
+def _no_linger(book: LeaseBook, *_: Any) -> LeaseBook:
+    return book
+
+
+def _stops_forgotten(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def reopen(*rest: Any) -> Any:
+        return replace(honest(*rest), stops=())
+
+    return reopen
+
+
+MUTANTS: dict[str, tuple[Swap, ...]] = {
+    "forget-reserve": (Swap(where=leases, name="reserve", by=_no_reserve),),
+    "raise-before-w-falls": (Swap(where=step, name="admit_raises", by=_raise_early),),
+    "count-measurement-instead-of-w": (Swap(where=leases, name="worst", by=_measured_only(leases.worst)),),
+    "ack-retires-too-much": (Swap(where=leases, name="ack", by=_ack_all(leases.ack)),),
+    "no-drift": (
+        Swap(where=leases, name="life_of", by=_shorter_life(lambda t: np.where(t.has_watchdog, 0.05 * t.ttl_s, 0.0))),
+    ),
+    "watchdog-ignored": (
+        Swap(where=leases, name="life_of", by=_shorter_life(lambda t: np.where(t.has_watchdog, t.watchdog_s, 0.0))),
+    ),
+    "no-reaction-at-expiry": (
+        Swap(where=leases, name="life_of", by=_shorter_life(lambda t: np.where(t.has_watchdog, t.reaction_s, 0.0))),
+    ),
+    "silence-frees-without-watchdog": (Swap(where=leases, name="life_of", by=_finite_life),),
+    "restart-without-wait": (Swap(where=snapshot, name="reopen_book", by=_restart_at_once(leases.reopen_book)),),
+    "epoch-used-twice": (Swap(where=snapshot, name="reopen_book", by=_same_epoch(leases.reopen_book)),),
+    "no-fencing": (Swap(where=hello, name="advance_epoch", by=_no_advance),),
+    "accept-old-seq": (Swap(where=EvseLease, name="refusal", by=_takes_old),),
+    "accept-another-cars-grant": (Swap(where=EvseLease, name="refusal", by=_takes_anothers),),
+    "latched-stop-expires": (Swap(where=EvseLease, name="expire", by=_stop_ends),),
+    "refresh-echo": (Swap(where=ControllerCore, name="receive", by=_fresh_echo(ControllerCore.receive)),),
+    "renew-what-was-missed": (
+        Swap(where=ControllerCore, name="_receive_renewal", by=_uncounted(ControllerCore._receive_renewal)),  # noqa: SLF001
+    ),
+    "ack-before-the-actuator": (Swap(where=Owner, name="_order", by=_ack_unapplied(Owner._order)),),  # noqa: SLF001
+    "raises-before-the-disk": (Swap(where=Leader, name="_decide", by=_raises_first(Leader._decide)),),  # noqa: SLF001
+    "stops-forgotten": (Swap(where=leader, name="reopen_snapshot", by=_stops_forgotten(snapshot.reopen_snapshot)),),
+    "slow-car-is-defiant": (Swap(where=reaction, name="WINDOW_S", by=0.0),),
+    "next-car-follows-at-once": (Swap(where=leases, name="linger", by=_no_linger),),
+    "barred-gets-grants": (Swap(where=hello, name="bar", by=lambda book, _evse, _ceiling: book),),
+}
+"""Name -> what is replaced."""
+
+
+@contextmanager
+def mutated(name: str | None) -> Iterator[None]:
+    """The rules with one of them broken; None = as they are."""
+    swaps = () if name is None else MUTANTS[name]
+    before = [getattr(swap.where, swap.name) for swap in swaps]
+    for swap in swaps:
+        setattr(swap.where, swap.name, swap.by)
+    try:
+        yield
+    finally:
+        for swap, honest in zip(swaps, before, strict=True):
+            setattr(swap.where, swap.name, honest)

@@ -1,0 +1,185 @@
+"""The process of a charger controller: the client core, its clock, its actuators' queues, its connection."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from powerd.client import ControllerCore, EvseConfig, Memory, Write
+from powerd.client.lease import Refusal
+from powerd.sim.faults.channel import Channel
+from powerd.sim.faults.post import Post
+from powerd.v1 import controller_service_pb2 as pb
+
+ACTUATOR_S = 0.2
+"""How long a write to an actuator takes [s]."""
+RECONNECT_S = 0.7
+"""Pause before a new stream [s]."""
+
+
+@dataclass(kw_only=True)
+class Lane:
+    """The writes of one post: one on its way, and the newest that waits."""
+
+    doing: Write | None = None
+    begun_s: float = 0.0
+    done_s: float = 0.0
+    waiting: Write | None = None
+    slow_s: float = 0.0
+    """Extra time of each write."""
+    slow_until_s: float = -1.0
+
+
+@dataclass(kw_only=True)
+class Owner:
+    """One controller. Its clock reads ``(t - base) * rate``."""
+
+    number: int
+    name: str
+    configs: list[EvseConfig]
+    posts: list[Post]
+    """Its posts, in the order of its hello."""
+    rate: float
+    down: Channel[pb.ConnectResponse]
+    up: Channel[pb.ConnectRequest]
+    core: ControllerCore
+    base_s: float = -100.0
+    memory: Memory = field(default_factory=Memory)
+    incarnation: int = 1
+    lanes: list[Lane] = field(default_factory=list)
+    seen: list[int] = field(default_factory=list)
+    """Plug changes that the process has seen."""
+    stopped_until_s: float = -1.0
+    dead_until_s: float = -1.0
+    dead: bool = False
+    lived_s: float = 0.0
+    """When the process last did anything."""
+    stream: int = 0
+    """Number of its stream; 0 = none."""
+    broken_s: float = math.inf
+    """When it notices that its stream is broken."""
+    connect_s: float = 0.0
+    """When it connects again."""
+    refusals: Counter[Refusal] = field(default_factory=Counter)
+    sane_epoch: int = 0
+    """Its highest epoch before a test bench told it nonsense."""
+    expired: int = 0
+    """Leases that ended by themselves."""
+
+    def clock(self, t_s: float) -> float:
+        """Its boottime."""
+        return (t_s - self.base_s) * self.rate
+
+    def true_time(self, clock_s: float) -> float:
+        """When its clock shows that."""
+        return clock_s if clock_s == math.inf else clock_s / self.rate + self.base_s
+
+    def begin(self, t_s: float) -> None:
+        """The process starts: first orders, and who is plugged in."""
+        self.incarnation += 1
+        self.core = ControllerCore(self.name, self.configs, incarnation=self.incarnation, memory=self.memory)
+        self.lanes = [Lane() for _ in self.posts]
+        self.seen = [-1] * len(self.posts)
+        self.dead, self.stream, self.broken_s, self.connect_s = False, 0, math.inf, t_s
+        self._order(self.core.start(), t_s)
+
+    def kill(self, until_s: float, t_s: float) -> None:
+        """The process dies; what an actuator was doing it does."""
+        for post, lane in zip(self.posts, self.lanes, strict=True):
+            if lane.doing is not None:
+                self._reach(post, lane.doing, t_s)
+        self.memory, self.dead, self.dead_until_s = self.core.memory, True, until_s
+        self.refusals += self.core.refusals
+        self.core.refusals.clear()
+
+    def act(self, t_s: float, connect: Callable[[Owner], bool]) -> None:
+        """Everything that the process does at this instant."""
+        if self.dead and t_s >= self.dead_until_s:
+            self.begin(t_s)
+        if self.dead or t_s < self.stopped_until_s:
+            return
+        now_s = self.clock(t_s)
+        self.lived_s = t_s
+        self._see_plugs(t_s)
+        for _, message in self.down.due(t_s):
+            self._order(self.core.receive(message, now_s), t_s)
+        for write in self.core.expire(now_s):
+            self.expired += 1
+            self._order((write,), min(t_s, self.true_time(self.core.evses[write.index].until_s)))
+        self._work(t_s)
+        for i, post in enumerate(self.posts):
+            if t_s >= post.silent_until_s:
+                shown = post.shown(t_s)
+                self.core.measure(i, (shown, shown, shown))
+        self._speak(t_s, connect)
+
+    def reached_s(self, index: int) -> float:
+        """When it last reached a post: word of life queues behind a write that takes its time."""
+        lane = self.lanes[index]
+        return self.lived_s if lane.doing is None else min(self.lived_s, lane.begun_s)
+
+    def rewrite(self, index: int, t_s: float) -> None:
+        """A post that had restarted gets its ceiling again."""
+        lease = self.core.evses[index]
+        if self.dead or t_s < self.stopped_until_s or not self.posts[index].booted:
+            return
+        until_s = self.true_time(lease.until_s) if lease.live and not lease.latched else math.inf
+        self.posts[index].write(lease.ceiling, until_s, self._rest(index), t_s, latched=lease.latched)
+
+    def _see_plugs(self, t_s: float) -> None:
+        for i, post in enumerate(self.posts):
+            if post.cars == self.seen[i]:
+                continue
+            self._order(self.core.plug(i, False, self.clock(t_s)), t_s)
+            if post.plugged:
+                self._order(self.core.plug(i, True, self.clock(t_s)), t_s)
+            self.seen[i] = post.cars
+
+    def _speak(self, t_s: float, connect: Callable[[Owner], bool]) -> None:
+        if self.stream and t_s >= self.broken_s:
+            self.stream, self.connect_s = 0, t_s + RECONNECT_S
+        if not self.stream and t_s >= self.connect_s:
+            if not connect(self):
+                self.connect_s = t_s + RECONNECT_S
+                return
+            self.broken_s = math.inf
+            self.up.send(self.core.hello(self.clock(t_s)), self.stream, t_s)
+        elif self.stream and self.clock(t_s) >= self.core.report_due_s():
+            self.up.send(self.core.report(self.clock(t_s)), self.stream, t_s)
+
+    def _order(self, writes: tuple[Write, ...], t_s: float) -> None:
+        """Orders for actuators; a newer one replaces one that waits."""
+        for write in writes:
+            lane = self.lanes[write.index]
+            lane.waiting = write
+            self._take(lane, t_s)
+
+    def _take(self, lane: Lane, t_s: float) -> None:
+        if lane.doing is None and lane.waiting is not None:
+            lane.doing, lane.waiting = lane.waiting, None
+            lane.begun_s = t_s
+            lane.done_s = t_s + ACTUATOR_S + (lane.slow_s if t_s < lane.slow_until_s else 0.0)
+
+    def _work(self, t_s: float) -> None:
+        """Actuators that are done."""
+        for post, lane in zip(self.posts, self.lanes, strict=True):
+            while lane.doing is not None and lane.done_s <= t_s:
+                write, lane.doing = lane.doing, None
+                if self._reach(post, write, t_s):
+                    self.core.applied(write, self.clock(t_s))
+                if lane.waiting is not None and self.true_time(lane.waiting.valid_until_s) <= t_s:
+                    lane.waiting = None
+                self._take(lane, t_s)
+
+    def _reach(self, post: Post, write: Write, t_s: float) -> bool:
+        """A write arrives at its post."""
+        until_s = self.true_time(write.valid_until_s)
+        return post.write(write.ceiling, until_s, self._rest(write.index), t_s, latched=write.latched)
+
+    def _rest(self, index: int) -> float:
+        """What the post does after the end of its lease, as far as the process knows."""
+        lease = self.core.evses[index]
+        own = lease.config
+        return own.fallback if lease.plugged and lease.known else own.fallback_idle

@@ -1,0 +1,145 @@
+"""Scenarios: what happens when, drawn from a seed or read from a file."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from powerd.sim.faults.kinds import FAULTS, Kind
+from powerd.sim.faults.sites import COUNT, layout
+
+STEPS = 100
+"""Steps of a drawn scenario before everything is healed."""
+FAULT_RATE = 0.12
+"""Chance of a fault in a step."""
+TOGETHER = 0.35
+"""Chance that another one comes with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Happening:
+    """One thing that happens."""
+
+    step: int
+    """At the beginning of this step."""
+    kind: Kind
+    target: int = 0
+    """EVSE, controller or limit, as the kind says; taken modulo their number."""
+    value: float = 0.0
+    """Seconds, share or count, as the kind says."""
+
+    def __str__(self) -> str:
+        """One line of a scenario file."""
+        return f"{self.step} {self.kind} {self.target} {self.value:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A site and what happens there."""
+
+    site: int
+    """Number of the site."""
+    steps: int
+    """Steps of one second before everything is healed."""
+    happenings: tuple[Happening, ...]
+    """In order of their steps."""
+
+    def __str__(self) -> str:
+        """The scenario as a file."""
+        return "\n".join((f"site {self.site}", f"steps {self.steps}", *map(str, self.happenings))) + "\n"
+
+
+def read(text: str) -> Scenario:
+    """A scenario from a file; lines that start with # are for people.
+
+    Raises:
+        ValueError: a line is no happening.
+    """
+    lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    heads = {words[0]: int(words[1]) for words in lines if words[0] in {"site", "steps"}}
+    happenings = tuple(
+        Happening(step=int(step), kind=Kind(kind), target=int(target), value=float(value))
+        for step, kind, target, value in (words for words in lines if words[0] not in {"site", "steps"})
+    )
+    return Scenario(site=heads["site"], steps=heads["steps"], happenings=happenings)
+
+
+SPANS: dict[Kind, tuple[float, float]] = {
+    Kind.DROP_DOWN: (1, 4),
+    Kind.DROP_UP: (1, 3),
+    Kind.COPY_DOWN: (0.5, 12),
+    Kind.COPY_UP: (0.5, 6),
+    Kind.LATE_DOWN: (1, 16),
+    Kind.LATE_UP: (1, 8),
+    Kind.CUT: (0, 6),
+    Kind.PARTITION: (2, 25),
+    Kind.CRASH_IDLE: (0, 8),
+    Kind.CRASH_DECIDED: (0, 8),
+    Kind.CRASH_LOWERED: (0, 8),
+    Kind.CRASH_TORN: (0, 8),
+    Kind.CRASH_COMMITTED: (0, 8),
+    Kind.CRASH_RAISED: (0, 8),
+    Kind.REBOOT: (3, 25),
+    Kind.JOURNAL_LOST: (0, 10),
+    Kind.SLOW_DISK: (1, 6),
+    Kind.STALL: (1, 20),
+    Kind.UTC_JUMP: (-30, 30),
+    Kind.OWNER_STOPPED: (1, 25),
+    Kind.OWNER_KILLED: (0, 20),
+    Kind.OWNER_REBOOT: (2, 20),
+    Kind.POST_REBOOT: (1, 6),
+    Kind.SLOW_ACTUATOR: (0.5, 8),
+    Kind.EPOCH_AHEAD: (1, 40),
+    Kind.LAGGING: (4, 15),
+    Kind.DEFIANT: (10, 90),
+    Kind.METER_SILENT: (5, 40),
+    Kind.METER_LYING: (0.2, 2.5),
+    Kind.CURTAIL: (0.55, 0.95),
+}
+"""Range that a kind's value is drawn from."""
+
+
+def drawn(seed: int) -> Scenario:
+    """The scenario of a seed: cars come and go, limits move, and faults come in bursts."""
+    chance = random.Random(seed)  # noqa: S311
+    site = chance.randrange(COUNT)
+    posts = layout(site).site.electrical.posts.count
+    happenings = [
+        Happening(step=chance.randrange(4), kind=Kind.PLUG, target=k, value=chance.choice((32.0, 32.0, 32.0, 16.0)))
+        for k in range(posts)
+        if chance.random() < 0.8
+    ]
+    for step in range(4, STEPS):
+        happenings += _life(chance, step, posts)
+        if chance.random() < FAULT_RATE:
+            happenings.append(_fault(chance, step))
+            while chance.random() < TOGETHER:
+                happenings.append(_fault(chance, min(STEPS - 1, step + chance.choice((0, 0, 0, 1, 1, 2, 3)))))
+    return Scenario(site=site, steps=STEPS, happenings=tuple(sorted(happenings, key=lambda one: one.step)))
+
+
+def _life(chance: random.Random, step: int, posts: int) -> list[Happening]:
+    """Cars that come and go; what was limited or stopped is freed again."""
+    found = []
+    if chance.random() < 0.10:
+        target = chance.randrange(posts)
+        found.append(Happening(step=step, kind=Kind.UNPLUG, target=target))
+        if chance.random() < 0.8:
+            after = min(STEPS - 1, step + chance.choice((0, 0, 1, 2, 6)))
+            found.append(Happening(step=after, kind=Kind.PLUG, target=target, value=32.0))
+    if chance.random() < 0.05:
+        found.append(Happening(step=step, kind=Kind.RESTORE))
+    if chance.random() < 0.05:
+        found.append(Happening(step=step, kind=Kind.RELEASE))
+    return found
+
+
+def _fault(chance: random.Random, step: int) -> Happening:
+    """One fault of any kind."""
+    kind = chance.choice(FAULTS)
+    low, high = SPANS.get(kind, (0, 0))
+    value = round(chance.uniform(low, high), 1)
+    if kind in {Kind.DROP_DOWN, Kind.DROP_UP, Kind.EPOCH_AHEAD, Kind.UTC_JUMP}:
+        value = round(value)
+    target = chance.randrange(3 if kind in {Kind.CURTAIL, Kind.TRIP} else 12)
+    return Happening(step=step, kind=kind, target=target, value=value)

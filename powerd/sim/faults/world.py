@@ -1,0 +1,398 @@
+"""Daemon, controllers, posts and network together, half a second at a time; nothing here is drawn, all is told."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import replace
+
+import numpy as np
+
+from powerd.client import ControllerCore, EvseConfig
+from powerd.client.lease import Refusal
+from powerd.control.decision import Decision
+from powerd.control.events import StopOrdered, StopReleased
+from powerd.sim.faults.channel import Channel
+from powerd.sim.faults.claims import Broken, Claims
+from powerd.sim.faults.kinds import DAILY, Kind, Rule
+from powerd.sim.faults.leader import Leader
+from powerd.sim.faults.owner import Owner
+from powerd.sim.faults.post import Post
+from powerd.sim.faults.scenario import Happening, Scenario
+from powerd.sim.faults.sites import Layout, layout
+from powerd.sim.faults.tally import Tally, pair_of
+from powerd.state import leases
+
+TICK_S, AFTER_S = 0.4, 0.7
+"""Within a step of a second: controllers act at 0, the daemon ticks, controllers act again [s]."""
+ABSURD_EPOCH = 2**50
+"""What a test bench may have told a controller."""
+MENDED_S = 20.0
+"""After this somebody has put such a controller right [s]."""
+CRASHES = frozenset(
+    {
+        Kind.CRASH_IDLE,
+        Kind.CRASH_DECIDED,
+        Kind.CRASH_LOWERED,
+        Kind.CRASH_TORN,
+        Kind.CRASH_COMMITTED,
+        Kind.CRASH_RAISED,
+    }
+)
+
+
+class World:
+    """One scenario's world."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.layout: Layout = layout(scenario.site)
+        site, terms = self.layout.site, self.layout.site.terms
+        posts = site.electrical.posts
+        self.posts = [
+            Post(
+                watchdog_s=float(terms.watchdog_s[i]),
+                reaction_s=float(terms.reaction_s[i]),
+                boot=float(posts.boot_current[i]),
+            )
+            for i in range(posts.count)
+        ]
+        self.owners = [self._owner(c) for c in range(len(site.electrical.controllers.ids))]
+        drift = float(site.electrical.controllers.drift[0])
+        self.leader = Leader(layout=self.layout, owners=self.owners, rate=1.0 + 0.45 * drift)
+        self.leader.capacity = site.limits.capacity.copy()
+        self.leader.begin(0.0, first=True)
+        self.claims = Claims(layout=self.layout, posts=self.posts, owners=self.owners, leader=self.leader)
+        self.tally = Tally(seeds=1)
+        self.step_number = 0
+        self._share = np.ones_like(self.leader.capacity)
+        self._by_step: dict[int, list[Happening]] = defaultdict(list)
+        for one in scenario.happenings:
+            self._by_step[one.step].append(one)
+        self._later: list[tuple[float, int, Kind]] = []  # (when, target, what is to be put right)
+        self._last: dict[Kind, int] = {}
+        self._ttl = int(terms.ttl_s.max())
+        self._stops = 0
+        self._refused = 0
+        for owner in self.owners:
+            owner.begin(0.0)
+
+    def _owner(self, number: int) -> Owner:
+        site = self.layout.site
+        electrical, mine = site.electrical, self.layout.names.owned[number]
+        drift = float(electrical.controllers.drift[number])
+        configs = [
+            EvseConfig(
+                evse_id=electrical.posts.ids[int(i)],
+                fallback=float(site.terms.fallback[i]),
+                fallback_idle=float(site.terms.fallback_idle[i]),
+                boot_ceiling=float(electrical.posts.boot_current[i]),
+                watchdog_s=math.inf if math.isnan(site.terms.watchdog_s[i]) else float(site.terms.watchdog_s[i]),
+            )
+            for i in mine
+        ]
+        name = electrical.controllers.ids[number]
+        return Owner(
+            number=number,
+            name=name,
+            configs=configs,
+            posts=[self.posts[int(i)] for i in mine],
+            rate=1.0 + 0.45 * drift * (-1, 0, 1)[number % 3],
+            down=Channel(),
+            up=Channel(),
+            core=ControllerCore(name, configs, incarnation=1),
+        )
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def run(self) -> Tally:
+        """All steps, then everything is healed and the optimum has to come (I6).
+
+        Raises:
+            Broken: an invariant does not hold.
+        """
+        while self.step_number < self.scenario.steps:
+            self.step()
+        self._heal()
+        bound = self.step_number + self._longest()
+        while not self._settled():
+            if self.step_number >= bound:
+                raise Broken(f"I6: {self._unsettled()} though everything was healed long ago")
+            self.step()
+        return self.tally
+
+    def step(self) -> None:
+        """One second."""
+        t_s = float(self.step_number)
+        for one in self._by_step.pop(self.step_number, ()):
+            self._happen(one, t_s)
+        for at_s, target, kind in [one for one in self._later if one[0] <= t_s]:
+            self._later.remove((at_s, target, kind))
+            self._put_right(kind, target, t_s)
+        self._owners_act(t_s)
+        self.claims.hold(t_s)
+        decision = self.leader.tick(t_s + TICK_S)
+        self._posts_pass(t_s + TICK_S)
+        if decision is not None:
+            self.claims.decided(decision, t_s + TICK_S)
+        self.claims.hold(t_s + TICK_S)
+        self.leader.progress(t_s + AFTER_S)
+        self._owners_act(t_s + AFTER_S)
+        self.claims.hold(t_s + AFTER_S)
+        self._count(decision)
+        self.step_number += 1
+
+    def _owners_act(self, t_s: float) -> None:
+        self._posts_pass(t_s)
+        for owner in self.owners:
+            owner.act(t_s, self.leader.connect)
+
+    def _posts_pass(self, t_s: float) -> None:
+        for owner in self.owners:
+            for i, post in enumerate(owner.posts):
+                post.pass_time(t_s, owner.reached_s(i))
+
+    # --- what happens -------------------------------------------------------------------------------------------------
+
+    def _happen(self, one: Happening, t_s: float) -> None:
+        if one.kind not in DAILY:
+            self._note(one.kind)
+        owner, value = self.owners[one.target % len(self.owners)], one.value
+        post = self.posts[one.target % len(self.posts)]
+        if one.kind in CRASHES:
+            self.leader.crash, self.leader.crash_for_s = one.kind, value
+        elif one.kind in {Kind.PLUG, Kind.UNPLUG}:
+            self._plug(post, one)
+        elif one.kind in {Kind.CURTAIL, Kind.TRIP, Kind.RESTORE}:
+            self._limit(one)
+        elif one.kind in {Kind.STOP, Kind.RELEASE}:
+            self._stop(one)
+        elif one.kind.value.startswith(("owner", "epoch")):
+            self._owner_fault(one.kind, owner, value, t_s)
+        elif one.kind in {Kind.REBOOT, Kind.JOURNAL_LOST, Kind.SLOW_DISK, Kind.STALL, Kind.UTC_JUMP}:
+            self._leader_fault(one.kind, value, t_s)
+        elif one.kind.value.endswith(("-up", "-down")) or one.kind in {Kind.CUT, Kind.PARTITION}:
+            self._network_fault(one.kind, owner, value, t_s)
+        else:
+            self._post_fault(one.kind, one.target % len(self.posts), value, t_s)
+
+    def _plug(self, post: Post, one: Happening) -> None:
+        if one.kind is Kind.PLUG and not post.plugged:
+            post.plug(one.value or 32.0)
+        elif one.kind is Kind.UNPLUG and post.plugged:
+            post.unplug()
+
+    def _limit(self, one: Happening) -> None:
+        """A limit moves when the daemon is there to see it: nobody else could declare it."""
+        whole, least = self.layout.site.limits.capacity, self.layout.share_min
+        if one.kind is Kind.RESTORE:
+            self._share[:] = 1.0
+        else:
+            share = max(least, least + 0.02 if one.kind is Kind.TRIP else one.value)
+            concerned = np.ones_like(whole) if one.target % 3 == 0 else self.layout.outer == one.target % 3 % 2
+            self._share = np.where(concerned > 0, np.minimum(self._share, share), self._share)
+        self.leader.next_capacity = whole * self._share
+
+    def _stop(self, one: Happening) -> None:
+        if not self.leader.up or self.leader.snapshot is None:
+            return
+        if one.kind is Kind.RELEASE:
+            for stop in self.leader.snapshot.stops:
+                self.leader.orders.append(StopReleased(request_id="", stop_id=stop.stop_id, reason="checked"))
+            self.claims.stops.clear()
+            return
+        self._stops += 1
+        evse = np.array([one.target % len(self.posts)])
+        order = StopOrdered(request_id="", stop_id=f"s{self._stops}", element="", evse=evse, reason="told")
+        self.leader.orders.append(order)
+
+    def _network_fault(self, kind: Kind, owner: Owner, value: float, t_s: float) -> None:
+        channel = owner.up if kind.value.endswith("-up") else owner.down
+        if kind in {Kind.DROP_UP, Kind.DROP_DOWN}:
+            channel.drop += int(value)
+        elif kind in {Kind.COPY_UP, Kind.COPY_DOWN}:
+            channel.copy_s = value
+        elif kind in {Kind.LATE_UP, Kind.LATE_DOWN}:
+            channel.late_s = value
+        elif kind is Kind.PARTITION:
+            owner.up.closed_until_s = owner.down.closed_until_s = t_s + value
+        else:
+            owner.up.cut_stream = owner.stream
+            owner.down.cut_stream = 0 if int(10 * value) % 2 else owner.stream  # what is under way may still come
+            owner.broken_s = min(owner.broken_s, t_s + value)
+            stream = self.leader.streams.get(owner.number)
+            if stream is not None:
+                stream.closes_s = t_s + (6.0 - value)
+
+    def _leader_fault(self, kind: Kind, value: float, t_s: float) -> None:
+        leader = self.leader
+        if kind is Kind.SLOW_DISK:
+            leader.disk_s, leader.slow_until_s = value, t_s + 5.0
+        elif kind is Kind.STALL:
+            leader.stalled_until_s = t_s + value
+        elif kind is Kind.UTC_JUMP:
+            leader.utc_hours += value
+        elif kind is Kind.REBOOT:
+            leader.reboot(t_s, value)
+        else:
+            leader.die(t_s, value)
+            leader.durable, leader.published = None, (0, 0)
+            self.claims.stops.clear()
+
+    def _owner_fault(self, kind: Kind, owner: Owner, value: float, t_s: float) -> None:
+        if kind is Kind.OWNER_STOPPED:
+            owner.stopped_until_s = t_s + value
+        elif kind in {Kind.OWNER_KILLED, Kind.OWNER_REBOOT} and not owner.dead:
+            owner.kill(t_s + value, t_s)
+            self.claims.epochs.pop(owner.number, None)
+            if kind is Kind.OWNER_REBOOT:
+                owner.base_s = t_s
+                for post in owner.posts:
+                    self._restart_post(post, t_s)
+        elif kind in {Kind.EPOCH_AHEAD, Kind.EPOCH_ABSURD} and not owner.dead:
+            if kind is Kind.EPOCH_ABSURD:
+                if owner.core.highest_epoch < ABSURD_EPOCH:
+                    owner.sane_epoch = owner.core.highest_epoch
+                self._later.append((t_s + MENDED_S, owner.number, kind))
+            owner.core.highest_epoch += int(value) if kind is Kind.EPOCH_AHEAD else ABSURD_EPOCH
+            owner.broken_s = min(owner.broken_s, t_s)
+
+    def _post_fault(self, kind: Kind, index: int, value: float, t_s: float) -> None:
+        post = self.posts[index]
+        if kind is Kind.POST_REBOOT:
+            self._restart_post(post, t_s)
+            self._later.append((t_s + value, index, kind))
+        elif kind is Kind.SLOW_ACTUATOR:
+            owner, place = self._owner_of(index)
+            owner.lanes[place].slow_s, owner.lanes[place].slow_until_s = value, t_s + 10.0
+        elif kind is Kind.LAGGING:
+            post.lag_s = value
+        elif kind is Kind.DEFIANT:
+            post.defiant_until_s, post.ever_odd = t_s + value, True
+        elif kind is Kind.METER_SILENT:
+            post.silent_until_s, post.ever_odd = t_s + value, True
+        elif kind is Kind.METER_LYING:
+            post.lying_until_s, post.lie, post.ever_odd = t_s + 20.0, value, True
+
+    def _restart_post(self, post: Post, t_s: float) -> None:
+        """A post restarts with the car that the daemon knows of: for another one nobody reserves the boot current."""
+        index = self.posts.index(post)
+        owner, place = self._owner_of(index)
+        snapshot = self.leader.snapshot
+        known = snapshot is not None and bool(snapshot.sessions.plugged[index]) and owner.seen[place] == post.cars
+        if post.plugged and known:
+            post.restart(t_s)
+            post.ever_odd = True
+
+    def _owner_of(self, index: int) -> tuple[Owner, int]:
+        owner = self.owners[int(self.layout.site.electrical.posts.controller[index])]
+        return owner, int(np.searchsorted(self.layout.names.owned[owner.number], index))
+
+    def _put_right(self, kind: Kind, target: int, t_s: float) -> None:
+        if kind is Kind.POST_REBOOT:
+            owner, place = self._owner_of(target)
+            owner.rewrite(place, t_s)
+            return
+        owner = self.owners[target]
+        owner.memory = replace(owner.memory, highest_epoch=min(owner.memory.highest_epoch, owner.sane_epoch))
+        owner.core.highest_epoch = min(owner.core.highest_epoch, owner.sane_epoch)
+        self.claims.epochs.pop(target, None)
+        owner.broken_s = min(owner.broken_s, t_s)
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        """No fault any more, whole limits, no stop; the cars stay."""
+        t_s = float(self.step_number)
+        self._limit(Happening(step=0, kind=Kind.RESTORE))
+        leader = self.leader
+        leader.crash, leader.slow_until_s = None, -1.0
+        leader.stalled_until_s, leader.restart_s = -1.0, max(leader.base_s, min(leader.restart_s, t_s))
+        for owner in self.owners:
+            owner.stopped_until_s, owner.dead_until_s = -1.0, min(owner.dead_until_s, t_s)
+            owner.down.heal()
+            owner.up.heal()
+            for lane in owner.lanes:
+                lane.slow_until_s = -1.0
+        for post in self.posts:
+            post.lag_s, post.defiant_until_s, post.silent_until_s, post.lying_until_s = 0.0, -1.0, -1.0, -1.0
+        for at_s, target, kind in self._later:
+            self._later.remove((at_s, target, kind))
+            self._later.append((t_s, target, kind))
+
+    def _longest(self) -> int:
+        """Steps within which the optimum must come: E, twice where a late hello is ahead; slow cars."""
+        terms = self.layout.site.terms
+        life = float(np.max(np.where(np.isfinite(terms.life_s), terms.life_s, 0.0)))
+        snapshot = self.leader.snapshot
+        odd = snapshot is None or bool(np.any(snapshot.leases.reaction_s > terms.reaction_s))
+        odd |= snapshot is not None and bool(np.any((snapshot.leases.above > 0) | snapshot.leases.defiant))
+        return int(2 * life + 25 + (200 if odd else 0))
+
+    def _settled(self) -> bool:
+        """Everybody has what he should have, and his post does it."""
+        self._stop(Happening(step=0, kind=Kind.RELEASE))
+        return self._unsettled() == ""
+
+    def _unsettled(self) -> str:
+        decision = self.leader.decision
+        if decision is None or not self.leader.up or not self.leader.streams:
+            return "there is no daemon"
+        for i, post in enumerate(self.posts):
+            if bool(decision.snapshot.sessions.plugged[i]) != post.plugged:
+                return f"the daemon does not know whether EVSE {i} has a car"
+            if post.plugged and abs(decision.want[i] - decision.ceiling[i]) > 0.05:
+                return f"EVSE {i} is granted {decision.ceiling[i]:.2f} A and should have {decision.want[i]:.2f} A"
+            if post.plugged and abs(post.ceiling - decision.ceiling[i]) > 0.05:
+                return f"EVSE {i} stands at {post.ceiling:.2f} A and was granted {decision.ceiling[i]:.2f} A"
+        return ""
+
+    # --- what was covered ---------------------------------------------------------------------------------------------
+
+    def _note(self, kind: Kind) -> None:
+        self.tally.faults[kind] += 1
+        for other, step in self._last.items():
+            if self.step_number - step <= self._ttl:
+                self.tally.pairs[pair_of(kind, other)] += 1
+        self._last[kind] = self.step_number
+
+    def _count(self, decision: Decision | None) -> None:
+        if decision is None or not any(post.plugged for post in self.posts):
+            self.tally.idle += 1
+            return
+        self.tally.steps += 1
+        self.tally.binding += bool(np.any(decision.binding_limit >= 0))
+        recent = [kind for kind, step in self._last.items() if self.step_number - step <= self._ttl]
+        for rule in self._at_work(decision):
+            self.tally.rules[f"{rule}|"] += 1
+            for kind in recent:
+                self.tally.rules[f"{rule}|{kind}"] += 1
+
+    def _at_work(self, decision: Decision) -> list[Rule]:
+        """The rules that did something in this step."""
+        terms, book, now_s = self.layout.site.terms, decision.snapshot.leases, decision.now.boottime_s
+        plugged = decision.snapshot.sessions.plugged
+        refusals = sum((owner.refusals + owner.core.refusals).total() for owner in self.owners)
+        old_epoch = sum(owner.core.refusals[Refusal.OLD_EPOCH] for owner in self.owners)
+        expired = sum(owner.expired for owner in self.owners)
+        silent = plugged & ~leases.reachable(book, terms, now_s)
+        was = (self._refused, self._fenced, self._expired)
+        self._refused, self._fenced, self._expired = refusals, old_epoch + self.leader.fenced, expired
+        works = {
+            Rule.RAISE_HELD: bool(np.any((decision.ceiling < decision.want - 0.1) & plugged)),
+            Rule.RAISE: decision.raised.evse.shape[0] > 0,
+            Rule.LOWER: decision.lowered.evse.shape[0] > 0,
+            Rule.RESTART: self.leader.starts > 1 and bool(np.any(book.hold_until_s[:, 0] > now_s)),
+            Rule.FENCE: self._fenced != was[1] or bool(np.any(~np.isnan(book.barred_ceiling))),
+            Rule.RESERVE: bool(np.any(leases.reserve(book, terms, plugged) > decision.ceiling + 0.1)),
+            Rule.OVERSHOOT: bool(decision.overshoots),
+            Rule.SILENCE: bool(np.any(silent)),
+            Rule.CONTROLLER: refusals != was[0],
+            Rule.EXPIRY: expired != was[2],
+            Rule.REACTION: bool(np.any(book.defiant | (book.reaction_s > terms.reaction_s))),
+            Rule.STOPPED: bool(decision.snapshot.stops),
+        }
+        return [rule for rule, at_work in works.items() if at_work]
+
+    _fenced = 0
+    _expired = 0

@@ -1,0 +1,60 @@
+"""The fault simulation: nothing breaks, every scenario that once did stays mended, and each broken rule is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from powerd.sim.faults.command import run_seeds
+from powerd.sim.faults.scenario import drawn, read
+from powerd.sim.faults.shrink import failure_of, shrunk
+from powerd.sim.faults.tally import Tally
+from powerd.sim.faults.world import World
+
+KEPT = sorted((Path(__file__).parents[2] / "scenarios" / "faults").glob("*.txt"))
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_what_once_broke_holds(path: Path) -> None:
+    """Every kept scenario keeps every invariant."""
+    assert failure_of(read(path.read_text(encoding="utf-8"))) is None
+
+
+def test_the_first_seeds_hold() -> None:
+    """No invariant breaks; limits bind in most steps; every kind of fault occurs."""
+    tally, broken = run_seeds(0, 30)
+    assert broken == {}
+    assert tally.binding > 0.3 * tally.steps
+
+
+def test_a_seed_gives_the_same_run_again() -> None:
+    """Nothing is drawn but the scenario: two runs count the same."""
+    one, other = World(drawn(7)), World(drawn(7))
+    assert one.run() == other.run()
+
+
+def test_a_scenario_is_read_as_written() -> None:
+    """A file gives the very scenario back."""
+    scenario = drawn(3)
+    assert str(read(f"# said by a person\n{scenario}")) == str(scenario)
+
+
+def test_shrinking_keeps_what_matters() -> None:
+    """Of many happenings only those stay without which it does not fail."""
+    scenario = drawn(5)
+    wanted = {str(scenario.happenings[3]), str(scenario.happenings[-2])}
+
+    def fails(smaller: object) -> str | None:
+        return "I1: it does" if wanted <= set(str(smaller).splitlines()) else None
+
+    assert {str(one) for one in shrunk(scenario, fails).happenings} == wanted
+
+
+def test_tallies_add_up() -> None:
+    """What two runs covered is the sum, also through a file."""
+    one, two = World(drawn(1)).run(), World(drawn(2)).run()
+    total = Tally.of_json(one.to_json()) + Tally.of_json(two.to_json())
+    assert total.steps == one.steps + two.steps
+    assert total.faults.total() == one.faults.total() + two.faults.total()
+    assert "2 seeds" in total.table()

@@ -260,8 +260,9 @@ def _retire(book: LeaseBook, terms: LeaseTerms, evse: Ints, seq: int, ceiling: F
     lowered = before > ceiling
     place = evse[lowered]
     hold_until = np.minimum(now_s + terms.reaction_s[place], ended[lowered])
-    # What an earlier leader granted is older than any ack of ours, however long it could have lived.
-    soonest = np.minimum(book.hold_until_s[evse], (now_s + terms.reaction_s[evse])[:, None])
+    # What an earlier leader granted is older than any ack of ours: where it would never end by itself, it ends so.
+    held = book.hold_until_s[evse]
+    soonest = np.where(held == np.inf, (now_s + terms.reaction_s[evse])[:, None], held)
     book = replace(book, hold_until_s=put(book.hold_until_s, evse, soonest))
     book = insert_hold(book, place, before[lowered], hold_until, then[lowered])
     gone = book.slot_seq[evse] <= seq

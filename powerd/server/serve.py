@@ -20,6 +20,7 @@ from powerd.server.directory import Directory
 from powerd.server.meters import MeterService
 from powerd.server.posting import Desk
 from powerd.server.publish import Publisher
+from powerd.server.reasons import ReasonLog
 from powerd.server.sessions import SessionService
 from powerd.server.site import SiteService
 from powerd.server.stepped import SteppedClockService
@@ -91,6 +92,7 @@ class RunningServer:
     _server: grpc.aio.Server
     _health: health_aio.HealthServicer
     _services: tuple[str, ...]
+    _reasons: asyncio.Task[None]
     _told: list[asyncio.Task[None]] = field(default_factory=list)
 
     def set_serving(self, serving: bool = True) -> None:
@@ -106,6 +108,7 @@ class RunningServer:
 
     async def stop(self) -> None:
         """Refuses new calls, ends the running ones, and closes the port."""
+        self._reasons.cancel()
         await self._server.stop(GRACE_S)
 
 
@@ -148,6 +151,7 @@ async def start_server(
         _server=server,
         _health=health,
         _services=services,
+        _reasons=asyncio.create_task(ReasonLog(core).follow()),
     )
     await running.tell_health(serving=False)
     await server.start()

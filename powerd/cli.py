@@ -10,6 +10,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import asyncio
 import json
+import logging
 import sys
 from datetime import datetime
 from enum import StrEnum
@@ -68,6 +69,9 @@ def serve(
         bool,
         typer.Option("--stepped-clock", help="For simulations: time stands still until SteppedClockService moves it."),
     ] = False,
+    log_reasons: Annotated[
+        bool, typer.Option("--log-reasons", help="Tell on stderr, one JSON line each, why ceilings changed.")
+    ] = False,
     replay: Annotated[
         Path | None, typer.Option(help="Drive simulated cars from this file of recorded sessions against it.")
     ] = None,
@@ -81,6 +85,10 @@ def serve(
             raise typer.Exit(watch_replay(site=site, sessions=replay, address=address, speed=speed, cap_kw=cap_kw))
         from powerd.daemon import ServeOptions, serve_site
 
+        if log_reasons:
+            reasons = logging.getLogger("powerd.reasons")
+            reasons.setLevel(logging.INFO)
+            reasons.addHandler(logging.StreamHandler(sys.stderr))
         options = ServeOptions(
             site=site,
             address=address,

@@ -42,7 +42,9 @@ class ReasonLog:
             self.tell(decision)
 
     def tell(self, decision: Decision) -> None:
-        """Logs what changed since the last decision told."""
+        """Logs what changed since the last decision told; nothing is worked out where nobody listens."""
+        if not logger.isEnabledFor(logging.INFO):
+            return
         now_s = decision.now.boottime_s
         if np.isfinite(self._told_s):
             self._credit = min(BURST, self._credit + LINES_A_SECOND * max(0.0, now_s - self._told_s))

@@ -7,6 +7,7 @@ from typing import Protocol
 from powerd.allocation.certificate import Certificate, judge
 from powerd.allocation.conic import Conic
 from powerd.allocation.shrink import shrink
+from powerd.allocation.smooth_dual import PACES, solve_smoothed
 from powerd.allocation.stage import Solution, Stage
 from powerd.allocation.tree_kernel import solve_tree
 from powerd.limits import Floats, Limits
@@ -38,6 +39,12 @@ class Solver:
                     return solution, certificate
         for equilibrate in (True, False):
             solution = self._conic.solve(stage, equilibrate=equilibrate)
+            if solution is not None:
+                certificate = judge(stage, solution, "conic")
+                if certificate.holds:
+                    return solution, certificate
+        for pace in PACES:  # weights too far apart for the conic solver
+            solution = solve_smoothed(stage, pace)
             if solution is not None:
                 certificate = judge(stage, solution, "conic")
                 if certificate.holds:

@@ -32,10 +32,10 @@ def _stage(seed: int, spread: float) -> tuple[Limits, Stage]:
     )
 
 
-@pytest.mark.parametrize("first", range(0, 100, 25))
+@pytest.mark.parametrize("first", range(0, 60, 15))
 def test_no_stage_falls_to_the_guard(first: int) -> None:
-    """A hundred stages with weights over 1e12: gap and rows within the certificate's tolerances, path "conic"."""
-    for seed in range(first, first + 25):
+    """Sixty stages with weights over 1e12: gap and rows within the certificate's tolerances, path "conic"."""
+    for seed in range(first, first + 15):
         limits, stage = _stage(seed, 13.8)
         _, certificate = Solver().solve(limits, stage, np.zeros(limits.row_count))
         assert certificate.path == "conic", seed

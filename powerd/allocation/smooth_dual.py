@@ -9,8 +9,8 @@ as pairs of reals, the dual of a stage is to minimise
 |q_r| is replaced by sqrt(|q_r|^2 + eps_r^2), which makes D smooth and keeps the answer inside the rows: at the minimum
 |flow_r| = headroom_r |q_r| / sqrt(|q_r|^2 + eps_r^2). That costs at most sum_r eps_r headroom_r, and eps goes to 1e-13
 of the price that a row would have alone, step by step, each minimum the start of the next. No complementarity is
-balanced by one number for all rows, so weights over twelve decades do not hurt. The price is a dense system of twice the
-rows, so this path comes last, and only for stages of few rows.
+balanced by one number for all rows, so weights over twelve decades do not hurt. The price is a dense system of twice
+the rows, so this path comes last, and only for stages of few rows.
 """
 
 from __future__ import annotations

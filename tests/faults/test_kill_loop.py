@@ -10,7 +10,7 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -109,7 +109,7 @@ class Loop:
             self.tally.first_grant_s.append(fleet.first_grant_s - served.launched_s)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = SessionServiceStub(channel)
-            listed = (await stub.ListSessions(pb.ListSessionsRequest(), timeout=20, wait_for_ready=True)).sessions
+            listed = await self.listed(stub)
             found = {own.evse_id: own.session_id for own in listed}
             self.tally.sessions_lost += sum(
                 found.get(evse) not in {name, *self.asked[evse]} for evse, name in self.acked.items()
@@ -125,6 +125,16 @@ class Loop:
             served.kill()
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
+
+    async def listed(self, stub: SessionServiceStub) -> Sequence[pb.Session]:
+        """The sessions, as soon as the daemon has ticked."""
+        async with asyncio.timeout(2 * PATIENCE_S):
+            while True:
+                try:
+                    answer = stub.ListSessions(pb.ListSessionsRequest(), timeout=20, wait_for_ready=True)
+                    return (await cast("Any", answer)).sessions  # type: ignore[no-any-return]
+                except grpc.aio.AioRpcError:
+                    await asyncio.sleep(0.1)
 
     async def waited(self, met: Callable[[], bool]) -> None:
         """Until ``met()`` or out of patience."""

@@ -1,0 +1,185 @@
+"""``python -m bench persist``: what it costs to make a tick durable, on the disk of ``--folder``.
+
+``busy``: every EVSE reports a new current each tick and every controller its stamp and acks, a quarter of the leases is
+renewed. ``calm``: stamps and acks alone. Wall: from handing over until durable; CPU: of the ticker's thread alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from powerd.control import events as ev
+from powerd.control.compiled import CompiledSite, as_drawn
+from powerd.control.decision import Decision
+from powerd.control.step import Stepper
+from powerd.journal.store import Entry, Journal
+from powerd.journal.writer import JournalWriter
+from powerd.limits import Ints
+from powerd.network.load import load_site
+from powerd.state.lease_book import open_book
+from powerd.state.snapshot import Snapshot, open_snapshot
+from powerd.units import Now
+
+PACKAGES = ("numpy", "apsw")
+CONTROLLERS = 50
+"""They share the EVSEs equally."""
+
+Row = dict[str, object]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this bench."""
+    parser.add_argument("--sizes", default="1000,10000", help="EVSE counts, comma-separated")
+    parser.add_argument("--ticks", type=int, default=60, help="ticks per case")
+    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="on the disk to be measured")
+
+
+def hall(count: int) -> str:
+    """Site file of ``count`` posts, a feeder for each controller."""
+    each = count // CONTROLLERS
+    groups = [
+        f"  - {{count: {each}, first: {each * c + 1}, id: 'S{{n:05}}', bus: panel{c}, controller: c{c}, type: t}}"
+        for c in range(CONTROLLERS)
+    ]
+    names = ", ".join(f"{{id: c{c}, class: c}}" for c in range(CONTROLLERS))
+    panels = ", ".join(f"{{id: panel{c}, voltage_v: 400}}" for c in range(CONTROLLERS))
+    feeders = ", ".join(
+        f"{{id: F{c}, from_bus: main, to_bus: panel{c}, length_m: 1, r_ohm_per_km: 0.0001, x_ohm_per_km: 0.0001, "
+        f"ampacity_a: {16.0 * each}, source: bench}}"
+        for c in range(CONTROLLERS)
+    )
+    lines = [
+        "site: hall",
+        "supplies: [{id: grid, bus: main}]",
+        f"buses: [{{id: main, voltage_v: 400}}, {panels}]",
+        f"feeders: [{feeders}]",
+        "controller_classes: [{id: c, ttl_s: 15.0, reaction_s: 5.0, watchdog_s: 0}]",
+        f"controllers: [{names}]",
+        "evse_types: [{id: t, phases: '3', max_current_a: 32, fallback_a: 0}]",
+        "station_groups:",
+        *groups,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+class Life:
+    """A hall that is stepped; every controller hears and acks."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        file = folder / "site.yaml"
+        file.write_text(hall(count), encoding="utf-8")
+        electrical = load_site(file).must()
+        self.site = CompiledSite.of(electrical)
+        posts = electrical.posts
+        book = open_book(self.site.terms, epoch=1, unknown_until_s=-np.inf)
+        self.snapshot: Snapshot = open_snapshot(
+            book, posts.max_ceiling, posts.min_ceiling, as_drawn(electrical), 0.0, meters=electrical.meters.count
+        )
+        self._stepper = Stepper(self.site)
+        self._owned = [np.flatnonzero(posts.controller == c) for c in range(CONTROLLERS)]
+        self._rng = np.random.default_rng(1)
+        self._decision: Decision | None = None
+        self._now_s = 0.0
+
+    def tick(self, *, busy: bool) -> Entry:
+        """One tick, as the daemon hands it over."""
+        self._now_s += 1.0
+        events: list[ev.Event] = []
+        for c, evse in enumerate(self._owned):
+            if self._decision is None:
+                events.append(self._hello(c, evse))
+                continue
+            events.append(ev.StampSeen(evse=evse, incarnation=100 + c, boottime_s=self._now_s))
+            events.extend(self._acks(c, evse, self._decision))
+            if busy:
+                amps = self._rng.uniform(6.0, 16.0, evse.shape[0])
+                events.append(ev.Measured(evse=evse, drawn=np.repeat(amps[:, None], 3, axis=1)))
+        now = Now(utc=datetime.fromtimestamp(1.7e9 + self._now_s, UTC), boottime_s=self._now_s)
+        self._decision = self._stepper.step(self.snapshot, events, now)
+        self.snapshot = self._decision.snapshot
+        return Entry(now=now, events=events, decision=self._decision)
+
+    def _hello(self, c: int, evse: Ints) -> ev.HelloReceived:
+        nothing, none = np.zeros(evse.shape[0]), np.zeros(evse.shape[0], np.int64)
+        return ev.HelloReceived(
+            evse=evse,
+            incarnation=100 + c,
+            boottime_s=self._now_s,
+            highest_epoch=0,
+            plugged=np.ones(evse.shape[0], np.bool_),
+            plug_boottime_s=nothing,
+            epoch=none,
+            seq=none,
+            ceiling=nothing,
+            remaining_s=nothing,
+            latched=np.zeros(evse.shape[0], np.bool_),
+        )
+
+    @staticmethod
+    def _acks(c: int, evse: Ints, decision: Decision) -> list[ev.Event]:
+        found: list[ev.Event] = []
+        for batch in (decision.lowered, decision.raised):
+            own = np.isin(batch.evse, evse)
+            if own.any():
+                found.append(
+                    ev.Acked(evse=batch.evse[own], epoch=batch.epoch, seq=batch.seq, ceiling=batch.ceiling[own])
+                )
+        if c in decision.renewal.controller:
+            found.append(ev.RenewalAcked(evse=evse, epoch=decision.renewal.epoch, seq=decision.renewal.seq))
+        return found
+
+
+async def _persist(writer: JournalWriter, entries: list[Entry]) -> tuple[list[float], list[float]]:
+    """Wall and CPU seconds of each tick; a pause lets the writer tidy up, as it does between two ticks."""
+    wall: list[float] = []
+    cpu: list[float] = []
+    for entry in entries:
+        began, used = time.perf_counter(), time.thread_time()
+        await writer.commit(entry)
+        wall.append(time.perf_counter() - began)
+        cpu.append(time.thread_time() - used)
+        await asyncio.sleep(0.05)
+    return wall, cpu
+
+
+def _case(folder: Path, count: int, ticks: int, *, busy: bool) -> Row:
+    """One row."""
+    life = Life(folder, count)
+    for _ in range(25):  # everybody is granted and has renewed once
+        warm = life.tick(busy=busy)
+    path = folder / f"journal-{count}-{busy}"
+    journal = Journal(path, evse_ids=life.site.electrical.posts.ids)
+    journal.start(life.snapshot, warm.now)
+    writer = JournalWriter(journal)
+    entries = [life.tick(busy=busy) for _ in range(ticks)]
+    wall, cpu = asyncio.run(_persist(writer, entries))
+    record = sum(len(r) for (r,) in journal._db.execute("SELECT content FROM records WHERE kind = 'tick'"))  # noqa: SLF001
+    writer.close()
+    wall_ms, cpu_ms = 1e3 * np.array(wall[1:]), 1e3 * np.array(cpu[1:])
+    return {
+        "case": "busy" if busy else "calm",
+        "engine": "powerd",
+        "n": count,
+        "median_ms": round(float(np.median(wall_ms)), 3),
+        "p99_ms": round(float(np.percentile(wall_ms, 99)), 3),
+        "tick_thread_cpu_median_ms": round(float(np.median(cpu_ms)), 3),
+        "tick_thread_cpu_p99_ms": round(float(np.percentile(cpu_ms, 99)), 3),
+        "record_kb_per_tick": round(record / ticks / 1024, 2),
+        "ticks": len(wall_ms),
+    }
+
+
+def run(arguments: argparse.Namespace) -> list[Row]:
+    """All rows."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        for size in (int(word) for word in arguments.sizes.split(",")):
+            rows.extend(_case(Path(folder), size, arguments.ticks, busy=busy) for busy in (False, True))
+    return rows

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from powerd.journal.codec import classes_of, decode, encode
 from powerd.state.snapshot import Snapshot
@@ -22,6 +23,12 @@ CLASSES = classes_of(Snapshot)
 """What a cell may hold."""
 ENCODED = "value"
 """In place of a dtype: the cell is no column."""
+
+SPARSE = "sparse "
+"""Before a dtype: only the entries that differ from the last one are kept."""
+SPARSE_FROM = 4096
+"""Shorter columns are written as they are."""
+_WORD = 8
 
 Cells = dict[str, Any]
 Row = tuple[str, int, str, str, bytes, int]
@@ -95,9 +102,11 @@ class Packed:
 
 
 def pack(cell: Any) -> Packed:
-    """The bytes of a cell."""
+    """The bytes of a cell; a column that mostly repeats one value is packed to the others."""
     if isinstance(cell, np.ndarray):
-        dtype, shape, data = cell.dtype.str, ",".join(map(str, cell.shape)), cell.tobytes()
+        dtype, shape = cell.dtype.str, ",".join(map(str, cell.shape))
+        sparse = _sparse(cell) if cell.itemsize == _WORD and cell.size >= SPARSE_FROM else None
+        dtype, data = (dtype, cell.tobytes()) if sparse is None else (SPARSE + dtype, sparse)
     else:
         dtype, shape, data = ENCODED, "", encode(cell)
     return Packed(dtype=dtype, shape=shape, data=data, crc=zlib.crc32(data))
@@ -136,7 +145,28 @@ def cell_of(row: Row) -> tuple[str, Any]:
         raise ValueError(f"{path} does not match its checksum")
     if dtype == ENCODED:
         return path, decode(data, CLASSES)
-    return path, np.frombuffer(data, dtype=dtype).reshape([int(k) for k in shape.split(",")]).copy()
+    lengths = [int(k) for k in shape.split(",")]
+    if dtype.startswith(SPARSE):
+        return path, _dense(data, int(np.prod(lengths))).view(dtype.removeprefix(SPARSE)).reshape(lengths)
+    return path, np.frombuffer(data, dtype=dtype).reshape(lengths).copy()
+
+
+def _sparse(column: npt.NDArray[Any]) -> bytes | None:
+    """The value at the end of the column, where it is another one (bits), and those; None where that is no shorter."""
+    words = np.ascontiguousarray(column).reshape(-1).view(np.int64)  # bit by bit: -0.0 is not 0.0
+    other = words != words[-1]
+    if 2 * int(np.count_nonzero(other)) > words.shape[0]:
+        return None
+    return b"".join((words[-1:].tobytes(), np.packbits(other).tobytes(), words[other].tobytes()))
+
+
+def _dense(data: bytes, count: int) -> npt.NDArray[np.int64]:
+    """(count,) words again."""
+    bits = (count + 7) // 8
+    words = np.full(count, np.frombuffer(data[:_WORD], np.int64)[0])
+    other = np.unpackbits(np.frombuffer(data[_WORD : _WORD + bits], np.uint8), count=count).astype(np.bool_)
+    words[other] = np.frombuffer(data[_WORD + bits :], np.int64)
+    return words
 
 
 def _checksum(path: str, tick: int, dtype: str, shape: str, crc: int) -> int:

@@ -34,7 +34,11 @@ SEGMENT_STATES = 4
 """A segment is at least this many times as long as the snapshot that it begins with: snapshots cost a fifth."""
 PENDING_BYTES = 64 * 1024 * 1024
 """Record kept in memory while the disk refuses; beyond it a gap is recorded instead."""
-WAL_PAGES = 4096
+LARGE_SITE = 2000
+"""From this many EVSEs on a file is made with large pages: their columns fill them, and commits take half the time."""
+SMALL_PAGE, LARGE_PAGE = 4096, 65536
+"""Page sizes of SQLite [bytes]."""
+WAL_BYTES = 16 * 1024 * 1024
 """The write-ahead log is folded into the file beyond this, between two ticks."""
 
 _AWAY = "move the file away to start without state (raises then wait for old leases to end)"
@@ -101,9 +105,11 @@ class Journal:
     def _take_over(self, evse_ids: tuple[str, ...]) -> None:
         """Locks the file, looks whether it is sound, ours and of our version, and finds its end."""
         self._db.pragma("locking_mode", "exclusive")  # two daemons would grant the same current twice
+        self._db.pragma("page_size", LARGE_PAGE if len(evse_ids) >= LARGE_SITE else SMALL_PAGE)  # of a new file
         self._db.pragma("journal_mode", "wal")
         self._db.pragma("synchronous", "full")
         self._db.set_wal_hook(self._logged)  # replaces SQLite's own checkpoints, which come inside a commit
+        self._page_bytes = int(self._db.pragma("page_size"))
         self._refuse_damage()
         self._claim(evse_ids)
         self._find_end()
@@ -258,7 +264,7 @@ class Journal:
                 self._pending.append(state_record(Kind.CHECKPOINT, self._newest, self._utc_s, self._machine))
                 self._write(self._newest)
                 self._cut()
-            if self._wal_pages > WAL_PAGES:
+            if self._wal_pages * self._page_bytes > WAL_BYTES:
                 self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as error:
             raise JournalBroken(f"{self._path}: {_why(error)}") from error

@@ -12,6 +12,7 @@ import apsw
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from powerd.control import events as ev
 from powerd.journal import store
@@ -74,6 +75,22 @@ def test_a_snapshot_survives_its_record(
     play(player, actions)
     rows = [pack(cell).row(name, 1) for name, cell in cells_of(player.snapshot).items()]
     assert same(snapshot_of(empty, dict(map(cell_of, rows))), player.snapshot)
+
+
+@given(others=st.lists(st.tuples(st.integers(0, 9999), st.floats()), max_size=20), seed=st.integers(0, 9))
+def test_a_large_column_survives_sparse_or_not(others: list[tuple[int, float]], seed: int) -> None:
+    """Bit by bit, whatever repeats in it; where little differs from its end it takes little."""
+    fill = [0.0, -0.0, np.inf, np.nan, 7.5][seed % 5]
+    column = np.full((2000, 5), fill)
+    for place, value in others:
+        column.reshape(-1)[place] = value
+    packed = pack(column)
+    name, again = cell_of(packed.row("x", 1))
+    assert (name, again.dtype, again.shape, again.tobytes()) == ("x", column.dtype, column.shape, column.tobytes())
+    if len(others) < 20 and not any(place == 9999 for place, _ in others):
+        assert len(packed.data) < 2000
+    dense = np.random.default_rng(seed).random(5000)
+    assert cell_of(pack(dense).row("x", 1))[1].tobytes() == dense.tobytes()
 
 
 def test_what_a_restart_forgets_is_listed() -> None:

@@ -137,7 +137,7 @@ class Life:
 
 
 async def _persist(writer: JournalWriter, entries: list[Entry]) -> tuple[list[float], list[float], list[float]]:
-    """Wall, the ticker's CPU and all CPU seconds of each tick; a pause lets the writer tidy up, as it does between two ticks."""
+    """Wall, the ticker's CPU and all CPU seconds of each tick; in the pauses the writer tidies up."""
     wall: list[float] = []
     cpu: list[float] = []
     both: list[float] = []

@@ -25,6 +25,7 @@ from powerd.control.decision import Decision
 from powerd.control.durable import split_lowered, split_raised
 from powerd.control.elements import evses_below
 from powerd.control.events import Event, Outcome, SolveSkipped, TroubleBegan, TroubleEnded
+from powerd.control.plans_ahead import PlanWork, plans_wanted
 from powerd.control.rehearsal import rehearse
 from powerd.control.step import Stepper
 from powerd.errors import Overloaded
@@ -133,6 +134,7 @@ class Ticker:
             covered, slow_s=SLOW_TICKS * tick_s, epoch=None if journal is None else self._snapshot.leases.epoch
         )
         self._published: asyncio.Task[None] | None = None
+        self._planning: asyncio.Task[None] | None = None
         self._inbox: list[_Waiting] = []
         self._inbox_events = 0
         self._latest: Decision | None = None
@@ -309,6 +311,7 @@ class Ticker:
     async def _settle(self, decision: Decision, taken: list[_Waiting], events: list[Event]) -> None:
         """Everything that follows from a decision, in order: decreases, disk, raises and answers."""
         self._snapshot, self._latest = decision.snapshot, decision
+        self._plan_ahead(decision)
         lowered, held_back = split_lowered(decision, self._disk.covering(decision))
         if self.sink is not None:
             self.sink.publish_lowered(lowered)
@@ -334,6 +337,18 @@ class Ticker:
         if self.sink is not None:
             self.sink.publish_raised(covered)
         return rest
+
+    def _plan_ahead(self, decision: Decision) -> None:
+        """Lets a thread find plans in advance; they come back as an event, so that a replay has them, too."""
+        if self._planning is not None and not self._planning.done():
+            return
+        work = plans_wanted(decision)
+        if work is not None:
+            self._planning = asyncio.create_task(self._planned(work))
+
+    async def _planned(self, work: PlanWork) -> None:
+        found = await asyncio.to_thread(work.run, self._stepper.planner)
+        await self.post(found)
 
     async def _finish(
         self,

@@ -20,6 +20,8 @@ DISPUTE_S = 30.0
 """A reporter that contradicts another one is believed only when the other has been silent for this long [s]."""
 FLAPS, FLAP_WINDOW_S = 4, 60.0
 """So many movements that nobody ordered within so many seconds lock a switch."""
+PLANS_KEPT = 5000
+"""Plans that a playbook may hold."""
 SILENT_S = 15.0
 """Silence of a switchgear controller after which its positions count as unknown [s]; it speaks every 5 s."""
 
@@ -60,10 +62,8 @@ def absorb_gear(electrical: Electrical, gear: Switchgear, event: sw.SwitchEvent,
             return _switch_ordered(electrical, gear, event, now)
         case sw.ServiceChanged():
             return News(gear=_service_changed(electrical, gear, event), outcome=Done(key=event.request_id))
-        case sw.PlaybookReady():
-            return News(gear=replace(gear, playbook=event.key), outcome=Done())
-        case sw.PlanReady():
-            return News(gear=replace(gear, exact_for=event.key, exact_steps=event.steps), outcome=Done())
+        case sw.PlansReady():
+            return News(gear=_plans_ready(gear, event), outcome=Done())
         case _:
             assert_never(event)
 
@@ -145,9 +145,13 @@ def _moved(
     name, position = electrical.branches.ids[branch], int(gear.position[branch])
     ordered = gear.phase == Phase.WAITING and bool(gear.steps) and abs(gear.steps[0]) - 1 == branch
     ordered = ordered and position == int(gear.steps[0] > 0)
+    gear = replace(gear, refused=put(gear.refused, branch, False))  # it moves, after all
     if ordered:
-        cause = Cause.ORDERED if position == Position.OPEN else Cause.NONE
-        return replace(gear, cause=put(gear.cause, branch, int(cause))), []
+        by_hand = gear.manual and position == Position.OPEN
+        opened = Cause.HAND if by_hand else Cause.ORDERED
+        cause = opened if position == Position.OPEN else Cause.NONE
+        refused = put(gear.refused, branch, by_hand)  # what an operator opened stays open until an operator closes it
+        return replace(gear, cause=put(gear.cause, branch, int(cause)), refused=refused), []
     known = Cause(int(gear.cause[branch]))
     told = _cause_told(Flag(int(gear.flags[branch])), int(known))
     gear = replace(gear, wants_plan=True)
@@ -210,6 +214,13 @@ def _outage_seen(gear: Switchgear, event: sw.OutageSeen, now: Now) -> Switchgear
             assert_never(event.kind)
 
 
+def _plans_ready(gear: Switchgear, event: sw.PlansReady) -> Switchgear:
+    """A playbook replaces the one before; a single answer joins it, and may be better than what was done so far."""
+    if event.base:
+        return replace(gear, playbook_for=event.base, playbook=event.entries)
+    return replace(gear, playbook=(*gear.playbook, *event.entries)[-PLANS_KEPT:], wants_plan=True)
+
+
 # --- what is ordered --------------------------------------------------------------------------------------------------
 
 
@@ -262,7 +273,7 @@ def _switch_ordered(electrical: Electrical, gear: Switchgear, event: sw.SwitchOr
 def _service_changed(electrical: Electrical, gear: Switchgear, event: sw.ServiceChanged) -> Switchgear:
     """Out, or back and released."""
     at: Ints = np.array(event.indices, np.int64)
-    gear = replace(gear, wants_plan=True, exact_for="")
+    gear = replace(gear, wants_plan=True)
     match event.kind:
         case sw.ElementKind.SUPPLY:
             gear = replace(gear, supply_in_service=put(gear.supply_in_service, at, event.in_service))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from threading import Lock
 
 import numpy as np
 import scipy.sparse as sp
@@ -45,6 +46,8 @@ class CompiledSite:
     """(L,) worst configured uncontrolled load under each limit [unit]."""
     load_on_limit: sp.csr_array
     """(L, D) the part of each load in it [unit]."""
+    load_factor: Floats
+    """(D,) what each load takes in it of its worst: its pick-up factor while and right after it had no voltage."""
     metering: Metering
     """What meters tell about the limits."""
     meters_loads: Bools
@@ -74,6 +77,7 @@ class CompiledSite:
             terms=LeaseTerms.of(electrical.posts, electrical.controllers),
             loads_worst=np.zeros(0),
             load_on_limit=sp.csr_array((0, 0)),
+            load_factor=np.ones_like(electrical.loads.worst_kw),
             metering=metering,
             meters_loads=seen,
             pilot_table=table,
@@ -91,7 +95,9 @@ class CompiledSite:
             return self
         share = sp.csr_array(self.load_on_limit * factor[None, :])
         parts = tuple(part.with_load_factor(factor) for part in self.parts)
-        return replace(self, load_on_limit=share, loads_worst=np.asarray(share.sum(axis=1)), parts=parts)
+        return replace(
+            self, load_on_limit=share, loads_worst=np.asarray(share.sum(axis=1)), load_factor=factor, parts=parts
+        )
 
     def _with_rows(self, rows: StateRows, state: Uncertain) -> CompiledSite:
         """This site with other limits."""
@@ -109,6 +115,10 @@ class CompiledSite:
 
     def _part(self, rows: StateRows, closed: Bools, own: Rows) -> CompiledSite:
         """One combination of positions."""
+        # A dead part has no impedance to divide by; nothing of it is asked for.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            check = check_of(rows.seen, closed, own) if len(rows.parts) == 1 else None
+        metering = metering_of(rows.seen, closed, own)
         return replace(
             self,
             limits=own.limits,
@@ -116,8 +126,8 @@ class CompiledSite:
             parts=(),
             load_on_limit=sp.csr_array(own.load_share * self.electrical.loads.worst_kw[None, :]),
             loads_worst=own.load_share @ self.electrical.loads.worst_kw,
-            metering=metering_of(rows.seen, closed, own),
-            ac=check_of(rows.seen, closed, own) if len(rows.parts) == 1 else None,
+            metering=metering,
+            ac=check,
         )
 
     def next_step_up(self, ceiling: Floats) -> Floats:
@@ -144,6 +154,7 @@ class SwitchingStates:
     def __init__(self, site: CompiledSite) -> None:
         self._site = site
         self._kept: OrderedDict[bytes, CompiledSite] = OrderedDict({site.state.key(): site})
+        self._turn = Lock()  # the guard may step while a solve that it overtook still runs
 
     def at(self, gear: Switchgear, now: Now) -> CompiledSite:
         """The site in the state that is believed, with the loads that come back counted as they come back."""
@@ -153,11 +164,14 @@ class SwitchingStates:
     def of(self, state: Uncertain) -> CompiledSite:
         """The site in one state."""
         key = state.key()
-        found = self._kept.get(key)
-        if found is None:
-            found = self._kept[key] = self._site.in_state(state)
+        with self._turn:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+                return found
+        found = self._site.in_state(state)
+        with self._turn:
+            self._kept[key] = found
             if len(self._kept) > STATES_KEPT:
                 self._kept.popitem(last=False)
-        else:
-            self._kept.move_to_end(key)
         return found

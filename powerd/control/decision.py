@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from powerd.control.compiled import CompiledSite
 from powerd.control.events import Outcome
+from powerd.control.switching import SwitchOrder
 from powerd.limits import Bools, Floats, Ints
+from powerd.network.plan import Question
 from powerd.state.impaired import Trigger
 from powerd.state.overshoot import Overshoot
 from powerd.state.snapshot import Snapshot
@@ -85,5 +87,9 @@ class Decision:
     """How the want was found: "kernel", "conic", "guard"."""
     modes: tuple[Trigger, ...]
     """What is wrong now: the rows of ``failsafe.TABLE`` that hold."""
+    order: SwitchOrder | None = None
+    """What to tell the switchgear; published at once."""
+    unanswered: Question | None = None
+    """What the background is to plan exactly."""
     alarms: tuple[str, ...]
     """What stands now, for people."""

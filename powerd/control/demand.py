@@ -62,7 +62,9 @@ def demands_of(
     sessions = snapshot.sessions
     reserve = leases.reserve(snapshot.leases, site.terms, sessions.plugged)
     silent = ~leases.reachable(snapshot.leases, site.terms, boottime_s) & np.isfinite(snapshot.leases.echo_at_s)
-    may_charge = takes & ~resting(snapshot.usage, boottime_s)
+    # A car that was off because its voltage was gone has had its pause.
+    returned = snapshot.gear.back_at_s[site.electrical.evse_bus] >= snapshot.usage.off_since_s
+    may_charge = takes & (returned | ~resting(snapshot.usage, boottime_s))
     upper = np.where(may_charge, np.minimum(sessions.max_ceiling, snapshot.usage.usable), 0.0)
     return Demands(
         weight=sessions.weight,

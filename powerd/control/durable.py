@@ -48,6 +48,7 @@ def split_raised(decision: Decision, covered: Floats, owner: Ints) -> tuple[Deci
         replace(
             decision,
             raised=_part(decision.raised, within),
+            order=None,  # an order to the switchgear is durable before it goes out
             renewal=replace(decision.renewal, controller=renewed[kept]),
         ),
         replace(

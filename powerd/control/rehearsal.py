@@ -8,6 +8,7 @@ import numpy as np
 
 from powerd.control.compiled import CompiledSite
 from powerd.control.events import Event, HelloReceived, Measured, StampSeen
+from powerd.control.question import question_of
 from powerd.control.step import Stepper
 from powerd.limits import Ints
 from powerd.state.snapshot import Snapshot
@@ -21,6 +22,7 @@ def rehearse(site: CompiledSite, stepper: Stepper, snapshot: Snapshot, now: Now)
     owners = [evse for evse in owners if evse.shape[0]]
     hellos: list[Event] = [_hello(evse, now) for evse in owners]
     decision = stepper.step(snapshot, hellos, now)
+    stepper.planner.exact(question_of(site.electrical, snapshot.gear, now.boottime_s))
     later = Now(utc=now.utc, boottime_s=now.boottime_s + 1.0)
     stamps: list[Event] = [StampSeen(evse=evse, incarnation=1, boottime_s=later.boottime_s) for evse in owners]
     drawn = np.repeat(decision.ceiling[:, None], 3, axis=1)

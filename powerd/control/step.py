@@ -23,20 +23,22 @@ from powerd.control.ac_check import hold, tighten
 from powerd.control.compiled import CompiledSite, SwitchingStates
 from powerd.control.decision import Decision, GrantBatch, Renewal
 from powerd.control.demand import demands_of, watch_usage
-from powerd.control.events import Event, HelloReceived
+from powerd.control.events import Event, HelloReceived, SolveSkipped
 from powerd.control.headroom import meter_alarms, trusted, watch_meters
 from powerd.control.lease_alarms import conduct_alarms, overshoot_alarms, silence_alarms
 from powerd.control.metered import uncontrolled_now
 from powerd.control.ramp import ramped
+from powerd.control.switching import Switching, advance, exceeded, picked_up
 from powerd.control.topology import observe
 from powerd.limits import Bools, Floats, Ints, Limits
+from powerd.network.plan import Planner
 from powerd.state import leases
 from powerd.state.columns import freeze
 from powerd.state.lease_book import LeaseBook
 from powerd.state.overshoot import Overshoot, bounds, track
 from powerd.state.reaction import watch
 from powerd.state.snapshot import Snapshot, columns_of, largest_phase
-from powerd.state.switchgear import Position
+from powerd.state.switchgear import Position, Switchgear
 from powerd.units import ROW_TOLERANCE, Now
 
 
@@ -46,6 +48,7 @@ class Stepper:
     def __init__(self, site: CompiledSite) -> None:
         self.site = site
         self.states = SwitchingStates(site)
+        self.planner = Planner(site.electrical)
         posts = site.electrical.posts
         self._allocator = Allocator(posts, MaxMinSolver() if site.electrical.max_min else None)
         self._again = Allocator(posts, MaxMinSolver() if site.electrical.max_min else None)
@@ -64,20 +67,28 @@ class Stepper:
         freeze(columns_of(snapshot).values())
         absorbed = absorb(self.site, watch_usage(self.site, snapshot, now.boottime_s), events, now)
         gear = observe(self.site.electrical, snapshot.gear, age(absorbed.snapshot.gear, now), now)
-        site = self.states.at(gear, now)
-        state = watch_meters(site, _watched(site, replace(absorbed.snapshot, gear=gear), now), now.boottime_s)
+        state = _watched(self.site, replace(absorbed.snapshot, gear=gear), now)
+        switching = self._switch(state, now)
+        state = replace(state, gear=switching.gear)
+        absorbed = replace(absorbed, alarms=(*absorbed.alarms, *switching.alarms))
+        site = self.states.at(state.gear, now)
+        state = watch_meters(site, state, now.boottime_s)
         clock = failsafe.clock_modes(snapshot, now, float(site.terms.ttl_s.min(initial=np.inf)))
         scene = _scene(site, state, absorbed, now, anew=_anew(snapshot, state, events))
         demands = demands_of(site, state, scene.takes, scene.worst, scene.uncontrolled, now.boottime_s)
         demands, unmet = self._terms.bound(site.limits, demands)
         warm = Warm(stage=state.warm_stage, price=state.warm_price)
         order = failsafe.skipped(events)
-        if order is None:
+        moved = state.gear.changed_at_s == now.boottime_s
+        if order is None and not moved:
             allocation = self._allocator.allocate(site.limits, demands, warm)
             allocation, limits, warned = self._flowing(site, scene, allocation, demands)
         else:
+            # The guard alone where a switch has moved, so that no decrease waits; the next tick shares out anew.
             limits, warned = site.limits, ()
-            allocation = failsafe.unsolved(order, state, scene.takes, scene.in_force, limits.row_count)
+            allocation = failsafe.unsolved(
+                order or SolveSkipped(), state, scene.takes, scene.in_force, limits.row_count
+            )
         want = failsafe.held(state.impaired, allocation.want, scene.in_force, demands.minimum, self._steps)
         want = ramped(want, scene.in_force, demands.minimum, state.usage.reach)
         ceiling, guarded = self._grant(site, limits, scene, want, demands, state)
@@ -88,14 +99,27 @@ class Stepper:
             state.impaired,
             clock,
             solved=order is None,
-            path=allocation.certificate.path,
+            path="kernel" if moved else allocation.certificate.path,
             warned=bool(warned),
             stale=bool(np.any(site.metering.works & ~trusted(site, state.meters, now.boottime_s))),
-            unseen=bool(np.any(gear.position == Position.UNKNOWN)),
+            unseen=bool(np.any(state.gear.position == Position.UNKNOWN)),
             silent=bool(np.any(state.sessions.plugged & ~scene.reachable)),
         )
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *unmet, *warned, *failsafe.sentences(modes)))
-        return replace(_decide(site, state, absorbed, scene, allocation, ceiling, guarded, now), modes=modes)
+        guarded &= not moved  # that was its task
+        decision = _decide(site, state, absorbed, scene, allocation, ceiling, guarded, now)
+        return replace(decision, modes=modes, order=switching.order, unanswered=switching.unanswered)
+
+    def _switch(self, state: Snapshot, now: Now) -> Switching:
+        """The failure path, with W as it is before this tick's grants."""
+        drawn = largest_phase(state.drawn)
+        worst = leases.worst(state.leases, self.site.terms, state.sessions.plugged, drawn, now.boottime_s)
+
+        def excess(gear: Switchgear) -> dict[str, float]:
+            site = self.states.at(gear, now)
+            return exceeded(site, uncontrolled_now(site, replace(state, gear=gear), now.boottime_s), worst)
+
+        return advance(self.site.electrical, self.planner, state.gear, excess, now)
 
     def _flowing(
         self, site: CompiledSite, scene: _Scene, allocation: Allocation, demands: Demands
@@ -187,6 +211,7 @@ def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, now: Now, *,
     for stop in state.stops:
         stopped[stop.evse] = True
     book, plugged = state.leases, state.sessions.plugged
+    fed = site.limits.energized & picked_up(site.electrical, state.gear, now)
     reachable = leases.reachable(book, site.terms, now.boottime_s)
     trusted = np.isnan(book.barred_ceiling) & ~book.unsettled
     drawn = largest_phase(state.drawn)
@@ -195,7 +220,7 @@ def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, now: Now, *,
         stopped=stopped,
         reachable=reachable,
         deliverable=reachable & trusted & (book.streamed | absorbed.fresh),
-        takes=plugged & state.sessions.served & reachable & trusted & ~stopped & site.limits.energized,
+        takes=plugged & state.sessions.served & reachable & trusted & ~stopped & fed,
         in_force=leases.in_force(book, site.terms, plugged, now.boottime_s),
         worst=leases.worst(book, site.terms, plugged, drawn, now.boottime_s),
         uncontrolled=uncontrolled_now(site, state, now.boottime_s),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from powerd.limits import Ints
+from powerd.state.switchgear import PlanEntry
 
 
 class ElementKind(StrEnum):
@@ -111,31 +112,15 @@ class ServiceChanged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlaybookReady:
-    """The playbook of this key has been computed; from now on steps look outages up in it."""
+class PlansReady:
+    """The background has found plans: a playbook, or the exact answer to a question that the playbook lacked."""
 
-    key: str
-    """``plan.question_key`` of the site and in-service set."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanReady:
-    """The background found the exact plan of a question that the playbook lacked."""
-
-    key: str
-    """Of the question."""
-    steps: tuple[int, ...]
-    """As ``Switchgear.steps``."""
+    base: str
+    """Key of the state that a playbook starts from; "" = one more answer for the present playbook."""
+    entries: tuple[PlanEntry, ...]
+    """The answers."""
 
 
 SwitchEvent = (
-    SwitchesSeen
-    | OutageSeen
-    | GearHeard
-    | GearClosed
-    | OrderRefused
-    | SwitchOrdered
-    | ServiceChanged
-    | PlaybookReady
-    | PlanReady
+    SwitchesSeen | OutageSeen | GearHeard | GearClosed | OrderRefused | SwitchOrdered | ServiceChanged | PlansReady
 )

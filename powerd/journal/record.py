@@ -28,11 +28,12 @@ from powerd.units import Now
 
 ROOT = bytes(32)
 """The digest before the first record of a journal."""
-DECIDED = ("lowered", "raised", "renewal", "ceiling", "want", "worst", "binding_limit", "path")
+DECIDED = ("lowered", "raised", "renewal", "ceiling", "want", "worst", "binding_limit", "path", "order")
 """Fields of a decision that its digest covers: all that leaves the daemon, and what it was made of."""
 NOT_DECIDED = {
     "now": "an input, in the record itself",
     "tick": "in the record itself",
+    "unanswered": "work for the background, whose answer comes in as an event",
     "site": "follows from the drawing and the snapshot's switchgear",
     "snapshot": "by its own digest",
     "overshoots": "they follow from the snapshot, which keeps them",

@@ -23,6 +23,8 @@ from powerd.network.supply import adjacency
 from powerd.state.switchgear import BENIGN, Cause, Flag, Position, Switchgear
 
 HOUR_S = 3600.0
+RELEASED = (*BENIGN, Cause.HAND)
+"""Causes after which an order may feed the part behind again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +217,7 @@ def no_close_after_trip(q: Question) -> Finding | None:
     if not q.move.close:
         return None
     branches = q.electrical.branches
-    suspect = np.array([Cause(c) not in BENIGN for c in q.gear.cause.tolist()], np.bool_) & q.touching
+    suspect = np.array([Cause(c) not in RELEASED for c in q.gear.cause.tolist()], np.bool_) & q.touching
     if suspect.any():
         name = branches.ids[int(np.argmax(suspect))]
         return _find("no_close_after_trip", name, f"{name} tripped on protection or for an unknown cause")
@@ -232,7 +234,7 @@ def _benign(q: Question, culprit: int) -> bool:
     if culprit < 0:
         return False
     cause = q.gear.cause[culprit] if culprit < count else q.gear.supply_cause[culprit - count]
-    return Cause(int(cause)) in BENIGN
+    return Cause(int(cause)) in RELEASED
 
 
 def no_back_feed(q: Question) -> Finding | None:

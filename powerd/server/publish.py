@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from powerd.control.decision import Decision, GrantBatch
+from powerd.control.switching import SwitchOrder
 from powerd.limits import Floats, Ints
 from powerd.server.convert import Speaker
 from powerd.server.directory import Directory
@@ -50,6 +51,8 @@ class Publisher:
     def __init__(self, names: Directory, ttl_s: Floats) -> None:
         self.streams: dict[int, Stream] = {}
         """Controller index -> its stream."""
+        self.order: Callable[[SwitchOrder], None] = _nobody
+        """Takes orders for the switchgear."""
         self._names = names
         self._ttl_s = ttl_s
         self._place = np.full(names.posts.count, -1)  # place of each EVSE on its stream, -1 = none open
@@ -130,6 +133,8 @@ class Publisher:
     def publish_raised(self, decision: Decision) -> None:
         """Raises and repeated grants, then renewals."""
         self._publish(decision.raised)
+        if decision.order is not None:
+            self.order(decision.order)
         renewal, book = decision.renewal, decision.snapshot.leases
         for c in renewal.controller.tolist():
             stream = self.streams.get(c)
@@ -175,6 +180,10 @@ class Publisher:
         for row, evse in enumerate(batch.evse.tolist()):
             for call in self._waiting.get(evse, ()):
                 call.grant = (_lease(batch, row), float(batch.ceiling[row]), bool(batch.latched[row]))
+
+
+def _nobody(order: SwitchOrder) -> None:
+    """No switchgear is served."""
 
 
 def _lease(batch: GrantBatch, row: int) -> Lease:

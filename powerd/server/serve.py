@@ -17,6 +17,8 @@ from powerd.errors import CannotListen
 from powerd.server.controllers import ControllerService
 from powerd.server.core import Core, GrantSink
 from powerd.server.directory import Directory
+from powerd.server.gear_convert import GearNames
+from powerd.server.gear_streams import GearStreams
 from powerd.server.meters import MeterService
 from powerd.server.posting import Desk
 from powerd.server.publish import Publisher
@@ -25,6 +27,7 @@ from powerd.server.sessions import SessionService
 from powerd.server.site import SiteService
 from powerd.server.stepped import SteppedClockService
 from powerd.server.streams import Streams
+from powerd.server.switchgear import SwitchgearService
 from powerd.server.unary import SetpointDesk
 from powerd.v1 import (
     controller_service_pb2,
@@ -37,6 +40,8 @@ from powerd.v1 import (
     site_service_pb2_grpc,
     stepped_clock_service_pb2,
     stepped_clock_service_pb2_grpc,
+    switchgear_service_pb2,
+    switchgear_service_pb2_grpc,
 )
 
 OPTIONS: tuple[tuple[str, int], ...] = (
@@ -59,6 +64,7 @@ SERVICES = (
     meter_service_pb2.DESCRIPTOR.services_by_name["MeterService"].full_name,
     session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name,
     site_service_pb2.DESCRIPTOR.services_by_name["SiteService"].full_name,
+    switchgear_service_pb2.DESCRIPTOR.services_by_name["SwitchgearService"].full_name,
 )
 STEPPED = stepped_clock_service_pb2.DESCRIPTOR.services_by_name["SteppedClockService"].full_name
 OVERALL = ""
@@ -170,6 +176,12 @@ def _add_services(
         SessionService(desk, names, publisher.session_called), server
     )
     site_service_pb2_grpc.add_SiteServiceServicer_to_server(SiteService(desk, names), server)
+    gear_names = GearNames.of(core.electrical)
+    gear = GearStreams(core, gear_names)
+    publisher.order = gear.publish
+    switchgear_service_pb2_grpc.add_SwitchgearServiceServicer_to_server(
+        SwitchgearService(desk, names, gear_names, gear), server
+    )
     if not stepped:
         return SERVICES
     clock = SteppedClockService(core, names, publisher)

@@ -47,13 +47,15 @@ class Cause(IntEnum):
     NONE = 0
     """It has not."""
     ORDERED = 1
-    """By order of powerd or of an operator."""
+    """By order of powerd."""
     UPSTREAM = 2
     """The voltage upstream was lost, as reported, without protection or lock-out."""
     PROTECTION = 3
     """On protection or lock-out."""
     UNKNOWN = 4
     """Nobody said."""
+    HAND = 5
+    """An operator ordered it: an operator may undo it, powerd not."""
 
 
 BENIGN = (Cause.NONE, Cause.ORDERED, Cause.UPSTREAM)
@@ -69,6 +71,16 @@ class Phase(IntEnum):
     """The next order waits until everything that could be drawing fits the state after it."""
     WAITING = 2
     """An order is out; its position has not been reported yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanEntry:
+    """The answer to one question of what to switch."""
+
+    key: str
+    """Of the question."""
+    steps: tuple[int, ...]
+    """As ``Switchgear.steps``."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,12 +161,10 @@ class Switchgear:
     """The steps are an operator's."""
     reason: str
     """Why the steps are taken, for people."""
-    playbook: str
-    """Key of the playbook that is ready; "" = none."""
-    exact_for: str
-    """Key of the question that ``exact_steps`` answers; "" = none."""
-    exact_steps: tuple[int, ...]
-    """An exact plan that came in from the background, as ``steps``."""
+    playbook_for: str
+    """Key of the state that the playbook starts from; "" = none."""
+    playbook: tuple[PlanEntry, ...]
+    """Plans found in advance and in the background."""
 
     @property
     def unknown(self) -> Bools:
@@ -225,9 +235,8 @@ def open_switchgear(
         wants_plan=False,
         manual=False,
         reason="",
-        playbook="",
-        exact_for="",
-        exact_steps=(),
+        playbook_for="",
+        playbook=(),
     )
 
 
@@ -259,7 +268,6 @@ def reopen_switchgear(gear: Switchgear) -> Switchgear:
         wants_plan=True,
         manual=False,
         reason="",
-        playbook="",
-        exact_for="",
-        exact_steps=(),
+        playbook_for="",
+        playbook=(),
     )

@@ -1,0 +1,104 @@
+"""What would happen if: one switch moved, or elements were lost. Changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from powerd.control.decision import Decision
+from powerd.control.metered import uncontrolled_now
+from powerd.control.question import question_of
+from powerd.control.topology import believed, load_factor, observe
+from powerd.limits import Bools, Floats, Ints
+from powerd.network.interlocks import Finding, Move, findings
+from powerd.network.plan import EXACT_SWITCHES, Plan, Planner, Question
+from powerd.state.leases import reserve
+from powerd.state.switchgear import Cause, Position
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Forecast:
+    """What one movement would bring."""
+
+    findings: tuple[Finding, ...]
+    """What speaks against it; empty = nothing."""
+    name: tuple[str, ...]
+    """(L,) limits of the state after it, for people."""
+    unit: tuple[str, ...]
+    """(L,) "A" or "kW"."""
+    capacity: Floats
+    """(L,) [unit]."""
+    reserved: Floats
+    """(L,) what cannot be lowered: reserves and other loads [unit]."""
+    worst: Floats
+    """(L,) most that could be drawing right now [unit]."""
+    lost: Ints
+    """(k,) EVSEs that would lose their supply."""
+    gained: Ints
+    """(k,) EVSEs that would gain one."""
+    deliverable_kva: float
+    """Bound on what could be delivered then [kVA]."""
+
+
+def forecast(decision: Decision, planner: Planner, move: Move) -> Forecast:
+    """One switch moved, as the last tick left everything."""
+    site, state, now = decision.site, decision.snapshot, decision.now
+    electrical, gear = site.electrical, decision.snapshot.gear
+    at, to = np.array([move.branch]), Position.CLOSED if move.close else Position.OPEN
+    moved = replace(
+        gear,
+        position=_changed(gear.position, at, int(to)),
+        cause=_changed(gear.cause, at, int(Cause.NONE if move.close else Cause.HAND)),
+        held_down=np.zeros_like(gear.held_down),
+    )
+    after = observe(electrical, gear, moved, now)
+    then = site.in_state(believed(electrical, after)).with_load_factor(load_factor(electrical, moved, now))
+    uncontrolled = uncontrolled_now(then, replace(state, gear=after), now.boottime_s)
+    own = reserve(state.leases, site.terms, state.sessions.plugged)
+    had, has = gear.bus_live[electrical.evse_bus], after.bus_live[electrical.evse_bus]
+    question = question_of(electrical, after, now.boottime_s)
+    return Forecast(
+        findings=findings(electrical, gear, move, now.boottime_s),
+        name=then.limits.name,
+        unit=then.limits.unit,
+        capacity=then.limits.capacity,
+        reserved=then.limits.limit_flow(own) + uncontrolled,
+        worst=then.limits.limit_flow(decision.worst) + uncontrolled,
+        lost=np.flatnonzero(had & ~has),
+        gained=np.flatnonzero(~had & has),
+        deliverable_kva=planner.score(question, question.closed).deliverable,
+    )
+
+
+def planned(decision: Decision, planner: Planner, branches: Ints, supplies: Ints) -> tuple[Plan, Question, bool]:
+    """What powerd would do if these branches and supplies were lost now, each without a fault.
+
+    Returns:
+        The plan, its question, and whether the playbook had it.
+    """
+    electrical, gear = decision.site.electrical, decision.snapshot.gear
+    switchable = electrical.branches.switchable[branches]
+    lost = replace(
+        gear,
+        supply_alive=_changed(gear.supply_alive, supplies, False),
+        position=_changed(gear.position, branches[switchable], int(Position.OPEN)),
+        lost=_changed(gear.lost, branches[~switchable], True),
+        cause=_changed(gear.cause, branches, int(Cause.UPSTREAM)),
+    )
+    after = observe(electrical, gear, lost, decision.now)
+    question = question_of(electrical, after, decision.now.boottime_s)
+    known = any(entry.key == question.key for entry in gear.playbook)
+    exact = int(question.movable.sum()) <= EXACT_SWITCHES
+    return (planner.exact(question) if exact else planner.heuristic(question)), question, known
+
+
+Column = TypeVar("Column", Floats, Ints, Bools)
+
+
+def _changed(column: Column, at: Ints, value: int) -> Column:
+    """A copy of a column with ``value`` at some places."""
+    changed = column.copy()
+    changed[at] = value
+    return changed

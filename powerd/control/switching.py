@@ -1,0 +1,274 @@
+"""The failure path: what to switch, one order at a time, each only after everything that could be drawing fits.
+
+    IDLE --(something changed, a plan has steps)--> MAKING_ROOM --(W fits, interlocks hold)--> WAITING
+      ^                                                 ^                                        |
+      |                                                 +--(reported there, steps left)----------+
+      +--(no steps left; refused, late or interlocked: that switch is planned around)------------+
+
+The limits of the tick already hold for both positions of the switch concerned from MAKING_ROOM on, so ceilings fall
+first and by themselves; an order leaves only in a tick in which the most that could be drawing fits the state after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from powerd.control.absorb_switchgear import give_up
+from powerd.control.compiled import CompiledSite
+from powerd.control.question import question_of
+from powerd.control.topology import feeding
+from powerd.limits import Bools, Floats
+from powerd.network.electrical import Electrical
+from powerd.network.interlocks import Move, findings
+from powerd.network.operation import RETRANSFER_S, By
+from powerd.network.plan import Planner, Question
+from powerd.state.columns import put
+from powerd.state.switchgear import Cause, Phase, PlanEntry, Position, Switchgear
+from powerd.units import ROW_TOLERANCE, Now
+
+ORDER_S = 10.0
+"""Within this a switch has moved and its position is reported, or the order has failed [s]."""
+AT_ONCE = 8
+"""Up to so many switches that may move, a plan that the playbook lacks is exact within the tick (256 states)."""
+ROOM_S = 120.0
+"""After so long without room for it, an order is given up [s]: longer than any lease with its watchdog and reaction."""
+SPREAD_S = 20.0
+"""EVSEs whose voltage came back are served one after another over this span [s]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwitchOrder:
+    """Open or close one switch."""
+
+    order_id: int
+    """Counts up over all orders."""
+    branch: int
+    """Which."""
+    close: bool
+    """True = close."""
+    valid_s: float
+    """To be carried out within this, counted from the echoed stamp [s]."""
+    echo_incarnation: int
+    """Newest stamp of its controller: process."""
+    echo_clock_s: float
+    """Newest stamp of its controller: clock [s]."""
+    reason: str
+    """Why, for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switching:
+    """What the failure path does in one tick."""
+
+    gear: Switchgear
+    """After it."""
+    order: SwitchOrder | None = None
+    """What is to be sent."""
+    alarms: tuple[str, ...] = ()
+    """What an operator should know."""
+    unanswered: Question | None = None
+    """A question that only a heuristic has answered so far."""
+
+
+Excess = Callable[[Switchgear], dict[str, float]]
+"""By how much each limit of a state is exceeded by the most that could be drawing, by its name."""
+
+
+def advance(electrical: Electrical, planner: Planner, gear: Switchgear, excess: Excess, now: Now) -> Switching:
+    """One tick of the failure path.
+
+    Args:
+        electrical: the drawing.
+        planner: of this site.
+        gear: after ``absorb`` and ``observe``.
+        excess: what would not fit in a state of the switchgear.
+        now: the tick's instant.
+    """
+    alarms: list[str] = []
+    if gear.phase == Phase.WAITING:
+        gear = _wait(electrical, gear, now, alarms)
+    unanswered = None
+    if gear.phase != Phase.WAITING and gear.wants_plan and not gear.manual:
+        gear, unanswered = _plan(electrical, planner, gear, now, alarms)
+    order = None
+    if gear.phase == Phase.MAKING_ROOM:
+        gear, order = _make_room(electrical, gear, excess, now, alarms)
+    alarms += _left_dead(electrical, gear)
+    return Switching(gear=gear, order=order, alarms=tuple(alarms), unanswered=unanswered)
+
+
+def _wait(electrical: Electrical, gear: Switchgear, now: Now, alarms: list[str]) -> Switchgear:
+    """Has the switch arrived, or is it too late?"""
+    branch, wanted = abs(gear.steps[0]) - 1, Position.CLOSED if gear.steps[0] > 0 else Position.OPEN
+    if gear.confirmed(wanted)[branch]:
+        left = gear.steps[1:]
+        return replace(
+            gear,
+            steps=left,
+            held_down=np.zeros_like(gear.held_down),
+            phase=int(Phase.MAKING_ROOM if left else Phase.IDLE),
+            since_s=now.boottime_s,
+            manual=gear.manual and bool(left),
+        )
+    if now.boottime_s < gear.deadline_s:
+        return gear
+    alarms.append(f"{electrical.branches.ids[branch]} has not answered its order: planned around, held for both")
+    gear = replace(gear, position=put(gear.position, branch, int(Position.UNKNOWN)))
+    return give_up(gear, now)
+
+
+# --- planning ---------------------------------------------------------------------------------------------------------
+
+
+def _plan(
+    electrical: Electrical, planner: Planner, gear: Switchgear, now: Now, alarms: list[str]
+) -> tuple[Switchgear, Question | None]:
+    """Looks the state up, or plans; keeps wanting a plan while it is too early to act."""
+    if now.boottime_s - gear.changed_at_s < _self_moving_s(electrical, gear):
+        return gear, None
+    question = question_of(electrical, gear, now.boottime_s)
+    steps, unanswered = _answer(electrical, planner, gear, question)
+    if steps and _only_returns(electrical, gear, question, steps, now):
+        return gear, None
+    gear = replace(gear, wants_plan=False)
+    if steps == gear.steps:
+        return gear, unanswered
+    if steps:
+        alarms.append("switching: " + ", ".join(_told(electrical, step) for step in steps))
+    return (
+        replace(
+            gear,
+            steps=steps,
+            phase=int(Phase.MAKING_ROOM if steps else Phase.IDLE),
+            since_s=now.boottime_s,
+            held_down=np.zeros_like(gear.held_down),
+            reason="to feed again what can be fed" if steps else "",
+        ),
+        unanswered,
+    )
+
+
+def _answer(
+    electrical: Electrical, planner: Planner, gear: Switchgear, question: Question
+) -> tuple[tuple[int, ...], Question | None]:
+    """What to switch, and the question if only a heuristic could answer it in time.
+
+    Where nothing is lost the site goes back to how it is drawn; nothing is ever switched only to gain a little.
+    """
+    if not nothing_lost(electrical, gear):
+        known = _looked_up(gear.playbook, question.key)
+        if known is not None:
+            return known, None
+        if int(question.movable.sum()) <= AT_ONCE:
+            return planner.exact(question).steps, None
+        return planner.heuristic(question).steps, question
+    return planner.towards(question, electrical.branches.normally_closed).steps, None
+
+
+def nothing_lost(electrical: Electrical, gear: Switchgear) -> bool:
+    """Every supply, branch and switch that the drawing has in use can be used."""
+    supplies = bool((feeding(gear) >= electrical.supplies.in_service).all())
+    branches = bool(((gear.in_service & ~gear.lost) >= electrical.branches.in_service).all())
+    stuck = gear.unknown | gear.refused | (gear.cause == Cause.PROTECTION) | (gear.cause == Cause.UNKNOWN)
+    return supplies and branches and not bool((stuck & electrical.branches.switchable).any())
+
+
+def _looked_up(entries: tuple[PlanEntry, ...], key: str) -> tuple[int, ...] | None:
+    """The plan of a question from the playbook, the newest first."""
+    return next((entry.steps for entry in reversed(entries) if entry.key == key), None)
+
+
+def _self_moving_s(electrical: Electrical, gear: Switchgear) -> float:
+    """Switches that transfer by themselves come first: their longest transfer time [s]."""
+    own = (electrical.operation.by == By.ITSELF) & gear.in_service & np.isfinite(electrical.operation.transfer_time_s)
+    return float(electrical.operation.transfer_time_s[own].max(initial=0.0))
+
+
+def _only_returns(
+    electrical: Electrical, gear: Switchgear, question: Question, steps: tuple[int, ...], now: Now
+) -> bool:
+    """It is too early to go back: a supply returned a short time ago, and the plan brings nothing dead to life."""
+    back = feeding(gear) & (now.boottime_s - gear.supply_back_at_s < RETRANSFER_S)
+    if not back.any():
+        return False
+    ends = np.concatenate([electrical.branches.from_bus, electrical.branches.to_bus])
+    closing = [step - 1 for step in steps if step > 0]
+    touched = {int(ends[e]) for e in closing} | {int(ends[e + electrical.branches.kind.shape[0]]) for e in closing}
+    served = set(electrical.evse_bus.tolist()) | set(electrical.loads.bus.tolist())
+    waiting = {bus for bus in served if question.dead[bus] and not question.barred[bus]}
+    return not waiting or not any(question.dead[bus] for bus in touched)
+
+
+def _told(electrical: Electrical, step: int) -> str:
+    return f"{'close' if step > 0 else 'open'} {electrical.branches.ids[abs(step) - 1]}"
+
+
+# --- ordering ---------------------------------------------------------------------------------------------------------
+
+
+def _make_room(
+    electrical: Electrical, gear: Switchgear, excess: Excess, now: Now, alarms: list[str]
+) -> tuple[Switchgear, SwitchOrder | None]:
+    """Holds the limits of the state after the next step, and orders it once everything fits."""
+    step = gear.steps[0]
+    branch = abs(step) - 1
+    name = electrical.branches.ids[branch]
+    found = findings(electrical, gear, Move(branch=branch, close=step > 0), now.boottime_s)
+    if found:
+        alarms.append(f"{name} is not operated: {found[0].message} ({found[0].rule})")
+        return give_up(gear, now), None
+    if now.boottime_s - gear.since_s > ROOM_S:
+        alarms.append(f"{name} is not operated: what could be drawing has not fitted for {ROOM_S:g} s")
+        return give_up(gear, now), None
+    held = np.zeros_like(gear.held_down)
+    held[branch] = True
+    before = excess(replace(gear, held_down=np.zeros_like(held)))
+    gear = replace(gear, held_down=held)
+    if any(over > before.get(limit, 0.0) + ROW_TOLERANCE for limit, over in excess(gear).items()):
+        return gear, None
+    operated = gear.operated_at_s.copy()
+    operated[branch] = np.append(operated[branch][1:], now.boottime_s)
+    gear = replace(
+        gear,
+        phase=int(Phase.WAITING),
+        order_id=gear.order_id + 1,
+        deadline_s=now.boottime_s + ORDER_S,
+        since_s=now.boottime_s,
+        operated_at_s=operated,
+    )
+    order = SwitchOrder(
+        order_id=gear.order_id,
+        branch=branch,
+        close=step > 0,
+        valid_s=ORDER_S / 2,
+        echo_incarnation=int(gear.link_incarnation[branch]),
+        echo_clock_s=float(gear.link_clock_s[branch]),
+        reason=gear.reason,
+    )
+    return gear, order
+
+
+def exceeded(site: CompiledSite, uncontrolled: Floats, worst: Floats) -> dict[str, float]:
+    """What of the limits the most that could be drawing does not leave free, by the limit's name [limit unit]."""
+    over = site.limits.limit_flow(worst) + uncontrolled - site.limits.capacity
+    return {site.limits.name[l]: float(over[l]) for l in np.flatnonzero(over > ROW_TOLERANCE)}
+
+
+def _left_dead(electrical: Electrical, gear: Switchgear) -> list[str]:
+    """Says what has no voltage, and what waits for a person."""
+    dark = ~gear.bus_live[electrical.evse_bus]
+    if not dark.any():
+        return []
+    names = ", ".join(sorted({electrical.buses.ids[b] for b in electrical.evse_bus[dark].tolist()})[:5])
+    return [f"{int(dark.sum())} EVSEs have no voltage ({names})"]
+
+
+def picked_up(electrical: Electrical, gear: Switchgear, now: Now) -> Bools:
+    """(n,) EVSEs that may be served again: after their voltage came back, one after another in ``SPREAD_S``."""
+    count = max(electrical.evse_count, 1)
+    turn = (np.arange(electrical.evse_count) * 0.6180339887) % 1.0 if count > 1 else np.zeros(electrical.evse_count)
+    served: Bools = now.boottime_s - gear.back_at_s[electrical.evse_bus] >= turn * SPREAD_S
+    return served

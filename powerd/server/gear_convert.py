@@ -1,0 +1,179 @@
+"""Messages of the switchgear service to events and back, with every check that needs no snapshot."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from powerd.control import switch_events as sw
+from powerd.errors import BadRequest, UnknownName
+from powerd.network.electrical import Electrical
+from powerd.server import checks
+from powerd.server.convert import check_stamp
+from powerd.state.switchgear import Flag, Position
+from powerd.v1 import common_pb2 as pb_common
+from powerd.v1 import switchgear_service_pb2 as pb
+
+ENTRIES_MAX = 1000
+"""Most switches or outages of one message."""
+_POSITIONS = {
+    pb.POSITION_OPEN: Position.OPEN,
+    pb.POSITION_CLOSED: Position.CLOSED,
+    pb.POSITION_UNKNOWN: Position.UNKNOWN,
+}
+_ON_THE_WIRE = {own: wire for wire, own in _POSITIONS.items()}
+_FLAGS = (
+    ("protection_trip", Flag.PROTECTION),
+    ("lock_out", Flag.LOCK_OUT),
+    ("upstream_voltage_lost", Flag.UPSTREAM_LOST),
+    ("tagged_out", Flag.TAGGED),
+    ("earthed", Flag.EARTHED),
+    ("local", Flag.LOCAL),
+    ("sync_permitted", Flag.SYNC),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GearNames:
+    """Ids of switches and elements to indices."""
+
+    switch: dict[str, int]
+    """Switch id -> branch."""
+    branch: dict[str, int]
+    """Branch id -> branch."""
+    supply: dict[str, int]
+    """Supply id -> supply."""
+    bus: dict[str, int]
+    """Bus id -> bus."""
+    branch_ids: tuple[str, ...]
+    """Branch -> id."""
+
+    @staticmethod
+    def of(electrical: Electrical) -> GearNames:
+        """The names of a site."""
+        branch = {name: e for e, name in enumerate(electrical.branches.ids)}
+        return GearNames(
+            switch={name: e for name, e in branch.items() if electrical.branches.switchable[e]},
+            branch=branch,
+            supply={name: s for s, name in enumerate(electrical.supplies.ids)},
+            bus={name: b for b, name in enumerate(electrical.buses.ids)},
+            branch_ids=electrical.branches.ids,
+        )
+
+    def find_switch(self, name: str) -> int:
+        """Branch index of a switch.
+
+        Raises:
+            UnknownName: there is none of that id.
+        """
+        if name not in self.switch:
+            raise UnknownName(f"no switch {name[:99]!r} at this site; ListSwitches lists them")
+        return self.switch[name]
+
+    def find(self, name: str) -> tuple[sw.ElementKind, tuple[int, ...]]:
+        """Kind and indices of an element; a transfer switch is both of its halves.
+
+        Raises:
+            UnknownName: there is none of that id.
+        """
+        halves = tuple(
+            self.branch[f"{name}/{side}"] for side in ("preferred", "alternate") if f"{name}/{side}" in self.branch
+        )
+        if name in self.branch or halves:
+            return sw.ElementKind.BRANCH, halves or (self.branch[name],)
+        if name in self.supply:
+            return sw.ElementKind.SUPPLY, (self.supply[name],)
+        if name in self.bus:
+            return sw.ElementKind.BUS, (self.bus[name],)
+        raise UnknownName(f"no element {name[:99]!r} at this site")
+
+
+def reporter_number(reporter_id: str) -> int:
+    """The same number for the same reporter, also after a restart; never 0."""
+    return zlib.crc32(checks.text("reporter_id", reporter_id).encode()) + 1
+
+
+def seen_events(
+    names: GearNames,
+    reporter_id: str,
+    stamp: pb_common.Stamp,
+    switches: Sequence[pb.SwitchReport],
+    outages: Sequence[pb.OutageReport],
+) -> list[sw.SwitchEvent]:
+    """The events of a report.
+
+    Raises:
+        BadRequest: something in it is wrong.
+        UnknownName: it names what is not there.
+    """
+    check_stamp("stamp", stamp)
+    reporter = reporter_number(reporter_id)
+    for field, entries in (("switches", switches), ("outages", outages)):
+        if len(entries) > ENTRIES_MAX:
+            raise BadRequest(field, f"at most {ENTRIES_MAX} entries, got {len(entries)}")
+    events: list[sw.SwitchEvent] = [_outage(names, f"outages[{k}]", one) for k, one in enumerate(outages)]
+    if switches:
+        events.append(
+            sw.SwitchesSeen(
+                reporter=reporter,
+                reporter_id=reporter_id,
+                incarnation=stamp.incarnation,
+                clock_s=stamp.boottime_s,
+                branch=np.array([names.find_switch(one.switch_id) for one in switches], np.int64),
+                position=np.array([_position(f"switches[{k}]", one) for k, one in enumerate(switches)], np.int64),
+                flags=np.array([flags_of(one) for one in switches], np.int64),
+            )
+        )
+    return events
+
+
+def _position(field: str, report: pb.SwitchReport) -> int:
+    """``Position`` as far as it can be trusted."""
+    if report.position not in _POSITIONS:
+        raise BadRequest(f"{field}.position", "open, closed or unknown")
+    if report.quality == pb.QUALITY_QUESTIONABLE:
+        return int(Position.UNKNOWN)
+    return int(_POSITIONS[report.position])
+
+
+def flags_of(report: pb.SwitchReport | pb.OutageReport) -> int:
+    """``Flag`` bits."""
+    found = Flag(0)
+    for name, flag in _FLAGS:
+        if getattr(report, name, False):
+            found |= flag
+    return int(found)
+
+
+def _outage(names: GearNames, field: str, report: pb.OutageReport) -> sw.OutageSeen:
+    kind, indices = names.find(report.element)
+    if report.element in names.switch or len(indices) > 1:
+        raise BadRequest(f"{field}.element", "a supply, a bus or a branch that is no switch; switches have positions")
+    return sw.OutageSeen(kind=kind, index=indices[0], lost=report.lost, flags=flags_of(report))
+
+
+def wanted_position(field: str, position: int) -> bool:
+    """True = close.
+
+    Raises:
+        BadRequest: neither open nor closed.
+    """
+    if position not in (pb.POSITION_OPEN, pb.POSITION_CLOSED):
+        raise BadRequest(field, "open or closed")
+    return position == pb.POSITION_CLOSED
+
+
+def on_the_wire(position: int) -> pb.Position.ValueType:
+    """A position of the snapshot."""
+    return _ON_THE_WIRE[Position(position)]
+
+
+def report_of(name: str, position: int, flags: int) -> pb.SwitchReport:
+    """The newest flags of a switch, as they were reported."""
+    report = pb.SwitchReport(switch_id=name, position=on_the_wire(position))
+    for field, flag in _FLAGS:
+        setattr(report, field, bool(flags & int(flag)))
+    return report

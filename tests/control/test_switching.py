@@ -1,0 +1,202 @@
+"""The failure path on whole sites: shed at once, switch only what fits, restore, return, and never against a rule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from powerd.control import switch_events as sw
+from powerd.state.switchgear import Flag, Phase, Position
+from tests.control.substation import Substation, model
+
+UPSTREAM, PROTECTION = int(Flag.UPSTREAM_LOST), int(Flag.PROTECTION)
+CRITICAL_BUSES = {"lv-a", "critical", "dc-1", "dc-2", "dc-3", "dc-4"}
+
+
+@pytest.fixture
+def depot() -> Substation:
+    """The bus depot, every charger busy, all switches reported."""
+    station = Substation.open(model("two_feeder_depot"))
+    station.run(15)
+    return station
+
+
+def _dead(station: Substation) -> np.ndarray:
+    electrical = station.player.site.electrical
+    return np.isin([electrical.buses.ids[b] for b in electrical.evse_bus], sorted(CRITICAL_BUSES))
+
+
+def test_a_lost_feeder_is_shed_at_once_isolated_and_fed_from_the_other(depot: Substation) -> None:
+    """Grants of the dead half fall in the very tick; main-a opens, then the tie closes; nothing else is ordered."""
+    depot.supply("utility-a", lost=True)
+    first = depot.tick()
+    assert first.path == "guard"
+    assert first.ceiling[_dead(depot)].max() == 0.0
+    assert first.order is None
+    depot.run(30)
+    assert depot.orders == [("main-a", False), ("tie", True)]
+    assert depot.live() >= CRITICAL_BUSES
+    last = depot.run(30)
+    assert (last.ceiling[_dead(depot)] >= 5.0).all()
+    assert last.snapshot.gear.phase == Phase.IDLE
+
+
+def test_an_order_leaves_only_when_everything_that_could_be_drawing_fits(depot: Substation) -> None:
+    """R8: in the tick of the closing, W and the loads that come back fit every limit of the state after it."""
+    depot.supply("utility-a", lost=True)
+    for _ in range(60):
+        decision = depot.tick()
+        if decision.order is not None and decision.order.close:
+            break
+    assert decision.order is not None
+    site = decision.site  # its limits hold for the tie open and closed
+    assert site.state.held[depot.branch("tie")]
+    flow = site.limits.limit_flow(decision.worst) + decision.uncontrolled
+    assert (flow <= site.limits.capacity + 1e-6).all()
+    workshop = site.electrical.loads.ids.index("workshop")
+    assert site.load_factor[workshop] == 1.5
+
+
+def test_a_trip_on_protection_waits_for_an_operator(depot: Substation) -> None:
+    """Nothing is closed onto it for a quarter of an hour; after the release it is fed again."""
+    depot.moves("main-a", closed=False, flags=PROTECTION)
+    depot.run(200)
+    assert depot.orders == []
+    assert not depot.live() & CRITICAL_BUSES
+    released = sw.ServiceChanged(
+        request_id="r", kind=sw.ElementKind.BRANCH, indices=(depot.branch("main-a"),), in_service=True, reason="looked"
+    )
+    depot.flags[:] = 0
+    depot.tick(released)
+    depot.run(60)
+    assert depot.orders == [("main-a", True)]
+    assert depot.live() >= CRITICAL_BUSES
+
+
+def test_an_unexplained_opening_waits_and_a_late_word_of_upstream_loss_frees_it(depot: Substation) -> None:
+    """The relay's reason may come after the contact's position."""
+    depot.moves("main-a", closed=False)
+    depot.run(5)
+    assert depot.orders == []
+    depot.supply("utility-a", lost=True)
+    depot.flags[depot.branch("main-a")] = UPSTREAM
+    depot.run(60)
+    assert depot.orders == [("tie", True)]
+
+
+def test_zero_volts_lowers_grants_and_never_switches(depot: Substation) -> None:
+    """One meter that reads zero at a board: its chargers go to 0, nobody is ordered, and back."""
+    bus = depot.player.site.electrical.buses.ids.index("lv-a")
+    depot.news.append(sw.OutageSeen(kind=sw.ElementKind.BUS, index=bus, lost=True, flags=0))
+    assert depot.tick().ceiling[_dead(depot)].max() == 0.0
+    depot.run(60)
+    assert depot.orders == []
+    depot.news.append(sw.OutageSeen(kind=sw.ElementKind.BUS, index=bus, lost=False, flags=0))
+    assert depot.run(215).ceiling[_dead(depot)].min() > 0.0  # after the pause that cars switched off are owed
+
+
+def test_a_refusing_switch_is_planned_around(depot: Substation) -> None:
+    """main-a refuses to open: the tie stays open, for utility-a is not apart; an alarm says so."""
+    depot.refusing = {depot.branch("main-a")}
+    depot.supply("utility-a", lost=True)
+    depot.run(60)
+    assert depot.orders == [("main-a", False)]
+    assert any("refused" in alarm for alarm in depot.alarms)
+    assert not depot.live() & CRITICAL_BUSES
+
+
+def test_a_switch_that_does_not_answer_is_held_for_both_positions(depot: Substation) -> None:
+    """After the time-out its position is unknown until it is reported again."""
+    depot.stuck = {depot.branch("main-a")}
+    depot.supply("utility-a", lost=True)
+    for _ in range(30):
+        depot.tick(report=not depot.orders)
+    assert depot.orders == [("main-a", False)]
+    assert any("has not answered" in alarm for alarm in depot.alarms)
+    assert depot.player.snapshot.gear.position[depot.branch("main-a")] == Position.UNKNOWN
+
+
+def test_the_feeder_that_returns_is_used_after_its_delay(depot: Substation) -> None:
+    """Five minutes of voltage first, then tie open, main-a closed; failing again meanwhile changes nothing."""
+    depot.supply("utility-a", lost=True)
+    depot.run(60)
+    depot.orders.clear()
+    depot.supply("utility-a", lost=False)
+    depot.run(200)
+    depot.supply("utility-a", lost=True)
+    depot.run(20)
+    depot.supply("utility-a", lost=False)
+    depot.run(290)
+    assert depot.orders == []
+    depot.run(60)
+    assert depot.orders == [("tie", False), ("main-a", True)]
+    assert depot.live() >= CRITICAL_BUSES
+
+
+def test_a_flapping_breaker_is_locked(depot: Substation) -> None:
+    """Four movements in a minute: held for both positions, an alarm, no orders, until an operator releases it."""
+    for k in range(6):
+        depot.moves("main-a", closed=bool(k % 2), flags=UPSTREAM)
+        depot.run(3)
+    gear = depot.player.snapshot.gear
+    assert gear.locked[depot.branch("main-a")]
+    assert depot.player.decision is not None
+    assert depot.player.decision.site.state.held[depot.branch("main-a")]
+    before = list(depot.orders)
+    depot.run(60)
+    assert depot.orders == before
+
+
+def test_two_devices_that_disagree_make_a_position_unknown(depot: Substation) -> None:
+    """Limits hold for both positions, an alarm stands, nothing is ordered; agreement ends it."""
+    tie = depot.branch("tie")
+    other = sw.SwitchesSeen(
+        reporter=2,
+        reporter_id="relay",
+        incarnation=1,
+        clock_s=1.0,
+        branch=np.array([tie]),
+        position=np.array([int(Position.CLOSED)]),
+        flags=np.array([0]),
+    )
+    depot.tick(other)
+    decision = depot.tick()
+    assert decision.site.state.held[tie]
+    assert any("two devices" in alarm for alarm in depot.alarms)
+    assert depot.orders == []
+    agreed = sw.SwitchesSeen(
+        reporter=2,
+        reporter_id="relay",
+        incarnation=1,
+        clock_s=2.0,
+        branch=np.array([tie]),
+        position=np.array([int(Position.OPEN)]),
+        flags=np.array([0]),
+    )
+    depot.tick(agreed)
+    assert not depot.tick().site.state.held[tie]
+
+
+def test_a_late_report_is_dropped(depot: Substation) -> None:
+    """An older stamp of the same process changes nothing."""
+    depot.closed[depot.branch("tie")] = True
+    depot.tick(*depot.report(clock_s=1.0), report=False)
+    assert depot.player.snapshot.gear.position[depot.branch("tie")] == Position.OPEN
+    assert any("late report" in alarm for alarm in depot.alarms)
+
+
+def test_what_an_operator_opened_stays_open(depot: Substation) -> None:
+    """Powerd does not close main-a again, whatever happens next; the operator may."""
+    depot.tick(sw.SwitchOrdered(request_id="", branch=depot.branch("tie"), close=True, reason="try"))
+    assert depot.orders == []  # two supplies would be together: refused
+    depot.tick(sw.SwitchOrdered(request_id="", branch=depot.branch("main-a"), close=False, reason="work on T1"))
+    depot.run(20)
+    depot.supply("utility-a", lost=True)
+    depot.run(20)
+    depot.supply("utility-a", lost=False)
+    depot.run(320)
+    assert depot.orders == [("main-a", False)]
+    depot.tick(sw.SwitchOrdered(request_id="", branch=depot.branch("main-a"), close=True, reason="done"))
+    depot.run(20)
+    assert depot.orders == [("main-a", False), ("main-a", True)]
+    assert depot.live() >= CRITICAL_BUSES

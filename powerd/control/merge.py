@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from operator import attrgetter
+from typing import get_args
 
 import numpy as np
 
@@ -20,6 +22,8 @@ from powerd.limits import Ints
 WORTH_JOINING = 8
 
 Joinable = ev.StampSeen | ev.Acked | ev.RenewalAcked | ev.Measured | ev.PlugChanged | ev.FreshWanted
+#: The same as a set: asked for every event, and many times faster than ``isinstance``.
+_KINDS = frozenset(get_args(Joinable))
 
 
 def runs(events: Sequence[ev.Event], count: int) -> list[list[int]]:
@@ -33,9 +37,10 @@ def runs(events: Sequence[ev.Event], count: int) -> list[list[int]]:
         return [[index] for index in range(len(events))]
     keys: dict[Hashable, int] = {}
     key = np.array([keys.setdefault(_key(index, event), len(keys)) for index, event in enumerate(events)])
-    touched = [event.evse if isinstance(event, Joinable) else _NOBODY for event in events]
-    start = np.cumsum([0, *(evse.shape[0] for evse in touched)])
-    fixed = np.array([not isinstance(event, Joinable) for event in events])
+    joins = [type(event) in _KINDS for event in events]
+    touched = [_evse_of(event) if one else _NOBODY for event, one in zip(events, joins, strict=True)]
+    start = np.cumsum([0, *map(len, touched)])
+    fixed = ~np.array(joins)
     run = _assign(key, len(keys), fixed, np.concatenate(touched), start, count)
     found: list[list[int]] = [[] for _ in range(int(run.max()) + 1)]
     for index, number in enumerate(run.tolist()):
@@ -53,20 +58,20 @@ def joined(events: list[Joinable]) -> Joinable:
     return replace(first, **changes)  # type: ignore[arg-type]
 
 
+_evse_of = attrgetter("evse")
 _NOBODY: Ints = np.zeros(0, dtype=np.int64)
 
 
 def _key(index: int, event: ev.Event) -> Hashable:
     """Only events of one key are joined."""
-    match event:
-        case ev.StampSeen() | ev.PlugChanged() | ev.FreshWanted():
-            return (type(event),)
-        case ev.Acked() | ev.RenewalAcked():
-            return type(event), event.epoch, event.seq
-        case ev.Measured():
-            return type(event), event.window_s
-        case _:
-            return index
+    kind = type(event)
+    if kind not in _KINDS:
+        return index
+    if isinstance(event, (ev.Acked, ev.RenewalAcked)):
+        return kind, event.epoch, event.seq
+    if isinstance(event, ev.Measured):
+        return kind, event.window_s
+    return (kind,)
 
 
 @kernel

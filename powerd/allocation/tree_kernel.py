@@ -26,6 +26,9 @@ ROUGH = 0.01
 #: Newton steps that did not halve the residual before sweeps get finer and more, and steps must lower phi.
 MOST_STRAYS = 3
 
+#: Overshoot (share of a row's room) above which an answer is repaired: what rounding leaves with weights far apart.
+OVERSHOOT = 1e-11
+
 #: Newton steps on one tree before the conic path takes over; five are usual.
 MOST_STEPS = 200
 
@@ -100,6 +103,23 @@ def optimise(forest: Forest, root: int, point: Point, trial: Point, work: Work, 
 
 
 @kernel
+def _repair(forest: Forest, point: Point) -> None:
+    """Where a row is overdrawn by what rounding left, its EVSEs between their bounds give it back, in proportion."""
+    for v in range(forest.parent.shape[0]):
+        for k in range(3):
+            if not point.slack[v, k] < -OVERSHOOT * forest.room[v, k]:
+                continue
+            above = 0.0
+            for j in range(forest.first[v], forest.last[v]):
+                if (forest.group[j] >> k) & 1 and point.y[j] < forest.upper[j]:
+                    above += point.y[j] - forest.lower[j]
+            share = min(1.0, -point.slack[v, k] / above) if above > 0.0 else 0.0
+            for j in range(forest.first[v], forest.last[v]):
+                if (forest.group[j] >> k) & 1 and point.y[j] < forest.upper[j]:
+                    point.y[j] -= share * (point.y[j] - forest.lower[j])
+
+
+@kernel
 def solve_forest(
     grove: Grove, room: Floats, free: Bools, weight: Floats, lower: Floats, upper: Floats, start: Floats
 ) -> tuple[Floats, Floats, int]:
@@ -134,6 +154,7 @@ def solve_forest(
             return x, prices, -1
         total += steps
         root = forest.end[root]
+    _repair(forest, point)
     for j in range(evses):
         i = forest.evse[j]
         x[i] = min(max(point.y[j] / forest.gain[j], lower[i]), upper[i])

@@ -191,7 +191,7 @@ def test_the_certificate_catches_planted_errors() -> None:
 
 
 def _agreement(seeds: range, ticks: int) -> tuple[int, float]:
-    """Ticks on which Clarabel at 1e-12 says "optimal", and the largest distance from its ceilings [A]."""
+    """Ticks on which Clarabel at 1e-12 says "optimal" and is, and the largest distance from its ceilings [A]."""
     sampled, farthest = 0, 0.0
     for seed in seeds:
         program: Program | None = None
@@ -202,6 +202,8 @@ def _agreement(seeds: range, ticks: int) -> tuple[int, float]:
             oracle = program.solve(case.stage, tolerance=1e-12)
             if oracle is None or program._problem.status != "optimal":
                 continue
+            if abs(judge(case.stage, oracle, "conic").gap) > 1e-12:
+                continue  # "optimal" by its own account, but short of what it was asked for
             ours = kernel(case, np.zeros(case.limits.row_count))
             assert ours is not None
             sampled += 1
@@ -220,6 +222,6 @@ def test_the_kernel_agrees_with_cvxpy() -> None:
 @pytest.mark.timeout(7200)
 def test_the_kernel_agrees_with_cvxpy_on_two_thousand_ticks() -> None:
     """The same on 2 000 ticks with weight ratios up to 1e3."""
-    sampled, farthest = _agreement(range(5000, 5450), 12)
+    sampled, farthest = _agreement(range(5000, 5600), 12)
     assert sampled >= 2000
     assert farthest <= 1e-4

@@ -1,7 +1,8 @@
 """The sweep against pandapower: balanced to the digits of Newton's method, unbalanced to those of ``runpp_3ph``.
 
-``runpp_3ph`` stops when no bus's power is off by more than 3e-8 MVA of a phase; on these nets that is up to 2e-7 of the
-nominal voltage, more than the sweep's own 1e-9. So 1e-6 is asked there and 1e-8 where ``runpp`` judges.
+``runpp_3ph`` stops when the size of no bus's positive-sequence power moves by more than 3e-8 MVA of a phase; its negative
+and zero sequence may then be a round behind. That is up to 2e-6 of the nominal voltage here, more than the sweep's own
+1e-9. So 5e-6 is asked there and 1e-8 where ``runpp`` judges.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def _hold(electrical: Electrical, ceilings: np.ndarray, used: np.ndarray | None)
     taken = drawn_at_buses(electrical, ceilings, phases=used, loads_kw=electrical.loads.typical_kw)
     ours = RadialFlow(electrical, closed).solve(taken)
     theirs = pandapower_at(electrical, closed, taken, ours)
-    _agree(ours, theirs, 1e-8 if taken.is_balanced else 1e-6)
+    _agree(ours, theirs, 1e-8 if taken.is_balanced else 5e-6)
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.parent.name)
@@ -88,7 +89,7 @@ def test_balanced_trees_to_a_hundred_millionth(drawing: Drawing, seed: int) -> N
 @SLOW
 @given(MIXED, st.integers(0, 2**31))
 def test_unbalanced_trees_as_runpp_3ph(drawing: Drawing, seed: int) -> None:
-    """One-phase, line-to-line and DC posts behind YNyn0 and Dyn: 1e-6 of the nominal voltage from ``runpp_3ph``."""
+    """One-phase, line-to-line and DC posts behind YNyn0 and Dyn: 5e-6 of the nominal voltage from ``runpp_3ph``."""
     rng = np.random.default_rng(seed)
     electrical = _seasoned(drawing.electrical(), rng)
     _hold(electrical, *some_use(electrical, drawing, rng))

@@ -20,6 +20,8 @@ from powerd.limits import Bools, Floats, Ints
 SOLVER_ROUNDING = 1e-6
 #: Largest class in which pairs exchange steps: 64 x 64 tries cost 0.1 ms; in larger ones a step is little of the whole.
 EXCHANGE_MEMBERS = 64
+#: Classes up to this size look at exchanges of more than two steps, up to the second number.
+DEEP_MEMBERS, DEEP_STEPS = 16, 32
 #: Most rounds of exchanges, so that the time is bounded; two or three settle nearly every case.
 EXCHANGE_ROUNDS = 8
 #: Smallest utility per weight worth an exchange: equal cars must not swap steps by rounding.
@@ -187,7 +189,9 @@ def _exchange(
     real: Floats,
     imag: Floats,
 ) -> bool:
-    """Each pair once: one or two steps less for one, as many more as fit for the other, where that gains; in place.
+    """Each pair once: a few steps less for one, as many more as fit for the other, where that gains; in place.
+
+    Few is two, in the smallest classes as many as could pay.
 
     Returns:
         Whether anything changed.
@@ -202,9 +206,12 @@ def _exchange(
             if i == j or steps.start[i] == steps.start[i + 1]:
                 continue
             before = x[i]
-            for _ in range(2):
+            most = weight[j] * np.log(upper[j] / x[j])
+            for _ in range(DEEP_STEPS if members.shape[0] <= DEEP_MEMBERS else 2):
                 before = _previous_step(steps, i, before)
                 if before <= 0.0 or before < least[i] or _next_step(steps, j, x[j]) > upper[j]:
+                    break
+                if most + weight[i] * np.log(before / x[i]) <= 0.0:
                     break
                 add_column(columns, i, before - x[i], real, imag)
                 after = _furthest(columns, headroom, j, x[j], upper[j], steps, real, imag)

@@ -15,8 +15,8 @@ from tests.allocation.sites import delta_wye, demands, one_limit, posts, random_
 
 COARSE = np.array([0.0, 8.0, 16.0, 24.0, 32.0])
 FINE = np.array([0.0, *range(6, 17)])
-GAP = 0.02
-"""Stated gap: utility of the best combination less ours, over the sum of weights (2 % of everybody's ceiling)."""
+GAP = 0.03
+"""Stated gap: utility of the best combination less ours, over the sum of weights (3 % of everybody's ceiling)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,7 +102,7 @@ def assert_near(gaps: list[tuple[float, float]]) -> None:
 
 
 def test_steps_are_feasible_and_near_the_best_of_all_combinations() -> None:
-    """On 150 small sites: within 2 % of the best in utility, exact in 95 % of the cases, on all steps and rows."""
+    """On 150 small sites: within 3 % of the best in utility, exact in 95 % of the cases, on all steps and rows."""
     assert_near([judge(seed) for seed in range(150)])
 
 

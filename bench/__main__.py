@@ -10,7 +10,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 #: Name on the command line -> module with ``add_arguments(parser)``, ``run(arguments) -> rows`` and ``PACKAGES``.
-BENCHES = {"allocate": "bench.allocate", "flow": "bench.flow", "tick": "bench.tick", "persist": "bench.persist"}
+BENCHES = {
+    "allocate": "bench.allocate",
+    "flow": "bench.flow",
+    "tick": "bench.tick",
+    "persist": "bench.persist",
+    "rounding": "bench.rounding",
+}
 
 
 def table(rows: list[dict[str, object]]) -> str:

@@ -4,6 +4,8 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH ?=
+SEEDS ?= 0:2000
+RESULTS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,6 +35,12 @@ faults-real: setup  ## hours of faults against the real daemon: 500 kills under 
 
 test-setup: setup  ## powerd installed into empty environments outside of this folder
 	$(BIN)/python -m pytest -m setup $(PYTEST_ARGS)
+
+faults: setup  ## the fault simulation; SEEDS=FIRST:LAST, RESULTS=FILE adds up over runs
+	$(BIN)/python -m powerd.sim.faults --seeds $(SEEDS) $(if $(RESULTS),--results $(RESULTS))
+
+models-checked: setup  ## the Promela models, exhaustively; needs spin (installs it where it can)
+	$(BIN)/python -m pytest -m setup -s tests/promela
 
 lint: setup  ## ruff, mypy --strict, buf
 	$(BIN)/ruff check

@@ -1,7 +1,7 @@
-"""Histories that broke earlier versions of the lease rules and belong to no single room; the others are named in the rooms.
+"""Histories that broke earlier versions of the lease rules and belong to no single room. The others:
 
-1, 7, 8, 9, 10, 11: tests/state/test_leases.py; 2, 4, 5, 6: tests/client/test_core.py; 12: tests/control/test_step.py and
-test_overshoot.py; 14: tests/state/test_reaction.py.
+1, 7, 8, 9, 10, 11 in tests/state/test_leases.py; 2, 4, 5, 6 in tests/client/test_core.py; 12 in tests/control
+(test_step.py, test_overshoot.py); 14 in tests/state/test_reaction.py.
 """
 
 from __future__ import annotations

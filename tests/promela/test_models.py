@@ -1,0 +1,37 @@
+"""The lease rules as small models, every state looked at; each broken variant is found."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.promela.models import check, need_spin
+
+pytestmark = pytest.mark.setup
+
+BROKEN = {
+    "fencing": ("BROKEN_WAIT", "BROKEN_FENCE"),
+    "falling": ("BROKEN_LATE",),
+    "reenergise": ("BROKEN_LEASE", "BROKEN_PICKUP", "BROKEN_FALLBACK"),
+}
+
+
+@pytest.mark.parametrize("model", BROKEN)
+def test_no_state_breaks_a_limit(model: str, tmp_path: Path) -> None:
+    """All states within the model's bounds, in at most two minutes."""
+    need_spin()
+    begun = time.monotonic()
+    verdict = check(model, tmp_path)
+    print(f"{model}: {verdict.states} states in {time.monotonic() - begun:.0f} s")
+    assert verdict.complete
+    assert verdict.errors == 0
+    assert verdict.states > 1000
+
+
+@pytest.mark.parametrize(("model", "broken"), [(model, one) for model, all_ in BROKEN.items() for one in all_])
+def test_a_broken_rule_is_found(model: str, broken: str, tmp_path: Path) -> None:
+    """The search ends with a counterexample."""
+    need_spin()
+    assert check(model, tmp_path, broken).errors > 0

@@ -27,6 +27,8 @@ TTL_S, REACTION_S, DRIFT = 3.0, 1.0, 1e-3
 LIFE_S = TTL_S * (1 + DRIFT) + REACTION_S
 """LEASES E of a grant here [s]."""
 TICK_S = 0.5
+READY_WITHIN_S = 300.0
+"""A first start with an empty cache compiles every kernel."""
 
 
 def boottime_s() -> float:
@@ -115,7 +117,7 @@ def serving(site: Path, port: int, *, journal: Path | None = None) -> Iterator[S
     """A daemon that listens; killed at the end."""
     served = Served(site, journal, port)
     try:
-        assert served.ready.wait(120), served.said
+        assert served.ready.wait(READY_WITHIN_S), served.said
         yield served
     finally:
         served.kill()

@@ -23,7 +23,7 @@ import pytest
 from powerd.client import aio
 from powerd.v1 import session_service_pb2 as pb
 from powerd.v1.session_service_pb2_grpc import SessionServiceStub
-from tests.faults.hall import LIFE_S, TICK_S, Fleet, Hall, Served, boottime_s, free_port
+from tests.faults.hall import LIFE_S, READY_WITHIN_S, TICK_S, Fleet, Hall, Served, boottime_s, free_port
 
 KEPT = 8
 """The first posts always have a car: sessions are started there, and must survive."""
@@ -95,6 +95,8 @@ class Loop:
             for life in range(kills + 1):
                 served = Served(site, self.folder / "journal", port)
                 try:
+                    if life == 0:
+                        await asyncio.to_thread(served.ready.wait, READY_WITHIN_S)
                     await self.live(served, fleet, port, patient=self.full and self.rng.random() < raises)
                 finally:
                     served.kill()

@@ -12,8 +12,9 @@ from importlib.metadata import version
 #: Name on the command line -> module with ``add_arguments(parser)``, ``run(arguments) -> rows`` and ``PACKAGES``.
 BENCHES = {
     "allocate": "bench.allocate",
-    "flow": "bench.flow",
     "tick": "bench.tick",
+    "flow": "bench.flow",
+    "reroute": "bench.reroute",
     "persist": "bench.persist",
     "rounding": "bench.rounding",
 }

@@ -48,7 +48,7 @@ class Stepper:
     def __init__(self, site: CompiledSite) -> None:
         self.site = site
         self.states = SwitchingStates(site)
-        self.planner = Planner(site.electrical)
+        self.planner = Planner.of(site.electrical)
         posts = site.electrical.posts
         self._allocator = Allocator(posts, MaxMinSolver() if site.electrical.max_min else None)
         self._again = Allocator(posts, MaxMinSolver() if site.electrical.max_min else None)

@@ -190,8 +190,13 @@ class Plan:
 class Planner:
     """Plans for one site."""
 
-    def __init__(self, electrical: Electrical) -> None:
-        self.grid = Grid.of(electrical)
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+
+    @staticmethod
+    def of(electrical: Electrical) -> Planner:
+        """The planner of a site."""
+        return Planner(Grid.of(electrical))
 
     def plan(self, question: Question) -> Plan:
         """The best state: exact where few enough switches may move."""

@@ -42,7 +42,7 @@ class SwitchgearService(SwitchgearServiceServicer):
         self._names = names
         self._gear = gear_names
         self._streams = streams
-        self._planner = Planner(desk.core.electrical)
+        self._planner = Planner.of(desk.core.electrical)
 
     async def ReportPositions(  # noqa: N802
         self, request: pb.ReportPositionsRequest, context: Call

@@ -1,0 +1,183 @@
+"""Plans against brute force over networkx, which knows nothing of our kernels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from powerd.network.plan import Grid, Planner, Question, Score
+
+BIG = 10**9
+
+
+class Judge:
+    """The planner's objective, said again with networkx: cycles, components and maximum flow."""
+
+    def __init__(self, grid: Grid, question: Question) -> None:
+        self.grid, self.question = grid, question
+        self.present = self._faults(question.closed)
+
+    def score(self, closed: np.ndarray) -> Score:
+        """The objective of one state."""
+        grid, question = self.grid, self.question
+        rings, extra, misfit = self._faults(closed)
+        wrong = max(0, rings - self.present[0]) + max(0, extra - self.present[1])
+        wrong += int(misfit > max(1e-6, self.present[2] + 1e-6))
+        live = self._live(closed)
+        load = np.where(question.dead[:, None], grid.pickup, grid.load)
+        return Score(
+            wrong=-wrong,
+            critical=round(sum(float(grid.worth[b, 0]) for b in live), 3),
+            deliverable=round(self._flow(closed, load, live), 3),
+            fed=round(sum(float(grid.worth[b, 1]) for b in live), 3),
+            operations=-int((closed != question.closed).sum()),
+        )
+
+    def _graph(self, conducting: np.ndarray) -> nx.MultiGraph:
+        graph = nx.MultiGraph()
+        graph.add_nodes_from(range(self.grid.demand.shape[0]))
+        for e in np.flatnonzero(conducting).tolist():
+            graph.add_edge(int(self.grid.from_bus[e]), int(self.grid.to_bus[e]), key=e)
+        return graph
+
+    def _roots(self) -> list[int]:
+        return [int(b) for b in self.grid.supply_bus[self.question.alive]]
+
+    def _live(self, closed: np.ndarray) -> set[int]:
+        graph = self._graph(self.question.known & closed)
+        return set().union(*(nx.node_connected_component(graph, root) for root in self._roots()), set())
+
+    def _faults(self, closed: np.ndarray) -> tuple[int, int, float]:
+        grid, question = self.grid, self.question
+        sure = self._graph(question.known & closed)
+        rings = sure.number_of_edges() - sure.number_of_nodes() + nx.number_connected_components(sure)
+        both = self._graph((question.known & closed) | question.shadow)
+        extra = 0
+        for group in nx.connected_components(both):
+            sources = [b for b in grid.supply_bus.tolist() if b in group]
+            if any(root in group for root in self._roots()):
+                extra += max(0, len(sources) - 1)
+        live = self._live(closed)
+        extra += sum(bool(question.barred[b]) for b in live)
+        load = np.where(question.dead[:, None], grid.pickup, grid.load)
+        return rings, extra, self._misfit(sure, load) if rings == 0 else 0.0
+
+    def _misfit(self, graph: nx.MultiGraph, load: np.ndarray) -> float:
+        """How far what must be carried exceeds a rating; each branch of a tree carries what is cut off by taking it."""
+        need = self.grid.reserve + load
+        worst = -np.inf
+        for root, most in zip(self._roots(), self.grid.import_kva[self.question.alive], strict=True):
+            members = nx.node_connected_component(graph, root)
+            worst = max(worst, float(need[list(members)].sum()) - float(most))
+            for u, v, e in list(graph.subgraph(members).edges(keys=True)):
+                cut = graph.subgraph(members).copy()
+                cut.remove_edge(u, v, key=e)
+                below = members - nx.node_connected_component(cut, root)
+                for p in range(3):
+                    worst = max(worst, float(need[list(below), p].sum()) - float(self.grid.capacity[e, p]))
+        return max(worst, 0.0)
+
+    def _flow(self, closed: np.ndarray, load: np.ndarray, live: set[int]) -> float:
+        """Loads first, then the most that EVSEs can get: maximum flow of each phase, then the supplies' limits."""
+        grid, given = self.grid, 0.0
+        graph = self._graph(self.question.known & closed)
+        fed = float(load[list(live)].sum())
+        for root, most in zip(self._roots(), grid.import_kva[self.question.alive], strict=True):
+            members = nx.node_connected_component(graph, root)
+            flow = sum(self._phase(graph.subgraph(members), root, load, p) for p in range(3))
+            given += min(flow, max(float(most) - float(load[list(members)].sum()), 0.0))
+        return min(given, max(grid.site_kva - fed, 0.0)) + fed
+
+    def _phase(self, tree: nx.MultiGraph, root: int, load: np.ndarray, p: int) -> float:
+        flow = nx.DiGraph()
+        for above, bus in nx.bfs_edges(tree, root):
+            (e,) = tree[above][bus]
+            below = nx.descendants(nx.bfs_tree(tree, root), bus) | {bus}
+            room = float(self.grid.capacity[e, p]) - float(load[list(below), p].sum())
+            flow.add_edge(above, bus, capacity=min(max(room, 0.0), BIG))
+        for bus in tree:
+            flow.add_edge(bus, "t", capacity=float(self.grid.demand[bus, p]))
+        return float(nx.maximum_flow_value(flow, root, "t"))
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Grid, Question]:
+    """Small networks: two or three supplies, buses in a tree with ties, some things lost, barred or not to be moved."""
+    buses, supplies = draw(st.integers(4, 8)), draw(st.integers(1, 3))
+    edges = [(draw(st.integers(0, b - 1)), b) for b in range(1, buses)]
+    extra = draw(st.lists(st.tuples(st.integers(0, buses - 1), st.integers(0, buses - 1)), max_size=4))
+    edges += [(a, b) for a, b in extra if a != b and (a, b) not in edges and (b, a) not in edges]
+    count = len(edges)
+    numbers = st.sampled_from([0.0, 3.0, 7.0, 20.0])
+
+    def flags(size: int, few: Sequence[float]) -> Any:
+        return np.array(draw(st.lists(st.sampled_from(few), min_size=size, max_size=size)))
+
+    demand, load = flags(3 * buses, [0.0, 5.0, 12.0]).reshape(-1, 3), flags(3 * buses, [0.0, 0.0, 2.0]).reshape(-1, 3)
+    reserve = np.minimum(demand, flags(3 * buses, [0.0, 0.0, 1.0]).reshape(-1, 3))
+    ends = np.array([a for a, _ in edges] + [b for _, b in edges])
+    order = np.argsort(ends, kind="stable")
+    grid = Grid(
+        from_bus=np.array([a for a, _ in edges]),
+        to_bus=np.array([b for _, b in edges]),
+        start=np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=buses))]).astype(np.int64),
+        links=(order % count).astype(np.int64),
+        capacity=np.repeat(flags(count, [8.0, 15.0, 40.0, np.inf])[:, None], 3, axis=1),
+        demand=demand,
+        reserve=reserve,
+        load=load,
+        pickup=1.5 * load,
+        worth=np.column_stack([load.sum(axis=1) * flags(buses, [0.0, 1.0]), demand.sum(axis=1)]),
+        supply_bus=np.array(draw(st.permutations(range(buses)))[:supplies]),
+        import_kva=np.array(draw(st.lists(numbers, min_size=supplies, max_size=supplies))) + 10.0,
+        site_kva=draw(st.sampled_from([25.0, 200.0])),
+        locks=(np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64)),
+    )
+    movable = flags(count, [True, True, False])
+    closed = flags(count, [True, False]) | ~movable & flags(count, [True, True, False])
+    dead = flags(buses, [False, False, True])
+    question = Question(
+        closed=closed,
+        known=movable | flags(count, [True, True, False]),
+        shadow=~movable & flags(count, [False, False, True]),
+        movable=movable,
+        alive=flags(supplies, [True, True, False]),
+        barred=dead & flags(buses, [False, True]),
+        dead=dead,
+    )
+    return grid, question
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@given(case=cases())
+def test_no_state_is_better_than_the_exact_plan(case: tuple[Grid, Question]) -> None:
+    """Over every state of up to 12 switches, judged by networkx: the plan's end has the best score, and that score."""
+    grid, question = case
+    plan = Planner(grid).exact(question)
+    judge = Judge(grid, question)
+    which = np.flatnonzero(question.movable)
+    assume(judge.present[:2] == (0, 0) and which.shape[0] <= 12)
+    stay = best = judge.score(question.closed)
+    for bits in itertools.product((False, True), repeat=which.shape[0]):
+        state = question.closed.copy()
+        state[which] = bits
+        if judge._faults(state)[:2] == (0, 0):
+            best = max(best, judge.score(state))
+    gains = best.wrong > stay.wrong or best.critical > stay.critical or best.fed > stay.fed
+    if gains or best.deliverable > 1.01 * stay.deliverable:
+        assert _near(plan.score, best)
+        assert _near(judge.score(plan.closed), plan.score)
+    else:
+        assert plan.steps == ()
+
+
+def _near(one: Score, other: Score) -> bool:
+    numbers = [(getattr(one, f), getattr(other, f)) for f in ("critical", "deliverable", "fed")]
+    same = (one.wrong, one.operations) == (other.wrong, other.operations)
+    return same and all(abs(a - b) <= 2e-3 for a, b in numbers)

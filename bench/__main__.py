@@ -15,6 +15,7 @@ BENCHES = {
     "tick": "bench.tick",
     "flow": "bench.flow",
     "reroute": "bench.reroute",
+    "trip": "bench.trip",
     "persist": "bench.persist",
     "rounding": "bench.rounding",
 }

@@ -126,7 +126,10 @@ def check(site: SitePath, as_json: Json = False) -> None:
 @app.command()
 def simulate(
     site: SitePath,
-    sessions: Annotated[Path, typer.Option(help="CSV (or .csv.gz) of recorded sessions.")],
+    sessions: Annotated[
+        Path | None,
+        typer.Option(help="CSV (or .csv.gz) of recorded sessions; with --trip default a car at every post."),
+    ] = None,
     first: Annotated[
         datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day of arrival; default the file's.")
     ] = None,
@@ -142,9 +145,16 @@ def simulate(
         Path | None, typer.Option(help="Let the daemon keep its durable record in this new file, for `powerd replay`.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw load against limits here; .png, .svg or .pdf.")] = None,
+    trip: Annotated[
+        list[str] | None,
+        typer.Option(help="Lose an element: T1@08:15, or T1@08:15:protection for a fault. Breakers then really open."),
+    ] = None,
+    returns: Annotated[list[str] | None, typer.Option("--return", help="It comes back: T1@10:00.")] = None,
+    breakers: Annotated[str, typer.Option(help="When simulated breakers trip: earliest or nominal.")] = "earliest",
     as_json: Json = False,
 ) -> None:
     """Drive the real daemon with recorded sessions over real gRPC, in lock-step, and account for every limit."""
+    from powerd.network.curves import Edge
     from powerd.sim.cars import Battery
     from powerd.sim.command import Options
     from powerd.sim.command import simulate as run_simulation
@@ -162,6 +172,9 @@ def simulate(
         verify_ac=verify_ac,
         plot=plot,
         journal=journal,
+        trips=tuple(trip or ()),
+        returns=tuple(returns or ()),
+        edge=_one_of(Edge, breakers, "--breakers"),
     )
     raise typer.Exit(run_simulation(options, as_json=as_json, quiet=as_json))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +62,10 @@ class GearStreams:
     def __init__(self, core: Core, names: GearNames) -> None:
         self._core = core
         self._names = names
+        self.told: Callable[[], None] = lambda: None
+        """Called when a hello or report is in the inbox."""
+        self.given = 0
+        """Orders since the start."""
         self._streams: list[GearStream] = []
         self._background: set[asyncio.Future[Any]] = set()
 
@@ -69,6 +73,7 @@ class GearStreams:
         """Puts an order onto its stream; without one it is not carried out and times out."""
         for stream in self._streams:
             if order.branch in stream.branch:
+                self.given += 1
                 stream.orders.put_nowait(order)
                 return
         logger.warning("no switchgear controller is there to take the order for %s", self._id(order.branch))
@@ -116,6 +121,7 @@ class GearStreams:
             ended=asyncio.get_running_loop().create_future(),
         )
         answer = self._core.post(*events, self._heard(stream), urgent=True)
+        self.told()
         for older in [other for other in self._streams if np.isin(other.branch, branch).any()]:
             self._streams.remove(older)
             older.end(Superseded("a newer stream speaks for these switches"))
@@ -131,6 +137,7 @@ class GearStreams:
             events = self._report_events(message.report, stream)
             urgent = any(not isinstance(event, sw.GearHeard) for event in events)
             self._judge_later(asyncio.ensure_future(self._core.post(*events, urgent=urgent)), stream)
+            self.told()
 
     def _report_events(self, report: pb.SwitchgearReport, stream: GearStream) -> list[sw.SwitchEvent]:
         check_stamp("report.stamp", report.stamp)

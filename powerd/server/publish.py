@@ -58,7 +58,7 @@ class Publisher:
         self._place = np.full(names.posts.count, -1)  # place of each EVSE on its stream, -1 = none open
         self._waiting: dict[int, list[Waiting]] = {}
         self._arrived = asyncio.Event()
-        self._session_calls = 0
+        self._session_calls = self._gear_reports = 0
 
     def open(self, speaker: Speaker, report_number: int) -> Stream:
         """Registers a stream; an older one of the same controller ends with ``Superseded``."""
@@ -94,15 +94,23 @@ class Publisher:
         self._session_calls += 1
         self._arrived.set()
 
-    async def reports(self, wanted: dict[int, int], session_calls: int = 0) -> None:
-        """Ends when the inbox has each controller's report of at least the number given, and that many session calls.
+    def gear_reported(self) -> None:
+        """A hello or report of a switchgear stream is in the inbox."""
+        self._gear_reports += 1
+        self._arrived.set()
+
+    async def reports(self, wanted: dict[int, int], session_calls: int = 0, gear_reports: int = 0) -> None:
+        """Ends when the inbox has each controller's report of at least the number given, and that many other calls.
 
         Args:
             wanted: controller index -> report number.
             session_calls: how many since the start.
+            gear_reports: how many of switchgear streams since the start.
         """
-        while self._session_calls < session_calls or any(
-            c not in self.streams or self.streams[c].report_number < n for c, n in wanted.items()
+        while (
+            self._session_calls < session_calls
+            or self._gear_reports < gear_reports
+            or any(c not in self.streams or self.streams[c].report_number < n for c, n in wanted.items())
         ):
             self._arrived.clear()
             await self._arrived.wait()

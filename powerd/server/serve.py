@@ -179,12 +179,13 @@ def _add_services(
     gear_names = GearNames.of(core.electrical)
     gear = GearStreams(core, gear_names)
     publisher.order = gear.publish
+    gear.told = publisher.gear_reported
     switchgear_service_pb2_grpc.add_SwitchgearServiceServicer_to_server(
         SwitchgearService(desk, names, gear_names, gear), server
     )
     if not stepped:
         return SERVICES
-    clock = SteppedClockService(core, names, publisher)
+    clock = SteppedClockService(core, names, publisher, lambda: gear.given)
     stepped_clock_service_pb2_grpc.add_SteppedClockServiceServicer_to_server(clock, server)
     return (*SERVICES, STEPPED)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import cast
 
 import grpc
@@ -34,7 +35,9 @@ Context = ServicerContext[pb.AdvanceRequest, pb.AdvanceResponse]
 class SteppedClockService(SteppedClockServiceServicer):
     """Runs one tick a call."""
 
-    def __init__(self, core: Core, names: Directory, publisher: Publisher) -> None:
+    def __init__(self, core: Core, names: Directory, publisher: Publisher, orders: Callable[[], int]) -> None:
+        """``orders`` says how many switch orders have been given."""
+        self._orders = orders
         self._core = core
         self._names = names
         self._publisher = publisher
@@ -52,7 +55,8 @@ class SteppedClockService(SteppedClockServiceServicer):
             try:
                 async with asyncio.timeout(patience_s):
                     calls = checks.at_least("session_call_count", request.session_call_count, 0)
-                    await self._publisher.reports(self._wanted(request), calls)
+                    gear = checks.at_least("switchgear_report_count", request.switchgear_report_count, 0)
+                    await self._publisher.reports(self._wanted(request), calls, gear)
             except TimeoutError:
                 await context.abort(
                     grpc.StatusCode.DEADLINE_EXCEEDED, f"a report or session call did not come in {patience_s:.1f} s"
@@ -87,6 +91,7 @@ class SteppedClockService(SteppedClockServiceServicer):
             message_count=[open_streams[name] for name in ids],
             binding_rows=binding_rows(decision.site.limits, decision),
             step_ms=step_ms,
+            switch_order_count=self._orders(),
         )
 
 

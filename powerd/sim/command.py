@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -18,12 +18,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from powerd.errors import PowerdError, SiteRefused, UnreadableInput
+from powerd.network.curves import Edge
+from powerd.network.standing import ACK_S
 from powerd.sim.cars import Battery
 from powerd.sim.daemon import Daemon, Launch
+from powerd.sim.incidents import Clocked, incidents_of, parse_incident
 from powerd.sim.plant import Truth
 from powerd.sim.plot import FORMATS, draw_run
 from powerd.sim.policies import Ceilings, EqualShare, Policy, Uncontrolled
-from powerd.sim.run import Loop, Record
+from powerd.sim.run import Agenda, Loop, Record
 from powerd.sim.scene import Scene, set_scene
 from powerd.sim.summary import Summary, Wire, as_table, summarise
 from powerd.sim.verify import AcVerdict, verify_ac
@@ -38,8 +41,8 @@ class Options:
 
     site: Path
     """Site file or folder."""
-    sessions: Path
-    """File of recorded sessions."""
+    sessions: Path | None
+    """File of recorded sessions; None = a full house around what is lost."""
     first: date | None = None
     """First day of arrival; None = the file's first."""
     days: int | None = None
@@ -56,6 +59,12 @@ class Options:
     """Solves every distinct settled load once more by an unbalanced power flow."""
     plot: Path | None = None
     """Where to draw the run; .png, .svg or .pdf."""
+    trips: tuple[str, ...] = ()
+    """What is lost when: ``T1@08:15``; breakers then open when they trip."""
+    returns: tuple[str, ...] = ()
+    """What comes back when."""
+    edge: Edge = Edge.EARLIEST
+    """When simulated breakers trip."""
     journal: Path | None = None
     """New file for the daemon's durable record."""
 
@@ -101,6 +110,8 @@ def run(options: Options, *, console: Console | None = None) -> Summary:
         PowerdError: the site cannot be simulated, or the daemon failed.
     """
     began = time.monotonic()
+    clocked = [parse_incident(text, lost=True) for text in options.trips]
+    clocked += [parse_incident(text, lost=False) for text in options.returns]
     scene = set_scene(
         site=options.site,
         sessions=options.sessions,
@@ -108,9 +119,10 @@ def run(options: Options, *, console: Console | None = None) -> Summary:
         days=options.days,
         cap_kw=options.cap_kw,
         seed=options.seed,
+        clocked=clocked,
     )
     policy = _policy(options, scene)
-    record, truth = _drive(options, scene, policy, console)
+    record, truth = _drive(options, scene, policy, clocked, console)
     verdict = _verify(scene, record, console) if options.verify_ac else None
     summary = summarise(
         site=scene.electrical.site_id,
@@ -123,6 +135,7 @@ def run(options: Options, *, console: Console | None = None) -> Summary:
         wire=_wire(policy),
         verdict=verdict,
         wall_s=time.monotonic() - began,
+        overload_allowed_s=ACK_S + float(scene.electrical.controllers.reaction_s.max()) + 1.0,
     )
     if options.plot is not None:
         _plot(options.plot, scene, record, truth, summary)
@@ -178,8 +191,12 @@ def _launch(options: Options) -> Launch:
     return Launch(site=options.site, cap_kw=options.cap_kw, journal=options.journal)
 
 
-def _drive(options: Options, scene: Scene, policy: Ceilings, console: Console | None) -> tuple[Record, Truth]:
-    plant = scene.plant()
+def _drive(
+    options: Options, scene: Scene, policy: Ceilings, clocked: Sequence[Clocked], console: Console | None
+) -> tuple[Record, Truth]:
+    start = Agenda(scene.sessions, {name: i for i, name in enumerate(scene.electrical.posts.ids)}).start
+    incidents = incidents_of(clocked, scene.electrical, start, scene.timezone)
+    plant = scene.plant(incidents, edge=options.edge, acts=bool(clocked))
     loop = Loop(
         posts=scene.electrical.posts,
         sessions=scene.sessions,
@@ -216,6 +233,7 @@ def _plot(path: Path, scene: Scene, record: Record, truth: Truth, summary: Summa
         start=record.start,
         timezone=scene.timezone,
         title=f"{summary.site}, {summary.policy}: {summary.sessions} sessions, {delivered}, {broken}",
+        marks=[(one.at_s, one.event) for one in truth.compliance],
     )
 
 

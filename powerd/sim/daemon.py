@@ -28,6 +28,8 @@ from powerd.client.lease import EvseConfig
 from powerd.errors import PowerdError
 from powerd.limits import Floats, Ints
 from powerd.network.electrical import Electrical
+from powerd.network.supply import normal_positions
+from powerd.sim.gateway import Gateway
 from powerd.sim.policies import Answer, Moment, Pace
 from powerd.sim.sessions import RecordedSession
 from powerd.v1 import controller_service_pb2 as pb
@@ -36,6 +38,7 @@ from powerd.v1 import session_service_pb2 as pb_session
 from powerd.v1 import session_service_pb2_grpc as pb_session_grpc
 from powerd.v1 import stepped_clock_service_pb2 as pb_clock
 from powerd.v1 import stepped_clock_service_pb2_grpc as pb_clock_grpc
+from powerd.v1 import switchgear_service_pb2_grpc as pb_gear_grpc
 
 #: The boottime clock of daemon and controllers at the start of the run [s]; not 0, which means "before the start".
 BOOTTIME_S = 1000.0
@@ -201,6 +204,8 @@ class Daemon:
         self._streams = [
             _stream(electrical, c, incarnation=int(rng.integers(1, 2**53))) for c in range(len(controllers.ids))
         ]
+        self._gateway = Gateway(electrical, incarnation=int(rng.integers(1, 2**53)))
+        self._closed = normal_positions(electrical)
         self._session_calls = 0
         self._child: Child | None = None
         self._open = contextlib.ExitStack()
@@ -238,6 +243,8 @@ class Daemon:
                 stream.open(pb_grpc.ControllerServiceStub(channel), BOOTTIME_S)
                 stack.callback(stream.close)
                 self.rpcs += 1
+            self._gateway.open(pb_gear_grpc.SwitchgearServiceStub(channel), self._closed, BOOTTIME_S)
+            stack.callback(self._gateway.close)
             self._open = stack.pop_all()
         return self
 
@@ -256,17 +263,19 @@ class Daemon:
         try:
             for stream in self._streams:
                 stream.report(moment, now_s)
+            self._gateway.report(moment.news, moment.closed, now_s)
             starts = [self._start_session(evse, session) for evse, session in moment.started]
             step = self._advance(moment, now_s)
             for stream, count in zip(self._streams, self._counts(step), strict=True):
                 stream.take(count, now_s)
             for start in starts:
                 start.result(timeout=CALL_TIMEOUT_S)
+            orders = self._gateway.orders(step.switch_order_count)
         except (grpc.RpcError, queue.Empty) as error:
             said = self._child.said() if self._child else ""
             what = "a grant did not come" if isinstance(error, queue.Empty) else str(error)
             raise PowerdError(f"second {moment.elapsed_s} of the run: {what}\n{said}") from error
-        return Answer(ceilings=self._ceilings(), step_ms=float(step.step_ms))
+        return Answer(ceilings=self._ceilings(), step_ms=float(step.step_ms), orders=orders)
 
     def _start_session(self, evse: int, session: RecordedSession) -> grpc.Future[pb_session.StartSessionResponse]:
         """Tells what the driver said; answered after the next tick."""
@@ -288,6 +297,7 @@ class Daemon:
             controller_id=[s.core.controller_id for s in self._streams],
             report_number=[s.sent for s in self._streams],
             session_call_count=self._session_calls,
+            switchgear_report_count=self._gateway.sent,
         )
         request.time.FromDatetime(moment.utc)
         self.rpcs += 1

@@ -41,6 +41,8 @@ class News:
     """Switches that moved since the last one."""
     losses: tuple[Loss, ...] = ()
     """Losses and returns of what has no contact."""
+    tripped: tuple[int, ...] = ()
+    """Those of ``moved`` that opened on protection."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,8 @@ class Grid:
         losses, self._losses = tuple(self._losses), []
         if moved or losses:
             self._changed_s = now_s
-        return News(moved=moved, losses=losses)
+        tripped = tuple(branch for branch in moved if self.gear.tripped[branch])
+        return News(moved=moved, losses=losses, tripped=tripped)
 
     def _happens(self, incident: Incident, now_s: int) -> None:
         if incident.lost:

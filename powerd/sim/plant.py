@@ -83,6 +83,8 @@ class Truth:
     """Pairs (step, rating) in which the rating was broken."""
     breaker_trips: int
     """Times an overcurrent device had stood an overload for as long as it can."""
+    forbidden_movements: tuple[str, ...]
+    """Switch movements that I9 forbids, as "rule at element"."""
     compliance: tuple[Compliance, ...]
     """What was lost, came back or tripped, and how long anything was overloaded then."""
     violations: tuple[Violation, ...]
@@ -147,6 +149,7 @@ class Plant:
             worst_margin_a=float(margin.min(initial=np.inf)),
             limit_violations=int(self._broken_steps.sum()),
             breaker_trips=len(self.grid.breakers.trips),
+            forbidden_movements=tuple(f"{one.rule} at {one.element}" for one in self.grid.gear.broken),
             compliance=self.grid.compliance(),
             violations=self._violations(),
             series=Series(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -36,6 +37,7 @@ def draw_run(
     start: datetime,
     timezone: ZoneInfo,
     title: str,
+    marks: Sequence[tuple[float, str]] = (),
 ) -> None:
     """Writes the picture to ``path``; its suffix says the format.
 
@@ -47,6 +49,7 @@ def draw_run(
         start: wall clock at second 0.
         timezone: of the site; the time axis is local.
         title: one line.
+        marks: (second of the run, words) of what was lost, came back or tripped.
 
     Raises:
         UnreadableInput: the path cannot be written, or its suffix is none of these.
@@ -60,6 +63,7 @@ def draw_run(
         _draw_loading(axes[1], edges, series, names)
         _draw_cars(axes[2], edges, series)
         _draw_time(axes[2], edges, timezone)
+        _draw_marks(axes, edges[0], marks)
         axes[0].set_title(title, loc="left", fontsize=12, fontweight="bold")
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
     except OSError as error:
@@ -140,6 +144,16 @@ def _draw_cars(axis: Axes, edges: npt.NDArray[np.float64], series: Series) -> No
     axis.set_ylim(0, 1.3 * max(1, int(series.plugged.max(initial=0))))
     axis.legend(loc="upper left", ncols=2, fontsize=8, frameon=False)
     _plain(axis)
+
+
+def _draw_marks(axes: Sequence[Axes], origin: float, marks: Sequence[tuple[float, str]]) -> None:
+    """A dashed line through all panels for each event, its words at the top."""
+    for second, words in marks:
+        for axis in axes:
+            axis.axvline(origin + second / 86400.0, color=GREY, linewidth=0.9, linestyle="--")
+        where = (origin + second / 86400.0, 0.98)
+        axes[0].annotate(words, where, xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points",
+                         va="top", color=GREY, fontsize=9)  # fmt: skip
 
 
 def _draw_time(axis: Axes, edges: npt.NDArray[np.float64], timezone: ZoneInfo) -> None:

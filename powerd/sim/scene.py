@@ -20,6 +20,7 @@ from powerd.network.rows import build_rows
 from powerd.network.supply import normal_positions
 from powerd.sim.breakers import Breakers
 from powerd.sim.grid import Grid, Incident
+from powerd.sim.incidents import Clocked, full_house
 from powerd.sim.plant import Plant
 from powerd.sim.sessions import RecordedSession, read_sessions, select
 from powerd.sim.switches import Gear, Transfer, transfers_of
@@ -67,17 +68,25 @@ class Scene:
 
 
 def set_scene(
-    *, site: Path, sessions: Path, first: date | None, days: int | None, cap_kw: float | None, seed: int
+    *,
+    site: Path,
+    sessions: Path | None,
+    first: date | None,
+    days: int | None,
+    cap_kw: float | None,
+    seed: int,
+    clocked: Sequence[Clocked] = (),
 ) -> Scene:
     """Reads site and sessions and compiles both.
 
     Args:
         site: site file or folder.
-        sessions: file of recorded sessions.
+        sessions: file of recorded sessions; None = a full house around ``clocked``.
         first: first day of arrival; None = the file's first.
         days: how many days; None = to the end of the file.
         cap_kw: transformer size to run with, or None.
         seed: settles what the drawing leaves open.
+        clocked: what is lost and comes back.
 
     Raises:
         UnreadableInput: a file cannot be read, or no session of it fits the site or the days.
@@ -86,8 +95,14 @@ def set_scene(
     """
     loaded = load_site(site)
     electrical = loaded.must() if cap_kw is None else cap_transformers(loaded, cap_kw)
-    recorded = select(read_sessions(sessions), first, days)
-    _fits(recorded, sessions, electrical, first)
+    timezone = ZoneInfo(loaded.site.timezone if loaded.site is not None else "UTC")
+    if sessions is not None:
+        recorded = select(read_sessions(sessions), first, days)
+        _fits(recorded, sessions, electrical, first)
+    elif clocked:
+        recorded = full_house(electrical, clocked, timezone, seed)
+    else:
+        raise UnreadableInput("name recorded --sessions, or with --trip what is lost in a full house")
     rows = build_rows(electrical, normal_positions(electrical))
     uncontrolled: Floats = rows.load_share @ electrical.loads.worst_kw
     nameplate = electrical.impedances.rated_kva[
@@ -99,7 +114,7 @@ def set_scene(
         electrical=electrical,
         cap_kw=cap_kw,
         transformer_kva=float(nameplate.sum()) if cap_kw is None else cap_kw,
-        timezone=ZoneInfo(loaded.site.timezone if loaded.site is not None else "UTC"),
+        timezone=timezone,
         limits=rows.limits,
         allowed=np.maximum(rows.limits.capacity - uncontrolled, 0.0),
         survey=survey,

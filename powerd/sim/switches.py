@@ -66,6 +66,7 @@ class Gear:
         self.faulted: Bools = np.zeros_like(self.closed)
         """(E,) a fault is on it: it conducts nothing, and closing onto it is what must never happen."""
         self._exposed: dict[int, tuple[int, ...]] = {}  # faulted branch -> its ends that no protection cut off
+        self._barred: dict[int, Ints] = {}  # faulted branch -> buses that went dead with it
         self.tripped: Bools = np.zeros_like(self.closed)
         """(E,) opened on protection and not reset."""
         self.refuses: set[int] = set()
@@ -107,6 +108,13 @@ class Gear:
         return tuple(bus for ends in self._exposed.values() for bus in ends)
 
     @property
+    def barred(self) -> Ints:
+        """Dead buses that protection took the voltage from: nothing may close onto them without a person's word."""
+        gone = np.unique(np.concatenate([np.zeros(0, np.int64), *self._barred.values()]))
+        dead: Ints = gone[~self._live[gone]]
+        return dead
+
+    @property
     def moving(self) -> bool:
         """An order is being carried out."""
         return bool(self._under_way)
@@ -138,12 +146,15 @@ class Gear:
         self._settle(now_s)
         ends = (int(branches.from_bus[branch]), int(branches.to_bus[branch]))
         self._exposed[branch] = tuple(bus for bus in ends if before[bus] and not self._live[bus])
+        self._barred[branch] = np.flatnonzero(before & ~self._live)
 
     def vanish(self, branch: int, now_s: float) -> None:
-        """A branch conducts no more though nothing is wrong with it: its far end lost its voltage, or was opened."""
-        self.sound[branch] = False
+        """A branch conducts no more though there is no fault: its far end lost its voltage; a switch will not close."""
         if self.electrical.branches.switchable[branch]:
             self._move(branch, False, now_s)
+            self.refuses.add(branch)
+        else:
+            self.sound[branch] = False
         self._settle(now_s)
 
     def mend(self, branch: int, now_s: float) -> None:
@@ -151,6 +162,7 @@ class Gear:
         self.faulted[branch] = self.tripped[branch] = False
         self.sound[branch] = True
         self._exposed.pop(branch, None)
+        self._barred.pop(branch, None)
         self._settle(now_s)
 
     def supply(self, supply: int, alive: bool, now_s: float) -> None:

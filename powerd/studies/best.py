@@ -63,7 +63,7 @@ def _live_buses(world: World, closed: Bools) -> Bools | None:
         tree = graph.subgraph(island)
         if len(alive) < len(sources) or (len(alive) > 1 and not electrical.parallel_supplies):
             return None
-        if tree.number_of_edges() >= len(island) or island & set(gear.exposed):
+        if tree.number_of_edges() >= len(island) or island & {*gear.exposed, *gear.barred.tolist()}:
             return None
         live[list(island)] = True
     for lock in electrical.interlocks:

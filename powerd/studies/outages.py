@@ -118,8 +118,8 @@ class Study:
         world.sheds = sheds
         world.fleet.silent[:] = silent
         was_live = world.live.copy()
-        for element in outage:
-            world.strike(element, cause)
+        for element in sorted(outage, key=lambda one: one.kind == "supply"):
+            world.strike(element, cause)  # protection acts before a voltage is gone
         world.run(2)  # automatic transfers take less
         dead = was_live & ~world.live
         restored_s, live = 0.0, world.live

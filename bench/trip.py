@@ -1,0 +1,243 @@
+"""``python -m bench trip``: a real daemon, a supply lost at any phase of the tick, until the last lowered grant is in.
+
+5 000 EVSEs of ``mega_hub`` on 50 controllers, 50 streams in this process. Everything is fed over the closed tie; then
+the northern supply is lost, which takes half of what all of them may draw: every EVSE is lowered. Counted from before
+the report is written to the socket until the last stream has handed the last lowered grant to its reader.
+"""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from powerd.v1.switchgear_service_pb2_grpc import SwitchgearServiceStub
+from ruamel.yaml import YAML
+
+from powerd.sim.daemon import Child
+from powerd.v1 import common_pb2
+from powerd.v1 import controller_service_pb2 as pb
+from powerd.v1 import switchgear_service_pb2 as gear
+from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
+
+PACKAGES = ("numpy", "numba", "grpcio")
+ROOT = Path(__file__).resolve().parents[1]
+#: How long ceilings take to settle after a change: ack + reaction and some ticks [s].
+SETTLE_S = 9.0
+WAIT_S = 30.0
+#: EVSEs of one controller.
+EACH = 100
+
+Row = dict[str, object]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this bench."""
+    parser.add_argument("--trips", type=int, default=30, help="how many trips")
+    parser.add_argument("--seed", type=int, default=1, help="of the phases")
+
+
+def site_of(folder: Path) -> Path:
+    """The hub with 50 controllers of 100 EVSEs each, and its supplies allowed in parallel while the tie is closed."""
+    yaml = YAML()
+    site: dict[str, Any] = yaml.load((ROOT / "models" / "mega_hub" / "site.yaml").read_text())
+    groups: list[dict[str, Any]] = []
+    odd: list[dict[str, Any]] = []
+    for group in site["station_groups"]:
+        name = group["controller"]
+        groups += [dict(group, count=50, first=1 + 50 * k, controller=f"{name}-{k}") for k in (0, 1)]
+        odd.append(dict(group, count=25, first=101))
+    for k, group in enumerate(odd):
+        group["controller"] = f"pair-{k // 2}"
+    site["station_groups"] = [*groups, *odd]
+    site["controllers"] = [
+        {"id": name, "class": "deck"} for name in dict.fromkeys(g["controller"] for g in site["station_groups"])
+    ]
+    with (folder / "site.yaml").open("w") as file:
+        yaml.dump(site, file)
+    return folder
+
+
+@dataclass(kw_only=True)
+class Stream:
+    """One controller: a car at every post, everything applied and acked at once."""
+
+    name: str
+    evses: list[str]
+    ceilings: np.ndarray = field(init=False)
+    lowered_at: float = 0.0
+    changed: int = 0
+    _up: queue.SimpleQueue[pb.ConnectRequest | None] = field(default_factory=queue.SimpleQueue)
+    _number: int = 1
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.ceilings = np.zeros(len(self.evses))
+
+    def open(self, stub: ControllerServiceStub) -> None:
+        """Connects with a car at every post."""
+        states = [pb.EvseState(evse_id=evse, plugged=True) for evse in self.evses]
+        hello = pb.Hello(controller_id=self.name, stamp=_stamp(), evses=states, report_number=1)
+        self._up.put(pb.ConnectRequest(hello=hello))
+        threading.Thread(target=self._listen, args=(stub.Connect(iter(self._up.get, None)),), daemon=True).start()
+
+    def _listen(self, call: Iterator[pb.ConnectResponse]) -> None:
+        try:
+            for message in call:
+                arrived = time.perf_counter()
+                if message.HasField("grants"):
+                    self._grants(message.grants, arrived)
+                elif message.HasField("renew_all"):
+                    self._ack(message.renew_all.epoch, message.renew_all.seq, [], [])
+        except grpc.RpcError:
+            return
+
+    def _grants(self, grants: pb.Grants, arrived: float) -> None:
+        index, ceiling = list(grants.index), np.array(grants.ceiling)
+        if (ceiling < self.ceilings[index] - 1e-9).any():
+            self.lowered_at = arrived
+            self.changed += int((ceiling < self.ceilings[index] - 1e-9).sum())
+        self.ceilings[index] = ceiling
+        self._ack(grants.epoch, grants.seq, index, list(grants.ceiling))
+
+    def _ack(self, epoch: int, seq: int, index: list[int], ceiling: list[float]) -> None:
+        everything = not index
+        self.report([pb.AppliedGrants(epoch=epoch, seq=seq, index=index, ceiling=ceiling, all=everything)])
+
+    def report(self, applied: list[pb.AppliedGrants]) -> None:
+        """One report up; stamps of a process must not go back."""
+        with self._lock:
+            self._number += 1
+            report = pb.Report(stamp=_stamp(), report_number=self._number, applied=applied)
+            self._up.put(pb.ConnectRequest(report=report))
+
+    def close(self) -> None:
+        """Ends the stream."""
+        self._up.put(None)
+
+
+def _stamp() -> common_pb2.Stamp:
+    return common_pb2.Stamp(incarnation=7, boottime_s=time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+@contextmanager
+def _hub(folder: Path) -> Iterator[tuple[list[Stream], SwitchgearServiceStub]]:
+    """A daemon on the hub with all its streams open."""
+    site = site_of(folder)
+    command = (sys.executable, "-m", "powerd", "serve", str(site), "--address", "127.0.0.1:0", "--first-start")
+    child = Child(command)
+    try:
+        child.wait_ready()
+        with grpc.insecure_channel(child.address) as channel:
+            streams = _streams(channel)
+            stop = threading.Event()
+            threading.Thread(target=_beat, args=(streams, stop), daemon=True).start()
+            yield streams, SwitchgearServiceStub(channel)
+            stop.set()
+            for stream in streams:
+                stream.close()
+    finally:
+        child.close()
+
+
+def _streams(channel: grpc.Channel) -> list[Stream]:
+    """One open stream for every controller of the site."""
+    from powerd.v1 import site_service_pb2
+    from powerd.v1.site_service_pb2_grpc import SiteServiceStub
+
+    site = SiteServiceStub(channel).GetSite(site_service_pb2.GetSiteRequest(), timeout=WAIT_S)
+    owned: dict[str, list[str]] = {}
+    for evse in site.evses:
+        owned.setdefault(evse.controller_id, []).append(evse.evse_id)
+    streams = [Stream(name=name, evses=evses) for name, evses in owned.items()]
+    if {len(stream.evses) for stream in streams} != {EACH}:
+        raise SystemExit("the hub's decks are no longer 125 stations of two posts: mend site_of")
+    stub = ControllerServiceStub(channel)
+    for stream in streams:
+        stream.open(stub)
+    return streams
+
+
+def _beat(streams: list[Stream], stop: threading.Event) -> None:
+    """A stamp from every controller every 2 s."""
+    while not stop.wait(2.0):
+        for stream in streams:
+            stream.report([])
+
+
+class Switchgear:
+    """The gateway that tells of the tie and the northern supply."""
+
+    def __init__(self, stub: SwitchgearServiceStub) -> None:
+        self._stub = stub
+
+    def tells(self, *, tie_closed: bool, north_lost: bool) -> None:
+        """One report of both."""
+        position = gear.POSITION_CLOSED if tie_closed else gear.POSITION_OPEN
+        request = gear.ReportPositionsRequest(
+            reporter_id="bench",
+            stamp=_stamp(),
+            switches=[gear.SwitchReport(switch_id="tie-mv", position=position, quality=gear.QUALITY_GOOD)],
+            outages=[gear.OutageReport(element="north", lost=north_lost, upstream_voltage_lost=north_lost)],
+        )
+        self._stub.ReportPositions(request, timeout=WAIT_S)
+
+
+def _until(done: Callable[[], bool]) -> bool:
+    limit = time.monotonic() + WAIT_S
+    while not done():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def _trip(streams: list[Stream], switchgear: Switchgear, phase_s: float) -> tuple[float, int]:
+    """One trip: (ms until the last lowered grant was received, EVSEs lowered)."""
+    switchgear.tells(tie_closed=False, north_lost=False)
+    time.sleep(SETTLE_S + phase_s)
+    for stream in streams:
+        stream.lowered_at, stream.changed = 0.0, 0
+    began = time.perf_counter()
+    switchgear.tells(tie_closed=True, north_lost=True)
+    time.sleep(0.6)  # what is still on its way would show as a later arrival
+    last = max(stream.lowered_at for stream in streams)
+    return 1e3 * (last - began), sum(stream.changed for stream in streams)
+
+
+def run(arguments: argparse.Namespace) -> list[Row]:
+    """Trips one after the other; median and p99 of the time to the last lowered grant."""
+    chance = random.Random(arguments.seed)
+    found: list[tuple[float, int]] = []
+    with tempfile.TemporaryDirectory(prefix="powerd-bench-") as folder, _hub(Path(folder)) as (streams, stub):
+        if not _until(lambda: all((stream.ceilings > 0).all() for stream in streams)):
+            raise SystemExit("not every EVSE got a first grant")
+        switchgear = Switchgear(stub)
+        for number in range(arguments.trips):
+            found.append(_trip(streams, switchgear, chance.random()))
+            print(f"trip {number + 1}: {found[-1][0]:.1f} ms, {found[-1][1]} lowered", file=sys.stderr)
+    times = np.array([ms for ms, _ in found])
+    return [
+        {
+            "case": "north lost, tie closed",
+            "engine": "powerd",
+            "n": len(streams) * EACH,
+            "controllers": len(streams),
+            "trips": len(found),
+            "lowered_least": min(count for _, count in found),
+            "median_ms": round(float(np.median(times)), 2),
+            "p99_ms": round(float(np.percentile(times, 99)), 2),
+            "worst_ms": round(float(times.max()), 2),
+        }
+    ]

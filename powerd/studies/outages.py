@@ -95,6 +95,11 @@ class Study:
         """Everything that is lost in turn: supplies, transformers, switches; a transfer switch is one."""
         return [one for one in elements_of(self.electrical) if not is_feeder(self.electrical, one)]
 
+    @property
+    def answering_s(self) -> float:
+        """How long an overload may last where controllers answer: ack + reaction + 1 s [s]."""
+        return ACK_S + float(self.electrical.controllers.reaction_s.max()) + SLACK_S
+
     def play(
         self,
         outage: tuple[Element, ...],
@@ -144,7 +149,6 @@ class Study:
         windows = world.windows.all()
         longest = max(windows, key=lambda window: window.seconds, default=None)
         controllers = self.electrical.controllers
-        answering = ACK_S + float(controllers.reaction_s.max()) + SLACK_S
         return Outcome(
             outage=tuple(element.name for element in outage),
             cause=str(cause),
@@ -156,7 +160,7 @@ class Study:
             possible=most_energised(world),
             live=int(world.live.sum()),
             overload_s=0.0 if longest is None else longest.seconds,
-            bound_s=float(silent_s(controllers).max()) + SLACK_S if silent else answering,
+            bound_s=float(silent_s(controllers).max()) + SLACK_S if silent else self.answering_s,
             overloaded="" if longest is None else longest.name,
             share=max((window.share for window in windows), default=0.0),
             worn=float(world.breakers.worn.max(initial=0.0)),

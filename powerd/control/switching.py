@@ -25,6 +25,8 @@ from powerd.network.electrical import Electrical
 from powerd.network.interlocks import Move, findings
 from powerd.network.operation import RETRANSFER_S, By
 from powerd.network.plan import Planner, Question
+from powerd.network.states import seen_as
+from powerd.network.supply import energise
 from powerd.state.columns import put
 from powerd.state.switchgear import Cause, Phase, PlanEntry, Position, Switchgear
 from powerd.units import ROW_TOLERANCE, Now
@@ -158,14 +160,29 @@ def _answer(
 
     Where nothing is lost the site goes back to how it is drawn; nothing is ever switched only to gain a little.
     """
-    if not nothing_lost(electrical, gear):
-        known = _looked_up(gear.playbook, question.key)
-        if known is not None:
-            return known, None
-        if int(question.movable.sum()) <= AT_ONCE:
-            return planner.exact(question).steps, None
-        return planner.heuristic(question).steps, question
-    return planner.towards(question, electrical.branches.normally_closed).steps, None
+    if nothing_lost(electrical, gear):
+        return planner.towards(question, electrical.branches.normally_closed).steps, None
+    known = _looked_up(gear.playbook, question.key)
+    if known is not None:
+        return _worth(electrical, planner, question, known), None
+    if int(question.movable.sum()) <= AT_ONCE:
+        return _worth(electrical, planner, question, planner.exact(question).steps), None
+    return _worth(electrical, planner, question, planner.heuristic(question).steps), question
+
+
+def _worth(electrical: Electrical, planner: Planner, question: Question, steps: tuple[int, ...]) -> tuple[int, ...]:
+    """``steps``, if they mend what is not safe or feed a load or an EVSE that has no voltage; else none.
+
+    What is alive is not interrupted only because a better state is known.
+    """
+    closed = question.closed.copy()
+    for step in steps:
+        closed[abs(step) - 1] = step > 0
+    live = energise(seen_as(electrical, question.known, question.alive), closed).bus_is_live
+    woken = live & question.dead & ~question.barred
+    serves = bool(woken[electrical.evse_bus].any() or woken[electrical.loads.bus].any())
+    safer = planner.score(question, closed).wrong > planner.score(question, question.closed).wrong
+    return steps if serves or safer else ()
 
 
 def nothing_lost(electrical: Electrical, gear: Switchgear) -> bool:

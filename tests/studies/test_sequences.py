@@ -1,0 +1,39 @@
+"""Random sequences on the depot: nothing forbidden, nothing tripped, nothing over for too long, whatever the order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from powerd.network.load import load_site
+from powerd.studies.outages import Study
+from powerd.studies.sequences import play_sequence
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+
+
+@pytest.fixture(scope="module")
+def depot() -> Study:
+    """A full depot, steady."""
+    return Study(load_site(MODELS / "two_feeder_depot"))
+
+
+def test_a_few_sequences_keep_every_promise(depot: Study) -> None:
+    """Six happenings each, five seeds; the story of a broken one is what fails."""
+    for seed in range(5):
+        played = play_sequence(depot, seed)
+        assert not played.broken, (played.story, played.broken)
+
+
+def test_a_sequence_is_its_seed(depot: Study) -> None:
+    """The same seed tells the same story."""
+    assert play_sequence(depot, 7) == play_sequence(depot, 7)
+
+
+@pytest.mark.slow
+def test_ten_thousand_sequences_keep_every_promise(depot: Study) -> None:
+    """The long form: hours."""
+    for seed in range(10_000):
+        played = play_sequence(depot, seed)
+        assert not played.broken, (played.seed, played.story, played.broken)

@@ -1,8 +1,8 @@
 """The sweep against pandapower: balanced to the digits of Newton's method, unbalanced to those of ``runpp_3ph``.
 
-``runpp_3ph`` stops when the size of no bus's positive-sequence power moves by more than 3e-8 MVA of a phase; its negative
-and zero sequence may then be a round behind. That is up to 2e-6 of the nominal voltage here, more than the sweep's own
-1e-9. So 5e-6 is asked there and 1e-8 where ``runpp`` judges.
+``runpp_3ph`` stops when the size of no bus's positive-sequence power moves by more than 3e-8 MVA of a phase; its
+negative and zero sequence may then be a round behind. That is up to 2e-6 of the nominal voltage here, more than the
+sweep's own 1e-9. So 5e-6 is asked there and 1e-8 where ``runpp`` judges.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Lexicographic, each level only among the best of the one above (``Score``):
     operations      fewest switches moved
 
 Exact by enumeration up to ``EXACT_SWITCHES`` switches that may move; beyond that a search over one, two and three
-switches at a time, which the exact plan of ``milp`` may replace later. The bound takes every post at its rating, so a
+switches at a time, which may miss a better state. The bound takes every post at its rating, so a
 plan stays right whoever plugs in next, and counts loads at their configured worst, those without voltage times their
 pick-up factor (R8), and EVSEs at least at their reserve (R5).
 """

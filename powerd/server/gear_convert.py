@@ -10,6 +10,7 @@ import numpy as np
 
 from powerd.control import switch_events as sw
 from powerd.errors import BadRequest, UnknownName
+from powerd.limits import Ints
 from powerd.network.electrical import Electrical
 from powerd.server import checks
 from powerd.server.convert import check_stamp
@@ -24,6 +25,7 @@ _POSITIONS = {
     pb.POSITION_CLOSED: Position.CLOSED,
     pb.POSITION_UNKNOWN: Position.UNKNOWN,
 }
+_QUALITIES = (pb.QUALITY_UNSPECIFIED, pb.QUALITY_GOOD, pb.QUALITY_QUESTIONABLE)
 _ON_THE_WIRE = {own: wire for wire, own in _POSITIONS.items()}
 _FLAGS = (
     ("protection_trip", Flag.PROTECTION),
@@ -63,18 +65,18 @@ class GearNames:
             branch_ids=electrical.branches.ids,
         )
 
-    def find_switch(self, name: str) -> int:
-        """Branch index of a switch.
+    def find_switch(self, field: str, name: str) -> int:
+        """Branch index of the switch that ``field`` names.
 
         Raises:
             UnknownName: there is none of that id.
         """
         if name not in self.switch:
-            raise UnknownName(f"no switch {name[:99]!r} at this site; ListSwitches lists them")
+            raise UnknownName(f"{field}: no switch {name[:99]!r} at this site; ListSwitches lists them")
         return self.switch[name]
 
-    def find(self, name: str) -> tuple[sw.ElementKind, tuple[int, ...]]:
-        """Kind and indices of an element; a transfer switch is both of its halves.
+    def find(self, field: str, name: str) -> tuple[sw.ElementKind, tuple[int, ...]]:
+        """Kind and indices of the element that ``field`` names; a transfer switch is both of its halves.
 
         Raises:
             UnknownName: there is none of that id.
@@ -88,12 +90,12 @@ class GearNames:
             return sw.ElementKind.SUPPLY, (self.supply[name],)
         if name in self.bus:
             return sw.ElementKind.BUS, (self.bus[name],)
-        raise UnknownName(f"no element {name[:99]!r} at this site")
+        raise UnknownName(f"{field}: no element {name[:99]!r} at this site; give an id of the site file")
 
 
-def reporter_number(reporter_id: str) -> int:
+def reporter_number(field: str, reporter_id: str) -> int:
     """The same number for the same reporter, also after a restart; never 0."""
-    return zlib.crc32(checks.text("reporter_id", reporter_id).encode()) + 1
+    return zlib.crc32(checks.text(field, reporter_id).encode()) + 1
 
 
 def seen_events(
@@ -102,19 +104,21 @@ def seen_events(
     stamp: pb_common.Stamp,
     switches: Sequence[pb.SwitchReport],
     outages: Sequence[pb.OutageReport],
+    *,
+    at: str = "",
 ) -> list[sw.SwitchEvent]:
-    """The events of a report.
+    """The events of a report; ``at`` leads to its fields in the message, as "hello.".
 
     Raises:
         BadRequest: something in it is wrong.
         UnknownName: it names what is not there.
     """
-    check_stamp("stamp", stamp)
-    reporter = reporter_number(reporter_id)
-    for field, entries in (("switches", switches), ("outages", outages)):
+    check_stamp(f"{at}stamp", stamp)
+    reporter = reporter_number(f"{at}reporter_id", reporter_id)
+    for field, entries in ((f"{at}switches", switches), (f"{at}outages", outages)):
         if len(entries) > ENTRIES_MAX:
             raise BadRequest(field, f"at most {ENTRIES_MAX} entries, got {len(entries)}")
-    events: list[sw.SwitchEvent] = [_outage(names, f"outages[{k}]", one) for k, one in enumerate(outages)]
+    events: list[sw.SwitchEvent] = [_outage(names, f"{at}outages[{k}]", one) for k, one in enumerate(outages)]
     if switches:
         events.append(
             sw.SwitchesSeen(
@@ -122,18 +126,31 @@ def seen_events(
                 reporter_id=reporter_id,
                 incarnation=stamp.incarnation,
                 clock_s=stamp.boottime_s,
-                branch=np.array([names.find_switch(one.switch_id) for one in switches], np.int64),
-                position=np.array([_position(f"switches[{k}]", one) for k, one in enumerate(switches)], np.int64),
+                branch=_branches(names, f"{at}switches", switches),
+                position=np.array([_position(f"{at}switches[{k}]", one) for k, one in enumerate(switches)], np.int64),
                 flags=np.array([flags_of(one) for one in switches], np.int64),
             )
         )
     return events
 
 
+def _branches(names: GearNames, field: str, switches: Sequence[pb.SwitchReport]) -> Ints:
+    """(k,) the switches of a report; twice the same one would say two things at once."""
+    found: list[int] = []
+    for k, one in enumerate(switches):
+        branch = names.find_switch(f"{field}[{k}].switch_id", one.switch_id)
+        if branch in found:
+            raise BadRequest(f"{field}[{k}].switch_id", f"each switch at most once, got {one.switch_id} again")
+        found.append(branch)
+    return np.array(found, np.int64)
+
+
 def _position(field: str, report: pb.SwitchReport) -> int:
     """``Position`` as far as it can be trusted."""
     if report.position not in _POSITIONS:
         raise BadRequest(f"{field}.position", "open, closed or unknown")
+    if report.quality not in _QUALITIES:
+        raise BadRequest(f"{field}.quality", "good or questionable")
     if report.quality == pb.QUALITY_QUESTIONABLE:
         return int(Position.UNKNOWN)
     return int(_POSITIONS[report.position])
@@ -149,7 +166,7 @@ def flags_of(report: pb.SwitchReport | pb.OutageReport) -> int:
 
 
 def _outage(names: GearNames, field: str, report: pb.OutageReport) -> sw.OutageSeen:
-    kind, indices = names.find(report.element)
+    kind, indices = names.find(f"{field}.element", report.element)
     if report.element in names.switch or len(indices) > 1:
         raise BadRequest(f"{field}.element", "a supply, a bus or a branch that is no switch; switches have positions")
     return sw.OutageSeen(kind=kind, index=indices[0], lost=report.lost, flags=flags_of(report))

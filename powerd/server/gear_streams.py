@@ -20,6 +20,7 @@ from powerd.server.convert import check_stamp
 from powerd.server.core import Core
 from powerd.server.gear_convert import GearNames, on_the_wire, seen_events
 from powerd.server.outbox import duration
+from powerd.server.pen import Pen
 from powerd.server.status import Superseded, done_or_raise
 from powerd.state.switchgear import Position
 from powerd.v1 import common_pb2 as pb_common
@@ -92,7 +93,8 @@ class GearStreams:
             return
         stream = self._open(first)
         reader = asyncio.ensure_future(self._read(requests, stream))
-        writer = asyncio.ensure_future(self._write(context, stream))
+        pen = Pen(context.write)
+        writer = asyncio.ensure_future(self._write(pen, stream))
         try:
             done, _ = await asyncio.wait((reader, writer, stream.ended), return_when=asyncio.FIRST_COMPLETED)
             for ended in done:
@@ -104,6 +106,7 @@ class GearStreams:
             if stream in self._streams:
                 self._streams.remove(stream)
                 self._keep(asyncio.ensure_future(self._tell_closed(stream)))
+            await pen.down()
 
     def _open(self, first: pb.ConnectSwitchgearRequest) -> GearStream:
         if first.WhichOneof("message") != "hello":
@@ -111,8 +114,8 @@ class GearStreams:
         hello = first.hello
         if not hello.switches:
             raise BadRequest("hello.switches", "at least one switch that this controller speaks for")
-        events = seen_events(self._names, hello.reporter_id, hello.stamp, hello.switches, ())
-        branch = np.array([self._names.find_switch(one.switch_id) for one in hello.switches], np.int64)
+        events = seen_events(self._names, hello.reporter_id, hello.stamp, hello.switches, (), at="hello.")
+        branch = np.array([self._names.switch[one.switch_id] for one in hello.switches], np.int64)
         stream = GearStream(
             reporter_id=hello.reporter_id,
             branch=branch,
@@ -145,23 +148,25 @@ class GearStreams:
             raise BadRequest("report.stamp.incarnation", f"the hello's, {stream.incarnation}")
         checks.is_clock_order("report.stamp.boottime_s", report.stamp.boottime_s, stream.boottime_s, "the stamp before")
         stream.boottime_s = report.stamp.boottime_s
-        events = seen_events(self._names, stream.reporter_id, report.stamp, report.switches, report.outages)
+        events = seen_events(
+            self._names, stream.reporter_id, report.stamp, report.switches, report.outages, at="report."
+        )
         for k, answer in enumerate(report.answers):
             order_id = checks.at_least(f"report.answers[{k}].order_id", answer.order_id, 1)
             if answer.refused:
-                reason = checks.text("reason", answer.reason, most=checks.REASON_MAX, empty=True)
+                reason = checks.text(f"report.answers[{k}].reason", answer.reason, most=checks.REASON_MAX, empty=True)
                 events.append(sw.OrderRefused(order_id=order_id, reason=reason))
         return [*events, self._heard(stream)]
 
     def _heard(self, stream: GearStream) -> sw.GearHeard:
         return sw.GearHeard(branch=stream.branch, incarnation=stream.incarnation, clock_s=stream.boottime_s)
 
-    async def _write(self, context: Context, stream: GearStream) -> None:
+    async def _write(self, pen: Pen[pb.ConnectSwitchgearResponse], stream: GearStream) -> None:
         welcome = pb.SwitchgearWelcome(tick=duration(self._core.tick_s), report_within=duration(REPORT_WITHIN_S))
-        await context.write(pb.ConnectSwitchgearResponse(welcome=welcome))
+        await pen.write(pb.ConnectSwitchgearResponse(welcome=welcome))
         while True:
             order = await stream.orders.get()
-            await context.write(pb.ConnectSwitchgearResponse(order=self._order(order)))
+            await pen.write(pb.ConnectSwitchgearResponse(order=self._order(order)))
 
     def _order(self, order: SwitchOrder) -> pb.SwitchOrder:
         return pb.SwitchOrder(

@@ -12,6 +12,7 @@ from grpc.aio import ServicerContext
 from powerd.control.decision import Decision
 from powerd.control.dry_run import Forecast, forecast, planned
 from powerd.control.switch_events import ElementKind, ServiceChanged, SwitchOrdered
+from powerd.errors import BadRequest
 from powerd.limits import Ints
 from powerd.network.interlocks import Finding, Move, findings
 from powerd.network.operation import By
@@ -65,7 +66,7 @@ class SwitchgearService(SwitchgearServiceServicer):
         """An operator's order, or what it would bring."""
         async with as_status(context):
             request_id = checks.request_id(request.request_id)
-            branch = self._gear.find_switch(checks.text("switch_id", request.switch_id))
+            branch = self._gear.find_switch("switch_id", checks.text("switch_id", request.switch_id))
             close = wanted_position("position", request.position)
             reason = checks.text("reason", request.reason, most=checks.REASON_MAX)
             move = Move(branch=branch, close=close)
@@ -104,7 +105,7 @@ class SwitchgearService(SwitchgearServiceServicer):
     async def GetPlan(self, request: pb.GetPlanRequest, context: Call) -> pb.GetPlanResponse:  # noqa: N802
         """What powerd would do, and is doing."""
         async with as_status(context):
-            found = [self._gear.find(checks.text(f"elements[{k}]", e)) for k, e in enumerate(request.elements)]
+            found = [self._planned_without(f"elements[{k}]", e) for k, e in enumerate(request.elements)]
             branches = np.array([i for kind, at in found if kind == ElementKind.BRANCH for i in at], np.int64)
             supplies = np.array([i for kind, at in found if kind == ElementKind.SUPPLY for i in at], np.int64)
             decision = self._desk.latest()
@@ -130,7 +131,8 @@ class SwitchgearService(SwitchgearServiceServicer):
         self, request: pb.TakeOutOfServiceRequest | pb.ReturnToServiceRequest, *, in_service: bool
     ) -> list[str]:
         """Posts the change and lists the EVSEs without voltage after it."""
-        kind, indices = self._gear.find(checks.text("element", request.element))
+        name = checks.text("element", request.element)
+        kind, indices = self._gear.find("element", name) if in_service else self._planned_without("element", name)
         event = ServiceChanged(
             request_id=checks.request_id(request.request_id),
             kind=kind,
@@ -142,6 +144,13 @@ class SwitchgearService(SwitchgearServiceServicer):
         decision = self._desk.latest()
         live = decision.snapshot.gear.bus_live
         return self._ids(np.flatnonzero(~live[decision.site.electrical.evse_bus]))
+
+    def _planned_without(self, field: str, name: str) -> tuple[ElementKind, tuple[int, ...]]:
+        """An element that plans can do without: a bus is none, what feeds it is."""
+        kind, indices = self._gear.find(field, checks.text(field, name))
+        if kind == ElementKind.BUS:
+            raise BadRequest(field, f"a supply, transformer, feeder or switch; {name} is a bus, name what feeds it")
+        return kind, indices
 
     def _told(self, told: Forecast, *, accepted: bool) -> pb.ManualOrderResponse:
         share = np.maximum(told.reserved, told.worst) / np.maximum(told.capacity, 1e-9)

@@ -321,7 +321,7 @@ class Ticker:
         durable = None
         if self._writer is not None:
             durable = self._writer.commit(Entry(now=decision.now, events=events, decision=decision))
-            self._disk.handed_over(decision.now.boottime_s)
+            self._disk.handed_over(decision)
         finish = self._finish(self._published, durable, taken, decision, held_back, raised)
         self._published = asyncio.create_task(finish)
         serving = failsafe.serving(decision.modes)

@@ -21,7 +21,7 @@ from powerd.limits import Bools, Ints
 from powerd.state import hello, leases, meters
 from powerd.state.columns import put
 from powerd.state.lease_book import LeaseBook
-from powerd.state.snapshot import Sessions, Snapshot, Stop, largest_phase
+from powerd.state.snapshot import Sessions, Snapshot, Stop
 from powerd.state.usage import forget_car
 from powerd.units import Now
 
@@ -217,11 +217,8 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     swapped &= np.isfinite(snapshot.leases.plug_boottime_s[event.evse])
     left = event.evse[was & (~event.plugged | swapped)]
     came = event.evse[event.plugged & (~was | swapped)]
-    before = leases.worst(
-        snapshot.leases, site.terms, snapshot.sessions.plugged, largest_phase(snapshot.drawn), now.boottime_s
-    )
-    book = leases.void(snapshot.leases, site.terms, np.union1d(left, came))
-    book = leases.linger(book, site.terms, event.evse[swapped], before[event.evse[swapped]], now.boottime_s)
+    book = leases.linger(snapshot.leases, site.terms, event.evse[swapped], now.boottime_s)
+    book = leases.void(book, site.terms, np.union1d(left, came))
     book = hello.settle(book, event.evse, np.zeros(event.evse.shape, np.bool_))
     book = replace(book, plug_boottime_s=put(book.plug_boottime_s, event.evse, event.plug_boottime_s))
     sessions = _end_sessions(site, snapshot.sessions, left)

@@ -2,11 +2,14 @@
 
 A restart holds W of the last durable tick for a whole lease (LEASES R3). So a ceiling that is not above that W may go
 out at once, whatever the disk does; a higher one must wait, also where the book calls it a decrease: a raise that the
-disk has not taken may never have left, and then its lowering is a raise to the controller.
+disk has not taken may never have left, and then its lowering is a raise to the controller. Ticks that wait for the disk
+may become the last durable one before this tick does, so their W bounds it too. A true decrease never waits: what a
+post may follow is below all of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,12 +19,22 @@ from powerd.limits import Bools, Floats, Ints
 from powerd.units import ROW_TOLERANCE
 
 
+def covered_by(worst: Sequence[Floats]) -> Floats:
+    """(n,) what a restart holds for sure: the least W of the states of which each may be the last durable one.
+
+    Args:
+        worst: (n,) W of the last durable tick and of every later one that waits for the disk; not empty.
+    """
+    least: Floats = np.minimum.reduce(worst)
+    return least
+
+
 def split_lowered(decision: Decision, covered: Floats) -> tuple[Decision, Decision | None]:
     """The decision with the decreases that may go out at once, and with those that wait like raises (None = none).
 
     Args:
         decision: what a tick decided.
-        covered: (n,) W of the last durable tick [own unit].
+        covered: (n,) see ``covered_by`` [own unit].
     """
     within = _within(decision.lowered, covered)
     if within.all():
@@ -37,7 +50,7 @@ def split_raised(decision: Decision, covered: Floats, owner: Ints) -> tuple[Deci
 
     Args:
         decision: what a tick decided.
-        covered: (n,) W of the last durable tick [own unit].
+        covered: (n,) see ``covered_by`` [own unit].
         owner: (n,) controller of each EVSE: a renewal speaks for all of its EVSEs or for none.
     """
     within = _within(decision.raised, covered)

@@ -9,7 +9,7 @@ boottime clock [s]. W is the largest of
     acked ceiling         until its expiry
     every later grant     until its expiry (the *slots*)
     value before lowering until ack + reaction (the *holds*)
-    drawn + margin        while the meter shows more than the ceiling
+    drawn + margin        while the meter shows more than all of these ceilings, by more than the margin
 
 A grant expires at E = sent + ttl (1 + drift) + watchdog + reaction, and never where the class has no watchdog.
 Slots and holds are few and fixed: when they are full, two are merged into one that covers both (larger ceiling, later
@@ -117,10 +117,11 @@ def reserve(book: LeaseBook, terms: LeaseTerms, plugged: Bools) -> Floats:
 def worst(book: LeaseBook, terms: LeaseTerms, plugged: Bools, drawn: Floats, now_s: float) -> Floats:
     """(n,) W at ``now_s``. ``drawn`` (n,) is the newest reading, largest phase [own unit]."""
     then = now_s - slack_s(book, terms)
-    w = np.maximum(reserve(book, terms, plugged), _granted(book, then))
-    w = np.maximum(w, _live(book.hold_ceiling, book.hold_until_s, then))
+    lawful = np.maximum(_granted(book, then), _live(book.hold_ceiling, book.hold_until_s, then))
+    w = np.maximum(reserve(book, terms, plugged), lawful)
     margin = margin_of(drawn)
-    over = drawn > in_force(book, terms, plugged, now_s) + margin
+    # What it may still be following is no excess: a lowering must not raise W by the margin.
+    over = drawn > np.maximum(lawful, in_force(book, terms, plugged, now_s)) + margin
     w = np.maximum(w, np.where(over, drawn + margin, 0.0))
     mute = ~(terms.has_watchdog & np.isfinite(book.late_s)) & ~reachable(book, terms, now_s)
     w = np.maximum(w, np.where(mute, drawn, np.nan_to_num(book.barred_ceiling)))
@@ -313,10 +314,24 @@ def void(book: LeaseBook, terms: LeaseTerms, evse: Ints) -> LeaseBook:
     )
 
 
-def linger(book: LeaseBook, terms: LeaseTerms, evse: Ints, ceiling: Floats, now_s: float) -> LeaseBook:
-    """A car came so soon after another that it may have seen that one's ceiling: it has its reaction time to follow."""
-    then = now_s - slack_s(book, terms)[evse]
-    return insert_hold(book, evse, ceiling, now_s + terms.reaction_s[evse], then)
+def linger(book: LeaseBook, terms: LeaseTerms, evse: Ints, now_s: float) -> LeaseBook:
+    """A car came so soon after another that it may have seen that one's ceiling: it has its reaction time to follow.
+
+    Not beyond the end of that one's leases, which has a reaction time in it: no bound that was declared moves. To be
+    called before ``void``, with the grants of the car before.
+
+    Args:
+        book: before the swap.
+        terms: lease terms.
+        evse: (k,) where cars were swapped.
+        now_s: the instant of the report.
+    """
+    then = now_s - slack_s(book, terms)
+    soon = now_s + terms.reaction_s[evse]
+    granted, ends = _granted(book, then)[evse], np.column_stack((book.acked_until_s, book.slot_until_s)).max(axis=1)
+    alone = reserve(book, terms, np.ones(then.shape, np.bool_))[evse]
+    book = insert_hold(book, evse, granted, np.minimum(soon, ends[evse]), then[evse])
+    return insert_hold(book, evse, alone, soon, then[evse])
 
 
 def lapse(book: LeaseBook, terms: LeaseTerms, now_s: float) -> LeaseBook:

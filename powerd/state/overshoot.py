@@ -131,7 +131,7 @@ def bounds(
     least = reserve(book, terms, plugged)
     follows = np.maximum(least, in_force(book, terms, plugged, now_s))
     settled = np.where(reachable(book, terms, now_s), follows, least)
-    ends = np.where(worst > settled + ROW_TOLERANCE, _ends(book, terms, settled, now_s), now_s)
+    ends = np.where(worst > settled + ROW_TOLERANCE, _ends(book, terms, settled, worst, now_s), now_s)
     bound = np.full(limits.capacity.shape[0], now_s)
     for part in (limits.real, limits.imag):
         filled = np.flatnonzero(np.diff(part.indptr))
@@ -141,10 +141,11 @@ def bounds(
     return np.where(limits.limit_flow(settled) > available + ROW_TOLERANCE, np.inf, bound)
 
 
-def _ends(book: LeaseBook, terms: LeaseTerms, settled: Floats, now_s: float) -> Floats:
-    """(n,) when the last entry above ``settled`` ends; inf where only a reading lies above it."""
+def _ends(book: LeaseBook, terms: LeaseTerms, settled: Floats, worst: Floats, now_s: float) -> Floats:
+    """(n,) when the last entry above ``settled`` ends; inf where W is more than the entries: a reading has no end."""
     ceiling = np.column_stack((book.slot_ceiling, book.hold_ceiling, book.acked_ceiling))
     until = np.column_stack((book.slot_until_s, book.hold_until_s, book.acked_until_s)) + slack_s(book, terms)[:, None]
     counts = (ceiling > settled[:, None] + ROW_TOLERANCE) & (until > now_s)
     latest: Floats = np.where(counts, until, -np.inf).max(axis=1)
-    return np.where(counts.any(axis=1), latest, np.inf)
+    covered = np.where(counts, ceiling, -np.inf).max(axis=1) >= worst - ROW_TOLERANCE
+    return np.where(covered, latest, np.inf)

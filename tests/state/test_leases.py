@@ -142,6 +142,29 @@ def test_a_meter_above_the_ceiling_counts() -> None:
     assert worst(book, own, 1.0, drawn=3.0) == 10.0
 
 
+@given(st.floats(6.0, 32.0), st.floats(0.0, 32.0), st.floats(0.0, 1.04))
+def test_a_lowering_never_raises_w(high: float, low: float, share: float) -> None:
+    """A reading that the ceiling before allowed counts as that ceiling while it may be followed, not as an excess."""
+    own, drawn = terms(), high * share
+    book = leases.ack(send(book_of(own), own, high, 0.0), own, ONE, 1, 1, np.array([high]), 0.5)
+    before = worst(book, own, 1.0, drawn=drawn)
+    book = send(book, own, min(low, high), 1.0)
+    assert worst(book, own, 1.0, drawn=drawn) == before
+    book = leases.ack(book, own, ONE, 1, 2, np.array([min(low, high)]), 1.5)
+    assert worst(book, own, 1.5, drawn=drawn) == before
+
+
+def test_the_next_car_has_its_reaction_time_but_not_beyond_the_end_of_the_lease() -> None:
+    """After a swap the ceiling of the car before counts until the earlier of report + reaction and its own E."""
+    own = terms(fallback=6.0, boot=8.0)
+    for at_s in (1.0, LIFE - 1.0):
+        book = leases.ack(send(book_of(own), own, 32.0, 0.0), own, ONE, 1, 1, np.array([32.0]), 0.5)
+        book = leases.void(leases.linger(book, own, ONE, at_s), own, ONE)
+        end_s = min(at_s + REACTION, LIFE)
+        assert worst(book, own, end_s - 0.01) == 32.0
+        assert worst(book, own, end_s + 0.01) == 8.0
+
+
 def test_a_latched_stop_does_not_end_by_itself() -> None:
     """Trace 10: a stopped post does not go to its fallback when the lease is over."""
     own = terms(fallback=6.0)

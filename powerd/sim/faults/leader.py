@@ -11,7 +11,7 @@ import numpy as np
 
 from powerd.control.compiled import CompiledSite, SwitchingStates, as_drawn
 from powerd.control.decision import Decision, GrantBatch
-from powerd.control.durable import split_lowered
+from powerd.control.durable import covered_by, split_lowered
 from powerd.control.events import Event, StreamClosed
 from powerd.errors import BadRequest
 from powerd.journal.cells import CLASSES, cells_of, snapshot_of
@@ -205,7 +205,9 @@ class Leader:
     def _covered(self, decision: Decision) -> Floats:
         """(n,) what may leave before the disk: nothing of an epoch that is not on it (R4)."""
         known = self.durable is not None and decision.snapshot.leases.epoch <= self.durable.leases.epoch
-        return self.durable_worst if known else np.full_like(decision.worst, -np.inf)
+        if not known:
+            return np.full_like(decision.worst, -np.inf)
+        return covered_by([self.durable_worst, *(waiting.worst for _, waiting, _ in self.pending)])
 
     def _decide(self, t_s: float) -> Decision:
         """The step."""

@@ -1,0 +1,59 @@
+"""What may leave before the disk has it: only what every tick that may become the last durable one covers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from powerd.control.decision import Decision
+from powerd.control.durable import covered_by, split_lowered
+from powerd.journal.disk import DiskWatch
+from tests.control.garage import Player, site_text
+
+
+@pytest.fixture
+def decision(tmp_path: Path) -> Decision:
+    """Of a site of two posts."""
+    return Player.open(tmp_path, site_text(2, 32.0)).tick()
+
+
+def test_the_least_w_of_all_that_may_become_durable_counts() -> None:
+    """Per EVSE."""
+    assert covered_by([np.array([32.0, 6.0]), np.array([8.0, 16.0])]).tolist() == [8.0, 6.0]
+
+
+def test_a_waiting_tick_that_covers_less_bounds_what_leaves(decision: Decision) -> None:
+    """From the moment it waits until a later one is durable; a refused one is written with a later one."""
+    disk = DiskWatch(np.array([32.0, 32.0]), 2.0, epoch=None)
+    swapped, granted = (replace(decision, worst=np.array(worst)) for worst in ([8.0, 32.0], [20.0, 20.0]))
+    disk.handed_over(swapped)
+    assert disk.covering(decision).tolist() == [8.0, 32.0]
+    disk.handed_over(granted)
+    assert disk.covering(decision).tolist() == [8.0, 20.0]
+    disk.took(swapped)
+    assert disk.covering(decision).tolist() == [8.0, 20.0]
+    disk.took(granted)
+    assert disk.covering(decision).tolist() == [20.0, 20.0]
+    disk.handed_over(swapped)
+    disk.refused()
+    assert disk.covering(decision).tolist() == [20.0, 20.0]
+
+
+def test_a_lowering_that_a_restart_may_not_cover_waits(decision: Decision) -> None:
+    """At 31 A over a W of 8 A it waits, at 6 A it leaves."""
+    batch = replace(
+        decision.lowered,
+        evse=np.array([0, 1]),
+        ceiling=np.array([31.0, 6.0]),
+        latched=np.zeros(2, np.bool_),
+        ttl_s=np.full(2, 15.0),
+        echo_incarnation=np.ones(2, np.int64),
+        echo_boottime_s=np.zeros(2),
+    )
+    at_once, waits = split_lowered(replace(decision, lowered=batch), np.array([8.0, 8.0]))
+    assert at_once.lowered.evse.tolist() == [1]
+    assert waits is not None
+    assert waits.lowered.evse.tolist() == [0]

@@ -465,6 +465,8 @@ async def serve_site(options: ServeOptions) -> None:
         ticker.on_serving = server.set_serving
         await ticker.warm_up(start)
         server.set_serving()
+        if not options.stepped_clock:
+            await ticker.advance(clock.now())  # whoever reads the address may ask at once
         print(json.dumps({"address": server.address, "site": electrical.site_id}), flush=True)  # noqa: T201  the contract
         if options.stepped_clock:
             await asyncio.Event().wait()

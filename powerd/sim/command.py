@@ -83,7 +83,6 @@ def simulate(options: Options, *, as_json: bool = False, quiet: bool = False) ->
     """
     console = Console(stderr=True)
     try:
-        _check(options)
         summary = run(options, console=None if quiet else console)
     except SiteRefused as refused:
         console.print(f"{refused}\nThe site has faults; `powerd check {options.site}` lists them.", markup=False)
@@ -110,6 +109,7 @@ def run(options: Options, *, console: Console | None = None) -> Summary:
         PowerdError: the site cannot be simulated, or the daemon failed.
     """
     began = time.monotonic()
+    _check(options)
     clocked = [parse_incident(text, lost=True) for text in options.trips]
     clocked += [parse_incident(text, lost=False) for text in options.returns]
     scene = set_scene(

@@ -15,6 +15,7 @@ from powerd.server.convert import Speaker, check_number, hello_event, report_eve
 from powerd.server.core import Core
 from powerd.server.directory import Directory
 from powerd.server.outbox import duration
+from powerd.server.pen import Pen
 from powerd.server.publish import Publisher, Stream
 from powerd.server.status import done_or_raise
 from powerd.v1 import controller_service_pb2 as pb
@@ -49,7 +50,8 @@ class Streams:
             return
         stream, boottime_s = self._open(first)
         reader = asyncio.ensure_future(self._read(requests, stream, boottime_s))
-        writer = asyncio.ensure_future(self._write(context, stream))
+        pen = Pen(context.write)
+        writer = asyncio.ensure_future(self._write(pen, stream))
         try:
             done, _ = await asyncio.wait((reader, writer, stream.ended), return_when=asyncio.FIRST_COMPLETED)
             for ended in done:
@@ -60,6 +62,7 @@ class Streams:
             stream.ended.cancel()
             if self._publisher.close(stream):
                 self._keep(asyncio.ensure_future(self._tell_closed(stream)))
+            await pen.down()
 
     def _open(self, first: pb.ConnectRequest) -> tuple[Stream, float]:
         """Posts the hello and registers the stream in the same breath, before any tick can absorb it."""
@@ -84,12 +87,12 @@ class Streams:
             self._judge_later(asyncio.ensure_future(self._core.post(*events)), stream)
             self._publisher.arrived(stream, message.report.report_number)
 
-    async def _write(self, context: Context, stream: Stream) -> None:
-        await context.write(self._welcome(stream))
+    async def _write(self, pen: Pen[pb.ConnectResponse], stream: Stream) -> None:
+        await pen.write(self._welcome(stream))
         while True:
             await stream.outbox.filled()
             for message in stream.outbox.take():
-                await context.write(message)
+                await pen.write(message)
 
     def _welcome(self, stream: Stream) -> pb.ConnectResponse:
         decision = self._core.latest()

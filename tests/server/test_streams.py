@@ -131,6 +131,23 @@ def test_a_bad_report_is_refused_by_field_and_nothing_of_it_is_taken(field: str,
     assert [type(event) for event in asyncio.run(scene()).posted] == [HelloReceived, StreamClosed]
 
 
+def test_a_refusal_arrives_also_while_a_message_is_on_its_way() -> None:
+    """A bad report right behind the hello, before the client has read the welcome: the stream ends, and says why."""
+
+    async def scene() -> None:
+        async with serving(FakeCore()) as (_, channel):
+            for _ in range(20):
+                call = ControllerServiceStub(channel).Connect()
+                await call.write(hello())
+                await call.write(report(51.0, report_number=-1))
+                async with asyncio.timeout(5):
+                    with pytest.raises(grpc.aio.AioRpcError) as refused:
+                        await until_grants(call)
+                assert only_violation(refused) == "report.report_number"
+
+    asyncio.run(scene())
+
+
 @pytest.mark.parametrize(
     ("field", "second"),
     [

@@ -14,6 +14,8 @@ FAULT_RATE = 0.12
 """Chance of a fault in a step."""
 TOGETHER = 0.35
 """Chance that another one comes with it."""
+EXPIRY_RATE = 0.4
+"""Chance that a lease is brought to its end while its meter shows little: then nothing but E covers the car."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,31 @@ def drawn(seed: int) -> Scenario:
             happenings.append(_fault(chance, step))
             while chance.random() < TOGETHER:
                 happenings.append(_fault(chance, min(STEPS - 1, step + chance.choice((0, 0, 0, 1, 1, 2, 3)))))
+    happenings += _expiry(random.Random(f"expiry {seed}"), site)  # noqa: S311
     return Scenario(site=site, steps=STEPS, happenings=tuple(sorted(happenings, key=lambda one: one.step)))
+
+
+def _expiry(chance: random.Random, site: int) -> list[Happening]:
+    """A lease that ends in silence, its last reading a small one; often its controller dies just before that.
+
+    A stale reading counts until another one comes, so a car that drew its ceiling hides a lease that ends too early. So
+    do renewals, which go on for a ttl: only what a lowering left behind ends when it must, so the limits fall.
+    """
+    if chance.random() >= EXPIRY_RATE:
+        return []
+    electrical, terms = layout(site).site.electrical, layout(site).site.terms
+    evse = chance.randrange(electrical.posts.count)
+    owner, ttl = int(electrical.posts.controller[evse]), int(terms.ttl_s[evse])
+    step = chance.randrange(20, 60)
+    found = [
+        Happening(step=step - 3, kind=Kind.METER_LYING, target=evse, value=0.1),
+        Happening(step=step, kind=Kind.PARTITION, target=owner, value=2.0 * ttl + 4.0),
+        Happening(step=step + chance.randrange(2), kind=Kind.TRIP),
+    ]
+    if chance.random() < 0.6:
+        dies = step + ttl - chance.randrange(6)
+        found.append(Happening(step=dies, kind=Kind.OWNER_KILLED, target=owner, value=10.0))
+    return found
 
 
 def _life(chance: random.Random, step: int, posts: int) -> list[Happening]:

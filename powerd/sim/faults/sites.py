@@ -24,6 +24,10 @@ COUNT = 24
 """How many different sites there are."""
 RATING_A = 32.0
 """Of every post."""
+TICK_S = 0.4
+"""Controllers act at the full second; the daemon ticks so much later [s]."""
+TICK_SOON_S = 0.15
+"""The same where clocks drift much: a younger echo leaves less time that hides the drift of a lease [s]."""
 CLASSES = ("own", "dog", "none")
 """Validity enforced by the post itself, a watchdog of 2 s, no watchdog."""
 
@@ -43,6 +47,8 @@ class Layout:
     """(L,) bool as float: the limit belongs to the outer feeder."""
     share_min: float
     """Smallest share of the limits that still fits the reserves."""
+    tick_s: float
+    """When in each second the daemon ticks [s]."""
 
 
 def _text(number: int) -> str:
@@ -109,4 +115,5 @@ def layout(number: int) -> Layout:
         rows=np.asarray(limits.real.todense(), np.float64),
         outer=np.array([element == "outer" for element in limits.element], np.float64),
         share_min=min(1.0, share + 0.01),
+        tick_s=TICK_SOON_S if number % 3 == 1 else TICK_S,
     )

@@ -23,7 +23,7 @@ from powerd.sim.faults.sites import Layout, layout
 from powerd.sim.faults.tally import Tally, pair_of
 from powerd.state import leases
 
-TICK_S, AFTER_S = 0.4, 0.7
+AFTER_S = 0.7
 """Within a step of a second: controllers act at 0, the daemon ticks, controllers act again [s]."""
 ABSURD_EPOCH = 2**50
 """What a test bench may have told a controller."""
@@ -124,6 +124,7 @@ class World:
     def step(self) -> None:
         """One second."""
         t_s = float(self.step_number)
+        tick_s = t_s + self.layout.tick_s
         for one in self._by_step.pop(self.step_number, ()):
             self._happen(one, t_s)
         for at_s, target, kind in [one for one in self._later if one[0] <= t_s]:
@@ -131,11 +132,11 @@ class World:
             self._put_right(kind, target, t_s)
         self._owners_act(t_s)
         self.claims.hold(t_s)
-        decision = self.leader.tick(t_s + TICK_S)
-        self._posts_pass(t_s + TICK_S)
+        decision = self.leader.tick(tick_s)
+        self._posts_pass(tick_s)
         if decision is not None:
-            self.claims.decided(decision, t_s + TICK_S)
-        self.claims.hold(t_s + TICK_S)
+            self.claims.decided(decision, tick_s)
+        self.claims.hold(tick_s)
         self.leader.progress(t_s + AFTER_S)
         self._owners_act(t_s + AFTER_S)
         self.claims.hold(t_s + AFTER_S)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from powerd.sim.faults.command import run_seeds
+from powerd.sim.faults.mutants import mutated
 from powerd.sim.faults.scenario import drawn, read
 from powerd.sim.faults.shrink import failure_of, shrunk
 from powerd.sim.faults.tally import Tally
@@ -58,3 +59,45 @@ def test_tallies_add_up() -> None:
     assert total.steps == one.steps + two.steps
     assert total.faults.total() == one.faults.total() + two.faults.total()
     assert "2 seeds" in total.table()
+
+
+@pytest.mark.parametrize(
+    ("mutant", "seed"),
+    [
+        ("restart-without-wait", 0),
+        ("epoch-used-twice", 0),
+        ("next-car-follows-at-once", 1),
+        ("forget-reserve", 3),
+        ("ack-retires-too-much", 11),
+        ("raise-before-w-falls", 16),
+    ],
+)
+def test_a_broken_rule_is_found(mutant: str, seed: int) -> None:
+    """A seed that holds breaks with the rule."""
+    with mutated(mutant):
+        assert failure_of(drawn(seed)) is not None
+
+
+EXPIRY = """site 1
+steps 30
+1 plug 0 32
+0 plug 1 32
+1 plug 2 32
+1 plug 3 32
+12 meter-lying 1 0.1
+14 partition 1 40
+14 trip 0 0
+19 owner-killed 1 20
+"""
+"""A car that shows little; its link is lost in the moment in which it is lowered, and later its controller dies."""
+
+
+@pytest.mark.parametrize("mutant", ["no-reaction-at-expiry", "watchdog-ignored"])
+def test_an_end_that_comes_too_early_is_found(mutant: str) -> None:
+    """Where neither a reading nor a renewal hides it, E without the car's reaction or the watchdog breaks I2."""
+    scenario = read(EXPIRY)
+    assert failure_of(scenario) is None
+    with mutated(mutant):
+        found = failure_of(scenario)
+    assert found is not None
+    assert found.startswith("I2")

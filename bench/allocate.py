@@ -299,4 +299,17 @@ def run(arguments: argparse.Namespace) -> list[Row]:
             rows.append(
                 {"case": "memory", "engine": "powerd", "n": count, "added_mb": round(_peak_mb(count) - _peak_mb(0), 1)}
             )
-    return rows
+    return rows + _exponents(rows)
+
+
+def _exponents(rows: list[Row]) -> list[Row]:
+    """b of ``median = a n^b``, fitted over powerd's sizes from 500 up: below, what a call costs hides it."""
+    found: list[Row] = []
+    for case in ("plain", "full"):
+        own = [row for row in rows if (row["case"], row["engine"]) == (case, "powerd") and float(str(row["n"])) >= 500]
+        if len(own) > 1:
+            n, median = (np.log([float(str(row[key])) for row in own]) for key in ("n", "median_ms"))
+            found.append(
+                {"case": f"{case} cost exponent", "engine": "powerd", "value": round(np.polyfit(n, median, 1)[0], 3)}
+            )
+    return found

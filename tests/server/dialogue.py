@@ -56,6 +56,12 @@ async def read(call: grpc.aio.StreamStreamCall[pb.ConnectRequest, pb.ConnectResp
     return message
 
 
+async def until_its_end(call: grpc.aio.StreamStreamCall[pb.ConnectRequest, pb.ConnectResponse]) -> None:
+    """Reads a stream to its end; a refusal raises what gRPC makes of it."""
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
 async def until_grants(call: grpc.aio.StreamStreamCall[pb.ConnectRequest, pb.ConnectResponse]) -> pb.Grants:
     """The next Grants of a stream."""
     while True:

@@ -23,7 +23,7 @@ from powerd.control.events import (
 )
 from powerd.v1 import controller_service_pb2 as pb
 from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
-from tests.server.dialogue import ME, hello, only_violation, read, report, serving, stamp, until_grants
+from tests.server.dialogue import ME, hello, only_violation, read, report, serving, stamp, until_grants, until_its_end
 from tests.server.fake import FakeCore, site_of
 
 Hello = Callable[[pb.Hello], object]
@@ -142,7 +142,7 @@ def test_a_refusal_arrives_also_while_a_message_is_on_its_way() -> None:
                 await call.write(report(51.0, report_number=-1))
                 async with asyncio.timeout(5):
                     with pytest.raises(grpc.aio.AioRpcError) as refused:
-                        await until_grants(call)
+                        await until_its_end(call)
                 assert only_violation(refused) == "report.report_number"
 
     asyncio.run(scene())

@@ -70,12 +70,3 @@ def all_down(steps: PilotSteps, x: Floats) -> Floats:
     for i in range(x.shape[0]):
         result[i] = step_down(steps, i, x[i])
     return result
-
-
-@kernel
-def all_up(steps: PilotSteps, x: Floats) -> Floats:
-    """``step_up`` for every EVSE (n,)."""
-    result = np.empty_like(x)
-    for i in range(x.shape[0]):
-        result[i] = step_up(steps, i, x[i])
-    return result

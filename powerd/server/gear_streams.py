@@ -6,22 +6,22 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from grpc.aio import ServicerContext
 
 from powerd.control import switch_events as sw
 from powerd.control.switching import SwitchOrder
-from powerd.errors import BadRequest, Overloaded, UnknownName
+from powerd.errors import BadRequest, Overloaded
 from powerd.limits import Ints
 from powerd.server import checks
 from powerd.server.convert import check_stamp
 from powerd.server.core import Core
 from powerd.server.gear_convert import GearNames, on_the_wire, seen_events
+from powerd.server.later import Later
 from powerd.server.outbox import duration
 from powerd.server.pen import Pen
-from powerd.server.status import Superseded, done_or_raise
+from powerd.server.status import Superseded
 from powerd.state.switchgear import Position
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import switchgear_service_pb2 as pb
@@ -68,7 +68,7 @@ class GearStreams:
         self.given = 0
         """Orders since the start."""
         self._streams: list[GearStream] = []
-        self._background: set[asyncio.Future[Any]] = set()
+        self._later = Later()
 
     def publish(self, order: SwitchOrder) -> None:
         """Puts an order onto its stream; without one it is not carried out and times out."""
@@ -105,7 +105,7 @@ class GearStreams:
             stream.ended.cancel()
             if stream in self._streams:
                 self._streams.remove(stream)
-                self._keep(asyncio.ensure_future(self._tell_closed(stream)))
+                self._later.keep(asyncio.ensure_future(self._tell_closed(stream)))
             await pen.down()
 
     def _open(self, first: pb.ConnectSwitchgearRequest) -> GearStream:
@@ -129,7 +129,7 @@ class GearStreams:
             self._streams.remove(older)
             older.end(Superseded("a newer stream speaks for these switches"))
         self._streams.append(stream)
-        self._judge_later(asyncio.ensure_future(answer), stream)
+        self._later.judge(asyncio.ensure_future(answer), stream.end)
         logger.info("switchgear controller %s connected with %d switches", hello.reporter_id, branch.shape[0])
         return stream
 
@@ -139,7 +139,7 @@ class GearStreams:
                 raise BadRequest("message", "a report after the hello")
             events = self._report_events(message.report, stream)
             urgent = any(not isinstance(event, sw.GearHeard) for event in events)
-            self._judge_later(asyncio.ensure_future(self._core.post(*events, urgent=urgent)), stream)
+            self._later.judge(asyncio.ensure_future(self._core.post(*events, urgent=urgent)), stream.end)
             self.told()
 
     def _report_events(self, report: pb.SwitchgearReport, stream: GearStream) -> list[sw.SwitchEvent]:
@@ -178,21 +178,6 @@ class GearStreams:
             reason=order.reason,
         )
 
-    def _judge_later(self, answer: asyncio.Future[Any], stream: GearStream) -> None:
-        """Ends the stream if the tick that absorbs the events finds one of them wrong."""
-
-        def judge(answer: asyncio.Future[Any]) -> None:
-            if answer.cancelled() or answer.exception() is not None:
-                return
-            try:
-                for outcome in answer.result():
-                    done_or_raise(outcome)
-            except (BadRequest, UnknownName) as refused:
-                stream.end(refused)
-
-        self._keep(answer)
-        answer.add_done_callback(judge)
-
     async def _tell_closed(self, stream: GearStream) -> None:
         """Posts the end of the stream, however full the inbox is, unless others speak for its switches by then."""
         while True:
@@ -207,8 +192,3 @@ class GearStreams:
 
     def _id(self, branch: int) -> str:
         return self._names.branch_ids[branch]
-
-    def _keep(self, task: asyncio.Future[Any]) -> None:
-        """Holds a reference: the event loop keeps only weak ones."""
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
 
 from grpc.aio import ServicerContext
 
 from powerd.control.events import Event, StreamClosed
-from powerd.errors import BadRequest, Overloaded, UnknownName
+from powerd.errors import BadRequest, Overloaded
 from powerd.server.convert import Speaker, check_number, hello_event, report_events
 from powerd.server.core import Core
 from powerd.server.directory import Directory
+from powerd.server.later import Later
 from powerd.server.outbox import duration
 from powerd.server.pen import Pen
 from powerd.server.publish import Publisher, Stream
-from powerd.server.status import done_or_raise
 from powerd.v1 import controller_service_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ class Streams:
         self._core = core
         self._names = names
         self._publisher = publisher
-        self._background: set[asyncio.Future[Any]] = set()
+        self._later = Later()
 
     async def run(self, requests: AsyncIterator[pb.ConnectRequest], context: Context) -> None:
         """Serves one stream until either side ends it.
@@ -61,7 +60,7 @@ class Streams:
             writer.cancel()
             stream.ended.cancel()
             if self._publisher.close(stream):
-                self._keep(asyncio.ensure_future(self._tell_closed(stream)))
+                self._later.keep(asyncio.ensure_future(self._tell_closed(stream)))
             await pen.down()
 
     def _open(self, first: pb.ConnectRequest) -> tuple[Stream, float]:
@@ -73,7 +72,7 @@ class Streams:
         answer = self._core.post(event)
         speaker = Speaker(controller=controller, evse=event.evse, incarnation=event.incarnation)
         stream = self._publisher.open(speaker, first.hello.report_number)
-        self._judge_later(asyncio.ensure_future(answer), stream)
+        self._later.judge(asyncio.ensure_future(answer), stream.end)
         logger.info("controller %s connected with %d EVSEs", first.hello.controller_id, len(event.evse))
         return stream, event.boottime_s
 
@@ -84,7 +83,7 @@ class Streams:
             check_number("report.report_number", message.report.report_number, stream.report_number)
             events = report_events(message.report, stream.speaker, boottime_s)
             boottime_s = message.report.stamp.boottime_s
-            self._judge_later(asyncio.ensure_future(self._core.post(*events)), stream)
+            self._later.judge(asyncio.ensure_future(self._core.post(*events)), stream.end)
             self._publisher.arrived(stream, message.report.report_number)
 
     async def _write(self, pen: Pen[pb.ConnectResponse], stream: Stream) -> None:
@@ -105,25 +104,6 @@ class Streams:
         )
         return pb.ConnectResponse(welcome=welcome)
 
-    def _judge_later(self, answer: asyncio.Future[Any], stream: Stream) -> None:
-        """Ends the stream if the tick that absorbs the events finds one of them wrong."""
-
-        def judge(answer: asyncio.Future[Any]) -> None:
-            if answer.cancelled():
-                return
-            error = answer.exception()
-            if error is not None:
-                logger.error("the inbox failed", exc_info=error)
-                return
-            try:
-                for outcome in answer.result():
-                    done_or_raise(outcome)
-            except (BadRequest, UnknownName) as refused:
-                stream.end(refused)
-
-        self._keep(answer)
-        answer.add_done_callback(judge)
-
     async def _tell_closed(self, stream: Stream) -> None:
         """Posts the end of the stream, however full the inbox is, unless the controller is back by then."""
         event: Event = StreamClosed(evse=stream.speaker.evse)
@@ -134,8 +114,3 @@ class Streams:
                 await asyncio.sleep(self._core.tick_s)
             else:
                 return
-
-    def _keep(self, task: asyncio.Future[Any]) -> None:
-        """Holds a reference: the event loop keeps only weak ones."""
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from powerd.limits import Bools, Floats, Ints
+from powerd.limits import Floats, Ints
 from powerd.network.curves import Edge
 from powerd.network.electrical import Electrical
 from powerd.network.tolerance import COOLING_S, tolerated_s, trips_s, wear
@@ -94,8 +94,3 @@ class Breakers:
                 held[p] -= seconds / COOLING_S
                 if held[p] <= 0.0:
                     del held[p]
-
-
-def opens_by_itself(electrical: Electrical) -> Bools:
-    """(E,) branches that have an overcurrent device."""
-    return np.array([overload.opens for overload in electrical.overload], dtype=np.bool_)

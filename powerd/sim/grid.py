@@ -81,11 +81,6 @@ class Grid:
         self.windows = Windows()
         self._now_s = 0
 
-    @property
-    def has_incidents(self) -> bool:
-        """Something is going to happen or has happened."""
-        return bool(self._incidents or self._events)
-
     def advance(self, now_s: int) -> News:
         """Whatever happens up to ``now_s``; what relays report of it."""
         self._now_s = now_s

@@ -19,9 +19,10 @@ def root_of(group: Ints, bus: int) -> int:
 
 @kernel
 def faults_of(from_bus: Ints, to_bus: Ints, sure: Bools, shadow: Bools, roots: Ints, sources: Ints, buses: int) -> Ints:
-    """(2,) rings that sure branches close, and supplies too many in groups that have voltage.
+    """(2,) rings, and supplies too many in groups that have voltage.
 
-    ``roots`` (r,) are buses of feeding supplies, ``sources`` (s,) those of all; ``shadow`` (E,) could conduct, too.
+    ``roots`` (r,) are buses of feeding supplies, ``sources`` (s,) those of all; ``shadow`` (E,) could conduct, too: a
+    ring through it means that what it fed is not apart from its old supply.
     """
     group = np.arange(buses)
     rings = 0
@@ -34,6 +35,8 @@ def faults_of(from_bus: Ints, to_bus: Ints, sure: Bools, shadow: Bools, roots: I
     for e in range(from_bus.shape[0]):
         if shadow[e] and not sure[e]:
             a, b = root_of(group, from_bus[e]), root_of(group, to_bus[e])
+            if a == b:
+                rings += 1
             group[max(a, b)] = min(a, b)
     live = np.zeros(buses, np.bool_)
     for k in range(roots.shape[0]):

@@ -64,6 +64,10 @@ class Substation:
         index = self.player.site.electrical.supplies.ids.index(name)
         self.news.append(sw.OutageSeen(kind=sw.ElementKind.SUPPLY, index=index, lost=lost, flags=0))
 
+    def branch_lost(self, name: str, *, flags: int) -> None:
+        """A branch without a contact of its own conducts no more."""
+        self.news.append(sw.OutageSeen(kind=sw.ElementKind.BRANCH, index=self.branch(name), lost=True, flags=flags))
+
     def moves(self, name: str, *, closed: bool, flags: int = 0) -> None:
         """A switch moves by itself."""
         self.closed[self.branch(name)] = closed

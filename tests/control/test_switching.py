@@ -41,6 +41,16 @@ def test_a_lost_feeder_is_shed_at_once_isolated_and_fed_from_the_other(depot: Su
     assert last.snapshot.gear.phase == Phase.IDLE
 
 
+def test_a_lost_transformer_is_taken_off_before_its_part_is_fed_from_the_ring() -> None:
+    """S1 may come back at any moment: first its breaker opens, then the ring closes; eight car parks have a voltage."""
+    campus = Substation.open(model("campus_ring"))
+    campus.run(15)
+    campus.branch_lost("S1", flags=UPSTREAM)
+    campus.run(40)
+    assert campus.orders == [("breaker-1", False), ("sw1-open", True)]
+    assert campus.live() >= {f"lv-{n}" for n in (3, 5, 6, 7, 8, 9, 10, 11, 13, 14)}
+
+
 def test_an_order_leaves_only_when_everything_that_could_be_drawing_fits(depot: Substation) -> None:
     """R8: in the tick of the closing, W and the loads that come back fit every limit of the state after it."""
     depot.supply("utility-a", lost=True)

@@ -56,8 +56,8 @@ class Judge:
     def _faults(self, closed: np.ndarray) -> tuple[int, int, float]:
         grid, question = self.grid, self.question
         sure = self._graph(question.known & closed)
-        rings = sure.number_of_edges() - sure.number_of_nodes() + nx.number_connected_components(sure)
         both = self._graph((question.known & closed) | question.shadow)
+        rings = _rings(both)
         extra = 0
         for group in nx.connected_components(both):
             sources = [b for b in grid.supply_bus.tolist() if b in group]
@@ -66,7 +66,7 @@ class Judge:
         live = self._live(closed)
         extra += sum(bool(question.barred[b]) for b in live)
         load = np.where(question.dead[:, None], grid.pickup, grid.load)
-        return rings, extra, self._misfit(sure, load) if rings == 0 else 0.0
+        return rings, extra, self._misfit(sure, load) if _rings(sure) == 0 else 0.0
 
     def _misfit(self, graph: nx.MultiGraph, load: np.ndarray) -> float:
         """How far what must be carried exceeds a rating; each branch of a tree carries what is cut off by taking it."""
@@ -104,6 +104,11 @@ class Judge:
         for bus in tree:
             flow.add_edge(bus, "t", capacity=float(self.grid.demand[bus, p]))
         return float(nx.maximum_flow_value(flow, root, "t"))
+
+
+def _rings(graph: nx.MultiGraph) -> int:
+    """Independent cycles."""
+    return int(graph.number_of_edges() - graph.number_of_nodes() + nx.number_connected_components(graph))
 
 
 @st.composite

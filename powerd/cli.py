@@ -9,6 +9,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 import asyncio
+import gc
 import json
 import logging
 import sys
@@ -83,6 +84,7 @@ def serve(
             from powerd.sim.command import watch_replay
 
             raise typer.Exit(watch_replay(site=site, sessions=replay, address=address, speed=speed, cap_kw=cap_kw))
+        gc.disable()  # of all that a start makes nothing is garbage; ``serve_site`` lets it collect again
         from powerd.daemon import ServeOptions, serve_site
 
         if log_reasons:

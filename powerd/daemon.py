@@ -8,6 +8,7 @@ Missed ticks are skipped and the rhythm is kept (skip-and-resync): a late tick n
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import time
@@ -33,9 +34,8 @@ from powerd.journal.disk import DiskWatch
 from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
 from powerd.journal.writer import JournalWriter
 from powerd.limits import Limits
-from powerd.network.capped import cap_transformers
 from powerd.network.electrical import Electrical
-from powerd.network.load import load_site
+from powerd.network.kept import cache_folder, load_electrical
 from powerd.server.core import GrantSink
 from powerd.server.serve import TlsFiles, start_server
 from powerd.server.status import Unavailable
@@ -443,8 +443,7 @@ async def serve_site(options: ServeOptions) -> None:
         SiteRefused: it has faults.
         PowerdError: the address cannot be used as asked.
     """
-    loaded = load_site(options.site)
-    electrical = loaded.must() if options.cap_kw is None else cap_transformers(loaded, options.cap_kw)
+    electrical = load_electrical(options.site, options.cap_kw, cache_folder())
     clock = SystemClock()
     start = STEPPED_START if options.stepped_clock else clock.now()
     journal = None
@@ -464,6 +463,8 @@ async def serve_site(options: ServeOptions) -> None:
         ticker.sink = server.sink
         ticker.on_serving = server.set_serving
         await ticker.warm_up(start)
+        gc.freeze()  # site, kernels and libraries stay: no tick has to wait until a collection has looked at them
+        gc.enable()
         server.set_serving()
         if not options.stepped_clock:
             await ticker.advance(clock.now())  # whoever reads the address may ask at once

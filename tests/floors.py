@@ -39,7 +39,7 @@ HOUSE = (
     Floor(name="PAPER", rooms=("site", "state"), core=True),
     Floor(
         name="WORDS",
-        rooms=("units", "errors", "faults", "limits", "compiled"),
+        rooms=("units", "errors", "faults", "limits", "compiled", "codec"),
         friends=(("errors", "faults"), ("errors", "units"), ("limits", "units")),
         core=True,
     ),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from powerd.journal.codec import classes_of, decode, encode
+from powerd.codec import classes_of, decode, encode
 from powerd.state.snapshot import Snapshot
 
 FORGOTTEN = ("warm_stage", "warm_price")

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from powerd.codec import classes_of, encode
 from powerd.control.decision import Decision
 from powerd.control.events import Event
-from powerd.journal.codec import classes_of, encode
 from powerd.limits import Floats, Ints
 from powerd.state.snapshot import Snapshot
 from powerd.units import Now

@@ -14,13 +14,13 @@ from pathlib import Path
 import apsw
 import numpy as np
 
+from powerd.codec import Unreadable, decode, encode
 from powerd.control.compiled import CompiledSite
 from powerd.control.decision import Decision
 from powerd.control.step import Stepper
 from powerd.errors import PowerdError
 from powerd.journal import layout
 from powerd.journal.cells import Cells, Packer, cell_of, cells_of
-from powerd.journal.codec import Unreadable, decode, encode
 from powerd.journal.machine import fingerprint
 from powerd.journal.record import (
     CLASSES,

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from powerd.faults import Severity
-from powerd.limits import Bools, Floats
+from powerd.limits import Bools
 from powerd.network.drawing import Drawing, Findings
-from powerd.network.electrical import Electrical
+from powerd.network.electrical import Electrical, reserve_of
 from powerd.network.rows import build_rows
 from powerd.network.supply import normal_positions
 from powerd.site.codes import Code
@@ -46,14 +46,6 @@ class Reserved:
     """Most that EVSEs can draw without a live grant [unit]."""
     boot_share: float
     """What of ``reserve`` is there only because posts may restart above their fallback [unit]."""
-
-
-def reserve_of(electrical: Electrical) -> Floats:
-    """(n,) most an EVSE can draw without a live grant: max(F, boot, idle); its rating without watchdog [own unit]."""
-    posts = electrical.posts
-    own = np.maximum(np.maximum(posts.fallback, posts.boot_current), posts.fallback_idle)
-    never = np.isnan(electrical.controllers.watchdog_s)[posts.controller] if posts.count else np.zeros(0, dtype=bool)
-    return np.where(never, posts.max_ceiling, own)
 
 
 def reachable_states(site: SiteFile, electrical: Electrical) -> Iterator[tuple[str, Bools]]:

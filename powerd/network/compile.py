@@ -21,10 +21,10 @@ from powerd.network.electrical import (
     MeterPoints,
     Supplies,
 )
-from powerd.network.operation import operation_of
+from powerd.network.operation import By, Operation
 from powerd.network.parts import BranchPart, feeder_part, switch_part, transfer_parts, transformer_part
 from powerd.site.expand import DrawnEvse, pilot_steps
-from powerd.site.schema import EvseType, Fairness, SiteFile
+from powerd.site.schema import EvseType, Fairness, Operator, SiteFile, Switch, TransferSwitch
 from powerd.units import SQRT3
 
 NAN = math.nan
@@ -41,6 +41,7 @@ _ANGLES: dict[str, tuple[float, float, float]] = {
 }
 _PHASE_BITS = {"l1": 1, "l2": 2, "l3": 4, "l123": 7}
 _PHASE_COUNT = {"1": 1, "line_to_line": 2, "3": 3}
+_BY = {Operator.NOBODY: By.NOBODY, Operator.HAND: By.HAND, Operator.POWERD: By.POWERD, Operator.ITSELF: By.ITSELF}
 _ROTATION = {"l123": 0, "l231": 1, "l312": 2, "unknown": -1}
 
 
@@ -64,7 +65,7 @@ def compile_drawing(drawing: Drawing) -> Electrical:
             in_service=_bools(b.in_service for b in site.buses),
         ),
         branches=_branches(parts, bus),
-        operation=operation_of(site, branch),
+        operation=_operation(site, branch),
         impedances=_impedances(parts),
         overload=tuple(part.overload for part in parts),
         supplies=_supplies(site, bus),
@@ -161,6 +162,29 @@ def _impedances(parts: list[BranchPart]) -> Impedances:
         no_load_current_percent=column("no_load_current_percent"),
         vector_group=tuple(part.vector_group for part in parts),
     )
+
+
+def _operation(site: SiteFile, branch: dict[str, int]) -> Operation:
+    """Who operates each branch; ``branch`` gives its index by id."""
+    columns = Operation.none(len(branch))
+    for switch in site.switches:
+        _enter(columns, branch[switch.id], switch)
+    for transfer in site.transfer_switches:
+        pair = branch[f"{transfer.id}/preferred"], branch[f"{transfer.id}/alternate"]
+        for own, other in (pair, pair[::-1]):
+            _enter(columns, own, transfer)
+            columns.partner[own] = other
+            columns.closed_transition[own] = transfer.closed_transition
+            columns.transfer_time_s[own] = transfer.transfer_time_s
+            columns.retransfer_delay_s[own] = transfer.retransfer_delay_s
+    return columns
+
+
+def _enter(columns: Operation, at: int, switch: Switch | TransferSwitch) -> None:
+    columns.by[at] = _BY[switch.operated_by]
+    columns.reported[at] = switch.reported
+    if switch.max_operations_per_hour is not None:
+        columns.max_operations[at] = switch.max_operations_per_hour
 
 
 def _supplies(site: SiteFile, bus: dict[str, int]) -> Supplies:

@@ -252,3 +252,11 @@ class Electrical:
     def evse_count(self) -> int:
         """n."""
         return self.posts.count
+
+
+def reserve_of(electrical: Electrical) -> Floats:
+    """(n,) most an EVSE can draw without a live grant: max(F, boot, idle); its rating without watchdog [own unit]."""
+    posts = electrical.posts
+    own = np.maximum(np.maximum(posts.fallback, posts.boot_current), posts.fallback_idle)
+    never = np.isnan(electrical.controllers.watchdog_s)[posts.controller] if posts.count else np.zeros(0, dtype=bool)
+    return np.where(never, posts.max_ceiling, own)

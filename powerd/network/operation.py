@@ -9,7 +9,6 @@ from enum import IntEnum
 import numpy as np
 
 from powerd.limits import Bools, Floats, Ints
-from powerd.site.schema import Operator, SiteFile, Switch, TransferSwitch
 
 UNLIMITED = 1 << 30
 """Operations an hour where the site file sets no maximum."""
@@ -24,9 +23,6 @@ class By(IntEnum):
     HAND = 1
     POWERD = 2
     ITSELF = 3
-
-
-_BY = {Operator.NOBODY: By.NOBODY, Operator.HAND: By.HAND, Operator.POWERD: By.POWERD, Operator.ITSELF: By.ITSELF}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,26 +56,3 @@ class Operation:
             max_operations=np.full(count, UNLIMITED, np.int64),
             reported=np.zeros(count, np.bool_),
         )
-
-
-def operation_of(site: SiteFile, branch: dict[str, int]) -> Operation:
-    """The columns of a site file; ``branch`` gives each branch's index by id."""
-    columns = Operation.none(len(branch))
-    for switch in site.switches:
-        _enter(columns, branch[switch.id], switch)
-    for transfer in site.transfer_switches:
-        pair = branch[f"{transfer.id}/preferred"], branch[f"{transfer.id}/alternate"]
-        for own, other in (pair, pair[::-1]):
-            _enter(columns, own, transfer)
-            columns.partner[own] = other
-            columns.closed_transition[own] = transfer.closed_transition
-            columns.transfer_time_s[own] = transfer.transfer_time_s
-            columns.retransfer_delay_s[own] = transfer.retransfer_delay_s
-    return columns
-
-
-def _enter(columns: Operation, at: int, switch: Switch | TransferSwitch) -> None:
-    columns.by[at] = _BY[switch.operated_by]
-    columns.reported[at] = switch.reported
-    if switch.max_operations_per_hour is not None:
-        columns.max_operations[at] = switch.max_operations_per_hour

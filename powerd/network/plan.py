@@ -24,8 +24,7 @@ from functools import cached_property
 import numpy as np
 
 from powerd.limits import Bools, Floats, Ints
-from powerd.network.admission import reserve_of
-from powerd.network.electrical import Electrical
+from powerd.network.electrical import Electrical, reserve_of
 from powerd.network.plan_kernels import search
 from powerd.units import SQRT3
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from powerd.errors import PowerdError
 from powerd.limits import Bools, Floats
-from powerd.network.admission import reserve_of
+from powerd.network.electrical import reserve_of
 from powerd.sim.relays import operated
 from powerd.sim.wires import GridState
 from powerd.sim.world import World

@@ -16,12 +16,12 @@ import apsw
 import numpy as np
 import pytest
 
+from powerd.codec import decode, encode
 from powerd.control import events as ev
 from powerd.control.decision import Decision
 from powerd.control.step import Stepper
 from powerd.journal import machine, record, store
 from powerd.journal import replay as replaying
-from powerd.journal.codec import decode, encode
 from powerd.journal.record import CLASSES, DECIDED, NOT_DECIDED, ROOT, Kind, Record, TickContent
 from powerd.journal.replay import ReplayRefused, replay
 from powerd.journal.store import Entry, Journal

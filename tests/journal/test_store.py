@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from powerd.codec import encode
 from powerd.control import events as ev
 from powerd.journal import store
 from powerd.journal.cells import FORGOTTEN, cell_of, cells_of, pack, snapshot_of
-from powerd.journal.codec import encode
 from powerd.journal.layout import VERSION
 from powerd.journal.replay import replay
 from powerd.journal.store import Entry, Journal, JournalBroken

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from powerd.codec import decode, encode
 from powerd.control.compiled import CompiledSite, SwitchingStates, as_drawn
 from powerd.control.decision import Decision, GrantBatch
 from powerd.control.durable import covered_by, split_lowered
 from powerd.control.events import Event, StreamClosed
 from powerd.errors import BadRequest
 from powerd.journal.cells import CLASSES, cells_of, snapshot_of
-from powerd.journal.codec import decode, encode
 from powerd.limits import Floats, Ints
 from powerd.server.convert import Speaker, check_number, hello_event, report_events
 from powerd.server.outbox import Lease, Outbox, Part

@@ -1,7 +1,7 @@
 """Values of the core as bytes and back: frozen dataclasses with columns in them, exactly and compactly.
 
 A class is written by its name and those of its fields, so a new kind of event needs no code here, and bytes can name
-nothing but the classes that the reader allows: unlike a pickle, a journal from elsewhere cannot run anything.
+nothing but the classes that the reader allows: unlike a pickle, a file from elsewhere cannot run anything.
 
 Layout: 4 bytes, the length of a JSON text; the text; the columns' bytes in the order in which the text names them.
 Columns shrink where that loses nothing: consecutive indices to their first, equal entries to one, integers to the
@@ -97,7 +97,7 @@ class _Writer:
             return ["t", value.isoformat()]
         if isinstance(value, np.generic):
             return value.item()
-        raise TypeError(f"a {type(value).__name__} cannot be journalled: use columns, plain values and dataclasses")
+        raise TypeError(f"a {type(value).__name__} has no bytes: use columns, plain values and dataclasses")
 
     def array(self, array: Array) -> Any:
         """A column, in the smallest of the forms that keep it exactly."""

@@ -107,7 +107,7 @@ class Stepper:
         )
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *unmet, *warned, *failsafe.sentences(modes)))
         guarded &= not moved  # that was its task
-        decision = _decide(site, state, absorbed, scene, allocation, ceiling, guarded, now)
+        decision = _decide(site, snapshot, state, absorbed, scene, allocation, ceiling, guarded, now)
         return replace(decision, modes=modes, order=switching.order, unanswered=switching.unanswered)
 
     def _switch(self, state: Snapshot, now: Now) -> Switching:
@@ -229,6 +229,7 @@ def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, now: Now, *,
 
 def _decide(
     site: CompiledSite,
+    before: Snapshot,
     state: Snapshot,
     absorbed: Absorbed,
     scene: _Scene,
@@ -258,7 +259,7 @@ def _decide(
     plugged = after.sessions.plugged
     in_force = leases.in_force(book, site.terms, plugged, now.boottime_s)
     worst = leases.worst(book, site.terms, plugged, largest_phase(after.drawn), now.boottime_s)
-    after = replace(after, overshoots=_overshoots(site, after, scene, worst))
+    after = replace(after, overshoots=_overshoots(site, before, after, scene, worst))
     price = np.zeros(site.limits.capacity.shape[0])
     np.maximum.at(price, site.limits.limit_of_row, allocation.price)
     return Decision(
@@ -284,14 +285,25 @@ def _decide(
     )
 
 
-def _overshoots(site: CompiledSite, after: Snapshot, scene: _Scene, worst: Floats) -> tuple[Overshoot, ...]:
+def _overshoots(
+    site: CompiledSite, before: Snapshot, after: Snapshot, scene: _Scene, worst: Floats
+) -> tuple[Overshoot, ...]:
     """Declares, continues and ends overshoots; in most ticks there are none."""
     limits, now_s = site.limits, after.boottime_s
     flow, available = limits.limit_flow(worst), limits.capacity - scene.uncontrolled
+    over = bool(np.any(flow > available + ROW_TOLERANCE))
+    if not over and not any(one.lasts for one in after.overshoots):
+        return after.overshoots
     bound_s = np.full(flow.shape, np.inf)
-    if np.any(flow > available + ROW_TOLERANCE):
+    if over:
         bound_s = bounds(after.leases, site.terms, limits, after.sessions.plugged, worst, available, now_s)
-    return track(after.overshoots, limits, flow, available, bound_s, now_s, anew=scene.anew)
+    # Where W is more than time alone would have left of it, something was heard: a car came, a reading. This tick's own
+    # grants are no news: they must not raise it.
+    drawn = largest_phase(before.drawn)
+    left = leases.worst(before.leases, site.terms, before.sessions.plugged, drawn, now_s)
+    rose = scene.worst > left + ROW_TOLERANCE
+    anew = scene.anew | (limits.limit_flow(rose.astype(np.float64)) > 0.0)
+    return track(after.overshoots, limits, flow, available, bound_s, now_s, anew=anew)
 
 
 def _who_is_named(

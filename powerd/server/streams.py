@@ -13,6 +13,7 @@ from powerd.errors import BadRequest, Overloaded
 from powerd.server.convert import Speaker, check_number, hello_event, report_events
 from powerd.server.core import Core
 from powerd.server.directory import Directory
+from powerd.server.hellos import Hellos
 from powerd.server.later import Later
 from powerd.server.outbox import duration
 from powerd.server.pen import Pen
@@ -35,6 +36,7 @@ class Streams:
         self._names = names
         self._publisher = publisher
         self._later = Later()
+        self._hellos = Hellos()
 
     async def run(self, requests: AsyncIterator[pb.ConnectRequest], context: Context) -> None:
         """Serves one stream until either side ends it.
@@ -69,6 +71,7 @@ class Streams:
             raise BadRequest("message", "a hello as the first message of a stream")
         event = hello_event(first.hello, self._names)
         controller = self._names.controller[first.hello.controller_id]
+        self._hellos.take(controller, event.incarnation, event.boottime_s)
         answer = self._core.post(event)
         speaker = Speaker(controller=controller, evse=event.evse, incarnation=event.incarnation)
         stream = self._publisher.open(speaker, first.hello.report_number)

@@ -56,7 +56,7 @@ def track(
     bound_s: Floats,
     now_s: float,
     *,
-    anew: bool,
+    anew: Bools,
 ) -> tuple[Overshoot, ...]:
     """The overshoots after this tick, the open ones last.
 
@@ -67,7 +67,8 @@ def track(
         available: (L,) capacity minus uncontrolled load [unit].
         bound_s: (L,) by when each would be over if nothing else happened.
         now_s: the tick's instant.
-        anew: something was heard in this tick that makes earlier bounds void: a hello, a new epoch, a slower car.
+        anew: (L,) something was heard in this tick that makes its earlier bound void: a hello, a new epoch, a slower
+            car, or what raised W below it, as a car that came.
     """
     over = {int(l): float(flow[l] - available[l]) for l in np.flatnonzero(flow > available + ROW_TOLERANCE)}
     if not over and not any(one.lasts for one in past):
@@ -77,7 +78,7 @@ def track(
     names = {limits.name[l] for l in over}
     ended += [replace(one, ended_s=now_s) for name, one in open_now.items() if name not in names]
     standing = [
-        _continued(open_now[limits.name[l]], excess, float(available[l]), float(bound_s[l]), anew=anew)
+        _continued(open_now[limits.name[l]], excess, float(available[l]), float(bound_s[l]), anew=bool(anew[l]))
         if limits.name[l] in open_now
         else Overshoot(
             limit=limits.name[l],

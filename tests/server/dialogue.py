@@ -36,11 +36,18 @@ def stamp(boottime_s: float = 50.0, incarnation: int = ME) -> pb_common.Stamp:
 
 
 def hello(
-    controller_id: str = "c0", evses: tuple[str, ...] = ("A1", "A2", "A3"), *, incarnation: int = ME, number: int = 1
+    controller_id: str = "c0",
+    evses: tuple[str, ...] = ("A1", "A2", "A3"),
+    *,
+    incarnation: int = ME,
+    number: int = 1,
+    boottime_s: float = 50.0,
 ) -> pb.ConnectRequest:
     """A good hello."""
     states = [pb.EvseState(evse_id=name) for name in evses]
-    said = pb.Hello(controller_id=controller_id, stamp=stamp(50.0, incarnation), evses=states, report_number=number)
+    said = pb.Hello(
+        controller_id=controller_id, stamp=stamp(boottime_s, incarnation), evses=states, report_number=number
+    )
     return pb.ConnectRequest(hello=said)
 
 

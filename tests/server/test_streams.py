@@ -136,9 +136,9 @@ def test_a_refusal_arrives_also_while_a_message_is_on_its_way() -> None:
 
     async def scene() -> None:
         async with serving(FakeCore()) as (_, channel):
-            for _ in range(20):
+            for attempt in range(20):
                 call = ControllerServiceStub(channel).Connect()
-                await call.write(hello())
+                await call.write(hello(boottime_s=50.0 + attempt / 100))
                 await call.write(report(51.0, report_number=-1))
                 async with asyncio.timeout(5):
                     with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -280,6 +280,29 @@ def test_a_second_stream_takes_over() -> None:
         return core
 
     assert len(asyncio.run(scene()).of(HelloReceived)) == 2
+
+
+@pytest.mark.parametrize("boottime_s", [50.0, 49.0])
+def test_a_hello_no_newer_than_the_last_changes_nothing(boottime_s: float) -> None:
+    """It may be one of a connection given up: it is refused by its stamp, and the stream that is open goes on."""
+
+    async def scene() -> FakeCore:
+        core = FakeCore()
+        async with serving(core) as (_, channel):
+            stub = ControllerServiceStub(channel)
+            open_now = stub.Connect()
+            await open_now.write(hello(boottime_s=50.0))
+            await until_grants(open_now)
+            late = stub.Connect()
+            await late.write(hello(boottime_s=boottime_s))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await until_its_end(late)
+            assert only_violation(refused) == "hello.stamp.boottime_s"
+            core.tick(lowered={0: 5.0})
+            assert list((await until_grants(open_now)).ceiling) == [5.0]
+        return core
+
+    assert len(asyncio.run(scene()).of(HelloReceived)) == 1
 
 
 def test_the_end_of_a_stream_is_told_however_full_the_inbox_is() -> None:

@@ -18,6 +18,7 @@ from powerd.errors import BadRequest
 from powerd.journal.cells import CLASSES, cells_of, snapshot_of
 from powerd.limits import Floats, Ints
 from powerd.server.convert import Speaker, check_number, hello_event, report_events
+from powerd.server.hellos import Hellos
 from powerd.server.outbox import Lease, Outbox, Part
 from powerd.sim.faults.kinds import Kind
 from powerd.sim.faults.owner import Owner
@@ -87,6 +88,9 @@ class Leader:
     pending: deque[tuple[float, Decision, Decision | None]] = field(default_factory=deque)
     """(when its commit is done, decision, the part of its decreases that waits) in order."""
     stream_count: int = 0
+    dead_streams: int = 0
+    """Streams up to this number were connections to a process that is no more."""
+    hellos: Hellos = field(default_factory=Hellos)
     published: tuple[int, int] = (0, 0)
     """Largest (epoch, seq) that ever left."""
     refused: int = 0
@@ -129,6 +133,7 @@ class Leader:
                 self.reused.append(f"epoch {self.snapshot.leases.epoch} after {self.published}")
         self.durable, self.durable_worst = self.snapshot, worst_of(self.snapshot, site.terms)
         self.up, self.stalled_until_s, self.starts = True, -1.0, self.starts + 1
+        self.dead_streams, self.hellos = self.stream_count, Hellos()
 
     def die(self, t_s: float, for_s: float) -> None:
         """The process ends; what was not committed is lost, clients notice. Who is down already stays down."""
@@ -239,8 +244,11 @@ class Leader:
                     events += self._heard(owner, number, message)
                 except BadRequest:
                     self.refused += 1
-                    owner.broken_s = min(owner.broken_s, t_s + NOTICE_S)
-                    events += self._closed(owner)
+                    if owner.stream == number:
+                        owner.broken_s = min(owner.broken_s, t_s + NOTICE_S)
+                    stream = self.streams.get(owner.number)
+                    if stream is not None and stream.number == number:
+                        events += self._closed(owner)
         return events
 
     def _closed(self, owner: Owner) -> list[Event]:
@@ -248,28 +256,41 @@ class Leader:
         return [] if stream is None else [StreamClosed(evse=stream.speaker.evse)]
 
     def _heard(self, owner: Owner, number: int, message: pb.ConnectRequest) -> list[Event]:
-        """One message of stream ``number``; an older stream than the open one has nothing to say."""
+        """One message of stream ``number``: a stream is opened by its hello, and by no other message."""
         stream = self.streams.get(owner.number)
-        if stream is not None and number < stream.number:
+        if number <= self.dead_streams:
             return []
         if message.WhichOneof("message") == "hello":
-            hello = hello_event(message.hello, self.layout.names)
-            speaker = Speaker(controller=owner.number, evse=hello.evse, incarnation=hello.incarnation)
-            self.streams[owner.number] = Stream(
-                number=number,
-                speaker=speaker,
-                outbox=Outbox(len(hello.evse)),
-                boottime_s=hello.boottime_s,
-                report_number=message.hello.report_number,
-            )
-            return [hello]
-        if stream is None or stream.number != number:
+            return self._opened(owner, number, message.hello)
+        if stream is None or number > stream.number:
             raise BadRequest("message", "a hello as the first message of a stream")
+        if number < stream.number:  # another one has taken over
+            return []
         check_number("report.report_number", message.report.report_number, stream.report_number)
         events = report_events(message.report, stream.speaker, stream.boottime_s)
         stream.boottime_s = message.report.stamp.boottime_s
         stream.report_number = message.report.report_number
         return list(events)
+
+    def _opened(self, owner: Owner, number: int, said: pb.Hello) -> list[Event]:
+        """A hello opens its stream in place of the one before, whichever was connected first."""
+        stream = self.streams.get(owner.number)
+        if stream is not None and stream.number == number:
+            raise BadRequest("message", "a report after the hello")
+        hello = hello_event(said, self.layout.names)
+        self.hellos.take(owner.number, hello.incarnation, hello.boottime_s)
+        if hello.incarnation < owner.heard:
+            return []  # not tried: the first word of a process that is no more, heard after the next one's
+        owner.heard = hello.incarnation
+        speaker = Speaker(controller=owner.number, evse=hello.evse, incarnation=hello.incarnation)
+        self.streams[owner.number] = Stream(
+            number=number,
+            speaker=speaker,
+            outbox=Outbox(len(hello.evse)),
+            boottime_s=hello.boottime_s,
+            report_number=said.report_number,
+        )
+        return [hello]
 
     # --- what leaves --------------------------------------------------------------------------------------------------
 

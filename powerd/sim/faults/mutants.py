@@ -13,6 +13,7 @@ from powerd.allocation.guard import admit_raises
 from powerd.client.core import ControllerCore
 from powerd.client.lease import EvseLease, Refusal, Terms
 from powerd.control import step
+from powerd.server.hellos import Hellos
 from powerd.sim.faults import leader
 from powerd.sim.faults.leader import Leader
 from powerd.sim.faults.owner import Owner
@@ -152,6 +153,17 @@ def _stops_forgotten(honest: Callable[..., Any]) -> Callable[..., Any]:
     return reopen
 
 
+def _takes_any_hello(_self: Hellos, _controller: int, _incarnation: int, _boottime_s: float) -> None:
+    pass
+
+
+def _no_news(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def track(*rest: Any, anew: Any) -> Any:
+        return honest(*rest, anew=np.zeros_like(anew))
+
+    return track
+
+
 MUTANTS: dict[str, tuple[Swap, ...]] = {
     "forget-reserve": (Swap(where=leases, name="reserve", by=_no_reserve),),
     "raise-before-w-falls": (Swap(where=step, name="admit_raises", by=_raise_early),),
@@ -182,6 +194,8 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "stops-forgotten": (Swap(where=leader, name="reopen_snapshot", by=_stops_forgotten(snapshot.reopen_snapshot)),),
     "slow-car-is-defiant": (Swap(where=reaction, name="WINDOW_S", by=0.0),),
     "next-car-follows-at-once": (Swap(where=leases, name="linger", by=_no_linger),),
+    "old-hello-counts": (Swap(where=Hellos, name="take", by=_takes_any_hello),),
+    "no-news-in-an-overshoot": (Swap(where=step, name="track", by=_no_news(step.track)),),
     "barred-gets-grants": (Swap(where=hello, name="bar", by=lambda book, _evse, _ceiling: book),),
 }
 """Name -> what is replaced."""

@@ -63,6 +63,8 @@ class Owner:
     connect_s: float = 0.0
     """When it connects again."""
     refusals: Counter[Refusal] = field(default_factory=Counter)
+    heard: int = 0
+    """Newest of its processes (here they are numbered) that said hello to a daemon."""
     sane_epoch: int = 0
     """Its highest epoch before a test bench told it nonsense."""
     expired: int = 0

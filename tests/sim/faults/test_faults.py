@@ -92,6 +92,23 @@ steps 30
 """A car that shows little; its link is lost in the moment in which it is lowered, and later its controller dies."""
 
 
+@pytest.mark.parametrize(
+    ("mutant", "name", "invariant"),
+    [
+        ("old-hello-counts", "hello-of-a-stream-given-up", "I2"),
+        ("no-news-in-an-overshoot", "car-comes-as-a-hold-ends", "declared overshoot"),
+        ("no-news-in-an-overshoot", "car-comes-as-an-overshoot-ends", "declared overshoot"),
+    ],
+)
+def test_a_kept_scenario_needs_its_rule(mutant: str, name: str, invariant: str) -> None:
+    """Without the rule that mended it, the scenario breaks the invariant again."""
+    (path,) = (one for one in KEPT if one.stem == name)
+    with mutated(mutant):
+        found = failure_of(read(path.read_text(encoding="utf-8")))
+    assert found is not None
+    assert found.startswith(invariant)
+
+
 @pytest.mark.parametrize("mutant", ["no-reaction-at-expiry", "watchdog-ignored"])
 def test_an_end_that_comes_too_early_is_found(mutant: str) -> None:
     """Where neither a reading nor a renewal hides it, E without the car's reaction or the watchdog breaks I2."""

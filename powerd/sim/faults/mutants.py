@@ -17,7 +17,7 @@ from powerd.server.hellos import Hellos
 from powerd.sim.faults import leader
 from powerd.sim.faults.leader import Leader
 from powerd.sim.faults.owner import Owner
-from powerd.state import hello, leases, reaction, snapshot
+from powerd.state import hello, leases, overshoot, reaction, snapshot
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_terms import LeaseTerms
 
@@ -195,7 +195,7 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "slow-car-is-defiant": (Swap(where=reaction, name="WINDOW_S", by=0.0),),
     "next-car-follows-at-once": (Swap(where=leases, name="linger", by=_no_linger),),
     "old-hello-counts": (Swap(where=Hellos, name="take", by=_takes_any_hello),),
-    "no-news-in-an-overshoot": (Swap(where=step, name="track", by=_no_news(step.track)),),
+    "no-news-in-an-overshoot": (Swap(where=step, name="track", by=_no_news(overshoot.track)),),
     "barred-gets-grants": (Swap(where=hello, name="bar", by=lambda book, _evse, _ceiling: book),),
 }
 """Name -> what is replaced."""

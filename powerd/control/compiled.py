@@ -14,6 +14,7 @@ from powerd.limits import Bools, Floats, Limits
 from powerd.network.electrical import Electrical
 from powerd.network.flow_check import AcCheck, check_of
 from powerd.network.metering import Metering, metering_of
+from powerd.network.moves import Ahead
 from powerd.network.rows import Rows
 from powerd.network.states import StateRows, Uncertain, build_state
 from powerd.network.supply import Energised, energise
@@ -38,8 +39,8 @@ class CompiledSite:
     live: Energised
     """Who feeds whom in it."""
     parts: tuple[CompiledSite, ...]
-    """One for each combination of sides where no side of a transfer switch is certain, else none: their limits in turn
-    are ``limits``."""
+    """One for each combination of sides where no side of a transfer switch is certain, and one for each move that has
+    to fit in advance; none where there is only one: their limits in turn are ``limits``."""
     terms: LeaseTerms
     """Lease terms of each EVSE."""
     loads_worst: Floats
@@ -102,6 +103,7 @@ class CompiledSite:
     def _with_rows(self, rows: StateRows, state: Uncertain) -> CompiledSite:
         """This site with other limits."""
         parts = [self._part(rows, closed, own) for closed, own in rows.parts]
+        parts += [self._before(rows, one) for one in rows.ahead]
         share = sp.csr_array(sp.vstack([part.load_on_limit for part in parts]))
         return replace(
             parts[0],
@@ -128,6 +130,21 @@ class CompiledSite:
             loads_worst=own.load_share @ self.electrical.loads.worst_kw,
             metering=metering,
             ac=check,
+        )
+
+    def _before(self, rows: StateRows, ahead: Ahead) -> CompiledSite:
+        """What has to fit before a move: loads that go with it count in full, for no meter sees yet what it will."""
+        metering = metering_of(rows.seen, ahead.move.closed, ahead.rows)
+        share = sp.csr_array(ahead.rows.load_share * ahead.loads_kw[None, :])
+        return replace(
+            self,
+            limits=ahead.rows.limits,
+            live=rows.live,
+            parts=(),
+            load_on_limit=share,
+            loads_worst=np.asarray(share.sum(axis=1)),
+            metering=replace(metering, seen=metering.seen & ~ahead.moved[None, :]),
+            ac=None,
         )
 
     def next_step_up(self, ceiling: Floats) -> Floats:

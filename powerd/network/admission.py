@@ -16,10 +16,12 @@ from powerd.faults import Severity
 from powerd.limits import Bools
 from powerd.network.drawing import Drawing, Findings
 from powerd.network.electrical import Electrical, reserve_of
+from powerd.network.moves import transfers
+from powerd.network.operation import By
 from powerd.network.rows import build_rows
 from powerd.network.supply import normal_positions
 from powerd.site.codes import Code
-from powerd.site.schema import Operator, SiteFile
+from powerd.site.schema import SiteFile
 from powerd.site.tree import Path
 
 #: Rounding of sums of a few thousand ceilings.
@@ -48,30 +50,15 @@ class Reserved:
     """What of ``reserve`` is there only because posts may restart above their fallback [unit]."""
 
 
-def reachable_states(site: SiteFile, electrical: Electrical) -> Iterator[tuple[str, Bools]]:
+def reachable_states(electrical: Electrical) -> Iterator[tuple[str, Bools]]:
     """The normal positions (E,), and those after transfer switches have moved that move by themselves or by powerd."""
     normal = normal_positions(electrical)
     yield "", normal
-    branch = {name: index for index, name in enumerate(electrical.branches.ids)}
-    moves = [
-        (f"{t.id} at {side}", branch[f"{t.id}/{side}"], branch[f"{t.id}/{other}"])
-        for t in site.transfer_switches
-        if t.in_service and t.operated_by in (Operator.ITSELF, Operator.POWERD)
-        for side, other in (("preferred", "alternate"), ("alternate", "preferred"))
-        if t.position == other
-    ]
-    for name, shut, opened in moves:
-        closed = normal.copy()
-        closed[shut], closed[opened] = True, False
-        yield name, closed
-    if len(moves) > 1:
-        closed = normal.copy()
-        for _, shut, opened in moves:
-            closed[shut], closed[opened] = True, False
-        yield "all transfer switches moved", closed
+    for move in transfers(electrical, normal, By.ITSELF, By.POWERD):
+        yield move.name, move.closed
 
 
-def reserved(site: SiteFile, electrical: Electrical) -> Iterator[Reserved]:
+def reserved(electrical: Electrical) -> Iterator[Reserved]:
     """Every limit of every reachable state with what it has to hold ready."""
     own = reserve_of(electrical)
     posts = electrical.posts
@@ -81,7 +68,7 @@ def reserved(site: SiteFile, electrical: Electrical) -> Iterator[Reserved]:
     if not math.isnan(electrical.min_envelope_kw):
         lowest = min(lowest, electrical.min_envelope_kw)
     least = replace(electrical, site_import_limit_kw=lowest)
-    for state, closed in reachable_states(site, electrical):
+    for state, closed in reachable_states(electrical):
         rows = build_rows(least, closed)
         limits = rows.limits
         uncontrolled = rows.load_share @ electrical.loads.worst_kw
@@ -106,7 +93,7 @@ def find_admission_faults(drawing: Drawing, electrical: Electrical, findings: Fi
     is a warning.
     """
     worst: dict[str, Reserved] = {}
-    for one in reserved(drawing.site, electrical):
+    for one in reserved(electrical):
         before = worst.get(one.element)
         if _excess(one) > TOLERANCE and (before is None or _badness(one) > _badness(before)):
             worst[one.element] = one

@@ -2,7 +2,8 @@
 
 For every switching state that comes about without powerd, the worst current of each element: EVSEs at the most that the
 limits of the state before let them draw, loads at their worst, what was without supply at its pick-up. That must be
-stood for as long as leases need to end: ``bound_s``. Where it is not, powerd has to keep that much back in advance.
+stood for as long as leases need to end: ``bound_s``. Where it is not, powerd keeps that much back in advance
+(``moves``).
 """
 
 from __future__ import annotations
@@ -16,19 +17,30 @@ import scipy.sparse as sp
 from scipy.optimize import linprog
 
 from powerd.faults import Severity
-from powerd.limits import Bools, Controllers, Floats, Ints, Limits
-from powerd.network.admission import place_of, reachable_states
+from powerd.limits import Floats, Ints
+from powerd.network.admission import place_of
 from powerd.network.drawing import Drawing, Findings
 from powerd.network.electrical import Electrical
+from powerd.network.moves import (
+    CLOSE,
+    admitted_a,
+    bound_s,
+    evses_of,
+    left_free,
+    moved_loads,
+    returning_kw,
+    silent_s,
+    stood_s,
+    transfers,
+)
+from powerd.network.operation import By
 from powerd.network.rows import Rows, build_rows
-from powerd.network.supply import energise
-from powerd.network.tolerance import tolerated_a, tolerated_s
+from powerd.network.supply import normal_positions
+from powerd.network.tolerance import tolerated_a
 from powerd.site.codes import Code
-from powerd.site.schema import SiteFile
 
 ACK_S = 1.0
 """From the event to the ack where a controller answers [s]: one tick and a network that works."""
-CLOSE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,23 +90,17 @@ class Patience:
     """What that branch stands for ``silent_s``, of its rating [%]."""
 
 
-def silent_s(controllers: Controllers) -> Floats:
-    """(C,) E of each controller: how long a ceiling may outlive the last word [s]; inf without watchdog."""
-    life = controllers.ttl_s * (1 + controllers.drift) + controllers.watchdog_s + controllers.reaction_s
-    return np.where(np.isnan(controllers.watchdog_s), np.inf, life)
-
-
-def standings(site: SiteFile, electrical: Electrical) -> Iterator[Standing]:
+def standings(electrical: Electrical) -> Iterator[Standing]:
     """Every limit of every state that comes about by itself, beyond its rating or not."""
-    states = list(reachable_states(site, electrical))
-    before = build_rows(electrical, states[0][1])
-    for state, closed in states[1:]:
-        after = build_rows(electrical, closed)
-        loads = _loads_kw(site, electrical, states[0][1], closed)
+    normal = normal_positions(electrical)
+    before = build_rows(electrical, normal)
+    for move in transfers(electrical, normal, By.ITSELF):
+        after = build_rows(electrical, move.closed)
+        loads = returning_kw(electrical, moved_loads(electrical, normal, move.closed))
         uncontrolled = after.load_share @ loads
         flow = _worst_flows(electrical, before, after)
         for l in range(after.limits.capacity.shape[0]):
-            yield _standing(electrical, after, l, state, float(flow[l] + uncontrolled[l]))
+            yield _standing(electrical, after, l, move.name, float(flow[l] + uncontrolled[l]))
 
 
 def patience(electrical: Electrical) -> Iterator[Patience]:
@@ -119,16 +125,17 @@ def patience(electrical: Electrical) -> Iterator[Patience]:
 def find_tolerance_faults(drawing: Drawing, electrical: Electrical, findings: Findings) -> None:
     """One warning, its worst case, for each element that does not stand what a switch moving by itself may bring."""
     worst: dict[str, Standing] = {}
-    for one in standings(drawing.site, electrical):
+    for one in standings(electrical):
         held = worst.get(one.element)
         if not one.fits and (held is None or one.tolerated_s < held.tolerated_s):
             worst[one.element] = one
     for element, one in worst.items():
         message = (
             f"{one.name} with {one.state}: up to {one.worst:.4g} {one.unit} may flow for {_seconds(one.bound_s)} until "
-            f"leases have ended; it stands {_seconds(one.tolerated_s)}, and {one.admitted:.4g} {one.unit} that long"
+            f"leases have ended; it stands {_seconds(one.tolerated_s)}, and {one.admitted:.4g} {one.unit} that long: "
+            "powerd grants no more than that in advance"
         )
-        mend = "write protection: of the device if it is slower, shorten ttl_s or watchdog_s, or raise the rating"
+        mend = "for more, write protection: of a slower device, shorten ttl_s or watchdog_s, or raise the rating"
         findings.add(
             Code.TOLERANCE_TOO_SHORT, place_of(drawing.site, element), element, message, mend, Severity.WARNING
         )
@@ -139,17 +146,8 @@ def _seconds(value: float) -> str:
 
 
 def _standing(electrical: Electrical, rows: Rows, l: int, state: str, worst: float) -> Standing:
-    limits, branch, to_side = rows.limits, int(rows.branch[l]), bool(rows.side[l] == 1)
-    posts, controllers = electrical.posts, electrical.controllers
-    owner = np.unique(posts.controller[_below(limits, l)])
-    bound = float(silent_s(controllers)[owner].max(initial=0.0))
-    answering = ACK_S + float(controllers.reaction_s[owner].max(initial=0.0))
-    capacity = float(limits.capacity[l])
-    stands, admitted = math.inf, math.inf
-    if branch >= 0:
-        overload = electrical.overload[branch]
-        stands = tolerated_s(overload, worst, to_side=to_side)
-        admitted = tolerated_a(overload, bound, rated_a=capacity, to_side=to_side)
+    limits, capacity = rows.limits, float(rows.limits.capacity[l])
+    owner = np.unique(electrical.posts.controller[evses_of(limits, l)])
     return Standing(
         state=state,
         name=limits.name[l],
@@ -157,63 +155,41 @@ def _standing(electrical: Electrical, rows: Rows, l: int, state: str, worst: flo
         unit=limits.unit[l],
         capacity=capacity,
         worst=worst,
-        tolerated_s=math.inf if worst <= capacity + CLOSE else stands,
-        bound_s=bound,
-        answering_s=answering,
-        admitted=max(capacity, admitted),
+        tolerated_s=math.inf if worst <= capacity + CLOSE else stood_s(electrical, rows, l, worst),
+        bound_s=bound_s(electrical, limits, l),
+        answering_s=ACK_S + float(electrical.controllers.reaction_s[owner].max(initial=0.0)),
+        admitted=admitted_a(electrical, rows, l),
     )
-
-
-def _below(limits: Limits, l: int) -> Ints:
-    """EVSEs that load a limit."""
-    rows = np.flatnonzero(limits.limit_of_row == l)
-    return np.unique(np.concatenate([limits.real[rows].indices, limits.imag[rows].indices]))
 
 
 def _tightest(electrical: Electrical, rows: Rows, evse: Ints, seconds: float) -> tuple[float, str]:
     """(share of its rating that it stands for ``seconds``, id) of the branch above ``evse`` that gives in first."""
     found, limits = (math.inf, ""), rows.limits
     for l in np.flatnonzero((rows.branch >= 0) & (limits.capacity > 0.0) & (rows.phase == 0)).tolist():
-        if np.isin(evse, _below(limits, l)).any():
+        if np.isin(evse, evses_of(limits, l)).any():
             capacity, overload = float(limits.capacity[l]), electrical.overload[rows.branch[l]]
             amps = tolerated_a(overload, seconds, rated_a=capacity, to_side=bool(rows.side[l] == 1))
             found = min(found, (amps / capacity, limits.element[l]))
     return found
 
 
-def _loads_kw(site: SiteFile, electrical: Electrical, before: Bools, after: Bools) -> Floats:
-    """(D,) worst power of each load after the move; those whose supply changed at their pick-up (R8)."""
-    loads = electrical.loads
-    factor = {load.id: load.pickup_factor for load in site.loads}
-    pickup = np.array([factor.get(name, 1.0) for name in loads.ids]) * loads.typical_kw
-    moved = energise(electrical, before).parent_branch != energise(electrical, after).parent_branch
-    moved = _handed_down(energise(electrical, after).order, energise(electrical, after).parent_bus, moved)
-    return np.where(moved[loads.bus], np.maximum(loads.worst_kw, pickup), loads.worst_kw)
-
-
-def _handed_down(order: Ints, parent: Ints, moved: Bools) -> Bools:
-    """(B,) everything behind what moved."""
-    found = moved.copy()
-    for bus in order.tolist():
-        found[bus] |= parent[bus] >= 0 and found[parent[bus]]
-    return found
-
-
 def _worst_flows(electrical: Electrical, before: Rows, after: Rows) -> Floats:
     """(L,) most that EVSEs can put on each limit of the state after, within the limits of the state before [unit].
+
+    Meters may show before the move that the loads behind them draw nothing, and leave their share to EVSEs.
 
     A linear program for each limit that could be exceeded, over groups of EVSEs that all rows treat alike. Phasor rows
     only tighten by their real and imaginary part, and count in full as objective: more than can flow, never less.
     """
     rating, limits = electrical.posts.max_ceiling, after.limits
-    room = before.limits.capacity - before.load_share @ electrical.loads.worst_kw
     total = limits.limit_flow(rating)
     flow = np.minimum(total, np.inf)
     over = np.flatnonzero(total > limits.capacity)
     if over.shape[0] == 0:
         return flow
     cuts = sp.vstack([before.limits.real, before.limits.imag]).tocsc()
-    bound = np.maximum(np.tile(room[before.limits.limit_of_row], 2), 0.0)
+    room = left_free(electrical, electrical.branches.normally_closed, before)
+    bound = np.tile(room[before.limits.limit_of_row], 2)
     size = sp.csr_array(np.hypot(limits.real.toarray(), limits.imag.toarray()))
     group, count, first = _groups(sp.vstack([cuts, size, sp.csr_array(rating[None, :])]).tocsc())
     most = np.bincount(group, weights=rating, minlength=count)

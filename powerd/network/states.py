@@ -17,6 +17,7 @@ import scipy.sparse as sp
 
 from powerd.limits import Bools, Limits
 from powerd.network.electrical import Electrical
+from powerd.network.moves import Ahead, held_ahead
 from powerd.network.rows import Rows, build_rows
 from powerd.network.supply import Energised, energise
 
@@ -50,11 +51,13 @@ class StateRows:
     """Limits that hold whatever the uncertain positions are."""
 
     limits: Limits
-    """Rows of all ``parts`` one after another; ``energized`` says what is fed with the positions that are believed."""
+    """Rows of all ``parts`` and then of all ``ahead``; ``energized`` says what is fed with the positions believed."""
     seen: Electrical
     """The drawing with what can be reckoned with now."""
     parts: tuple[tuple[Bools, Rows], ...]
     """Positions (E,) and rows of each combination; one, but for transfer switches of which no side is certain."""
+    ahead: tuple[Ahead, ...]
+    """What has to fit before a switch moves by itself (R9)."""
     live: Energised
     """Who feeds whom with the positions that are believed."""
 
@@ -71,10 +74,12 @@ def build_state(electrical: Electrical, state: Uncertain) -> StateRows:
     now = seen_as(electrical, state.in_service, state.supply_alive)
     live = energise(now, state.closed)
     parts = tuple((closed, build_rows(now, closed)) for closed in _combinations(electrical, state))
-    limits = parts[0][1].limits if len(parts) == 1 else _together([rows.limits for _, rows in parts])
+    ahead = tuple(one for closed, rows in parts for one in held_ahead(now, closed, rows))
+    every = [*(rows.limits for _, rows in parts), *(one.rows.limits for one in ahead)]
+    limits = every[0] if len(every) == 1 else _together(every, len(parts))
     fed = (live.supply >= 0) & ~_below_dark(live, state.dark)
     limits = replace(limits, energized=fed[electrical.evse_bus])
-    return StateRows(limits=limits, seen=now, parts=parts, live=live)
+    return StateRows(limits=limits, seen=now, parts=parts, ahead=ahead, live=live)
 
 
 def _combinations(electrical: Electrical, state: Uncertain) -> Iterator[Bools]:
@@ -95,8 +100,8 @@ def _combinations(electrical: Electrical, state: Uncertain) -> Iterator[Bools]:
         yield closed
 
 
-def _together(limits: list[Limits]) -> Limits:
-    """All the rows of several states."""
+def _together(limits: list[Limits], combinations: int) -> Limits:
+    """All the rows of several states; ``combinations`` are told apart by number, others by name."""
     offset = np.cumsum([0] + [l.capacity.shape[0] for l in limits])
     return Limits(
         real=sp.csr_array(sp.vstack([l.real for l in limits])),
@@ -104,7 +109,9 @@ def _together(limits: list[Limits]) -> Limits:
         limit_of_row=np.concatenate([l.limit_of_row + offset[k] for k, l in enumerate(limits)]),
         capacity=np.concatenate([l.capacity for l in limits]),
         unit=tuple(u for l in limits for u in l.unit),
-        name=tuple(n if k == 0 else f"{n}, combination {k + 1}" for k, l in enumerate(limits) for n in l.name),
+        name=tuple(
+            f"{n}, combination {k + 1}" if 0 < k < combinations else n for k, l in enumerate(limits) for n in l.name
+        ),
         element=tuple(e for l in limits for e in l.element),
         phase=tuple(p for l in limits for p in l.phase),
         source=tuple(s for l in limits for s in l.source),

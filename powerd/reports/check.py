@@ -58,8 +58,8 @@ def check_site(path: Path) -> CheckReport:
         loaded=loaded,
         limit_count=len(limits.name),
         row_count=limits.row_count,
-        reserved=tuple(reserved(loaded.site, loaded.electrical)),
-        standings=tuple(standings(loaded.site, loaded.electrical)),
+        reserved=tuple(reserved(loaded.electrical)),
+        standings=tuple(standings(loaded.electrical)),
         patience=tuple(patience(loaded.electrical)),
     )
 

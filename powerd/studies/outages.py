@@ -18,7 +18,8 @@ from powerd.control.compiled import CompiledSite
 from powerd.control.step import Stepper
 from powerd.errors import PowerdError
 from powerd.network.load import LoadedSite
-from powerd.network.standing import ACK_S, silent_s
+from powerd.network.moves import silent_s
+from powerd.network.standing import ACK_S
 from powerd.sim.outage import Cause, Element, elements_of, is_feeder
 from powerd.sim.switches import transfers_of
 from powerd.sim.wires import Survey

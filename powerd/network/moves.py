@@ -1,0 +1,307 @@
+"""R9 of LEASES.md in the tick: what has to fit *before* a switch moves by itself.
+
+For each set of transfer switches that one cause makes move together, with the rows of the state after it:
+
+    |sum a_li W_i| + uncontrolled_l  <=  what the element of l stands for E_l,
+
+E_l the longest E of the EVSEs below it: R6's bound where their controllers have just fallen silent. What moved counts
+as coming back (R8): loads at their pick-up. Everything else counts as still there, though what made the switch move may
+have taken it: that can only be more. A breaker that trips takes load off what is above it, and where there are loops
+every branch already counts all that hangs on them; so transfer switches are the moves that there are to reckon with.
+That a switch has moved must be reported: the bound counts from the tick that hears of it.
+
+Most of these limits can never bind: EVSEs cannot draw so much within the limits of the state before (``Nest``).
+What is left is imposed like any other limit; a site without switches that move by themselves has nothing of this.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+
+from powerd.limits import Bools, Controllers, Floats, Ints, Limits
+from powerd.network.electrical import Electrical
+from powerd.network.metering import metering_of
+from powerd.network.operation import By
+from powerd.network.rows import Rows, build_rows
+from powerd.network.supply import Energised, energise
+from powerd.network.tolerance import tolerated_a, tolerated_s
+
+CLOSE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Move:
+    """One or more transfer switches go over by themselves."""
+
+    name: str
+    """For people: "ats at alternate"."""
+    closed: Bools
+    """(E,) positions after it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ahead:
+    """What has to fit before a move."""
+
+    move: Move
+    rows: Rows
+    """Limits of the state after it that could bind; their capacity is what the element stands for the bound."""
+    loads_kw: Floats
+    """(D,) what each uncontrolled load may take right after it [kW]."""
+    moved: Bools
+    """(D,) loads whose way to a supply changes: no meter tells now what it will see of them then."""
+
+
+def silent_s(controllers: Controllers) -> Floats:
+    """(C,) E of each controller: how long a ceiling may outlive the last word [s]; inf without watchdog."""
+    life = controllers.ttl_s * (1 + controllers.drift) + controllers.watchdog_s + controllers.reaction_s
+    return np.where(np.isnan(controllers.watchdog_s), np.inf, life)
+
+
+def transfers(electrical: Electrical, closed: Bools, *by: By) -> Iterator[Move]:
+    """Every set of transfer switches operated ``by`` these that one loss, one return, or a switch alone moves together.
+
+    A switch goes where there is voltage; what loses its source with the same bus, or gets one back, moves together.
+    """
+    live = energise(electrical, closed)
+    halves = _ready(electrical, live, closed, by)
+    partner = electrical.operation.partner
+    found: dict[tuple[int, ...], None] = dict.fromkeys((half,) for half in halves)
+    for ends in ([_source(electrical, half) for half in halves], [_source(electrical, partner[h]) for h in halves]):
+        for bus in dict.fromkeys(above for end in ends for above in _way_up(live, end)):
+            together = tuple(half for half, end in zip(halves, ends, strict=True) if bus in _way_up(live, end))
+            found.setdefault(together)
+    for together in found:
+        after = closed.copy()
+        after[list(together)] = False
+        after[partner[list(together)]] = True
+        yield Move(name=" and ".join(_told(electrical, int(partner[half])) for half in together), closed=after)
+
+
+def _ready(electrical: Electrical, live: Energised, closed: Bools, by: tuple[By, ...]) -> list[int]:
+    """Closed halves of transfer switches operated ``by`` these that have voltage on the other side."""
+    operation, branches = electrical.operation, electrical.branches
+    own = np.isin(operation.by, by) & (operation.partner >= 0) & closed & branches.in_service
+    found = []
+    for half in np.flatnonzero(own).tolist():
+        other = int(operation.partner[half])
+        if not closed[other] and branches.in_service[other] and live.supply[_source(electrical, other)] >= 0:
+            found.append(half)
+    return found
+
+
+def _source(electrical: Electrical, half: int) -> int:
+    """Bus that a half takes its voltage from: the end that its partner does not share."""
+    branches, partner = electrical.branches, int(electrical.operation.partner[half])
+    shared = {int(branches.from_bus[partner]), int(branches.to_bus[partner])}
+    one, other = int(branches.from_bus[half]), int(branches.to_bus[half])
+    return other if one in shared else one
+
+
+def _way_up(live: Energised, bus: int) -> list[int]:
+    """The bus and all above it; nothing where it is dead."""
+    found = []
+    while bus >= 0 and live.supply[bus] >= 0:
+        found.append(bus)
+        bus = int(live.parent_bus[bus])
+    return found
+
+
+def _told(electrical: Electrical, half: int) -> str:
+    name, _, side = electrical.branches.ids[half].rpartition("/")
+    return f"{name} at {side}"
+
+
+def held_ahead(electrical: Electrical, closed: Bools, before: Rows) -> Iterator[Ahead]:
+    """What has to fit before each move from the state ``closed`` (E,) with the limits ``before``; mostly nothing."""
+    for move in transfers(electrical, closed, By.ITSELF):
+        after = build_rows(electrical, move.closed)
+        moved = moved_loads(electrical, closed, move.closed)
+        loads = returning_kw(electrical, moved)
+        keep, admitted = _binding(electrical, closed, before, after, after.load_share @ loads, moved)
+        if keep.any():
+            rows = _part_of(after, keep, admitted, move.name)
+            yield Ahead(move=move, rows=rows, loads_kw=loads, moved=moved)
+
+
+def moved_loads(electrical: Electrical, before: Bools, after: Bools) -> Bools:
+    """(D,) loads whose way to a supply is another one in the positions ``after``."""
+    then = energise(electrical, after)
+    moved = energise(electrical, before).parent_branch != then.parent_branch
+    for bus in then.order.tolist():
+        moved[bus] |= then.parent_bus[bus] >= 0 and moved[then.parent_bus[bus]]
+    found: Bools = moved[electrical.loads.bus]
+    return found
+
+
+def returning_kw(electrical: Electrical, moved: Bools) -> Floats:
+    """(D,) worst power of each load after a move; of those that ``moved`` (D,) their pick-up, if that is more (R8)."""
+    loads = electrical.loads
+    cold = np.maximum(loads.worst_kw, loads.pickup_factor * loads.typical_kw)
+    return np.where(moved, cold, loads.worst_kw)
+
+
+def _binding(
+    electrical: Electrical, closed: Bools, before: Rows, after: Rows, uncontrolled: Floats, moved: Bools
+) -> tuple[Bools, Floats]:
+    """(L,) limits of the state after that the state before does not keep by itself, and what each admits."""
+    limits, most = after.limits, electrical.posts.max_ceiling
+    total = limits.limit_flow(most) + uncontrolled
+    full = np.flatnonzero((after.branch >= 0) & (total > limits.capacity + CLOSE))
+    full = full[~_unchanged(before, after, full, moved)]
+    nest = Nest.of(before.limits, left_free(electrical, closed, before)) if full.shape[0] else Nest(sets=())
+    keep, admitted = np.zeros(total.shape[0], np.bool_), limits.capacity.copy()
+    for l in full.tolist():
+        worst = min(float(uncontrolled[l]) + nest.most(_size(limits, l), most), float(total[l]))
+        keep[l] = worst > limits.capacity[l] + CLOSE
+        keep[l] &= stood_s(electrical, after, l, worst) < bound_s(electrical, limits, l)
+        if keep[l]:
+            admitted[l] = admitted_a(electrical, after, l)
+    return keep, admitted
+
+
+def _unchanged(before: Rows, after: Rows, at: Ints, moved: Bools) -> Bools:
+    """(k,) which of the limits ``at`` (k,) of the state after carry exactly what they carried before."""
+    kept = {_place(before, l): l for l in range(before.limits.capacity.shape[0])}
+    cold = np.flatnonzero(moved)
+    found = np.zeros(at.shape[0], np.bool_)
+    for k, l in enumerate(at.tolist()):
+        own = kept.get(_place(after, l))
+        same = own is not None and _carried(before, own) == _carried(after, l)
+        found[k] = same and not np.isin(after.load_share[[l]].indices, cold).any()
+    return found
+
+
+def _place(rows: Rows, l: int) -> tuple[int, ...]:
+    """What a limit bounds, whatever the state."""
+    return int(rows.branch[l]), int(rows.side[l]), int(rows.phase[l]), int(rows.supply[l])
+
+
+def _carried(rows: Rows, l: int) -> tuple[bytes, ...]:
+    """The rows of a limit and its loads, to be compared."""
+    own = np.flatnonzero(rows.limits.limit_of_row == l)
+    real, imag, loads = rows.limits.real[own], rows.limits.imag[own], rows.load_share[[l]]
+    parts = (part for table in (real, imag, loads) for part in (table.indptr, table.indices, np.round(table.data, 9)))
+    return tuple(np.asarray(part).tobytes() for part in parts)
+
+
+def left_free(electrical: Electrical, closed: Bools, rows: Rows) -> Floats:
+    """(L,) most that EVSEs may ever take of each limit: a meter at or below it may see that its loads take nothing."""
+    metering = metering_of(electrical, closed, rows)
+    metered = metering.reaches.T.astype(np.float64) @ metering.seen.astype(np.float64) > 0.0
+    taken = (rows.load_share.toarray() * ~metered) @ electrical.loads.worst_kw
+    room: Floats = np.maximum(rows.limits.capacity - taken, 0.0)
+    return room
+
+
+def stood_s(electrical: Electrical, rows: Rows, l: int, amps: float) -> float:
+    """How long the element of a limit stands so much, hot, at the earliest edge [s]; a contract has no curve."""
+    if rows.branch[l] < 0:
+        return math.inf
+    return tolerated_s(electrical.overload[rows.branch[l]], amps, to_side=bool(rows.side[l] == 1))
+
+
+def admitted_a(electrical: Electrical, rows: Rows, l: int) -> float:
+    """What the element of a limit stands for R6's bound; at least its rating [limit unit]."""
+    if rows.branch[l] < 0:
+        return math.inf
+    capacity, bound = float(rows.limits.capacity[l]), bound_s(electrical, rows.limits, l)
+    overload, to_side = electrical.overload[rows.branch[l]], bool(rows.side[l] == 1)
+    return max(capacity, tolerated_a(overload, bound, rated_a=capacity, to_side=to_side))
+
+
+def bound_s(electrical: Electrical, limits: Limits, l: int) -> float:
+    """The longest E of the EVSEs that load a limit [s]."""
+    owner = np.unique(electrical.posts.controller[evses_of(limits, l)])
+    return float(silent_s(electrical.controllers)[owner].max(initial=0.0))
+
+
+def evses_of(limits: Limits, l: int) -> Ints:
+    """EVSEs that load a limit."""
+    rows = np.flatnonzero(limits.limit_of_row == l)
+    return np.unique(np.concatenate([limits.real[rows].indices, limits.imag[rows].indices]))
+
+
+def _size(limits: Limits, l: int) -> Floats:
+    """(n,) most that one own unit of each EVSE adds to a limit [limit unit]."""
+    rows = np.flatnonzero(limits.limit_of_row == l)
+    sizes = np.hypot(limits.real[rows].toarray(), limits.imag[rows].toarray())
+    return np.asarray(sizes.max(axis=0, initial=0.0))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Nest:
+    """Rows of a state over sets of EVSEs of which none cuts another, smaller sets first."""
+
+    sets: tuple[tuple[Ints, Floats, float], ...]
+    """EVSEs (k,), what one own unit of each adds to the row at least (k,), and the row's capacity."""
+
+    @staticmethod
+    def of(limits: Limits, room: Floats) -> Nest:
+        """Of limits with ``room`` (L,) for EVSEs.
+
+        A row counts by its part along the mean of its directions: |sum a x| >= sum Re(a conj(u)) x for |u| = 1.
+        Where angles lie so far apart that some EVSE adds nothing along it, nothing is said.
+        """
+        phasor = sp.csr_array(limits.real + 1j * limits.imag)
+        phasor.sort_indices()
+        group, sets = np.arange(phasor.shape[1]), []
+        for r in np.argsort(np.diff(phasor.indptr), kind="stable").tolist():
+            part = slice(phasor.indptr[r], phasor.indptr[r + 1])
+            inside, size = phasor.indices[part].astype(np.int64), phasor.data[part]
+            mean = abs(size.sum())
+            along = (size * np.conj(size.sum())).real / max(mean, CLOSE)
+            touched = np.unique(group[inside])
+            if mean <= CLOSE or (along <= CLOSE).any() or np.isin(group, touched).sum() != inside.shape[0]:
+                continue
+            group[inside] = inside[0]
+            sets.append((inside, along, float(room[limits.limit_of_row[r]])))
+        return Nest(sets=tuple(sets))
+
+    def most(self, weight: Floats, most: Floats) -> float:
+        """A bound on ``weight @ x`` over all ceilings 0 <= x <= ``most`` that the rows admit.
+
+        Each EVSE may contribute weight_i most_i; each set, smallest first, at most its row's capacity times the best
+        weight for one unit of it. Exact where weights are even, and a bound always.
+        """
+        part = weight * most
+        for inside, along, capacity in self.sets:
+            mine = weight[inside]
+            total, allowed = part[inside].sum(), capacity * float((mine / along).max())
+            if total > allowed:
+                part[inside] *= allowed / total
+        return float(part.sum())
+
+
+def _part_of(rows: Rows, keep: Bools, admitted: Floats, name: str) -> Rows:
+    """Some of the limits with another capacity, named after the move."""
+    limits, chosen = rows.limits, np.flatnonzero(keep)
+    place = np.cumsum(keep) - 1
+    own = np.flatnonzero(keep[limits.limit_of_row])
+    part = replace(
+        limits,
+        real=limits.real[own],
+        imag=limits.imag[own],
+        limit_of_row=place[limits.limit_of_row[own]],
+        capacity=admitted[chosen],
+        unit=tuple(limits.unit[l] for l in chosen),
+        name=tuple(f"{limits.name[l]}, with {name}" for l in chosen),
+        element=tuple(limits.element[l] for l in chosen),
+        phase=tuple(limits.phase[l] for l in chosen),
+        source=tuple(limits.source[l] for l in chosen),
+        tree=None,
+    )
+    return Rows(
+        limits=part,
+        load_share=rows.load_share[chosen],
+        branch=rows.branch[chosen],
+        side=rows.side[chosen],
+        phase=rows.phase[chosen],
+        supply=rows.supply[chosen],
+        losses=rows.losses[chosen],
+    )

@@ -13,7 +13,7 @@ import gc
 import json
 import logging
 import sys
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -28,9 +28,12 @@ app = typer.Typer(
 
 study_app = typer.Typer(no_args_is_help=True)
 app.add_typer(study_app, name="study")
+envelope_app = typer.Typer(no_args_is_help=True)
+app.add_typer(envelope_app, name="envelope")
 
 SitePath = Annotated[Path, typer.Argument(metavar="SITE", help="Folder with a site.yaml, or the file itself.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+Address = Annotated[str, typer.Option(help="Address of the daemon.")]
 Cap = Annotated[float | None, typer.Option(help="Scale the transformers to this many kW in all.")]
 DEFAULT_ADDRESS = "127.0.0.1:7433"
 
@@ -238,7 +241,7 @@ def replay(
 @app.command()
 def explain(
     evse: Annotated[str, typer.Argument(help="EVSE id as in the site file.")],
-    address: Annotated[str, typer.Option(help="Address of the daemon.")] = DEFAULT_ADDRESS,
+    address: Address = DEFAULT_ADDRESS,
     as_json: Json = False,
 ) -> None:
     """Ask a running daemon why an EVSE's ceiling is what it is."""
@@ -249,3 +252,77 @@ def explain(
     except PowerdError as error:
         raise _fail(str(error), 2) from None
     typer.echo(json.dumps(answer.as_json()) if as_json else f"{evse}: {answer.reason}")
+
+
+@envelope_app.callback()
+def envelope() -> None:
+    """Tell a running daemon what the grid allows, and see that it is kept."""
+
+
+Instant = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])]
+
+
+@envelope_app.command("set")
+def set_envelope(
+    import_limit_kw: Annotated[float, typer.Argument(metavar="KW", help="Most that the site may import.")],
+    source: Annotated[str, typer.Option(help="Who says so.")],
+    envelope_id: Annotated[str, typer.Option("--id", help="Replaces the one of this id; default: a new one.")] = "",
+    start: Instant = None,
+    until: Instant = None,
+    heartbeat_s: Annotated[
+        float | None, typer.Option(min=1, help="You say it again within this; silence then lowers it to the failsafe.")
+    ] = None,
+    address: Address = DEFAULT_ADDRESS,
+    as_json: Json = False,
+) -> None:
+    """Lower what the site may import: from now or --start, until --until or withdrawn. Local times."""
+    from powerd.client import envelopes
+
+    heartbeat = None if heartbeat_s is None else timedelta(seconds=heartbeat_s)
+    try:
+        taken = envelopes.set_envelope(
+            address,
+            import_limit_kw,
+            source=source,
+            envelope_id=envelope_id,
+            start=start,
+            end=until,
+            heartbeat=heartbeat,
+        )
+    except PowerdError as error:
+        raise _fail(str(error), 2) from None
+    typer.echo(json.dumps(envelopes.as_json(taken)) if as_json else envelopes.sentence(taken))
+
+
+@envelope_app.command("withdraw")
+def withdraw_envelope(
+    envelope_id: Annotated[str, typer.Argument(metavar="ID", help="As `set` and `list` tell it.")],
+    address: Address = DEFAULT_ADDRESS,
+) -> None:
+    """Take an envelope back before its end."""
+    from powerd.client import envelopes
+
+    try:
+        envelopes.withdraw_envelope(address, envelope_id)
+    except PowerdError as error:
+        raise _fail(str(error), 2) from None
+
+
+@envelope_app.command("list")
+def list_envelopes(address: Address = DEFAULT_ADDRESS, as_json: Json = False) -> None:
+    """All envelopes, whether each is kept and since when. 1 = one that is in force is not kept."""
+    from powerd.client import envelopes
+
+    try:
+        found = envelopes.list_envelopes(address)
+    except PowerdError as error:
+        raise _fail(str(error), 2) from None
+    if as_json:
+        typer.echo(json.dumps(envelopes.as_json(found)))
+    else:
+        for one in found.envelopes:
+            typer.echo(envelopes.sentence(one))
+        now = f"at most {found.worst_import_kw:.4g} kW could be imported now, {found.import_limit_kw:.4g} kW may be"
+        typer.echo(now)
+    broken = any(one.in_force and not one.HasField("kept_since") for one in found.envelopes)
+    raise typer.Exit(1 if broken else 0)

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 
 ELSEWHERE = ("suite", "run")
+SERVED = {"envelope": "two_feeder_depot"}
+"""Blocks that talk to the daemon of another model than the garage."""
 
 _BLOCK = re.compile(
     r"<!-- test: (?P<name>[\w-]+) -->\s*```(?P<language>\w+)\n(?P<code>.*?)^```$"

@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import grpc
@@ -77,14 +79,12 @@ def _serving(address: str) -> bool:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a daemon that serves the garage, as the README starts it."""
-    where = tmp_path_factory.mktemp("daemon")
+@contextmanager
+def _daemon(site: str, where: Path) -> Iterator[str]:
+    """The address of a daemon that serves a model, as the README starts it."""
     address = f"127.0.0.1:{_free_port()}"
     log = where / "log"
-    command = [str(BIN / "powerd"), "serve", str(ROOT / "models" / "caltech_garage"), "--address", address]
-    command.append("--first-start")
+    command = [str(BIN / "powerd"), "serve", str(ROOT / "models" / site), "--address", address, "--first-start"]
     with log.open("w") as sink, subprocess.Popen(command, cwd=where, stdout=sink, stderr=sink) as process:
         try:
             deadline = time.monotonic() + 120
@@ -96,6 +96,18 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """The address of the daemon of a site; each is started when it is first asked for."""
+    with ExitStack() as running:
+
+        @cache
+        def address_of(site: str) -> str:
+            return running.enter_context(_daemon(site, tmp_path_factory.mktemp(site)))
+
+        yield address_of
 
 
 @pytest.fixture
@@ -120,13 +132,13 @@ def _output(block: Block, where: Path, address: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["suite", *(name for name in BLOCKS if name not in readme.ELSEWHERE)])
-def test_a_block_of_the_readme_works(name: str, desk: Path, request: pytest.FixtureRequest) -> None:
+def test_a_block_of_the_readme_works(name: str, desk: Path, daemons: Callable[[str], str]) -> None:
     """Typed as it stands, the block succeeds and prints what the README says (the suite's own block: is there)."""
     block = BLOCKS[name]
     if name in readme.ELSEWHERE:
         assert block.language == "bash"
         return
-    address = request.getfixturevalue("daemon") if block.needs_daemon else ""
+    address = daemons(readme.SERVED.get(name, "caltech_garage")) if block.needs_daemon else ""
     output = _output(block, desk, address)
     assert readme.prints(block, output), f"the README promises\n{block.result}\nbut it prints\n{output}"
 

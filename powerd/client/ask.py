@@ -54,9 +54,7 @@ def explain_ceiling(address: str, evse_id: str) -> CeilingExplained:
                 pb.ExplainCeilingRequest(evse_id=evse_id), timeout=PATIENCE_S
             )
         except grpc.RpcError as error:
-            silent = error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-            hint = "; is `powerd serve` running there?" if silent else ""
-            raise PowerdError(f"{address}: {error.details()}{hint}") from error
+            raise refused(address, error) from error
     return CeilingExplained(
         evse_id=evse_id,
         ceiling=answer.ceiling,
@@ -68,3 +66,10 @@ def explain_ceiling(address: str, evse_id: str) -> CeilingExplained:
         others=answer.others,
         reason=answer.reason,
     )
+
+
+def refused(address: str, error: grpc.RpcError) -> PowerdError:
+    """The sentence for a call that failed."""
+    silent = error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+    hint = "; is `powerd serve` running there?" if silent else ""
+    return PowerdError(f"{address}: {error.details()}{hint}")

@@ -13,6 +13,7 @@ from typing import assert_never
 import numpy as np
 
 from powerd.control import events as ev
+from powerd.control.absorb_envelopes import envelope_set, envelope_withdrawn
 from powerd.control.absorb_switchgear import absorb_gear
 from powerd.control.compiled import CompiledSite
 from powerd.control.merge import Joinable, joined, runs
@@ -87,7 +88,15 @@ def _apply(site: CompiledSite, state: Absorbed, event: ev.Event, now: Now) -> tu
             return _with(state, _meter_read(state.snapshot, event, now)), ev.Done()
         case ev.PlugChanged():
             return _with(state, _plug_changed(site, state.snapshot, event, now)), ev.Done()
-        case ev.SessionStarted() | ev.SessionUpdated() | ev.SessionStopped() | ev.StopOrdered() | ev.StopReleased():
+        case (
+            ev.SessionStarted()
+            | ev.SessionUpdated()
+            | ev.SessionStopped()
+            | ev.StopOrdered()
+            | ev.StopReleased()
+            | ev.EnvelopeSet()
+            | ev.EnvelopeWithdrawn()
+        ):
             after, outcome = _request(site, state.snapshot, event, now)
             return _with(state, after), outcome
         case ev.TroubleBegan() | ev.TroubleEnded() | ev.SolveSkipped():
@@ -269,7 +278,15 @@ def _end_sessions(site: CompiledSite, sessions: Sessions, evse: Ints) -> Session
     )
 
 
-Request = ev.SessionStarted | ev.SessionUpdated | ev.SessionStopped | ev.StopOrdered | ev.StopReleased
+Request = (
+    ev.SessionStarted
+    | ev.SessionUpdated
+    | ev.SessionStopped
+    | ev.StopOrdered
+    | ev.StopReleased
+    | ev.EnvelopeSet
+    | ev.EnvelopeWithdrawn
+)
 
 
 def _request(site: CompiledSite, snapshot: Snapshot, event: Request, now: Now) -> tuple[Snapshot, ev.Outcome]:
@@ -290,6 +307,10 @@ def _request(site: CompiledSite, snapshot: Snapshot, event: Request, now: Now) -
             outcome = ev.Done(event.stop_id, tuple(int(i) for i in event.evse))
         case ev.StopReleased():
             after, outcome = _stop_released(snapshot, event)
+        case ev.EnvelopeSet():
+            after, outcome = envelope_set(site, snapshot, event, now)
+        case ev.EnvelopeWithdrawn():
+            after, outcome = envelope_withdrawn(snapshot, event)
         case _:
             assert_never(event)
     if event.request_id and isinstance(outcome, ev.Done):

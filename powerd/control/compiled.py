@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from powerd.control.topology import believed, load_factor
-from powerd.limits import Bools, Floats, Limits
+from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.electrical import Electrical
 from powerd.network.flow_check import AcCheck, check_of
 from powerd.network.metering import Metering, metering_of
@@ -18,6 +18,7 @@ from powerd.network.moves import Ahead
 from powerd.network.rows import Rows
 from powerd.network.states import StateRows, Uncertain, build_state
 from powerd.network.supply import Energised, energise
+from powerd.state.envelopes import Bound, Envelopes, bound
 from powerd.state.lease_terms import LeaseTerms
 from powerd.state.switchgear import Switchgear, open_switchgear
 from powerd.units import Now
@@ -55,6 +56,11 @@ class CompiledSite:
     """(M,) loads are drawn behind the meter in the normal state: what it does not see elsewhere is not unknown load."""
     pilot_table: Floats
     """(n, p) pilot steps of each EVSE, ascending, padded with inf; no finite entry = continuous."""
+    import_limit: Ints
+    """(k,) limits that bound what the whole site imports: one for each of ``parts``; none where the site has no such
+    limit."""
+    import_losses: Floats
+    """(k,) what of it is kept for losses [kW]."""
     ac: AcCheck | None
     """The power flow of the present switching state; None where it has loops or is not certain."""
 
@@ -82,6 +88,8 @@ class CompiledSite:
             metering=metering,
             meters_loads=seen,
             pilot_table=table,
+            import_limit=np.zeros(0, np.int64),
+            import_losses=np.zeros(0),
             ac=None,
         )
         return site._with_rows(rows, state)
@@ -105,8 +113,11 @@ class CompiledSite:
         parts = [self._part(rows, closed, own) for closed, own in rows.parts]
         parts += [self._before(rows, one) for one in rows.ahead]
         share = sp.csr_array(sp.vstack([part.load_on_limit for part in parts]))
+        begin = np.cumsum([0] + [part.loads_worst.shape[0] for part in parts[:-1]])
         return replace(
             parts[0],
+            import_limit=np.concatenate([part.import_limit + start for part, start in zip(parts, begin, strict=True)]),
+            import_losses=np.concatenate([part.import_losses for part in parts]),
             limits=rows.limits,
             state=state,
             live=rows.live,
@@ -121,8 +132,11 @@ class CompiledSite:
         with np.errstate(divide="ignore", invalid="ignore"):
             check = check_of(rows.seen, closed, own) if len(rows.parts) == 1 else None
         metering = metering_of(rows.seen, closed, own)
+        whole = np.flatnonzero((own.branch < 0) & (own.supply < 0))
         return replace(
             self,
+            import_limit=whole,
+            import_losses=own.losses[whole],
             limits=own.limits,
             live=rows.live,
             parts=(),
@@ -144,8 +158,25 @@ class CompiledSite:
             load_on_limit=share,
             loads_worst=np.asarray(share.sum(axis=1)),
             metering=replace(metering, seen=metering.seen & ~ahead.moved[None, :]),
+            import_limit=np.zeros(0, np.int64),  # an envelope speaks of what is, not of what could be
+            import_losses=np.zeros(0),
             ac=None,
         )
+
+    def within(self, bound: Bound | None) -> CompiledSite:
+        """The same site where the grid operator allows ``bound`` only: import + losses <= bound [kW]."""
+        if bound is None or not self.import_limit.shape[0]:
+            return self
+        capacity, source = self.limits.capacity.copy(), list(self.limits.source)
+        for l, lost_kw in zip(self.import_limit.tolist(), self.import_losses.tolist(), strict=True):
+            left_kw = max(0.0, bound.import_limit_kw - lost_kw)
+            if left_kw < capacity[l]:
+                capacity[l], source[l] = left_kw, f"{bound.source}, {bound.import_limit_kw:g} kW"
+        return replace(self, limits=replace(self.limits, capacity=capacity, source=tuple(source)))
+
+    def imported_kw(self, flow: Floats) -> float:
+        """What the site imports with ``flow`` (L,) under its limits [limit unit], losses at full load included [kW]."""
+        return float((flow[self.import_limit] + self.import_losses).max(initial=0.0))
 
     def next_step_up(self, ceiling: Floats) -> Floats:
         """(n,) smallest pilot step >= ``ceiling``; the ceiling itself where the post has no such step."""
@@ -171,12 +202,25 @@ class SwitchingStates:
     def __init__(self, site: CompiledSite) -> None:
         self._site = site
         self._kept: OrderedDict[bytes, CompiledSite] = OrderedDict({site.state.key(): site})
+        self._bounded: tuple[CompiledSite, Bound, CompiledSite] | None = None
         self._turn = Lock()  # the guard may step while a solve that it overtook still runs
 
-    def at(self, gear: Switchgear, now: Now) -> CompiledSite:
-        """The site in the state that is believed, with the loads that come back counted as they come back."""
+    def at(self, gear: Switchgear, envelopes: Envelopes, now: Now) -> CompiledSite:
+        """The site in the state that is believed, within what the grid operator allows.
+
+        Loads that come back are counted as they come back.
+        """
         electrical = self._site.electrical
-        return self.of(believed(electrical, gear)).with_load_factor(load_factor(electrical, gear, now))
+        site = self.of(believed(electrical, gear)).with_load_factor(load_factor(electrical, gear, now))
+        allowed = bound(envelopes, electrical.failsafe_limit_kw, now) if envelopes else None
+        return site if allowed is None else self._within(site, allowed)
+
+    def _within(self, site: CompiledSite, allowed: Bound) -> CompiledSite:
+        """The site within what is allowed; the last answer is kept, for it mostly holds for hours."""
+        last = self._bounded
+        if last is None or last[0] is not site or last[1] != allowed:
+            last = self._bounded = (site, allowed, site.within(allowed))
+        return last[2]
 
     def of(self, state: Uncertain) -> CompiledSite:
         """The site in one state."""

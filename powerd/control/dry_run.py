@@ -14,6 +14,7 @@ from powerd.control.topology import believed, load_factor, observe
 from powerd.limits import Bools, Floats, Ints
 from powerd.network.interlocks import Finding, Move, findings
 from powerd.network.plan import EXACT_SWITCHES, Plan, Planner, Question
+from powerd.state.envelopes import bound
 from powerd.state.leases import reserve
 from powerd.state.switchgear import Cause, Position
 
@@ -55,6 +56,7 @@ def forecast(decision: Decision, planner: Planner, move: Move) -> Forecast:
     )
     after = observe(electrical, gear, moved, now)
     then = site.in_state(believed(electrical, after)).with_load_factor(load_factor(electrical, moved, now))
+    then = then.within(bound(state.envelopes, electrical.failsafe_limit_kw, now))
     uncontrolled = uncontrolled_now(then, replace(state, gear=after), now.boottime_s)
     own = reserve(state.leases, site.terms, state.sessions.plugged)
     had, has = gear.bus_live[electrical.evse_bus], after.bus_live[electrical.evse_bus]

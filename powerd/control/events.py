@@ -218,6 +218,36 @@ class StopReleased:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnvelopeSet:
+    """A grid operator says what may be imported, anew or again."""
+
+    request_id: str
+    envelope_id: str
+    """Made by the door if the caller did not."""
+    source: str
+    """Who says so."""
+    reason: str
+    """Why."""
+    import_limit_kw: float
+    """Most that the site may import [kW]."""
+    start_time: datetime | None
+    """Aware; None = now."""
+    end_time: datetime | None
+    """Aware; None = until it is replaced or withdrawn."""
+    heartbeat_s: float
+    """It is said again within this; inf = no promise [s]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvelopeWithdrawn:
+    """A grid operator takes one back."""
+
+    request_id: str
+    envelope_id: str
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TroubleBegan:
     """The daemon noticed something wrong outside of the step."""
@@ -259,6 +289,8 @@ Event = (
     | SessionStopped
     | StopOrdered
     | StopReleased
+    | EnvelopeSet
+    | EnvelopeWithdrawn
     | SwitchEvent
     | TroubleBegan
     | TroubleEnded

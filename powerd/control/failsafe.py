@@ -99,10 +99,20 @@ TABLE = (
         serving=True,
     ),
     DegradedMode(
+        trigger=Trigger.OPERATOR_SILENT,
+        noticed="an envelope is not said again within the heartbeat that its source promised",
+        mode="failsafe import limit",
+        granted="what fits in the lower one of that envelope and `failsafe_limit_kw`, also outside of its window",
+        ends="its source sets the envelope again or withdraws it",
+        raises=True,
+        serving=True,
+    ),
+    DegradedMode(
         trigger=Trigger.CLOCK_STEPPED,
         noticed=f"wall and boottime clock moved apart by more than {STEPPED_S:g} s between two ticks",
         mode="new wall clock",
-        granted="the same: leases and time-outs count boottime alone; departures are reckoned by the new time",
+        granted="the same: leases and time-outs count boottime alone; departures are reckoned by the new time; an "
+        "envelope's window begins by the first of both clocks and ends by the last",
         ends="with the tick that saw it",
         raises=True,
         serving=True,
@@ -215,6 +225,7 @@ def modes(
     stale: bool,
     unseen: bool,
     silent: bool,
+    unheard: bool,
 ) -> tuple[Trigger, ...]:
     """The rows of the table that hold in a tick, in the table's order.
 
@@ -227,6 +238,7 @@ def modes(
         stale: a meter is silent.
         unseen: the position of a switch is not known.
         silent: a controller with cars is silent.
+        unheard: a grid operator has not kept his heartbeat.
     """
     found = {*impaired.triggers, *clock}
     if solved and path == "guard":
@@ -236,6 +248,7 @@ def modes(
         (stale, Trigger.METER_STALE),
         (unseen, Trigger.SWITCHGEAR_SILENT),
         (silent, Trigger.CONTROLLER_SILENT),
+        (unheard, Trigger.OPERATOR_SILENT),
     )
     found |= {trigger for holds, trigger in others if holds}
     return tuple(row.trigger for row in TABLE if row.trigger in found)

@@ -18,6 +18,7 @@ from powerd.allocation.steps import pack_steps
 from powerd.allocation.user_terms import UserTerms, find_sources
 from powerd.control import failsafe
 from powerd.control.absorb import Absorbed, absorb
+from powerd.control.absorb_envelopes import envelope_alarms, watch_envelopes
 from powerd.control.absorb_switchgear import age
 from powerd.control.ac_check import hold, tighten
 from powerd.control.compiled import CompiledSite, SwitchingStates
@@ -34,6 +35,7 @@ from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.plan import Planner
 from powerd.state import leases
 from powerd.state.columns import freeze
+from powerd.state.envelopes import is_silent
 from powerd.state.lease_book import LeaseBook
 from powerd.state.overshoot import Overshoot, bounds, track
 from powerd.state.reaction import watch
@@ -71,7 +73,7 @@ class Stepper:
         switching = self._switch(state, now)
         state = replace(state, gear=switching.gear)
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *switching.alarms))
-        site = self.states.at(state.gear, now)
+        site = self.states.at(state.gear, state.envelopes, now)
         state = watch_meters(site, state, now.boottime_s)
         clock = failsafe.clock_modes(snapshot, now, float(site.terms.ttl_s.min(initial=np.inf)))
         scene = _scene(site, state, absorbed, now, anew=_anew(snapshot, state, events))
@@ -104,6 +106,7 @@ class Stepper:
             stale=bool(np.any(site.metering.works & ~trusted(site, state.meters, now.boottime_s))),
             unseen=bool(np.any(state.gear.position == Position.UNKNOWN)),
             silent=bool(np.any(state.sessions.plugged & ~scene.reachable)),
+            unheard=any(is_silent(one, now) for one in state.envelopes),
         )
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *unmet, *warned, *failsafe.sentences(modes)))
         guarded &= not moved  # that was its task
@@ -116,7 +119,7 @@ class Stepper:
         worst = leases.worst(state.leases, self.site.terms, state.sessions.plugged, drawn, now.boottime_s)
 
         def excess(gear: Switchgear) -> dict[str, float]:
-            site = self.states.at(gear, now)
+            site = self.states.at(gear, state.envelopes, now)
             return exceeded(site, uncontrolled_now(site, replace(state, gear=gear), now.boottime_s), worst)
 
         return advance(self.site.electrical, self.planner, state.gear, excess, now)
@@ -260,6 +263,7 @@ def _decide(
     in_force = leases.in_force(book, site.terms, plugged, now.boottime_s)
     worst = leases.worst(book, site.terms, plugged, largest_phase(after.drawn), now.boottime_s)
     after = replace(after, overshoots=_overshoots(site, before, after, scene, worst))
+    after = watch_envelopes(site, after, worst, scene.uncontrolled, now)
     price = np.zeros(site.limits.capacity.shape[0])
     np.maximum.at(price, site.limits.limit_of_row, allocation.price)
     return Decision(
@@ -281,7 +285,7 @@ def _decide(
         overshoots=tuple(one for one in after.overshoots if one.lasts or one.ended_s == now.boottime_s),
         path=str(allocation.certificate.path),
         modes=(),
-        alarms=(*absorbed.alarms, *_alarms(site, scene, after, guarded)),
+        alarms=(*absorbed.alarms, *_alarms(site, scene, after, guarded), *envelope_alarms(site, after, now)),
     )
 
 

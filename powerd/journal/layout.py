@@ -4,6 +4,7 @@
 |---|---|
 | 1 | the newest committed state, one row a column |
 | 2 | the record of every tick; a checksum on every cell of the state |
+| 3 | envelopes: a powerd that does not know them would lift them at its restart |
 
 A file of an older version is migrated when it is opened, in one transaction; one of a newer version is refused.
 """
@@ -21,7 +22,7 @@ import numpy as np
 from powerd.journal.cells import Cells, Packed, pack
 from powerd.state.snapshot import Stop
 
-VERSION = 2
+VERSION = 3
 """Raised with every change that an older powerd could misread."""
 
 _ABOUT = "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
@@ -71,7 +72,11 @@ def _rest_of_1(rest: dict[str, Any]) -> Cells:
     return cells
 
 
-MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {1: _to_2}
+def _to_3(_db: apsw.Connection) -> None:
+    """Version 2 had no envelopes: there is nothing to bring over."""
+
+
+MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {1: _to_2, 2: _to_3}
 """Version -> what brings a file of it to the next one."""
 
 

@@ -65,8 +65,8 @@ def reserved(electrical: Electrical) -> Iterator[Reserved]:
     without_boot = np.maximum(posts.fallback, posts.fallback_idle)
     bare = np.where(own > np.maximum(posts.boot_current, without_boot), own, without_boot)
     lowest = electrical.site_import_limit_kw
-    if not math.isnan(electrical.min_envelope_kw):
-        lowest = min(lowest, electrical.min_envelope_kw)
+    for promised_kw in (electrical.min_envelope_kw, electrical.failsafe_limit_kw):
+        lowest = lowest if math.isnan(promised_kw) else min(lowest, promised_kw)
     least = replace(electrical, site_import_limit_kw=lowest)
     for state, closed in reachable_states(electrical):
         rows = build_rows(least, closed)

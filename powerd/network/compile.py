@@ -82,6 +82,7 @@ def compile_drawing(drawing: Drawing) -> Electrical:
         site_import_limit_kw=_or(site.grid_connection.import_limit_kw, math.inf),
         site_import_source=site.grid_connection.source or "grid connection",
         min_envelope_kw=_or(site.grid_connection.min_envelope_kw, NAN),
+        failsafe_limit_kw=_or(site.grid_connection.failsafe_limit_kw, NAN),
         frequency_hz=site.frequency_hz,
         interlocks=_interlocks(site, branch),
         parallel_supplies=site.permissions.parallel_supplies,

@@ -237,6 +237,8 @@ class Electrical:
     """Where that limit came from."""
     min_envelope_kw: float
     """Lowest dynamic envelope the site guarantees to obey (LEASES.md R5) [kW]; nan = none promised."""
+    failsafe_limit_kw: float
+    """Import limit while a grid operator who promised a heartbeat is silent [kW]; nan = the lowest that he set."""
     frequency_hz: float
     """Nominal frequency [Hz]."""
     interlocks: tuple[Interlock, ...]

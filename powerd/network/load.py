@@ -49,6 +49,7 @@ _HARMLESS: frozenset[str] = frozenset(
         Code.TTL_SHORTER_THAN_REACTION,
         Code.WORST_BELOW_TYPICAL,
         Code.ENVELOPE_ABOVE_IMPORT,
+        Code.ENVELOPE_WITHOUT_IMPORT,
     }
 )
 

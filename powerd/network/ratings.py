@@ -8,7 +8,7 @@ from __future__ import annotations
 from powerd.network.drawing import Drawing, Findings
 from powerd.network.parts import vector_letters
 from powerd.site.codes import Code
-from powerd.site.schema import Feeder, Load, SiteFile, Transformer
+from powerd.site.schema import Feeder, GridConnection, Load, SiteFile, Transformer
 from powerd.site.tree import Path
 
 #: Below the lowest voltage that feeds an EVSE, above the highest that a site is connected to [V].
@@ -185,8 +185,20 @@ def _edge(site: SiteFile, findings: Findings) -> None:
     grid = site.grid_connection
     path = ("grid_connection", "import_limit_kw")
     _slip(findings, Code.UNIT_SLIP_POWER, path, "grid_connection", grid.import_limit_kw, (0.0, KW), "kW")
-    envelope, limit = grid.min_envelope_kw, grid.import_limit_kw
-    if envelope is not None and limit is not None and envelope > limit:
-        message = f"min_envelope_kw {envelope:g} is above import_limit_kw {limit:g}"
-        path = ("grid_connection", "min_envelope_kw")
-        findings.add(Code.ENVELOPE_ABOVE_IMPORT, path, "grid_connection", message, f"write {limit:g} or less")
+    _envelope_edge(grid, findings)
+
+
+def _envelope_edge(grid: GridConnection, findings: Findings) -> None:
+    """What the site promises to a grid operator, against what it may import anyway."""
+    limit = grid.import_limit_kw
+    for field, value in (("min_envelope_kw", grid.min_envelope_kw), ("failsafe_limit_kw", grid.failsafe_limit_kw)):
+        if value is None:
+            continue
+        if limit is None:
+            message = f"{field} {value:g} without import_limit_kw: there is no limit that an envelope could lower"
+            mend = f"write import_limit_kw of the connection agreement beside it, or leave {field} out"
+            findings.add(Code.ENVELOPE_WITHOUT_IMPORT, ("grid_connection", field), "grid_connection", message, mend)
+        elif value > limit:
+            message = f"{field} {value:g} is above import_limit_kw {limit:g}"
+            mend = f"write {limit:g} or less"
+            findings.add(Code.ENVELOPE_ABOVE_IMPORT, ("grid_connection", field), "grid_connection", message, mend)

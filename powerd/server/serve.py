@@ -17,6 +17,7 @@ from powerd.errors import CannotListen
 from powerd.server.controllers import ControllerService
 from powerd.server.core import Core, GrantSink
 from powerd.server.directory import Directory
+from powerd.server.envelopes import EnvelopeService
 from powerd.server.gear_convert import GearNames
 from powerd.server.gear_streams import GearStreams
 from powerd.server.meters import MeterService
@@ -32,6 +33,8 @@ from powerd.server.unary import SetpointDesk
 from powerd.v1 import (
     controller_service_pb2,
     controller_service_pb2_grpc,
+    envelope_service_pb2,
+    envelope_service_pb2_grpc,
     meter_service_pb2,
     meter_service_pb2_grpc,
     session_service_pb2,
@@ -61,6 +64,7 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 )
 SERVICES = (
     controller_service_pb2.DESCRIPTOR.services_by_name["ControllerService"].full_name,
+    envelope_service_pb2.DESCRIPTOR.services_by_name["EnvelopeService"].full_name,
     meter_service_pb2.DESCRIPTOR.services_by_name["MeterService"].full_name,
     session_service_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name,
     site_service_pb2.DESCRIPTOR.services_by_name["SiteService"].full_name,
@@ -171,6 +175,7 @@ def _add_services(
     desk = Desk(core=core, stepped=stepped)
     controllers = ControllerService(Streams(core, names, publisher), SetpointDesk(desk, names, publisher))
     controller_service_pb2_grpc.add_ControllerServiceServicer_to_server(controllers, server)
+    envelope_service_pb2_grpc.add_EnvelopeServiceServicer_to_server(EnvelopeService(desk), server)
     meter_service_pb2_grpc.add_MeterServiceServicer_to_server(MeterService(core), server)
     session_service_pb2_grpc.add_SessionServiceServicer_to_server(
         SessionService(desk, names, publisher.session_called), server

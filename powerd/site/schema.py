@@ -86,6 +86,8 @@ class GridConnection(Part):
     """Contracted import [kW]."""
     min_envelope_kw: NotNegative | None = None
     """Lowest dynamic envelope the site guarantees to obey (LEASES.md R5) [kW]."""
+    failsafe_limit_kw: NotNegative | None = None
+    """Import limit while a grid operator who promised a heartbeat is silent [kW]; default: the lowest that he set."""
     source: str = ""
     """Where the limit came from."""
 

@@ -25,6 +25,8 @@ class Trigger(StrEnum):
     """A controller with cars has sent no stamp for a ttl."""
     SWITCHGEAR_SILENT = "switchgear silent"
     """The positions of switches are not known."""
+    OPERATOR_SILENT = "grid operator silent"
+    """A grid operator who promised a heartbeat has not spoken in time."""
     CLOCK_STEPPED = "clock stepped"
     """The wall clock moved against the boottime clock (NTP, a person)."""
     SUSPENDED = "suspended"

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powerd.limits import Bools, Floats, Ints
+from powerd.state import envelopes
 from powerd.state.impaired import Impaired, unimpaired
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_terms import LeaseTerms
@@ -78,6 +79,8 @@ class Snapshot:
     """(n,) boottime of that measurement at the daemon [s]; -inf = none of this car."""
     stops: tuple[Stop, ...]
     """Stops in force, oldest first."""
+    envelopes: envelopes.Envelopes
+    """What grid operators allow the site to import."""
     overshoots: tuple[Overshoot, ...]
     """Declared overshoots: the newest ended ones, then those that last."""
     answered: tuple[tuple[str, str], ...]
@@ -126,6 +129,7 @@ def open_snapshot(
         drawn=np.zeros((n, 3)),
         drawn_at_s=np.full(n, -np.inf),
         stops=(),
+        envelopes=(),
         overshoots=(),
         answered=(),
         warm_stage=(),
@@ -152,6 +156,7 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
         usage=reopen_usage(snapshot.usage, snapshot.boottime_s, boottime_s),
         drawn=np.zeros_like(snapshot.drawn),
         drawn_at_s=np.full(n, -np.inf),
+        envelopes=envelopes.reopen(snapshot.envelopes, boottime_s),
         overshoots=(),  # their times were those of another boot; what still lasts is declared again
         boottime_s=boottime_s,
     )

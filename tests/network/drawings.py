@@ -144,6 +144,7 @@ class Drawing:
             site_import_limit_kw=self.site_import_limit_kw,
             site_import_source="test",
             min_envelope_kw=NAN,
+            failsafe_limit_kw=NAN,
             frequency_hz=50.0,
             interlocks=(),
             parallel_supplies=False,

@@ -36,7 +36,7 @@ NOTICE_S = 0.5
 class Fallen(SwitchingStates):
     """A site whose limits fall without anything in its switchgear."""
 
-    def at(self, gear: object, now: object) -> CompiledSite:
+    def at(self, gear: object, envelopes: object, now: object) -> CompiledSite:
         """The site as it is made."""
         del gear, now
         return self._site

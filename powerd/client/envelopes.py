@@ -1,0 +1,103 @@
+"""What a grid operator asks of a running daemon, for the command line and for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import grpc
+from google.protobuf.json_format import MessageToDict
+
+from powerd.client.ask import PATIENCE_S, refused
+from powerd.v1 import envelope_service_pb2 as pb
+from powerd.v1.envelope_service_pb2_grpc import EnvelopeServiceStub
+
+
+@contextmanager
+def _daemon(address: str) -> Iterator[EnvelopeServiceStub]:
+    """The service of the daemon at ``address`` (host:port, loopback, no TLS).
+
+    Raises:
+        PowerdError: nobody answers there, or it refuses.
+    """
+    with grpc.insecure_channel(address) as channel:
+        try:
+            yield EnvelopeServiceStub(channel)
+        except grpc.RpcError as error:
+            raise refused(address, error) from error
+
+
+def set_envelope(
+    address: str,
+    import_limit_kw: float,
+    *,
+    source: str,
+    envelope_id: str = "",
+    start: datetime | None = None,
+    end: datetime | None = None,
+    heartbeat: timedelta | None = None,
+) -> pb.Envelope:
+    """Sets an envelope, or says it again; see SetEnvelopeRequest. Naive instants are local time.
+
+    Raises:
+        PowerdError: nobody answers there, or it refuses.
+    """
+    request = pb.SetEnvelopeRequest(source=source, envelope_id=envelope_id, import_limit_kw=import_limit_kw)
+    if start is not None:
+        request.start_time.FromDatetime(start.astimezone(UTC))
+    if end is not None:
+        request.end_time.FromDatetime(end.astimezone(UTC))
+    if heartbeat is not None:
+        request.heartbeat.FromTimedelta(heartbeat)
+    with _daemon(address) as daemon:
+        return daemon.SetEnvelope(request, timeout=PATIENCE_S).envelope
+
+
+def withdraw_envelope(address: str, envelope_id: str) -> None:
+    """Takes an envelope back.
+
+    Raises:
+        PowerdError: nobody answers there, or there is none of that id.
+    """
+    with _daemon(address) as daemon:
+        daemon.WithdrawEnvelope(pb.WithdrawEnvelopeRequest(envelope_id=envelope_id), timeout=PATIENCE_S)
+
+
+def list_envelopes(address: str) -> pb.ListEnvelopesResponse:
+    """All that hold or wait, and what the site could import now.
+
+    Raises:
+        PowerdError: nobody answers there.
+    """
+    with _daemon(address) as daemon:
+        return daemon.ListEnvelopes(pb.ListEnvelopesRequest(), timeout=PATIENCE_S)
+
+
+def as_json(message: pb.Envelope | pb.ListEnvelopesResponse) -> dict[str, object]:
+    """For ``--json``: the fields of the .proto by their names, instants as RFC 3339."""
+    found: dict[str, object] = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return found
+
+
+def sentence(one: pb.Envelope) -> str:
+    """An envelope in a line for people."""
+    until = f"until {_clock(one.end_time.ToDatetime(UTC))}" if one.HasField("end_time") else "until withdrawn"
+    state = f"waits for {_clock(one.start_time.ToDatetime(UTC))}"
+    if one.in_force:
+        state = "in force, not kept yet"
+    if one.HasField("kept_since"):
+        took_s = (one.kept_since.ToDatetime() - one.in_force_since.ToDatetime()).total_seconds()
+        state = (
+            f"in force, kept since {_clock(one.kept_since.ToDatetime(UTC))} ({took_s:.1f} s after it came into force)"
+        )
+    if one.silent:
+        state += "; its source is silent"
+    promise = "guaranteed" if one.guaranteed else "not guaranteed: below min_envelope_kw of the site file"
+    return f"{one.envelope_id} of {one.source}: {one.import_limit_kw:g} kW {until}; {state}; {promise}"
+
+
+def _clock(instant: datetime) -> str:
+    return instant.astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,279 @@
+"""Import limits of grid operators in the tick: obeyed at once, never released by silence, proved, durable."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from powerd.control import events as ev
+from powerd.control.decision import Decision
+from powerd.state import envelopes
+from powerd.state.impaired import Trigger
+from powerd.state.snapshot import reopen_snapshot
+from powerd.units import Now
+from tests.control.garage import LIFE, REACTION, Player, site_text
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+"""The player's instant 0."""
+GRID = "grid_connection: {import_limit_kw: 200, min_envelope_kw: 30, failsafe_limit_kw: 35, source: contract}"
+"""There is room for all in the wires: what limits is the grid connection."""
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Player:
+    """All four at 32 A, F = 6 A."""
+    player = Player.open(tmp_path, f"{site_text(4, 400.0, fallback_a=6.0)}{GRID}\n")
+    for k in range(4):
+        player.plug(k)
+    for c in range(2):
+        player.hello(c)
+    for _ in range(3):
+        decision = player.tick()
+    assert decision.ceiling == pytest.approx(32.0)
+    return player
+
+
+def said(
+    kw: float,
+    *,
+    name: str = "night",
+    start_s: float | None = None,
+    end_s: float | None = None,
+    heartbeat_s: float = np.inf,
+    request_id: str = "",
+) -> ev.EnvelopeSet:
+    """An envelope of the test's operator; times on the player's clock."""
+    start, end = (None if s is None else START + timedelta(seconds=s) for s in (start_s, end_s))
+    return ev.EnvelopeSet(
+        request_id=request_id,
+        envelope_id=name,
+        source="dso",
+        reason="told",
+        import_limit_kw=kw,
+        start_time=start,
+        end_time=end,
+        heartbeat_s=heartbeat_s,
+    )
+
+
+def import_kw(decision: Decision) -> float:
+    """Most that the cars may import by their ceilings: at 110 % of the nominal voltage, as limits count."""
+    return float(decision.ceiling.sum() * 1.1 * 400 * np.sqrt(3) / 1000)
+
+
+def settle(player: Player, seconds: int) -> Decision:
+    """The decision after so many ticks of a second."""
+    for _ in range(seconds):
+        decision = player.tick()
+    return decision
+
+
+def test_an_envelope_is_obeyed_in_its_tick_and_explained(full: Player) -> None:
+    """Every ceiling is below it at once, and the limit that binds tells whose word it is."""
+    decision = full.tick(said(40.0))
+    assert decision.outcomes[-1] == ev.Done("night")
+    assert 35.0 < import_kw(decision) <= 40.0
+    decision = settle(full, 2)
+    binding = {decision.site.limits.source[int(l)] for l in decision.binding_limit}
+    assert binding == {"envelope night of dso, 40 kW"}
+
+
+def test_when_it_was_kept_is_told_and_not_before_the_leases_allow(full: Player) -> None:
+    """The proof: W is within it once the lowering is acked and the reaction time is over; a declared overshoot till
+    then.
+    """
+    decision = full.tick(said(40.0))
+    began_s = full.now_s
+    (one,) = decision.snapshot.envelopes
+    assert one.in_force_utc_s == (START + timedelta(seconds=began_s)).timestamp()
+    assert one.kept_utc_s is None
+    assert [o.lasts for o in decision.overshoots] == [True]
+    while decision.snapshot.envelopes[0].kept_utc_s is None:
+        decision = full.tick()
+    assert REACTION <= full.now_s - began_s <= REACTION + 2
+    assert not any(o.lasts for o in decision.overshoots)
+    flow = decision.site.limits.limit_flow(decision.worst)
+    assert decision.site.imported_kw(flow) <= 40.0 + 1e-6
+
+
+def test_a_window_begins_and_ends_by_the_clock(full: Player) -> None:
+    """Before it and after it the connection agreement alone counts, and nothing of it is left."""
+    decision = full.tick(said(40.0, start_s=20.0, end_s=60.0))
+    assert decision.ceiling == pytest.approx(32.0)
+    while full.now_s < 19:
+        assert full.tick().ceiling == pytest.approx(32.0)
+    assert import_kw(full.tick()) <= 40.0
+    while full.now_s < 59:
+        assert import_kw(full.tick()) <= 40.0
+    decision = settle(full, 2)
+    assert decision.snapshot.envelopes == ()
+    assert decision.ceiling == pytest.approx(32.0)
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_stepped_wall_clock_ends_no_window(full: Player, hours: int) -> None:
+    """NTP moves the wall clock by an hour in the middle of a window of a minute: it holds until both clocks say it is
+    over, and it was not late to begin.
+    """
+    full.tick(said(40.0, start_s=20.0, end_s=60.0))
+    while full.now_s < 30:
+        full.tick()
+    utc = START + timedelta(hours=hours)
+    for second in range(31, 60):
+        now = Now(utc=utc + timedelta(seconds=second), boottime_s=float(second))
+        decision = full.stepper.step(full.snapshot, [], now)
+        full.snapshot = decision.snapshot
+        assert import_kw(decision) <= 40.0
+    (one,) = full.snapshot.envelopes
+    over = Now(utc=utc + timedelta(seconds=60), boottime_s=60.0)
+    assert envelopes.is_over(one, over) == (hours > 0)
+    assert envelopes.is_over(one, Now(utc=START + timedelta(seconds=60), boottime_s=3660.0))
+
+
+def test_the_lowest_of_several_counts(full: Player) -> None:
+    """Whoever set it; withdrawing one leaves the other."""
+    full.tick(said(50.0, name="a"), said(40.0, name="b"), said(60.0, name="c"))
+    assert 35.0 < import_kw(settle(full, 1)) <= 40.0
+    decision = full.tick(ev.EnvelopeWithdrawn(request_id="", envelope_id="b", reason=""))
+    assert decision.outcomes[-1] == ev.Done("b")
+    assert 45.0 < import_kw(settle(full, 15)) <= 50.0
+    assert full.tick(ev.EnvelopeWithdrawn(request_id="", envelope_id="b", reason="")).outcomes[-1] == ev.NotFound(
+        "envelope 'b'"
+    )
+
+
+def test_a_silent_operator_never_means_unlimited(full: Player) -> None:
+    """Ask 16 (evcc#29705: a failsafe was released wrongly; #32132): silent for longer than promised, the failsafe limit
+    holds, past the end of the window too, until he speaks again.
+    """
+    full.tick(said(60.0, end_s=100.0, heartbeat_s=30.0))
+    while full.now_s < 33:
+        assert import_kw(full.tick()) > 55.0
+    decision = settle(full, 3)
+    assert import_kw(decision) <= 35.0
+    assert any("not heard within 30 s, 35 kW holds" in alarm for alarm in decision.alarms)
+    assert decision.modes == (Trigger.OPERATOR_SILENT,)
+    while full.now_s < 300:
+        assert import_kw(full.tick()) <= 35.0
+    full.tick(said(60.0, end_s=1000.0, heartbeat_s=30.0))
+    assert import_kw(settle(full, 20)) > 55.0
+
+
+def test_said_again_in_time_it_goes_on(full: Player) -> None:
+    """A heartbeat is the same envelope once more: neither its proof nor its window begins anew."""
+    full.tick(said(60.0, heartbeat_s=10.0, start_s=1.0))
+    settle(full, 8)
+    (before,) = full.snapshot.envelopes
+    for _ in range(6):
+        decision = full.tick(said(60.0, heartbeat_s=10.0, start_s=1.0))
+        decision = settle(full, 8)
+        assert import_kw(decision) > 55.0
+    (one,) = decision.snapshot.envelopes
+    assert before.kept_utc_s is not None
+    assert (one.in_force_utc_s, one.kept_utc_s) == (before.in_force_utc_s, before.kept_utc_s)
+
+
+def test_below_what_is_guaranteed_it_is_obeyed_and_declared(full: Player) -> None:
+    """Ask 17 and R5: below min_envelope_kw ceilings fall all the same, and it is told for as long as it lasts."""
+    decision = full.tick(said(20.0))
+    assert import_kw(decision) <= 20.0
+    assert any(alarm.startswith("below_fallback: envelope night of dso: 20 kW") for alarm in decision.alarms)
+    assert not any(alarm.startswith("below_fallback") for alarm in full.tick(said(40.0)).alarms)
+
+
+def test_a_site_without_an_import_limit_takes_no_envelope(tmp_path: Path) -> None:
+    """There is no limit that it could lower; the answer says what to write."""
+    player = Player.open(tmp_path, site_text(4, 400.0))
+    refusal = player.tick(said(40.0)).outcomes[-1]
+    assert isinstance(refusal, ev.Refused)
+    assert "grid_connection.import_limit_kw" in refusal.expected
+    assert player.snapshot.envelopes == ()
+
+
+def test_a_window_that_is_over_is_refused(full: Player) -> None:
+    """An operator whose clock is wrong is told so, instead of being ignored."""
+    refusal = full.tick(said(40.0, end_s=1.0)).outcomes[-1]
+    assert refusal == ev.Refused("end_time", "after start_time and after now")
+
+
+def test_a_retry_changes_nothing(full: Player) -> None:
+    """The same request id is answered as before and is no heartbeat."""
+    full.tick(said(40.0, request_id="r1"))
+    (before,) = full.snapshot.envelopes
+    full.tick()
+    decision = full.tick(said(70.0, request_id="r1"))
+    assert decision.outcomes[-1] == ev.Done("night")
+    assert decision.snapshot.envelopes[0].import_limit_kw == 40.0
+    assert decision.snapshot.envelopes[0].heard_s == before.heard_s
+
+
+def test_a_restart_keeps_it(full: Player) -> None:
+    """Acknowledged is durable: the envelope holds from the first tick on, its window went on meanwhile."""
+    full.tick(said(40.0, end_s=500.0))
+    settle(full, 2)
+    full.snapshot = reopen_snapshot(full.snapshot, full.site.terms, 200.0)
+    full.now_s, full.decision = 200.0, None
+    for c in range(2):
+        full.hello(c, highest_epoch=1, ceiling=10.0, remaining_s=5.0)
+    assert import_kw(full.tick()) <= 40.0
+    assert import_kw(settle(full, int(LIFE) + 3)) <= 40.0
+    while full.now_s < 500:
+        full.tick()
+    assert settle(full, int(LIFE)).ceiling == pytest.approx(32.0)
+
+
+def test_too_many_are_refused(full: Player) -> None:
+    """A bound on memory; those that are known can still be replaced."""
+    many = [said(40.0, name=f"e{k}") for k in range(envelopes.ENVELOPES_MAX)]
+    full.tick(*many)
+    assert len(full.snapshot.envelopes) == envelopes.ENVELOPES_MAX
+    refusal, replaced = full.tick(said(40.0, name="more"), said(41.0, name="e7")).outcomes[-2:]
+    assert isinstance(refusal, ev.Refused)
+    assert replaced == ev.Done("e7")
+
+
+SECONDS = st.integers(0, 100).map(float)
+WINDOWS = st.tuples(st.floats(0, 200), SECONDS, SECONDS | st.just(np.inf), st.sampled_from([5.0, 30.0, np.inf]))
+
+
+@given(st.lists(WINDOWS, min_size=1, max_size=6), SECONDS, st.floats(0, 60) | st.just(np.nan))
+@settings(max_examples=300, deadline=None)
+def test_the_bound_is_the_lowest_that_holds(
+    windows: list[tuple[float, float, float, float]], at_s: float, failsafe_kw: float
+) -> None:
+    """bound = min over the envelopes in their window or silent of min(limit, failsafe if silent); stated once more
+    here, window by window; watching forgets none that holds or is still to come.
+    """
+    known: envelopes.Envelopes = ()
+    for k, (kw, start_s, length_s, heartbeat_s) in enumerate(windows):
+        one = envelopes.Envelope(
+            envelope_id=str(k),
+            source="s",
+            reason="",
+            import_limit_kw=kw,
+            start_utc_s=start_s,
+            end_utc_s=start_s + length_s,
+            heartbeat_s=heartbeat_s,
+            heard_s=0.0,
+            starts_s=start_s,
+            ends_s=start_s + length_s,
+        )
+        known = envelopes.put(known, one) or known
+    now = Now(utc=datetime.fromtimestamp(at_s, UTC), boottime_s=at_s)
+    at = now.utc.timestamp()
+    expected = [
+        min(kw, failsafe_kw) if at_s > heartbeat_s and not np.isnan(failsafe_kw) else kw
+        for kw, start_s, length_s, heartbeat_s in windows
+        if at_s > heartbeat_s or start_s <= at < start_s + length_s
+    ]
+    found = envelopes.bound(known, failsafe_kw, now)
+    assert (None if found is None else found.import_limit_kw) == (min(expected) if expected else None)
+    after = envelopes.watch(known, failsafe_kw, 0.0, now)
+    assert envelopes.bound(after, failsafe_kw, now) == found
+    future = {one.envelope_id for one in known if at < one.start_utc_s}
+    assert future <= {one.envelope_id for one in after}

@@ -92,22 +92,25 @@ class Claims:
                 raise Broken(f"I2: EVSE {i} could draw {could:.2f} A, W is {worst[i]:.2f} A")
 
     def hold(self, t_s: float) -> None:
-        """I1 and I3, at any time."""
-        could = np.array([post.could(t_s) for post in self.posts])
-        limits, capacity = self.layout.site.limits, self.leader.capacity
-        load = self.layout.rows @ could + self.layout.site.loads_worst[limits.limit_of_row]
-        over = load - capacity[limits.limit_of_row]
+        """I1, at any time."""
+        limit_of_row = self.layout.site.limits.limit_of_row
+        load = self.layout.rows @ [post.could(t_s) for post in self.posts] + self.layout.loads
+        over = load - self.leader.capacity[limit_of_row]
+        if over.max() <= SLACK_A:
+            return
         for r in np.flatnonzero(over > SLACK_A):
-            name = limits.name[limits.limit_of_row[r]]
+            name = self.layout.site.limits.name[limit_of_row[r]]
             if t_s > self.windows.get(name, -math.inf):
                 raise Broken(f"I1: {name} could carry {load[r]:.2f} A, {over[r]:.2f} A too much")
+
+    def acted(self) -> None:
+        """I3, whenever controllers have acted."""
         for owner in self.owners:
-            self._in_order(owner)
+            if not owner.dead:
+                self._in_order(owner)
 
     def _in_order(self, owner: Owner) -> None:
-        """I3."""
-        if owner.dead:
-            return
+        """I3 of one controller."""
         epoch = owner.core.highest_epoch
         if epoch < self.epochs.get(owner.number, 0):
             raise Broken(f"I3: controller {owner.number} went back to epoch {epoch}")

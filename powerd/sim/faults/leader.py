@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from powerd.codec import decode, encode
-from powerd.control.compiled import CompiledSite, SwitchingStates, as_drawn
+from powerd.control.compiled import CompiledSite, SwitchingStates
 from powerd.control.decision import Decision, GrantBatch
 from powerd.control.durable import covered_by, split_lowered
 from powerd.control.events import Event, StreamClosed
@@ -76,6 +76,8 @@ class Leader:
     """(L,) limits as the newest tick knew them."""
     next_capacity: Floats | None = None
     """(L,) limits from the next tick on, where they move."""
+    states: Fallen | None = None
+    """The site with these limits, once it was needed."""
     orders: list[Event] = field(default_factory=list)
     """What operators said."""
     snapshot: Snapshot | None = None
@@ -120,7 +122,7 @@ class Leader:
             open_book(site.terms, epoch=1, unknown_until_s=unknown),
             posts.max_ceiling,
             posts.min_ceiling,
-            as_drawn(site.electrical),
+            self.layout.gear,
             now_s,
             meters=site.electrical.meters.count,
         )
@@ -223,8 +225,12 @@ class Leader:
         self.orders.clear()
         if self.next_capacity is not None:
             self.capacity, self.next_capacity = self.next_capacity, None
-        stepper, own = self.layout.stepper, self.layout.site
-        stepper.states = Fallen(replace(own, limits=replace(own.limits, capacity=self.capacity.copy())))
+            self.states = None
+        if self.states is None:
+            own = self.layout.site
+            self.states = Fallen(replace(own, limits=replace(own.limits, capacity=self.capacity.copy())))
+        stepper = self.layout.stepper
+        stepper.states = self.states  # the stepper is shared
         utc = START + timedelta(seconds=t_s, hours=self.utc_hours)
         epoch = before.leases.epoch
         self.decision = stepper.step(before, events, Now(utc=utc, boottime_s=self.clock(t_s)))

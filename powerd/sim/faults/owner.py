@@ -62,7 +62,7 @@ class Owner:
     """When it notices that its stream is broken."""
     connect_s: float = 0.0
     """When it connects again."""
-    refusals: Counter[Refusal] = field(default_factory=Counter)
+    _refusals: Counter[Refusal] = field(default_factory=Counter)  # of the processes before this one
     heard: int = 0
     """Newest of its processes (here they are numbered) that said hello to a daemon."""
     sane_epoch: int = 0
@@ -93,8 +93,14 @@ class Owner:
             if lane.doing is not None:
                 self._reach(post, lane.doing, t_s)
         self.memory, self.dead, self.dead_until_s = self.core.memory, True, until_s
-        self.refusals += self.core.refusals
+        self._refusals += self.core.refusals
         self.core.refusals.clear()
+
+    def refused(self) -> tuple[int, int]:
+        """How many grants its processes have refused so far, and how many of them for an old epoch."""
+        before, now = self._refusals, self.core.refusals
+        old = Refusal.OLD_EPOCH
+        return before.total() + now.total(), before[old] + now[old]
 
     def act(self, t_s: float, connect: Callable[[Owner], bool]) -> None:
         """Everything that the process does at this instant."""

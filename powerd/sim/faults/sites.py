@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from powerd.control.compiled import CompiledSite
+from powerd.control.compiled import CompiledSite, as_drawn
 from powerd.control.step import Stepper
 from powerd.limits import Floats
 from powerd.network.load import load_site
 from powerd.server.directory import Directory
+from powerd.state.switchgear import Switchgear
 
 COUNT = 24
 """How many different sites there are."""
@@ -41,8 +42,12 @@ class Layout:
     stepper: Stepper
     """Shared by all runs in this process: its answers depend on its arguments alone."""
     names: Directory
+    gear: Switchgear
+    """As drawn."""
     rows: Floats
     """(m, n) linear rows [limit unit per own unit]."""
+    loads: Floats
+    """(m,) load of each row that is not controlled [limit unit]."""
     outer: Floats
     """(L,) bool as float: the limit belongs to the outer feeder."""
     share_min: float
@@ -112,7 +117,9 @@ def layout(number: int) -> Layout:
         site=site,
         stepper=Stepper(site),
         names=Directory.of(site.electrical),
+        gear=as_drawn(site.electrical),
         rows=np.asarray(limits.real.todense(), np.float64),
+        loads=site.loads_worst[limits.limit_of_row],
         outer=np.array([element == "outer" for element in limits.element], np.float64),
         share_min=min(1.0, share + 0.01),
         tick_s=TICK_SOON_S if number % 3 == 1 else TICK_S,

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 
 from powerd.client import ControllerCore, EvseConfig
-from powerd.client.lease import Refusal
 from powerd.control.decision import Decision
 from powerd.control.events import StopOrdered, StopReleased
 from powerd.sim.faults.channel import Channel
@@ -131,7 +130,6 @@ class World:
             self._later.remove((at_s, target, kind))
             self._put_right(kind, target, t_s)
         self._owners_act(t_s)
-        self.claims.hold(t_s)
         decision = self.leader.tick(tick_s)
         self._posts_pass(tick_s)
         if decision is not None:
@@ -139,7 +137,6 @@ class World:
         self.claims.hold(tick_s)
         self.leader.progress(t_s + AFTER_S)
         self._owners_act(t_s + AFTER_S)
-        self.claims.hold(t_s + AFTER_S)
         self._count(decision)
         self.step_number += 1
 
@@ -147,6 +144,8 @@ class World:
         self._posts_pass(t_s)
         for owner in self.owners:
             owner.act(t_s, self.leader.connect)
+        self.claims.acted()
+        self.claims.hold(t_s)
 
     def _posts_pass(self, t_s: float) -> None:
         for owner in self.owners:
@@ -373,8 +372,8 @@ class World:
         """The rules that did something in this step."""
         terms, book, now_s = self.layout.site.terms, decision.snapshot.leases, decision.now.boottime_s
         plugged = decision.snapshot.sessions.plugged
-        refusals = sum((owner.refusals + owner.core.refusals).total() for owner in self.owners)
-        old_epoch = sum(owner.core.refusals[Refusal.OLD_EPOCH] for owner in self.owners)
+        refused = [owner.refused() for owner in self.owners]
+        refusals, old_epoch = sum(every for every, _ in refused), sum(old for _, old in refused)
         expired = sum(owner.expired for owner in self.owners)
         silent = plugged & ~leases.reachable(book, terms, now_s)
         was = (self._refused, self._fenced, self._expired)

@@ -6,6 +6,7 @@ PYTEST_ARGS ?=
 BENCH ?=
 SEEDS ?= 0:2000
 RESULTS ?=
+COVERED ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -36,8 +37,9 @@ faults-real: setup  ## hours of faults against the real daemon: 500 kills under 
 test-setup: setup  ## powerd installed into empty environments outside of this folder
 	$(BIN)/python -m pytest -m setup $(PYTEST_ARGS)
 
-faults: setup  ## the fault simulation; SEEDS=FIRST:LAST, RESULTS=FILE adds up over runs
-	$(BIN)/python -m powerd.sim.faults --seeds $(SEEDS) $(if $(RESULTS),--results $(RESULTS))
+faults: setup  ## the fault simulation; SEEDS=FIRST:LAST, RESULTS=FILE adds up over runs, COVERED=SHARE checks the floors
+	$(BIN)/python -m powerd.sim.faults --seeds $(SEEDS) $(if $(RESULTS),--results $(RESULTS)) \
+		$(if $(COVERED),--covered $(COVERED))
 
 models-checked: setup  ## the Promela models, exhaustively; needs spin (installs it where it can)
 	$(BIN)/python -m pytest -m setup -s tests/promela

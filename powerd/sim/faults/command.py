@@ -33,7 +33,7 @@ def run_seeds(first: int, last: int) -> tuple[Tally, dict[int, str]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit 0 = nothing broke, 1 = something did (or a mutant got away), 2 = wrong usage."""
+    """Exit 0 = nothing broke, 1 = something did (or a mutant got away, or a floor was missed), 2 = wrong usage."""
     options = _options(arguments)
     if options.scenario is not None:
         return _replay(options.scenario, options.mutant)
@@ -53,13 +53,22 @@ def main(arguments: list[str] | None = None) -> int:
         if options.mutant and failed:
             break
     print("\n" + total.table())  # noqa: T201  what was asked for
-    return _verdict(failed, options.mutant)
+    missed = [] if options.covered is None else total.missed(options.covered)
+    for floor in missed:
+        print(f"missed: {floor}")  # noqa: T201
+    return max(_verdict(failed, options.mutant), min(1, len(missed)))
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m powerd.sim.faults", description=__doc__)
     parser.add_argument("--seeds", default="0:2000", help="FIRST:LAST, LAST not included (default %(default)s)")
     parser.add_argument("--results", type=Path, help="file of results: what it has is not run again, all adds up")
+    parser.add_argument(
+        "--covered",
+        type=float,
+        metavar="SHARE",
+        help="hold what was covered against the floors of the proof: 1 = all of it, 0.03 = three parts in a hundred",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes (default %(default)s)")
     parser.add_argument("--scenario", type=Path, help="one scenario from a file instead")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="break one rule: the run must find it")

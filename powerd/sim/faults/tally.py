@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 
 from powerd.sim.faults.kinds import FAULTS, Kind, Rule
 
+STEPS, FAULTS_IN_ALL, OF_EACH_KIND, OF_EACH_PAIR = 5_000_000, 250_000, 5_000, 100
+"""What the whole proof has at least of each; a part of it has its share."""
+BINDING_PERCENT = 30
+"""Steps in which a limit holds somebody back, at least [percent]."""
+
 
 @dataclass(kw_only=True)
 class Tally:
@@ -61,16 +66,40 @@ class Tally:
             lines.append(f"{rule:>{width}}  {cells}")
         lines.append("")
         lines += [f"{k:>3} {kind:<16} {self.faults[kind]:>9}" for k, kind in enumerate(FAULTS)]
-        pairs = {pair_of(a, b): self.pairs[pair_of(a, b)] for a in FAULTS for b in FAULTS}
+        pairs = self._of_pairs()
         rare = min(pairs, key=lambda pair: pairs[pair])
-        share = 100.0 * self.binding / max(1, self.steps)
         counted = f"{self.seeds} seeds, {self.steps} steps ({self.idle} idle ones not counted)"
         lines += [
             "",
-            f"{counted}, {self.faults.total()} faults, a limit binds in {share:.0f} % of the steps",
+            f"{counted}, {self.faults.total()} faults, a limit binds in {self._binding_percent():.0f} % of the steps",
             f"{len(pairs)} pairs of kinds within one ttl, the rarest ({rare}) {pairs[rare]} times",
         ]
         return "\n".join(lines)
+
+    def missed(self, share: float) -> list[str]:
+        """Which floors of the proof are missed, with the figures; ``share`` of the whole proof was asked for."""
+        kinds, pairs = {str(kind): self.faults[kind] for kind in FAULTS}, self._of_pairs()
+        worked = {f"{rule} after {kind}": self.rules[f"{rule}|{kind}"] for rule in Rule for kind in FAULTS}
+        checks = (
+            ({"steps": self.steps}, share * STEPS),
+            ({"faults": self.faults.total()}, share * FAULTS_IN_ALL),
+            (kinds, share * OF_EACH_KIND),
+            (pairs, share * OF_EACH_PAIR),
+            (worked, 1),
+            ({"percent of the steps with a binding limit": self._binding_percent()}, BINDING_PERCENT),
+        )
+        return [
+            f"{name}: {count:g} of at least {floor:g}"
+            for counts, floor in checks
+            for name, count in counts.items()
+            if count < floor
+        ]
+
+    def _of_pairs(self) -> dict[str, int]:
+        return {pair_of(a, b): self.pairs[pair_of(a, b)] for a in FAULTS for b in FAULTS}
+
+    def _binding_percent(self) -> float:
+        return 100.0 * self.binding / max(1, self.steps)
 
 
 def pair_of(one: Kind, other: Kind) -> str:

@@ -155,7 +155,7 @@ class World:
     # --- what happens -------------------------------------------------------------------------------------------------
 
     def _happen(self, one: Happening, t_s: float) -> None:
-        if one.kind not in DAILY:
+        if one.kind not in DAILY and self._strikes(one):
             self._note(one.kind)
         owner, value = self.owners[one.target % len(self.owners)], one.value
         post = self.posts[one.target % len(self.posts)]
@@ -175,6 +175,18 @@ class World:
             self._network_fault(one.kind, owner, value, t_s)
         else:
             self._post_fault(one.kind, one.target % len(self.posts), value, t_s)
+
+    def _strikes(self, one: Happening) -> bool:
+        """It meets somebody who can suffer it: else it is no fault, and not counted as one."""
+        if one.kind in CRASHES | {Kind.REBOOT, Kind.STALL, Kind.SLOW_DISK, Kind.STOP}:
+            return self.leader.up
+        if one.kind.value.startswith(("owner", "epoch")):
+            return not self.owners[one.target % len(self.owners)].dead
+        if one.kind in {Kind.LAGGING, Kind.DEFIANT}:
+            return self.posts[one.target % len(self.posts)].plugged
+        if one.kind is Kind.POST_REBOOT:
+            return self._known(one.target % len(self.posts))
+        return True
 
     def _plug(self, post: Post, one: Happening) -> None:
         if one.kind is Kind.PLUG and not post.plugged:
@@ -276,13 +288,16 @@ class World:
 
     def _restart_post(self, post: Post, t_s: float) -> None:
         """A post restarts with the car that the daemon knows of: for another one nobody reserves the boot current."""
-        index = self.posts.index(post)
-        owner, place = self._owner_of(index)
-        snapshot = self.leader.snapshot
-        known = snapshot is not None and bool(snapshot.sessions.plugged[index]) and owner.seen[place] == post.cars
-        if post.plugged and known:
+        if self._known(self.posts.index(post)):
             post.restart(t_s)
             post.ever_odd = True
+
+    def _known(self, index: int) -> bool:
+        """The daemon knows of the car that is there."""
+        post, snapshot = self.posts[index], self.leader.snapshot
+        owner, place = self._owner_of(index)
+        known = snapshot is not None and bool(snapshot.sessions.plugged[index]) and owner.seen[place] == post.cars
+        return post.plugged and known
 
     def _owner_of(self, index: int) -> tuple[Owner, int]:
         owner = self.owners[int(self.layout.site.electrical.posts.controller[index])]

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from powerd.sim.faults.command import run_seeds
+from powerd.sim.faults.kinds import FAULTS, Rule
 from powerd.sim.faults.mutants import mutated
 from powerd.sim.faults.scenario import drawn, read
 from powerd.sim.faults.shrink import failure_of, shrunk
-from powerd.sim.faults.tally import Tally
+from powerd.sim.faults.tally import Tally, pair_of
 from powerd.sim.faults.world import World
 
 KEPT = sorted((Path(__file__).parents[2] / "scenarios" / "faults").glob("*.txt"))
@@ -59,6 +60,35 @@ def test_tallies_add_up() -> None:
     assert total.steps == one.steps + two.steps
     assert total.faults.total() == one.faults.total() + two.faults.total()
     assert "2 seeds" in total.table()
+
+
+def _full(share: float) -> Tally:
+    """A tally that just reaches every floor of that share of the proof."""
+    tally = Tally(steps=int(share * 5_000_000), binding=int(share * 1_500_000))
+    tally.faults.update({str(kind): int(share * 8_000) for kind in FAULTS})
+    tally.pairs.update({pair_of(a, b): int(share * 100) for a in FAULTS for b in FAULTS if a <= b})
+    tally.rules.update({f"{rule}|{kind}": 1 for rule in Rule for kind in FAULTS})
+    return tally
+
+
+@pytest.mark.parametrize("share", [1.0, 0.1])
+def test_a_missed_floor_is_told_with_its_figure(share: float) -> None:
+    """Nothing is missed on the floors; one step, fault, kind, pair, rule or binding step less is told."""
+    assert _full(share).missed(share) == []
+    less = _full(share)
+    less.steps, less.binding = less.steps - 1, less.binding - 1
+    less.faults["cut"] = int(share * 5_000) - 1
+    less.pairs["cut+trip"] -= 1
+    less.rules["R2 lower|stall"] = 0
+    told = [line.partition(":")[0] for line in less.missed(share)]
+    assert told == ["steps", "cut", "cut+trip", "R2 lower after stall", "percent of the steps with a binding limit"]
+    assert _full(share).missed(2 * share)[0] == f"steps: {share * 5e6:g} of at least {share * 1e7:g}"
+
+
+def test_what_meets_nobody_is_no_fault() -> None:
+    """A crash of a daemon that is down, a slow car where there is none: they happen and are not counted."""
+    scenario = read("site 1\nsteps 12\n3 crash-idle 0 8\n6 crash-idle 0 1\n6 lagging 0 5\n6 partition 0 2\n")
+    assert World(scenario).run().faults == {"crash-idle": 1, "partition": 1}
 
 
 @pytest.mark.parametrize(

@@ -67,20 +67,48 @@ def worst_of(first: Certificate, second: Certificate) -> Certificate:
 
 
 @kernel
-def _unit_cost(columns: Columns, i: int, price: Floats, real: Floats, imag: Floats) -> float:
-    """P_i: what one own unit of EVSE ``i`` costs at row prices (m,) where the row flows are (real, imag)."""
-    cost = 0.0
-    for k in range(columns.start[i], columns.start[i + 1]):
-        r = columns.row[k]
-        if price[r] == 0.0:
-            continue
+def _count_linear(columns: Columns, members: Ints, x: Floats, price: Floats, real: Floats, cost: Floats) -> None:
+    """Add the flows of ``x`` and write P where all rows are linear: there e_r = 1, which any flow bounds from above."""
+    start, row, value = columns.start, columns.row, columns.real
+    for position in range(members.shape[0]):
+        i = members[position]
+        sum_of_prices = 0.0
+        for k in range(start[i], start[i + 1]):
+            sum_of_prices += price[row[k]] * value[k]
+            real[row[k]] += value[k] * x[i]
+        cost[position] = sum_of_prices
+
+
+@kernel
+def _count_phasors(
+    columns: Columns, members: Ints, x: Floats, price: Floats, real: Floats, imag: Floats, cost: Floats
+) -> None:
+    """The same for rows of any kind: e_r is known once all flows are."""
+    for position in range(members.shape[0]):
+        i = members[position]
+        for k in range(columns.start[i], columns.start[i + 1]):
+            real[columns.row[k]] += columns.real[k] * x[i]
+            imag[columns.row[k]] += columns.imag[k] * x[i]
+    along, across = price.copy(), np.zeros_like(price)
+    for r in range(price.shape[0]):
         size = size_of(real[r], imag[r])
-        if imag[r] == 0.0 or size == 0.0:
-            along = columns.real[k] if real[r] >= 0.0 else -columns.real[k]
-        else:
-            along = (columns.real[k] * real[r] + columns.imag[k] * imag[r]) / size
-        cost += price[r] * along
-    return cost
+        if size > 0.0:
+            along[r] = price[r] * real[r] / size
+            across[r] = price[r] * imag[r] / size
+    for position in range(members.shape[0]):
+        i = members[position]
+        cost[position] = 0.0
+        for k in range(columns.start[i], columns.start[i + 1]):
+            r = columns.row[k]
+            cost[position] += columns.real[k] * along[r] + columns.imag[k] * across[r]
+
+
+@kernel
+def _missed(weight: float, cost: float, best: float, x: float) -> float:
+    """(w log best - P best) - (w log x - P x), as one logarithm of a ratio, without cancellation."""
+    more = (best - x) / x
+    logarithm = more * (1.0 - more * (0.5 - more / 3.0)) if abs(more) < 1e-5 else np.log(best / x)
+    return weight * logarithm - cost * (best - x)
 
 
 @kernel
@@ -98,15 +126,14 @@ def figures_of(
 ) -> tuple[float, float, float]:
     """Primal residual, dual residual and relative gap of an answer for the EVSEs of ``members``.
 
-    ``real`` and ``imag`` (m,) hold the base flows; those of x are added. The gap sums, over EVSEs, (w log best -
-    P best) - (w log x - P x) as one logarithm of a ratio, without cancellation; a NaN anywhere in x or price ends up
-    in it.
+    ``real`` and ``imag`` (m,) hold the base flows; those of x are added. A NaN anywhere in x or price ends up in the
+    gap.
     """
-    for position in range(members.shape[0]):
-        i = members[position]
-        for k in range(columns.start[i], columns.start[i + 1]):
-            real[columns.row[k]] += columns.real[k] * x[i]
-            imag[columns.row[k]] += columns.imag[k] * x[i]
+    cost = np.empty(members.shape[0])
+    if columns.is_linear:
+        _count_linear(columns, members, x, price, real, cost)
+    else:
+        _count_phasors(columns, members, x, price, real, imag, cost)
     primal = 0.0
     gap = 0.0
     for r in range(headroom.shape[0]):
@@ -117,12 +144,11 @@ def figures_of(
     total = 0.0
     for position in range(members.shape[0]):
         i = members[position]
-        cost = _unit_cost(columns, i, price, real, imag)
+        own = cost[position]
         primal = max(primal, lower[i] - x[i], x[i] - upper[i])
-        best = upper[i] if cost * upper[i] <= weight[i] else max(lower[i], weight[i] / cost)
+        best = upper[i] if own * upper[i] <= weight[i] else max(lower[i], weight[i] / own)
         dual = max(dual, abs(x[i] - best))
-        if best != x[i]:
-            gap += weight[i] * np.log(best / x[i]) - cost * (best - x[i])
+        gap += _missed(weight[i], own, best, x[i])
         total += weight[i]
     return primal, dual, gap / total
 

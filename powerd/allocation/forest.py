@@ -4,19 +4,20 @@ In reference amperes, y_i = gain_i x_i, every coefficient of a tree row is 1:
 
     sum of y_i over the free EVSEs below node v that load phase k  <=  room[v, k] = (headroom - base) / scale[v].
 
-Nodes stand in depth-first order, so that a subtree is a slice of the nodes and a slice of the EVSEs, and the trees of
-the forest, which do not touch each other, are solved one after the other. EVSEs with the same node and the same set of
-phases see the same price; such a *group* has index 8 v + phase bits, so that loops over EVSEs are one table look-up
-each and everything else is per node.
+Nodes stand in depth-first order, so that a subtree is a slice of the nodes, and the trees of the forest, which do not
+touch each other, are solved one after the other. EVSEs with the same node and the same phases stand in a *run*: they
+see the same price, so that a pass over the EVSEs is one division a run and a product, a minimum and a maximum each.
+All that the search keeps of a node lies together in one record.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints, Tree
@@ -24,69 +25,116 @@ from powerd.limits import Bools, Floats, Ints, Tree
 #: How many trees stay compiled (one for each switching state).
 KEPT_TREES = 16
 
+Records = npt.NDArray[Any]
+"""Structured arrays, of the layouts below."""
+
+#: A node of a tree of limits: parent (-1 at a root), end of its subtree, rows (-1 = no rating on that phase), and
+#: ampere at the node per reference ampere.
+SPOT = np.dtype([("parent", np.int64), ("end", np.int64), ("row", np.int64, (3,)), ("scale", np.float64)])
+
+#: EVSEs first ... last - 1, which hang on one node and load the same phases (bit p = phase p). In a forest also what
+#: they weigh and could take at most together, and the price that they see.
+RUN = np.dtype(
+    [
+        ("node", np.int64),
+        ("bits", np.int64),
+        ("first", np.int64),
+        ("last", np.int64),
+        ("weight", np.float64),
+        ("most", np.float64),
+        ("cost", np.float64),
+    ]
+)
+
+#: A node of a forest. Three numbers are one a phase, six a symmetric block (00, 01, 02, 11, 12, 22).
+NODE = np.dtype(
+    [
+        # the stage
+        ("parent", np.int64),  # counted from the root of its tree; -1 at the root
+        ("end", np.int64),  # the subtree is the nodes up to here
+        ("first", np.int64),  # and its runs are first ... last - 1
+        ("last", np.int64),
+        ("row", np.int64, (3,)),  # of the limits; -1 where the node does not limit that phase
+        ("scale", np.float64),  # row price = node price / scale
+        ("room", np.float64, (3,)),  # [reference A]; infinite where unlimited
+        ("weight", np.float64, (3,)),  # sum of the weights below
+        ("kappa", np.float64, (3,)),  # room^2 / weight, the curvature as if it alone bound; 0 where unlimited or empty
+        # where the search is
+        ("price", np.float64, (3,)),  # >= 0
+        ("arrived", np.float64, (3,)),  # the price that the search began with
+        ("path", np.float64, (3,)),  # sum of the prices from the root to here
+        ("slack", np.float64, (3,)),  # room - flow
+        ("loose", np.float64, (3,)),  # flow of the node's own EVSEs between their bounds
+        ("block", np.float64, (6,)),  # sum of -dy/dprice over the node's own EVSEs
+        # a Newton step
+        ("active", np.int64, (3,)),  # 1 = a row that is to be filled
+        ("damping", np.float64, (3,)),
+        ("wanted", np.float64, (3,)),  # flow change that active rows ask for
+        ("fixed", np.float64, (3,)),  # price step of the others
+        ("inverse", np.float64, (6,)),  # S, 0 outside the active rows
+        ("offset", np.float64, (3,)),  # g
+        ("filled", np.float64, (3,)),  # what active rows below ask for
+        ("filled_slack", np.float64, (3,)),  # and their slack
+        ("step", np.float64, (3,)),  # of the price
+        ("total", np.float64, (3,)),  # sum of the steps from the root to here
+        ("old_price", np.float64, (3,)),
+        ("old_slack", np.float64, (3,)),
+    ],
+    align=True,
+)
+
 
 class Grove(NamedTuple):
-    """A ``limits.Tree`` in depth-first order: N nodes, k EVSEs on them."""
+    """A ``limits.Tree`` in depth-first order: N nodes, R runs, k EVSEs on them."""
 
-    parent: Ints
-    """(N,) parent node; -1 at a root."""
-    row: Ints
-    """(N, 3) row index, -1 where the node has no rating on that phase."""
-    scale: Floats
-    """(N,) ampere at the node per reference ampere."""
+    spots: Records
+    """(N,) of ``SPOT``."""
+    runs: Records
+    """(R,) of ``RUN``."""
     evse: Ints
-    """(k,) index of each EVSE, in the order of its node."""
-    node: Ints
-    """(k,) node each hangs on."""
-    phase_bits: Ints
-    """(k,) bit p set = loads phase p."""
+    """(k,) index of each EVSE, run by run."""
     gain: Floats
     """(k,) reference ampere per own unit."""
 
 
 #: Limits that are no tree.
 NO_GROVE = Grove(
-    parent=np.zeros(0, dtype=np.int64),
-    row=np.zeros((0, 3), dtype=np.int64),
-    scale=np.zeros(0),
-    evse=np.zeros(0, dtype=np.int64),
-    node=np.zeros(0, dtype=np.int64),
-    phase_bits=np.zeros(0, dtype=np.int64),
-    gain=np.zeros(0),
+    spots=np.zeros(0, dtype=SPOT), runs=np.zeros(0, dtype=RUN), evse=np.zeros(0, dtype=np.int64), gain=np.zeros(0)
 )
 
 
 class Forest(NamedTuple):
-    """N nodes in depth-first order; k free EVSEs below them, in the same order."""
+    """N nodes in depth-first order; R runs of free EVSEs below them, in the same order."""
 
-    parent: Ints
-    """(N,) parent node; -1 at a root."""
-    end: Ints
-    """(N,) the subtree of node v is the nodes v ... end[v] - 1."""
-    first: Ints
-    """(N,) and its EVSEs are first[v] ... last[v] - 1."""
-    last: Ints
-    """(N,)"""
-    row: Ints
-    """(N, 3) row of the limits each room comes from; -1 where the node does not limit that phase."""
-    room: Floats
-    """(N, 3) [reference A]; infinite where the node does not limit that phase."""
-    price_scale: Floats
-    """(N, 3) row price = node price x this [limit unit -> reference A]."""
+    nodes: Records
+    """(N,) of ``NODE``."""
+    runs: Records
+    """(R,) of ``RUN``; ``node`` counts from the root of the tree."""
     evse: Ints
     """(k,) index of each free EVSE."""
-    group: Ints
-    """(k,) 8 x node + phase bits."""
     gain: Floats
     """(k,) reference ampere per own unit."""
     weight: Floats
-    """(k,) > 0; the largest is 1."""
+    """(k,) > 0."""
     lower: Floats
     """(k,) [reference A]."""
     upper: Floats
     """(k,) [reference A], above ``lower``."""
-    weight_scale: float
-    """What the weights were divided by."""
+
+
+class Grown(NamedTuple):
+    """One tree of a forest: views of what belongs to it, its root first."""
+
+    nodes: Records
+    """(N,) of ``NODE``."""
+    runs: Records
+    """(R,) of ``RUN``."""
+    weight: Floats
+    """(k,) of all EVSEs of the forest, likewise the others."""
+    lower: Floats
+    """(k,)"""
+    upper: Floats
+    """(k,)"""
 
 
 @kernel
@@ -112,22 +160,34 @@ def _depth_first(parent: Ints) -> Ints:
     return place
 
 
+@kernel
+def _ends(parent: Ints) -> Ints:
+    """(N,) end of each node's subtree, in depth-first order."""
+    end = np.arange(1, parent.shape[0] + 1)
+    for v in range(parent.shape[0] - 1, -1, -1):
+        if parent[v] >= 0:
+            end[parent[v]] = max(end[parent[v]], end[v])
+    return end
+
+
 def _lay_out(tree: Tree) -> Grove:
-    """Sort nodes and EVSEs depth-first."""
+    """Sort nodes and EVSEs depth-first, the EVSEs of a node by their phases."""
     place = _depth_first(tree.parent)
     node_order = np.argsort(place)
     parent = tree.parent[node_order]
+    spots = np.zeros(len(parent), dtype=SPOT)
+    spots["parent"] = np.where(parent >= 0, place[parent], -1)
+    spots["row"], spots["scale"] = tree.row[node_order], tree.scale[node_order]
+    spots["end"] = _ends(spots["parent"].copy())
     hanging = np.flatnonzero(tree.node >= 0)
-    evse = hanging[np.argsort(place[tree.node[hanging]], kind="stable")]
-    return Grove(
-        parent=np.where(parent >= 0, place[parent], -1),
-        row=np.ascontiguousarray(tree.row[node_order], dtype=np.int64),
-        scale=tree.scale[node_order].astype(np.float64),
-        evse=evse,
-        node=place[tree.node[evse]],
-        phase_bits=tree.phase_bits[evse].astype(np.int64),
-        gain=tree.gain[evse].astype(np.float64),
-    )
+    kind = 8 * place[tree.node[hanging]] + tree.phase_bits[hanging]
+    order = np.argsort(kind, kind="stable")
+    kinds, first = np.unique(kind[order], return_index=True)
+    runs = np.zeros(len(kinds), dtype=RUN)
+    runs["node"], runs["bits"] = kinds // 8, kinds % 8
+    runs["first"], runs["last"] = first, np.append(first[1:], len(order))
+    evse = hanging[order]
+    return Grove(spots=spots, runs=runs, evse=evse, gain=tree.gain[evse].astype(np.float64))
 
 
 _laid_out: OrderedDict[int, tuple[Tree, Grove]] = OrderedDict()
@@ -149,94 +209,138 @@ def grove_of(tree: Tree) -> Grove:
 
 
 @kernel
-def _most(grove: Grove, free: Bools, upper: Floats) -> Floats:
-    """(N, 3) what the free EVSEs below each node would take on each phase at their upper bounds [reference A]."""
-    most = np.zeros((grove.parent.shape[0], 3))
-    for j in range(grove.evse.shape[0]):
-        i = grove.evse[j]
-        if free[i]:
-            for k in range(3):
-                if (grove.phase_bits[j] >> k) & 1:
-                    most[grove.node[j], k] += grove.gain[j] * upper[i]
-    for v in range(grove.parent.shape[0] - 1, -1, -1):
-        if grove.parent[v] >= 0:
-            for k in range(3):
-                most[grove.parent[v], k] += most[v, k]
-    return most
+def _gather(grove: Grove, free: Bools, weight: Floats, lower: Floats, upper: Floats) -> Forest:
+    """The free EVSEs side by side, and the runs that are left of them; no nodes yet."""
+    evses = grove.evse.shape[0]
+    runs = grove.runs.copy()
+    evse, gain = np.empty(evses, np.int64), np.empty(evses)
+    some_weight, some_lower, some_upper = np.empty(evses), np.empty(evses), np.empty(evses)
+    kept = 0
+    count = 0
+    for q in range(runs.shape[0]):
+        first = count
+        heft = 0.0
+        most = 0.0
+        for j in range(grove.runs[q]["first"], grove.runs[q]["last"]):
+            i = grove.evse[j]
+            if not free[i]:
+                continue
+            evse[count] = i
+            gain[count] = grove.gain[j]
+            some_weight[count] = weight[i]
+            some_lower[count] = grove.gain[j] * lower[i]
+            some_upper[count] = grove.gain[j] * upper[i]
+            heft += weight[i]
+            most += some_upper[count]
+            count += 1
+        if count > first:
+            run = runs[kept]
+            run["node"] = grove.runs[q]["node"]
+            run["bits"] = grove.runs[q]["bits"]
+            run["first"] = first
+            run["last"] = count
+            run["weight"] = heft
+            run["most"] = most
+            kept += 1
+    return Forest(np.empty(0, NODE), runs[:kept], evse, gain, some_weight, some_lower, some_upper)
 
 
 @kernel
-def _contract(grove: Grove, most: Floats, room: Floats) -> tuple[Ints, Ints]:
-    """The nodes of which some row would not hold with everybody at the upper bound (they are kept).
+def _sums(grove: Grove, runs: Records) -> Floats:
+    """(N, 2, 3) weight and most of all runs at or below each node, by phase."""
+    spots = grove.spots
+    sums = np.zeros((spots.shape[0], 2, 3))
+    for q in range(runs.shape[0]):
+        run = runs[q]
+        for k in range(3):
+            if run["bits"] >> k & 1:
+                sums[run["node"], 0, k] += run["weight"]
+                sums[run["node"], 1, k] += run["most"]
+    for v in range(spots.shape[0] - 1, -1, -1):
+        up = spots[v]["parent"]
+        if up >= 0:
+            for k in range(3):
+                sums[up, 0, k] += sums[v, 0, k]
+                sums[up, 1, k] += sums[v, 1, k]
+    return sums
+
+
+@kernel
+def _binds(spot: Any, k: int, most: float, room: Floats) -> bool:
+    """Whether the row of phase k would not hold with everybody below at the upper bound."""
+    r = spot["row"][k]
+    return bool(r >= 0 and most * spot["scale"] > max(room[r], 0.0))
+
+
+@kernel
+def _contract(grove: Grove, sums: Floats, room: Floats) -> tuple[Ints, Ints]:
+    """The nodes of which some row binds (they are kept).
 
     Returns:
         Which ones, and for each node of the grove the number of the nearest kept node at or above it (-1: none).
     """
-    nodes = grove.parent.shape[0]
-    kept = np.empty(nodes, dtype=np.int64)
-    anchor = np.empty(nodes, dtype=np.int64)
+    spots = grove.spots
+    kept = np.empty(spots.shape[0], dtype=np.int64)
+    anchor = np.empty(spots.shape[0], dtype=np.int64)
     count = 0
-    for v in range(nodes):
+    for v in range(spots.shape[0]):
+        spot = spots[v]
         binds = False
         for k in range(3):
-            r = grove.row[v, k]
-            if r >= 0 and most[v, k] * grove.scale[v] > max(room[r], 0.0):
-                binds = True
+            binds = binds or _binds(spot, k, sums[v, 1, k], room)
         if binds:
             anchor[v] = count
             kept[count] = v
             count += 1
         else:
-            anchor[v] = anchor[grove.parent[v]] if grove.parent[v] >= 0 else -1
-    return kept[:count].copy(), anchor
+            anchor[v] = anchor[spot["parent"]] if spot["parent"] >= 0 else -1
+    return kept[:count], anchor
 
 
 @kernel
-def _slices(parent: Ints, own: Ints) -> tuple[Ints, Ints, Ints]:
-    """(N,) end of each subtree, and where its EVSEs begin and end; ``own`` (N,) EVSEs hang on each node."""
-    nodes = parent.shape[0]
-    end = np.arange(1, nodes + 1)
-    below = own.copy()
-    for v in range(nodes - 1, -1, -1):
-        if parent[v] >= 0:
-            end[parent[v]] = max(end[parent[v]], end[v])
-            below[parent[v]] += below[v]
-    first = np.zeros(nodes, dtype=np.int64)
-    taken = 0  # EVSEs of all nodes before v
-    for v in range(nodes):
-        first[v] = taken
-        taken += own[v]
-    return end, first, first + below
+def _limit_node(node: Any, spot: Any, sums: Floats, room: Floats) -> None:
+    """Write the rows of a kept node that bind."""
+    node["scale"] = spot["scale"]
+    for k in range(3):
+        node["row"][k] = -1
+        node["room"][k] = np.inf
+        node["kappa"][k] = 0.0
+        node["price"][k] = 0.0
+        node["arrived"][k] = 0.0
+        node["weight"][k] = sums[0, k]
+        if _binds(spot, k, sums[1, k], room):
+            r = spot["row"][k]
+            node["row"][k] = r
+            node["room"][k] = room[r] / spot["scale"]
+            node["kappa"][k] = node["room"][k] ** 2 / sums[0, k]
 
 
 @kernel
-def _rows_of_kept(grove: Grove, kept: Ints, most: Floats, room: Floats) -> tuple[Ints, Floats, Floats]:
-    """(N, 3) row, room and price scale of the kept nodes."""
-    row = np.full((kept.shape[0], 3), -1, dtype=np.int64)
-    new_room = np.full((kept.shape[0], 3), np.inf)
-    price_scale = np.ones((kept.shape[0], 3))
+def _hang_runs(grove: Grove, kept: Ints, anchor: Ints, nodes: Records, runs: Records) -> Records:
+    """The runs with a kept node above them, each on the nearest; says in the nodes which runs are below."""
+    before = np.zeros(anchor.shape[0] + 1, dtype=np.int64)  # how many runs stand before each node of the grove
+    count = 0
+    next_node = 0
+    root = np.empty(kept.shape[0], dtype=np.int64)
     for a in range(kept.shape[0]):
-        v = kept[a]
-        for k in range(3):
-            r = grove.row[v, k]
-            if r >= 0 and most[v, k] * grove.scale[v] > max(room[r], 0.0):
-                row[a, k] = r
-                new_room[a, k] = room[r] / grove.scale[v]
-                price_scale[a, k] = 1.0 / grove.scale[v]
-    return row, new_room, price_scale
-
-
-@kernel
-def _count_own(grove: Grove, free: Bools, weight: Floats, anchor: Ints, nodes: int) -> tuple[Ints, float]:
-    """(N,) how many free EVSEs hang on each kept node, and the largest of their weights."""
-    own = np.zeros(nodes, dtype=np.int64)
-    largest = 0.0
-    for j in range(grove.evse.shape[0]):
-        a = anchor[grove.node[j]]
-        if a >= 0 and free[grove.evse[j]]:
-            own[a] += 1
-            largest = max(largest, weight[grove.evse[j]])
-    return own, largest
+        root[a] = a if nodes[a]["parent"] < 0 else root[nodes[a]["parent"]]
+    for q in range(runs.shape[0]):
+        v = runs[q]["node"]
+        if anchor[v] < 0:
+            continue
+        while next_node <= v:
+            before[next_node] = count
+            next_node += 1
+        runs[count] = runs[q]
+        runs[count]["node"] = anchor[v] - root[anchor[v]]
+        count += 1
+    before[next_node:] = count
+    for a in range(kept.shape[0]):
+        node = nodes[a]
+        node["first"] = before[kept[a]]
+        node["last"] = before[grove.spots[kept[a]]["end"]]
+        node["parent"] -= root[a] if node["parent"] >= 0 else 0
+    return runs[:count]
 
 
 @kernel
@@ -252,69 +356,29 @@ def plant(grove: Grove, room: Floats, free: Bools, weight: Floats, lower: Floats
         upper: (n,) [own unit].
 
     Returns:
-        The forest; free EVSEs with no such node above them are not in it, they get their upper bound.
+        The forest; free EVSEs with no such node above them are in no run, they get their upper bound.
     """
-    most = _most(grove, free, upper)
-    kept, anchor = _contract(grove, most, room)
-    parent = np.full(kept.shape[0], -1, dtype=np.int64)
+    found = _gather(grove, free, weight, lower, upper)
+    sums = _sums(grove, found.runs)
+    kept, anchor = _contract(grove, sums, room)
+    nodes = np.empty(kept.shape[0], NODE)
     for a in range(kept.shape[0]):
-        if grove.parent[kept[a]] >= 0:
-            parent[a] = anchor[grove.parent[kept[a]]]
-    row, new_room, price_scale = _rows_of_kept(grove, kept, most, room)
-    own, weight_scale = _count_own(grove, free, weight, anchor, kept.shape[0])
-    end, first, last = _slices(parent, own)
-    place = first.copy()
-    evse = np.empty(own.sum(), dtype=np.int64)
-    group = np.empty_like(evse)
-    gain, some_weight = np.empty(evse.shape[0]), np.empty(evse.shape[0])
-    some_lower, some_upper = np.empty(evse.shape[0]), np.empty(evse.shape[0])
-    for j in range(grove.evse.shape[0]):
-        i = grove.evse[j]
-        a = anchor[grove.node[j]]
-        if a < 0 or not free[i]:
-            continue
-        p = place[a]
-        place[a] += 1
-        evse[p] = i
-        group[p] = 8 * a + grove.phase_bits[j]
-        gain[p] = grove.gain[j]
-        some_weight[p] = weight[i] / weight_scale
-        some_lower[p] = grove.gain[j] * lower[i]
-        some_upper[p] = grove.gain[j] * upper[i]
-    return Forest(
-        parent,
-        end,
-        first,
-        last,
-        row,
-        new_room,
-        price_scale,
-        evse,
-        group,
-        gain,
-        some_weight,
-        some_lower,
-        some_upper,
-        weight_scale,
-    )
+        v = kept[a]
+        up = grove.spots[v]["parent"]
+        nodes[a]["parent"] = anchor[up] if up >= 0 else -1
+        nodes[a]["end"] = a + 1
+        _limit_node(nodes[a], grove.spots[v], sums[v], room)
+    for a in range(kept.shape[0] - 1, -1, -1):
+        up = nodes[a]["parent"]
+        if up >= 0:
+            nodes[up]["end"] = max(nodes[up]["end"], nodes[a]["end"])
+    runs = _hang_runs(grove, kept, anchor, nodes, found.runs)
+    return Forest(nodes, runs, found.evse, found.gain, found.weight, found.lower, found.upper)
 
 
 @kernel
-def sum_by_phase(groups: Floats, v: int, k: int) -> float:
-    """Sum over the groups of node v that load phase k of a table (N, 8)."""
-    if k == 0:
-        return float(groups[v, 1] + groups[v, 3] + groups[v, 5] + groups[v, 7])
-    if k == 1:
-        return float(groups[v, 2] + groups[v, 3] + groups[v, 6] + groups[v, 7])
-    return float(groups[v, 4] + groups[v, 5] + groups[v, 6] + groups[v, 7])
-
-
-@kernel
-def sum_below(forest: Forest, root: int, groups: Floats, below: Floats) -> None:
-    """Sums (N, 3) over each node's whole subtree of a table (N, 8) of group sums, for the tree of ``root``; written."""
-    for v in range(root, forest.end[root]):
-        for k in range(3):
-            below[v, k] = sum_by_phase(groups, v, k)
-    for v in range(forest.end[root] - 1, root, -1):
-        for k in range(3):
-            below[forest.parent[v], k] += below[v, k]
+def tree_at(forest: Forest, root: int) -> Grown:
+    """The tree of ``root``."""
+    node = forest.nodes[root]
+    nodes, runs = forest.nodes[root : node["end"]], forest.runs[node["first"] : node["last"]]
+    return Grown(nodes, runs, forest.weight, forest.lower, forest.upper)

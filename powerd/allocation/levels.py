@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.allocation.certificate import figures_of, proves
+from powerd.allocation.certificate import proves
 from powerd.allocation.forest import Grove
 from powerd.allocation.guard_kernels import add_column, overdrawn_limits, under_limit
 from powerd.allocation.ledger import Ledger
 from powerd.allocation.pilots import choose_on
 from powerd.allocation.rows import size_of
-from powerd.allocation.tree_kernel import solve_forest
+from powerd.allocation.tree_kernel import solve_and_judge
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
 from powerd.units import ROW_TOLERANCE
@@ -167,19 +167,18 @@ def _solve_level(
     ledger: Ledger, grove: Grove, members: Ints, start: Floats, price: Floats, figures: Floats
 ) -> tuple[Floats, bool]:
     """The kernel's answer to the open level, and whether it proves itself; ``price`` is written, ``figures`` grow."""
-    room = ledger.headroom - ledger.real
-    x, price[:], steps = solve_forest(grove, room, ledger.free, ledger.weight, ledger.lower, ledger.ceiling, start)
-    primal, dual, gap = figures_of(
+    x, price[:], steps, primal, dual, gap = solve_and_judge(
         ledger.columns,
+        grove,
         members,
         ledger.weight,
         ledger.lower,
         ledger.ceiling,
+        ledger.free,
         ledger.headroom,
-        ledger.real.copy(),
-        ledger.imag.copy(),
-        x,
-        price,
+        ledger.real,
+        ledger.imag,
+        start,
     )
     proven = steps >= 0 and proves(primal, gap)
     if proven:
@@ -225,7 +224,7 @@ def serve_stages(
         members = open_level(ledger, live[begin[place] : begin[place + 1]], stage % LEVELS)
         if members.shape[0] == 0:
             continue
-        if grove.parent.shape[0] == 0:
+        if grove.spots.shape[0] == 0:
             return stage
         x, proven = _solve_level(ledger, grove, members, start[stage], price[stage], figures)
         if not proven:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import numpy as np
 
 from powerd.allocation.certificate import Certificate, Path
-from powerd.allocation.max_min_tree import fill_tree
+from powerd.allocation.forest import Grove, grove_of
+from powerd.allocation.max_min_tree import fill_forest
 from powerd.allocation.rows import Columns, add_flow
 from powerd.allocation.shrink import shrink
 from powerd.allocation.stage import Solution, Stage
 from powerd.compiled import kernel
-from powerd.limits import Bools, Floats, Limits
+from powerd.limits import Bools, Floats, Ints, Limits, Tree
 from powerd.units import ROW_TOLERANCE
 
 #: Halvings of the interval in which the next row fills: from any level to the last digit.
@@ -26,6 +27,9 @@ HALVINGS = 200
 
 #: Share of a ceiling that is rounding, of a level times a weight and of a change of unit.
 ROUNDING = 1e-12
+
+#: Share of an EVSE's current that has to add to a row's flow for the row to hold it back.
+ALONG = 1e-12
 
 #: EVSEs beyond which the rise would take longer than a tick.
 LARGEST_RISE = 2000
@@ -118,42 +122,59 @@ def _rise(
 
 
 @kernel
+def _highest(
+    columns: Columns, members: Ints, weight: Floats, lower: Floats, x: Floats, real: Floats, imag: Floats
+) -> Floats:
+    """Add the flows of ``x``; (m,) the highest level of one above his lower bound, per row."""
+    highest = np.zeros(real.shape[0])
+    start, row = columns.start, columns.row
+    for position in range(members.shape[0]):
+        i = members[position]
+        level = x[i] / weight[i] if x[i] > lower[i] * (1.0 + ROUNDING) else 0.0
+        for k in range(start[i], start[i + 1]):
+            real[row[k]] += columns.real[k] * x[i]
+            if not columns.is_linear:
+                imag[row[k]] += columns.imag[k] * x[i]
+            if columns.real[k] != 0.0 or columns.imag[k] != 0.0:
+                highest[row[k]] = max(highest[row[k]], level)
+    return highest
+
+
+@kernel
 def _shortfall(
     columns: Columns,
-    headroom: Floats,
-    real: Floats,
-    imag: Floats,
-    free: Bools,
+    members: Ints,
     weight: Floats,
     lower: Floats,
     upper: Floats,
+    headroom: Floats,
+    real: Floats,
+    imag: Floats,
     x: Floats,
 ) -> tuple[float, float]:
     """Largest overshoot of a row or bound, and largest distance of an EVSE from having a bottleneck, over its range."""
-    add_flow(columns, np.where(free, x, 0.0), real, imag)
-    size = np.hypot(real, imag)
-    highest = np.zeros(headroom.shape[0])
+    highest = _highest(columns, members, weight, lower, x, real, imag)
+    size, spare = np.hypot(real, imag), np.empty(headroom.shape[0])
     primal = 0.0
     for r in range(headroom.shape[0]):
-        primal = max(primal, size[r] - headroom[r])
-    for i in range(x.shape[0]):
-        if free[i]:
-            primal = max(primal, lower[i] - x[i], x[i] - upper[i])
-            if x[i] > lower[i] * (1.0 + ROUNDING):
-                for k in range(columns.start[i], columns.start[i + 1]):
-                    if columns.real[k] != 0.0 or columns.imag[k] != 0.0:
-                        highest[columns.row[k]] = max(highest[columns.row[k]], x[i] / weight[i])
+        spare[r] = headroom[r] - size[r]
+        primal = max(primal, -spare[r])
+        real[r] = real[r] / size[r] if size[r] > 0.0 else 0.0  # from here on the flow's direction
+        imag[r] = imag[r] / size[r] if size[r] > 0.0 else 0.0
     worst = 0.0
-    for i in range(x.shape[0]):
-        if not free[i]:
-            continue
+    for position in range(members.shape[0]):
+        i = members[position]
+        if not np.isfinite(x[i]):
+            return np.nan, np.nan
+        primal = max(primal, lower[i] - x[i], x[i] - upper[i])
         nearest = upper[i] - x[i]
         for k in range(columns.start[i], columns.start[i + 1]):
             r = columns.row[k]
-            along = columns.real[k] * real[r] + columns.imag[k] * imag[r]
-            if along > 1e-12 * size[r]:
-                spare = (headroom[r] - size[r]) * size[r] / along
-                nearest = min(nearest, max(spare, weight[i] * highest[r] - x[i]))
+            above = weight[i] * highest[r] - x[i]
+            if above < nearest:
+                along = columns.real[k] * real[r] + columns.imag[k] * imag[r]
+                if along > ALONG and spare[r] < nearest * along:
+                    nearest = max(spare[r] / along, above)
         worst = max(worst, nearest / upper[i])
     return primal, worst
 
@@ -163,20 +184,58 @@ def judge_levels(stage: Stage, solution: Solution, path: Path) -> Certificate:
 
     A phasor row holds back only those whose current adds to what flows there.
     """
-    if not np.all(np.isfinite(solution.x)):
-        return Certificate(primal_residual=np.nan, dual_residual=np.nan, gap=np.nan, iterations=0, path=path)
     primal, gap = _shortfall(
         stage.rows.columns,
-        stage.headroom,
-        stage.base_real.copy(),
-        stage.base_imag.copy(),
-        stage.free,
+        stage.free.nonzero()[0],
         stage.weight,
         stage.lower,
         stage.upper,
+        stage.headroom,
+        stage.base_real.copy(),
+        stage.base_imag.copy(),
         solution.x,
     )
     return Certificate(primal_residual=primal, dual_residual=gap, gap=gap, iterations=solution.iterations, path=path)
+
+
+@kernel
+def _fill_and_judge(
+    columns: Columns,
+    grove: Grove,
+    members: Ints,
+    weight: Floats,
+    lower: Floats,
+    upper: Floats,
+    free: Bools,
+    headroom: Floats,
+    base_real: Floats,
+    base_imag: Floats,
+) -> tuple[Floats, Floats, int, float, float]:
+    """Ceilings (n,), row prices (m,), rows looked at, and the certificate's primal residual and gap."""
+    x, price, looks = fill_forest(grove, headroom - base_real, free, weight, lower, upper)
+    primal, gap = _shortfall(columns, members, weight, lower, upper, headroom, base_real.copy(), base_imag.copy(), x)
+    return x, price, looks, primal, gap
+
+
+def fill_tree(tree: Tree, stage: Stage) -> tuple[Solution, Certificate]:
+    """The weighted max-min answer of a stage whose rows form ``tree``, and its certificate.
+
+    The price of a row that holds somebody is 1 / level, the marginal utility of a logarithm there.
+    """
+    x, price, looks, primal, gap = _fill_and_judge(
+        stage.rows.columns,
+        grove_of(tree),
+        stage.free.nonzero()[0],
+        stage.weight,
+        stage.lower,
+        stage.upper,
+        stage.free,
+        stage.headroom,
+        stage.base_real,
+        stage.base_imag,
+    )
+    certificate = Certificate(primal_residual=primal, dual_residual=gap, gap=gap, iterations=looks, path="kernel")
+    return Solution(x=x, price=price, iterations=looks), certificate
 
 
 def rise(stage: Stage) -> Solution | None:
@@ -198,13 +257,11 @@ class MaxMinSolver:
     """Solves stages by weighted max-min; a ``StageSolver``."""
 
     def solve(self, limits: Limits, stage: Stage, start: Floats) -> tuple[Solution, Certificate]:
-        """Levels on a tree, the rise under other rows, the guard's answer at the end; ``start`` as in ``fill_tree``."""
+        """The filling on a tree, the rise under other rows, the guard's answer at the end; ``start`` helps neither."""
         if limits.tree is not None:
-            filled = fill_tree(limits.tree, stage, start)
-            if filled is not None:
-                certificate = judge_levels(stage, filled, "kernel")
-                if certificate.holds:
-                    return filled, certificate
+            filled = fill_tree(limits.tree, stage)
+            if filled[1].holds:
+                return filled
         risen = rise(stage) if int(stage.free.sum()) <= LARGEST_RISE else None
         if risen is not None:
             certificate = judge_levels(stage, risen, "conic")

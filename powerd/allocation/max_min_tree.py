@@ -1,14 +1,14 @@
-"""Weighted max-min on a tree: every row gets a level, an EVSE the lowest of the rows above it.
+"""Weighted max-min on a tree by progressive filling: one level rises, and each row stops those below it when full.
 
-The answer is y_i = clip(v_i T_g, lower_i, upper_i), where v_i is the EVSE's weight in reference amperes and T_g the
-smallest level T_r of the rows above its group g (same node, same phases). A row *controls* the groups whose smallest
-level is its own. At the optimum a row is either full, or all that it controls have their upper bound:
+At level T an EVSE takes clip(v_i T, lower_i, upper_i), where v_i is its weight in reference amperes. Flows bend only
+where somebody leaves his lower bound or reaches his upper one; sorted by level, these bends and the levels at which
+rows fill are the events, and between two of them each flow is a line. A row that fills stops all that still rise below
+it; nothing that happens later concerns it. So the answer is exact after one pass over the events (Bertsekas & Gallager,
+Data Networks, section 6.5.2), O(n log n) from any start.
 
-    flow_r(T) <= room_r,   and flow_r(T) = room_r where some EVSE that r controls is below its upper bound.
-
-flow is piecewise linear in the levels, so Newton's method, each row by the slope of what it controls, ends exactly.
-What a row does not control stands at lower levels, of rows that do not depend on this one: the steps are triangular in
-the order of the levels and settle from the lowest level up, one pass over the EVSEs a step.
+When a row will be full is kept as a bound from below, in a heap, and computed anew only when it comes first: while
+others stop, that level can only rise. It is computed from the sums of the runs below it, and those from their EVSEs
+whenever one of them changed, so that no difference of large sums decides anything.
 """
 
 from __future__ import annotations
@@ -17,286 +17,292 @@ from typing import NamedTuple
 
 import numpy as np
 
-from powerd.allocation.forest import Forest, Grove, grove_of, plant, sum_by_phase
-from powerd.allocation.stage import Solution, Stage
+from powerd.allocation.forest import Forest, Grove, plant
 from powerd.compiled import kernel
-from powerd.limits import Bools, Floats, Ints, Tree
+from powerd.limits import Bools, Floats, Ints
 
-#: Share of a row's room by which it may be missed; rounding of sums of 50 000 terms stays below.
-EXACT = 1e-12
+#: Below this many numbers a plain sort is faster than one by digits.
+SHORT = 400
 
-#: Share of a row's room that is still a good answer where rounding allows no better.
-GOOD_ENOUGH = 1e-10
+#: Digits of a level that are sorted by counting, and how many of them: exponent and 22 bits; the rest by insertion.
+DIGIT_BITS, DIGITS = 11, 3
 
-#: A level is set this much beyond a bend, so that rounding does not leave it on the wrong side.
-PAST = 1.0 + 1e-15
-
-#: Steps before bends are no longer jumped.
-FREE_STEPS = 12
-
-#: Steps before the general method takes over: as many as rows depend on one another, 5 to 20 on real trees.
-MOST_STEPS = 400
+#: What an EVSE does.
+WAITING, RISING, HELD = 0, 1, 2
 
 
-class Levels(NamedTuple):
-    """Work arrays over N nodes."""
+class Filling(NamedTuple):
+    """N nodes, R runs, k EVSEs; levels are in own unit per weight."""
 
-    row: Floats
-    """(N, 3) level of each row; infinite where there is none."""
-    path: Floats
-    """(N, 3) smallest level of a row at or above the node."""
-    owner: Ints
-    """(N, 3) which node's row that is; -1 = none."""
-    flow: Floats
-    """(N, 8) sum of y by group; (N, 8) for the next three likewise."""
-    slope: Floats
-    """d flow / d level by group."""
-    ahead: Floats
-    """Smallest level above the present one at which an EVSE of the group leaves its lower bound; infinite = none."""
-    behind: Floats
-    """Largest level at which one of the group reached its upper bound; 0 = none."""
+    run: Ints
+    """(k,) run of each EVSE; -1 in none."""
+    share: Floats
+    """(k,) reference ampere per level."""
+    state: Ints
+    """(k,) ``WAITING``, ``RISING`` or ``HELD``."""
+    y: Floats
+    """(k,) where those that do not rise stand [reference A]."""
+    sums: Floats
+    """(R, 3) flow of those that do not rise [reference A], shares of those that rise, and of those that will."""
+    stale: Bools
+    """(R,) where one of the run changed since."""
+    key: Floats
+    """Heap: levels before which rows are not full, lowest first."""
+    row: Ints
+    """Which row that is: 3 x node + phase."""
 
 
 @kernel
-def _spread(forest: Forest, levels: Levels) -> None:
-    """Write ``path`` and ``owner`` from ``row``."""
-    for v in range(forest.parent.shape[0]):
-        up = forest.parent[v]
+def sorted_by_level(level: Floats) -> Ints:
+    """Order of positive numbers, smallest first."""
+    count = level.shape[0]
+    if count < SHORT:
+        return np.argsort(level)
+    digits = level.view(np.uint64)
+    order, other = np.arange(count), np.empty(count, dtype=np.int64)
+    shift = 64 - 1 - DIGIT_BITS * DIGITS  # the sign is 0
+    for _ in range(DIGITS):
+        begin = np.zeros((1 << DIGIT_BITS) + 1, dtype=np.int64)
+        for j in range(count):
+            begin[((digits[j] >> np.uint64(shift)) & np.uint64((1 << DIGIT_BITS) - 1)) + np.uint64(1)] += 1
+        begin = np.cumsum(begin)
+        for position in range(count):
+            digit = (digits[order[position]] >> np.uint64(shift)) & np.uint64((1 << DIGIT_BITS) - 1)
+            other[begin[digit]] = order[position]
+            begin[digit] += 1
+        order, other = other, order
+        shift += DIGIT_BITS
+    for position in range(1, count):
+        j, place = order[position], position
+        while place > 0 and level[order[place - 1]] > level[j]:
+            order[place] = order[place - 1]
+            place -= 1
+        order[place] = j
+    return order
+
+
+@kernel
+def _sift(filling: Filling, size: int, at: int) -> None:
+    """Let the heap's entry ``at`` sink to its place."""
+    key, row = filling.key, filling.row
+    level, which = key[at], row[at]
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        if child + 1 < size and key[child + 1] < key[child]:
+            child += 1
+        if key[child] >= level:
+            break
+        key[at], row[at] = key[child], row[child]
+        at = child
+    key[at], row[at] = level, which
+
+
+@kernel
+def _begin(forest: Forest) -> Filling:
+    """Everybody at the lower bound, at level 0."""
+    evses, runs = forest.evse.shape[0], forest.runs.shape[0]
+    filling = Filling(
+        np.full(evses, -1, np.int64),
+        forest.weight * forest.gain,
+        np.full(evses, HELD, np.int64),
+        np.zeros(evses),
+        np.zeros((runs, 3)),
+        np.ones(runs, np.bool_),
+        np.empty(3 * forest.nodes.shape[0]),
+        np.empty(3 * forest.nodes.shape[0], np.int64),
+    )
+    for q in range(runs):
+        for j in range(forest.runs[q]["first"], forest.runs[q]["last"]):
+            filling.run[j] = q
+            filling.state[j] = WAITING if forest.lower[j] > 0.0 else RISING
+            filling.y[j] = forest.lower[j]
+    return filling
+
+
+@kernel
+def _sum_run(forest: Forest, filling: Filling, q: int) -> None:
+    """The sums of a run, from its EVSEs."""
+    base, slope, waiting = 0.0, 0.0, 0.0
+    for j in range(forest.runs[q]["first"], forest.runs[q]["last"]):
+        rises = filling.state[j] == RISING
+        base += 0.0 if rises else filling.y[j]
+        slope += filling.share[j] if rises else 0.0
+        waiting += filling.share[j] if filling.state[j] == WAITING else 0.0
+    filling.sums[q, 0], filling.sums[q, 1], filling.sums[q, 2] = base, slope, waiting
+    filling.stale[q] = False
+
+
+@kernel
+def _sum_row(forest: Forest, filling: Filling, v: int, k: int) -> tuple[float, float, float]:
+    """The sums of a row, from its runs."""
+    base, slope, waiting = 0.0, 0.0, 0.0
+    for q in range(forest.nodes[v]["first"], forest.nodes[v]["last"]):
+        if forest.runs[q]["bits"] >> k & 1:
+            if filling.stale[q]:
+                _sum_run(forest, filling, q)
+            base += filling.sums[q, 0]
+            slope += filling.sums[q, 1]
+            waiting += filling.sums[q, 2]
+    return base, slope, waiting
+
+
+@kernel
+def _heap_up(forest: Forest, filling: Filling) -> int:
+    """Write the heap of all rows; how many there are."""
+    size = 0
+    for v in range(forest.nodes.shape[0]):
         for k in range(3):
-            own = levels.row[v, k]
-            above = levels.path[up, k] if up >= 0 else np.inf
-            if own < above:
-                levels.path[v, k] = own
-                levels.owner[v, k] = v
-            else:
-                levels.path[v, k] = above
-                levels.owner[v, k] = levels.owner[up, k] if up >= 0 else -1
+            room = forest.nodes[v]["room"][k]
+            if room < np.inf:
+                base, slope, waiting = _sum_row(forest, filling, v, k)
+                filling.key[size] = (room - base) / (slope + waiting)
+                filling.row[size] = 3 * v + k
+                size += 1
+    for at in range(size // 2 - 1, -1, -1):
+        _sift(filling, size, at)
+    return size
 
 
 @kernel
-def _lowest_phase(levels: Levels, v: int, bits: int) -> int:
-    """Which of the phases of a group at node v has the smallest level."""
-    best = -1
-    for k in range(3):
-        if bits >> k & 1 and (best < 0 or levels.path[v, k] < levels.path[v, best]):
-            best = k
-    return best
+def _bends(forest: Forest, filling: Filling) -> tuple[Floats, Ints]:
+    """Levels at which EVSEs leave their lower and reach their upper bound, and whose they are (j, or -1 - j: lower)."""
+    evses = filling.run.shape[0]
+    level, whose = np.empty(2 * evses), np.empty(2 * evses, np.int64)
+    count = 0
+    for j in range(evses):
+        if filling.state[j] == HELD:
+            continue
+        level[count] = forest.upper[j] / filling.share[j]
+        whose[count] = j
+        count += 1
+        if filling.state[j] == WAITING:
+            level[count] = forest.lower[j] / filling.share[j]
+            whose[count] = -1 - j
+            count += 1
+    return level[:count].copy(), whose[:count]
 
 
 @kernel
-def _respond(forest: Forest, share: Floats, levels: Levels, y: Floats) -> None:
-    """What every EVSE takes at the present levels; writes ``y`` and the group sums."""
-    nodes = forest.parent.shape[0]
-    level = np.empty(8 * nodes)
-    for v in range(nodes):
-        for bits in range(1, 8):
-            level[8 * v + bits] = levels.path[v, _lowest_phase(levels, v, bits)]
-            levels.flow[v, bits] = 0.0
-            levels.slope[v, bits] = 0.0
-            levels.ahead[v, bits] = np.inf
-            levels.behind[v, bits] = 0.0
-    flow = levels.flow.reshape(-1)
-    slope = levels.slope.reshape(-1)
-    ahead = levels.ahead.reshape(-1)
-    behind = levels.behind.reshape(-1)
-    for j in range(y.shape[0]):
-        g = forest.group[j]
-        wish = share[j] * level[g]
-        if wish < forest.lower[j]:
-            y[j] = forest.lower[j]
-            ahead[g] = min(ahead[g], forest.lower[j] / share[j])
-        elif wish > forest.upper[j]:
-            y[j] = forest.upper[j]
-            behind[g] = max(behind[g], forest.upper[j] / share[j])
-        else:
-            y[j] = wish
-            slope[g] += share[j]
-        flow[g] += y[j]
+def _bend(forest: Forest, filling: Filling, whose: int) -> None:
+    """Somebody leaves his lower bound or reaches his upper one."""
+    j = whose if whose >= 0 else -1 - whose
+    if whose < 0 and filling.state[j] == WAITING:
+        filling.state[j] = RISING
+        filling.stale[filling.run[j]] = True
+    elif whose >= 0 and filling.state[j] == RISING:
+        filling.state[j] = HELD
+        filling.y[j] = forest.upper[j]
+        filling.stale[filling.run[j]] = True
 
 
 @kernel
-def _note(top: Floats, v: int, k: int, level: float) -> None:
-    """Keep the two highest different levels."""
-    if level > top[v, k, 0]:
-        top[v, k, 1] = top[v, k, 0]
-        top[v, k, 0] = level
-    elif top[v, k, 1] < level < top[v, k, 0]:
-        top[v, k, 1] = level
+def _stop(forest: Forest, filling: Filling, v: int, k: int, level: float) -> None:
+    """Hold all that still rise or wait below a row."""
+    for q in range(forest.nodes[v]["first"], forest.nodes[v]["last"]):
+        run = forest.runs[q]
+        if run["bits"] >> k & 1 and filling.sums[q, 1] + filling.sums[q, 2] > 0.0:
+            for j in range(run["first"], run["last"]):
+                if filling.state[j] == RISING:
+                    filling.y[j] = min(max(filling.share[j] * level, forest.lower[j]), forest.upper[j])
+                filling.state[j] = HELD
+            filling.stale[q] = True
 
 
 @kernel
-def _own(forest: Forest, levels: Levels, top: Floats, slope: Floats, ahead: Floats, behind: Floats) -> Floats:
-    """Sum up what each row controls into the (N, 3) arrays given; returns the flow of each row (N, 3).
-
-    ``top`` (N, 3, 2) gets the two highest levels at which somebody below a row stands above his lower bound.
-    """
-    nodes = forest.parent.shape[0]
-    below = np.empty((nodes, 3))
-    top[:] = 0.0
-    slope[:] = 0.0
-    ahead[:] = np.inf
-    behind[:] = 0.0
-    for v in range(nodes):
-        for k in range(3):
-            below[v, k] = sum_by_phase(levels.flow, v, k)
-        for bits in range(1, 8):
-            if levels.slope[v, bits] == 0.0 and levels.ahead[v, bits] == np.inf and levels.behind[v, bits] == 0.0:
-                continue
-            k = _lowest_phase(levels, v, bits)
-            if levels.slope[v, bits] > 0.0 or levels.behind[v, bits] > 0.0:
-                for phase in range(3):
-                    if bits >> phase & 1:
-                        _note(top, v, phase, levels.path[v, k])
-            owner = levels.owner[v, k]
-            if owner >= 0:
-                slope[owner, k] += levels.slope[v, bits]
-                ahead[owner, k] = min(ahead[owner, k], levels.ahead[v, bits])
-                behind[owner, k] = max(behind[owner, k], levels.behind[v, bits])
-    for v in range(nodes - 1, -1, -1):
-        up = forest.parent[v]
-        if up >= 0:
-            for k in range(3):
-                below[up, k] += below[v, k]
-                _note(top, up, k, top[v, k, 0])
-                _note(top, up, k, top[v, k, 1])
-    return below
-
-
-@kernel
-def _step(
-    forest: Forest,
-    levels: Levels,
-    flow: Floats,
-    top: Floats,
-    slope: Floats,
-    ahead: Floats,
-    behind: Floats,
-    careful: bool,
-) -> float:
-    """One Newton step of every level; returns the largest share of a room that was missed before it.
-
-    With ``careful`` no level rises past a bend where others begin to rise, too: there Newton's step would be too long.
-    """
-    worst = 0.0
-    for v in range(flow.shape[0]):
-        for k in range(3):
-            room = forest.room[v, k]
-            if not room < np.inf:
-                continue
-            slack = room - flow[v, k]
-            if slack > 0.0 and slope[v, k] == 0.0 and ahead[v, k] == np.inf:
-                continue  # all that it controls have what they can take
-            missed = abs(slack) / room
-            worst = max(worst, missed)
-            if missed <= EXACT:
-                continue
-            if slope[v, k] > 0.0:
-                level = levels.row[v, k] + slack / slope[v, k]
-                if careful and level > ahead[v, k]:
-                    level = ahead[v, k] * PAST
-                if slack < 0.0:  # on the way down it takes control of what stood at the next level, too
-                    level = max(level, top[v, k, 1] / PAST, 0.1 * levels.row[v, k])
-                levels.row[v, k] = level
-            elif slack > 0.0:
-                levels.row[v, k] = ahead[v, k] * PAST
-            elif behind[v, k] > 0.0:
-                levels.row[v, k] = behind[v, k] / PAST
-            else:  # what stands at lower levels overfills it: it takes control of the highest of them
-                levels.row[v, k] = min(top[v, k, 0], levels.row[v, k]) / PAST
-    return worst
-
-
-@kernel
-def _first_levels(forest: Forest, share: Floats, start: Floats, levels: Levels) -> None:
-    """From the last tick's prices, where there are any: a row that held nobody then is taken to hold nobody now.
-
-    Else each row as if it alone bound and nobody had a bound: room / sum of shares; from there levels mostly rise.
-    """
-    groups = np.zeros((forest.parent.shape[0], 8))
-    flat = groups.reshape(-1)
-    for j in range(share.shape[0]):
-        flat[forest.group[j]] += share[j]
-    below = np.zeros((forest.parent.shape[0], 3))
-    warm = start.max() > 0.0
-    for v in range(forest.parent.shape[0] - 1, -1, -1):
-        for k in range(3):
-            below[v, k] += sum_by_phase(groups, v, k)
-            if forest.parent[v] >= 0:
-                below[forest.parent[v], k] += below[v, k]
-            limited = forest.room[v, k] < np.inf and below[v, k] > 0.0
-            levels.row[v, k] = forest.room[v, k] / below[v, k] if limited else np.inf
-            if limited and warm:
-                before = start[forest.row[v, k]] / forest.weight_scale
-                levels.row[v, k] = 1.0 / before if before > 0.0 else np.inf
-
-
-@kernel
-def fill(forest: Forest, levels: Levels, share: Floats, start: Floats, y: Floats, slope: Floats) -> int:
-    """Find the levels of all rows.
+def _look_at_first(forest: Forest, filling: Filling, size: int, level: float, bend: float) -> bool:
+    """Look at the row that may be full first: stop those below it, or say anew when it may be full.
 
     Args:
         forest: the stage.
-        levels: work space; the levels on return.
-        share: (k,) weight of each EVSE in reference amperes.
-        start: (m,) prices to start from.
-        y: (k,) the answer, written [reference A].
-        slope: (N, 3) written: d flow / d level of what each row controls.
+        filling: in place.
+        size: of the heap.
+        level: reached so far.
+        bend: level of the next bend.
 
     Returns:
-        Newton steps; -1 if it gave up.
+        Whether the row is done with.
     """
-    nodes = forest.parent.shape[0]
-    top = np.empty((nodes, 3, 2))
-    ahead = np.empty((nodes, 3))
-    behind = np.empty((nodes, 3))
-    _first_levels(forest, share, start, levels)
-    for step in range(MOST_STEPS):
-        _spread(forest, levels)
-        _respond(forest, share, levels, y)
-        flow = _own(forest, levels, top, slope, ahead, behind)
-        missed = _step(forest, levels, flow, top, slope, ahead, behind, step >= FREE_STEPS)
-        if missed <= EXACT or (step > 20 and missed <= GOOD_ENOUGH):
-            return step + 1
-    return -1
+    v, k = filling.row[0] // 3, filling.row[0] % 3
+    base, slope, waiting = _sum_row(forest, filling, v, k)
+    if slope + waiting == 0.0:
+        return True  # all below it are held by others
+    others = bend
+    for child in range(1, min(3, size)):
+        others = min(others, filling.key[child])
+    room = forest.nodes[v]["room"][k]
+    full = (room - base) / slope if slope > 0.0 else np.inf
+    if full <= others:
+        _stop(forest, filling, v, k, full)
+        forest.nodes[v]["price"][k] = 1.0 / full if full > 0.0 else 0.0
+        return True
+    if full > bend:  # somebody may begin to rise before
+        full = max(level + (room - base - slope * level) / (slope + waiting), bend)
+    filling.key[0] = full
+    return False
 
 
 @kernel
-def _solve(
-    grove: Grove, room: Floats, free: Bools, weight: Floats, lower: Floats, upper: Floats, start: Floats
+def fill(forest: Forest) -> tuple[Floats, int]:
+    """Raise the level until nobody rises any more.
+
+    Returns:
+        What every EVSE takes (k,) [reference A], and how many rows were looked at; ``price`` of a row is written:
+        1 / level where the row stopped somebody.
+    """
+    filling = _begin(forest)
+    bends, whose = _bends(forest, filling)
+    order = sorted_by_level(bends)
+    size = _heap_up(forest, filling)
+    level = 0.0
+    looks = 0
+    passed = 0
+    while passed < order.shape[0]:
+        bend = bends[order[passed]]
+        if size > 0 and filling.key[0] < bend:
+            looks += 1
+            level = max(level, filling.key[0])
+            if _look_at_first(forest, filling, size, level, bend):
+                size -= 1
+                filling.key[0], filling.row[0] = filling.key[size], filling.row[size]
+            _sift(filling, size, 0)
+        else:
+            level = bend
+            _bend(forest, filling, whose[order[passed]])
+            passed += 1
+    return filling.y, looks
+
+
+@kernel
+def fill_forest(
+    grove: Grove, room: Floats, free: Bools, weight: Floats, lower: Floats, upper: Floats
 ) -> tuple[Floats, Floats, int]:
-    """Plant, fill, read back; the price of a row that holds somebody is 1 / level."""
+    """Plant, fill, and read the answer back.
+
+    Args:
+        grove: the tree of the limits.
+        room: (m,) headroom - base of each row [limit unit].
+        free: (n,) which EVSEs are variables.
+        weight: (n,)
+        lower: (n,) [own unit].
+        upper: (n,) [own unit].
+
+    Returns:
+        Ceilings (n,) of the free EVSEs, exactly inside their bounds, 0 elsewhere; row prices (m,), 1 / level; how often
+        a row was looked at.
+    """
     forest = plant(grove, room, free, weight, lower, upper)
-    nodes, evses = forest.parent.shape[0], forest.evse.shape[0]
-    levels = Levels(
-        np.empty((nodes, 3)),
-        np.empty((nodes, 3)),
-        np.empty((nodes, 3), dtype=np.int64),
-        np.zeros((nodes, 8)),
-        np.zeros((nodes, 8)),
-        np.zeros((nodes, 8)),
-        np.zeros((nodes, 8)),
-    )
-    y = np.empty(evses)
-    slope = np.zeros((nodes, 3))
-    steps = fill(forest, levels, forest.weight * forest.gain, start, y, slope)
+    y, looks = fill(forest)
     x = np.where(free, upper, 0.0)
     price = np.zeros(room.shape[0])
-    for j in range(evses):
-        i = forest.evse[j]
-        x[i] = min(max(y[j] / forest.gain[j], lower[i]), upper[i])
-    for v in range(nodes):
+    for q in range(forest.runs.shape[0]):
+        for j in range(forest.runs[q]["first"], forest.runs[q]["last"]):
+            i = forest.evse[j]
+            x[i] = min(max(y[j] / forest.gain[j], lower[i]), upper[i])
+    for v in range(forest.nodes.shape[0]):
         for k in range(3):
-            if forest.row[v, k] >= 0 and slope[v, k] > 0.0:
-                price[forest.row[v, k]] = forest.weight_scale / levels.row[v, k]
-    return x, price, steps
-
-
-def fill_tree(tree: Tree, stage: Stage, start: Floats) -> Solution | None:
-    """The weighted max-min answer of a stage whose rows form ``tree``; None if the levels did not settle.
-
-    The price of a row that holds somebody is 1 / level, the marginal utility of a logarithm there; ``start`` (m,) are
-    such prices of an earlier tick, all 0 = cold.
-    """
-    room = stage.headroom - stage.base_real
-    x, price, steps = _solve(grove_of(tree), room, stage.free, stage.weight, stage.lower, stage.upper, start)
-    return Solution(x=x, price=price, iterations=steps) if steps >= 0 else None
+            r = forest.nodes[v]["row"][k]
+            if r >= 0:
+                price[r] = forest.nodes[v]["price"][k]
+    return x, price, looks

@@ -36,6 +36,8 @@ class Columns(NamedTuple):
     """(nnz,) real part [limit unit per own unit]."""
     imag: Floats
     """(nnz,) imaginary part."""
+    is_linear: bool
+    """Whether all imaginary parts are 0: half the work for most passes."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,6 +79,7 @@ def _compile(limits: Limits) -> Rows:
         row=coefficients.indices.astype(np.int64),
         real=np.ascontiguousarray(coefficients.data.real),
         imag=np.ascontiguousarray(coefficients.data.imag),
+        is_linear=not np.any(coefficients.data.imag),
     )
     is_cone = np.zeros(limits.row_count, dtype=np.bool_)
     is_cone[columns.row[columns.imag != 0.0]] = True
@@ -106,6 +109,12 @@ def rows_of(limits: Limits) -> Rows:
 @kernel
 def add_flow(columns: Columns, x: Floats, real: Floats, imag: Floats) -> None:
     """Add the complex row flows of ``x`` (n,) to ``real`` and ``imag`` (m,) in place; zeros of ``x`` touch nothing."""
+    if columns.is_linear:
+        start, row, value = columns.start, columns.row, columns.real
+        for i in range(x.shape[0]):
+            for k in range(start[i], start[i + 1] if x[i] != 0.0 else start[i]):
+                real[row[k]] += value[k] * x[i]
+        return
     for i in range(x.shape[0]):
         if x[i] != 0.0:
             for k in range(columns.start[i], columns.start[i + 1]):

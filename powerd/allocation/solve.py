@@ -32,11 +32,9 @@ class Solver:
         ``start`` (m,) are row prices to start from, all 0 = cold.
         """
         if limits.tree is not None:
-            solution = solve_tree(limits.tree, stage, start)
-            if solution is not None:
-                certificate = judge(stage, solution, "kernel")
-                if certificate.holds:
-                    return solution, certificate
+            solved = solve_tree(limits.tree, stage, start)
+            if solved is not None and solved[1].holds:
+                return solved
         for equilibrate in (True, False):
             solution = self._conic.solve(stage, equilibrate=equilibrate)
             if solution is not None:

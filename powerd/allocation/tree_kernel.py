@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.allocation.forest import Forest, Grove, grove_of, plant
+from powerd.allocation.certificate import Certificate, figures_of
+from powerd.allocation.forest import Forest, Grove, Grown, grove_of, plant, tree_at
+from powerd.allocation.rows import Columns
 from powerd.allocation.stage import Solution, Stage
-from powerd.allocation.tree_newton import Point, Work, empty_point, empty_work, newton_step, respond, weigh
+from powerd.allocation.tree_newton import cost_of, for_one, go_back, newton_step, respond
 from powerd.allocation.tree_sweep import sweep
 from powerd.compiled import kernel
-from powerd.limits import Bools, Floats, Tree
+from powerd.limits import Bools, Floats, Ints, Tree
 
 #: Residual (share of a row's room) at which prices count as exact.
 EXACT = 1e-12
@@ -34,53 +36,37 @@ MOST_STEPS = 200
 
 
 @kernel
-def _prices_in(forest: Forest, start: Floats, price: Floats) -> None:
-    """Write node prices (N, 3) from row prices (m,)."""
-    for v in range(price.shape[0]):
+def _prices_in(forest: Forest, start: Floats) -> None:
+    """Write node prices from row prices (m,)."""
+    for v in range(forest.nodes.shape[0]):
+        node = forest.nodes[v]
         for k in range(3):
-            r = forest.row[v, k]
-            price[v, k] = max(start[r], 0.0) / (forest.price_scale[v, k] * forest.weight_scale) if r >= 0 else 0.0
-
-
-@kernel
-def _prices_out(forest: Forest, price: Floats, before: Floats, start: Floats, out: Floats) -> None:
-    """Write row prices (m,) from node prices (N, 3); one that did not move goes out as it came in, bit for bit."""
-    for v in range(price.shape[0]):
-        for k in range(3):
-            r = forest.row[v, k]
+            r = node["row"][k]
             if r >= 0:
-                moved = price[v, k] != before[v, k]
-                out[r] = price[v, k] * forest.price_scale[v, k] * forest.weight_scale if moved else max(start[r], 0.0)
+                node["price"][k] = max(start[r], 0.0) * node["scale"]
+                node["arrived"][k] = node["price"][k]
 
 
 @kernel
-def _copy_part(forest: Forest, root: int, source: Point, target: Point) -> None:
-    """Copy what belongs to the tree of ``root``."""
-    nodes = slice(root, forest.end[root])
-    evses = slice(forest.first[root], forest.last[root])
-    target.price[nodes] = source.price[nodes]
-    target.slack[nodes] = source.slack[nodes]
-    target.curvature[nodes] = source.curvature[nodes]
-    target.y[evses] = source.y[evses]
+def _prices_out(forest: Forest, start: Floats, price: Floats) -> None:
+    """Write row prices (m,) from node prices; one that did not move goes out as it came in, bit for bit."""
+    for v in range(forest.nodes.shape[0]):
+        node = forest.nodes[v]
+        for k in range(3):
+            r = node["row"][k]
+            if r >= 0:
+                moved = node["price"][k] != node["arrived"][k]
+                price[r] = node["price"][k] / node["scale"] if moved else max(start[r], 0.0)
 
 
 @kernel
-def optimise(forest: Forest, root: int, point: Point, trial: Point, work: Work, cost: Floats) -> int:
+def optimise(tree: Grown) -> int:
     """Bring the prices of one tree from where they are to the optimum.
-
-    Args:
-        forest: the stage.
-        root: of which tree.
-        point: its prices are the start; the optimum on return.
-        trial: work space.
-        work: work space.
-        cost: (k,) work space.
 
     Returns:
         Newton steps taken; -1 if it gave up.
     """
-    weigh(forest, root, work)
-    residual = respond(forest, root, point, work)
+    residual = respond(tree)
     best = residual
     strays = 0
     for step in range(MOST_STEPS):
@@ -88,14 +74,14 @@ def optimise(forest: Forest, root: int, point: Point, trial: Point, work: Work, 
             return step
         if residual > FAR or strays > 0:
             for _ in range(1 + strays // 4):
-                sweep(forest, root, point, work, cost, max(1e-10, ROUGH ** max(1, strays - MOST_STRAYS + 1)))
-                residual = respond(forest, root, point, work)
-        reached = newton_step(forest, root, point, trial, work, 0.5 * best, strays >= MOST_STRAYS)
+                accuracy = max(1e-10, ROUGH ** max(1, strays - MOST_STRAYS + 1))
+                sweep(tree, FAR if strays == 0 else accuracy, accuracy)
+                residual = respond(tree)
+        reached = newton_step(tree, residual, 0.5 * best, strays >= MOST_STRAYS)
         if residual <= GOOD_ENOUGH and reached >= residual:
+            go_back(tree)
             return step
-        if reached < np.inf:
-            residual = reached
-            _copy_part(forest, root, trial, point)
+        residual = reached if reached < np.inf else go_back(tree)
         if not residual < 0.5 * best:
             strays += 1
         best = min(best, residual)
@@ -103,20 +89,36 @@ def optimise(forest: Forest, root: int, point: Point, trial: Point, work: Work, 
 
 
 @kernel
-def _repair(forest: Forest, point: Point) -> None:
+def _take(forest: Forest, tree: Grown, y: Floats) -> None:
+    """Write what every EVSE of a tree takes (k,) [reference A]."""
+    for q in range(tree.runs.shape[0]):
+        run = tree.runs[q]
+        each = for_one(cost_of(tree.nodes[run["node"]]["path"], run["bits"]))
+        for j in range(run["first"], run["last"]):
+            y[j] = min(max(forest.weight[j] * each, forest.lower[j]), forest.upper[j])
+
+
+@kernel
+def _repair(forest: Forest, y: Floats) -> None:
     """Where a row is overdrawn by what rounding left, its EVSEs between their bounds give it back, in proportion."""
-    for v in range(forest.parent.shape[0]):
+    upper, lower = forest.upper, forest.lower
+    for v in range(forest.nodes.shape[0]):
+        node = forest.nodes[v]
         for k in range(3):
-            if not point.slack[v, k] < -OVERSHOOT * forest.room[v, k]:
+            if not node["slack"][k] < -OVERSHOOT * node["room"][k]:
                 continue
             above = 0.0
-            for j in range(forest.first[v], forest.last[v]):
-                if (forest.group[j] >> k) & 1 and point.y[j] < forest.upper[j]:
-                    above += point.y[j] - forest.lower[j]
-            share = min(1.0, -point.slack[v, k] / above) if above > 0.0 else 0.0
-            for j in range(forest.first[v], forest.last[v]):
-                if (forest.group[j] >> k) & 1 and point.y[j] < forest.upper[j]:
-                    point.y[j] -= share * (point.y[j] - forest.lower[j])
+            for q in range(node["first"], node["last"]):
+                run = forest.runs[q]
+                if run["bits"] >> k & 1:
+                    for j in range(run["first"], run["last"]):
+                        above += y[j] - lower[j] if y[j] < upper[j] else 0.0
+            share = min(1.0, -node["slack"][k] / above) if above > 0.0 else 0.0
+            for q in range(node["first"], node["last"]):
+                run = forest.runs[q]
+                if run["bits"] >> k & 1:
+                    for j in range(run["first"], run["last"]):
+                        y[j] -= share * (y[j] - lower[j]) if y[j] < upper[j] else 0.0
 
 
 @kernel
@@ -139,30 +141,55 @@ def solve_forest(
         trees together, -1 if one gave up.
     """
     forest = plant(grove, room, free, weight, lower, upper)
-    nodes, evses = forest.parent.shape[0], forest.evse.shape[0]
-    point, trial, work = empty_point(nodes, evses), empty_point(nodes, evses), empty_work(nodes)
-    cost = np.empty(evses)
-    _prices_in(forest, start, point.price)
-    before = point.price.copy()
+    _prices_in(forest, start)
     x = np.where(free, upper, 0.0)
     prices = np.zeros(room.shape[0])
+    y = np.empty(forest.evse.shape[0])
     total = 0
     root = 0
-    while root < nodes:
-        steps = optimise(forest, root, point, trial, work, cost)
+    while root < forest.nodes.shape[0]:
+        tree = tree_at(forest, root)
+        steps = optimise(tree)
         if steps < 0:
             return x, prices, -1
+        _take(forest, tree, y)
         total += steps
-        root = forest.end[root]
-    _repair(forest, point)
-    for j in range(evses):
-        i = forest.evse[j]
-        x[i] = min(max(point.y[j] / forest.gain[j], lower[i]), upper[i])
-    _prices_out(forest, point.price, before, start, prices)
+        root = forest.nodes[root]["end"]
+    _repair(forest, y)
+    for q in range(forest.runs.shape[0]):
+        for j in range(forest.runs[q]["first"], forest.runs[q]["last"]):
+            i = forest.evse[j]
+            x[i] = min(max(y[j] / forest.gain[j], lower[i]), upper[i])
+    _prices_out(forest, start, prices)
     return x, prices, total
 
 
-def solve_tree(tree: Tree, stage: Stage, start: Floats) -> Solution | None:
+@kernel
+def solve_and_judge(
+    columns: Columns,
+    grove: Grove,
+    members: Ints,
+    weight: Floats,
+    lower: Floats,
+    upper: Floats,
+    free: Bools,
+    headroom: Floats,
+    base_real: Floats,
+    base_imag: Floats,
+    start: Floats,
+) -> tuple[Floats, Floats, int, float, float, float]:
+    """Solve a stage, and judge the answer by the rows as they stand in ``columns``.
+
+    Returns:
+        Ceilings (n,), row prices (m,), Newton steps (-1: gave up), primal residual, dual residual and gap.
+    """
+    x, price, steps = solve_forest(grove, headroom - base_real, free, weight, lower, upper, start)
+    real, imag = base_real.copy(), base_imag.copy()
+    primal, dual, gap = figures_of(columns, members, weight, lower, upper, headroom, real, imag, x, price)
+    return x, price, steps, primal, dual, gap
+
+
+def solve_tree(tree: Tree, stage: Stage, start: Floats) -> tuple[Solution, Certificate] | None:
     """Solve a stage whose rows form ``tree``.
 
     Args:
@@ -171,15 +198,22 @@ def solve_tree(tree: Tree, stage: Stage, start: Floats) -> Solution | None:
         start: (m,) row prices to start from; all 0 = cold [utility / limit unit].
 
     Returns:
-        The answer with its prices; None if no method got close.
+        The answer with its prices, and its certificate; None if no method got close.
     """
-    x, price, steps = solve_forest(
+    x, price, steps, primal, dual, gap = solve_and_judge(
+        stage.rows.columns,
         grove_of(tree),
-        stage.headroom - stage.base_real,
-        stage.free,
+        stage.free.nonzero()[0],
         stage.weight,
         stage.lower,
         stage.upper,
+        stage.free,
+        stage.headroom,
+        stage.base_real,
+        stage.base_imag,
         start,
     )
-    return Solution(x=x, price=price, iterations=steps) if steps >= 0 else None
+    if steps < 0:
+        return None
+    certificate = Certificate(primal_residual=primal, dual_residual=dual, gap=gap, iterations=steps, path="kernel")
+    return Solution(x=x, price=price, iterations=steps), certificate

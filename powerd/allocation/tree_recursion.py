@@ -1,10 +1,10 @@
 """The Newton system of a tree, solved exactly in O(N): one pass up, one pass down, 3 x 3 blocks (one row per phase).
 
-Unknown are the price steps delta[v] (3 phases). A group of EVSEs at node v answers to the sum of the steps on its path,
-total[v] = total[parent] + delta[v], with d y = offset - curvature * (sum of total[v] over its phases). So the flow
-through v changes by
+Unknown are the price steps delta[v] (3 phases). A run of EVSEs at node v answers to the sum of the steps on its path,
+total[v] = total[parent] + delta[v], with d y = -curvature * (sum of total[v] over its phases). So the flow through v
+changes by
 
-    df_v = g_v - M_v total_v,   M_v = own curvature + sum over children H_c,   g_v = own offset + sum over children h_c,
+    df_v = g_v - M_v total_v,   M_v = own curvature + sum over children H_c,   g_v = sum over children h_c,
 
 and the *active* rows of v ask for df_v = wanted_v + damping_v * delta_v; the others have their delta given ("fixed").
 With A the active rows, S = inverse of (M_AA + damping_A) and g' = g - M fixed, elimination gives
@@ -18,55 +18,13 @@ wanted), which is what is computed. Symmetric 3 x 3 blocks are kept as (00, 01, 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
-
-from powerd.allocation.forest import sum_by_phase
+from powerd.allocation.forest import Records
 from powerd.compiled import kernel
-from powerd.limits import Bools, Floats, Ints
 
 #: Pivots are kept above this share of the block's trace: blocks of three-phase EVSEs alone have rank one.
 PIVOT_FLOOR = 1e-14
-
-
-class System(NamedTuple):
-    """The Newton system of a forest of N nodes, and work space for its solution."""
-
-    active: Bools
-    """(N, 3) rows that are to be filled."""
-    damping: Floats
-    """(N, 3) >= 0 on active rows."""
-    wanted: Floats
-    """(N, 3) flow change that active rows ask for."""
-    fixed: Floats
-    """(N, 3) price step of the rows that are not active."""
-    block: Floats
-    """(N, 6) M of each node."""
-    inverse: Floats
-    """(N, 6) S of each node, 0 outside the active rows."""
-    offset: Floats
-    """(N, 3) g' of each node."""
-    delta: Floats
-    """(N, 3) price steps: the answer."""
-    total: Floats
-    """(N, 3) their sums along the path from the root."""
-
-
-@kernel
-def empty_system(nodes: int) -> System:
-    """A system to be written into."""
-    return System(
-        np.empty((nodes, 3), dtype=np.bool_),
-        np.empty((nodes, 3)),
-        np.empty((nodes, 3)),
-        np.empty((nodes, 3)),
-        np.empty((nodes, 6)),
-        np.empty((nodes, 6)),
-        np.empty((nodes, 3)),
-        np.empty((nodes, 3)),
-        np.empty((nodes, 3)),
-    )
 
 
 @kernel
@@ -96,155 +54,119 @@ def _inverse(
 
 
 @kernel
-def _product(a: Floats, v: int, x0: float, x1: float, x2: float) -> tuple[float, float, float]:
-    """Symmetric block ``a[v]`` times a vector."""
-    return (
-        a[v, 0] * x0 + a[v, 1] * x1 + a[v, 2] * x2,
-        a[v, 1] * x0 + a[v, 3] * x1 + a[v, 4] * x2,
-        a[v, 2] * x0 + a[v, 4] * x1 + a[v, 5] * x2,
-    )
+def _product(a: Any, x0: float, x1: float, x2: float) -> tuple[float, float, float]:
+    """Symmetric block ``a`` (6,) times a vector."""
+    return a[0] * x0 + a[1] * x1 + a[2] * x2, a[1] * x0 + a[3] * x1 + a[4] * x2, a[2] * x0 + a[4] * x1 + a[5] * x2
 
 
 @kernel
-def block_of_groups(groups: Floats, v: int, block: Floats) -> None:
-    """Write the 3 x 3 block of node v's own groups (N, 8) into ``block[v]``."""
-    block[v, 0] = sum_by_phase(groups, v, 0)
-    block[v, 1] = groups[v, 3] + groups[v, 7]
-    block[v, 2] = groups[v, 5] + groups[v, 7]
-    block[v, 3] = sum_by_phase(groups, v, 1)
-    block[v, 4] = groups[v, 6] + groups[v, 7]
-    block[v, 5] = sum_by_phase(groups, v, 2)
-
-
-@kernel
-def _invert_active(block: Floats, v: int, active: Bools, damping: Floats, inverse: Floats) -> None:
-    """Write S of node v, zero outside the active rows, into ``inverse[v]``."""
-    a0 = active[v, 0]
-    a1 = active[v, 1]
-    a2 = active[v, 2]
+def _invert_active(node: Any) -> None:
+    """Write S of the node, zero outside the active rows."""
+    block, damping, active, inverse = node["block"], node["damping"], node["active"], node["inverse"]
+    a0, a1, a2 = active[0], active[1], active[2]
     s00, s01, s02, s11, s12, s22 = _inverse(
-        block[v, 0] + damping[v, 0] if a0 else 1.0,
-        block[v, 1] if a0 and a1 else 0.0,
-        block[v, 2] if a0 and a2 else 0.0,
-        block[v, 3] + damping[v, 1] if a1 else 1.0,
-        block[v, 4] if a1 and a2 else 0.0,
-        block[v, 5] + damping[v, 2] if a2 else 1.0,
+        block[0] + damping[0] if a0 else 1.0,
+        block[1] if a0 and a1 else 0.0,
+        block[2] if a0 and a2 else 0.0,
+        block[3] + damping[1] if a1 else 1.0,
+        block[4] if a1 and a2 else 0.0,
+        block[5] + damping[2] if a2 else 1.0,
     )
-    inverse[v, 0] = s00 if a0 else 0.0
-    inverse[v, 1] = s01
-    inverse[v, 2] = s02
-    inverse[v, 3] = s11 if a1 else 0.0
-    inverse[v, 4] = s12
-    inverse[v, 5] = s22 if a2 else 0.0
+    inverse[0] = s00 if a0 else 0.0
+    inverse[1] = s01
+    inverse[2] = s02
+    inverse[3] = s11 if a1 else 0.0
+    inverse[4] = s12
+    inverse[5] = s22 if a2 else 0.0
 
 
 @kernel
-def _pass_up_block(block: Floats, v: int, up: int, active: Bools, damping: Floats, inverse: Floats) -> None:
-    """Add H of node v to its parent's block."""
-    c0 = _product(inverse, v, block[v, 0], block[v, 1], block[v, 2])  # columns of S M
-    c1 = _product(inverse, v, block[v, 1], block[v, 3], block[v, 4])
-    c2 = _product(inverse, v, block[v, 2], block[v, 4], block[v, 5])
-    if active[v, 0]:
-        block[up, 0] += damping[v, 0] * c0[0]
-        block[up, 1] += damping[v, 0] * c1[0]
-        block[up, 2] += damping[v, 0] * c2[0]
-    else:
-        block[up, 0] += block[v, 0] - (block[v, 0] * c0[0] + block[v, 1] * c0[1] + block[v, 2] * c0[2])
-        if active[v, 1]:
-            block[up, 1] += damping[v, 1] * c0[1]
-        else:
-            block[up, 1] += block[v, 1] - (block[v, 0] * c1[0] + block[v, 1] * c1[1] + block[v, 2] * c1[2])
-        if active[v, 2]:
-            block[up, 2] += damping[v, 2] * c0[2]
-        else:
-            block[up, 2] += block[v, 2] - (block[v, 0] * c2[0] + block[v, 1] * c2[1] + block[v, 2] * c2[2])
-    if active[v, 1]:
-        block[up, 3] += damping[v, 1] * c1[1]
-        block[up, 4] += damping[v, 1] * c2[1]
-    else:
-        block[up, 3] += block[v, 3] - (block[v, 1] * c1[0] + block[v, 3] * c1[1] + block[v, 4] * c1[2])
-        if active[v, 2]:
-            block[up, 4] += damping[v, 2] * c1[2]
-        else:
-            block[up, 4] += block[v, 4] - (block[v, 1] * c2[0] + block[v, 3] * c2[1] + block[v, 4] * c2[2])
-    if active[v, 2]:
-        block[up, 5] += damping[v, 2] * c2[2]
-    else:
-        block[up, 5] += block[v, 5] - (block[v, 2] * c2[0] + block[v, 4] * c2[1] + block[v, 5] * c2[2])
+def _pass_block_up(node: Any, above: Any) -> None:
+    """Add H of a node with active rows to the block above it."""
+    b, inverse, active, d = node["block"], node["inverse"], node["active"], node["damping"]
+    c00, c10, c20 = _product(inverse, b[0], b[1], b[2])  # columns of S M
+    c01, c11, c21 = _product(inverse, b[1], b[3], b[4])
+    c02, c12, c22 = _product(inverse, b[2], b[4], b[5])
+    a0, a1, a2 = active[0], active[1], active[2]
+    h01, h02, h12 = d[0] * c01, d[0] * c02, d[1] * c12
+    if not a0:
+        h01 = d[1] * c10 if a1 else b[1] - (b[0] * c01 + b[1] * c11 + b[2] * c21)
+        h02 = d[2] * c20 if a2 else b[2] - (b[0] * c02 + b[1] * c12 + b[2] * c22)
+    if not a1:
+        h12 = d[2] * c21 if a2 else b[4] - (b[1] * c02 + b[3] * c12 + b[4] * c22)
+    above[0] += d[0] * c00 if a0 else b[0] - (b[0] * c00 + b[1] * c10 + b[2] * c20)
+    above[1] += h01
+    above[2] += h02
+    above[3] += d[1] * c11 if a1 else b[3] - (b[1] * c01 + b[3] * c11 + b[4] * c21)
+    above[4] += h12
+    above[5] += d[2] * c22 if a2 else b[5] - (b[2] * c02 + b[4] * c12 + b[5] * c22)
 
 
 @kernel
-def _factorise(parent: Ints, root: int, end: int, curvature: Floats, system: System) -> None:
-    """Eliminate upwards: write M (``block``) and S (``inverse``) for every node of a tree."""
-    for v in range(root, end):
-        block_of_groups(curvature, v, system.block)
-    for v in range(end - 1, root - 1, -1):
-        _invert_active(system.block, v, system.active, system.damping, system.inverse)
-        if v > root:
-            _pass_up_block(system.block, v, parent[v], system.active, system.damping, system.inverse)
+def _eliminate(node: Any) -> None:
+    """Turn g into g', and write S where rows are active."""
+    block, fixed, offset, active = node["block"], node["fixed"], node["offset"], node["active"]
+    if fixed[0] != 0.0 or fixed[1] != 0.0 or fixed[2] != 0.0:
+        f0, f1, f2 = _product(block, fixed[0], fixed[1], fixed[2])
+        offset[0] -= f0
+        offset[1] -= f1
+        offset[2] -= f2
+    if active[0] or active[1] or active[2]:
+        _invert_active(node)
 
 
 @kernel
-def _pass_up_offsets(parent: Ints, root: int, end: int, system: System) -> None:
-    """Write g' of every node into ``offset``, its part of h added to its parent's; no offset but from fixed steps."""
-    active, wanted, offset = system.active, system.wanted, system.offset
-    offset[root:end] = 0.0
-    for v in range(end - 1, root - 1, -1):
-        f = _product(
-            system.block,
-            v,
-            0.0 if active[v, 0] else system.fixed[v, 0],
-            0.0 if active[v, 1] else system.fixed[v, 1],
-            0.0 if active[v, 2] else system.fixed[v, 2],
-        )
+def _pass_up(node: Any, above: Any) -> None:
+    """Add H and h of a node to what stands above it."""
+    block, offset, active = node["block"], node["offset"], node["active"]
+    above_block, above_offset = above["block"], above["offset"]
+    if not (active[0] or active[1] or active[2]):
+        for k in range(6):
+            above_block[k] += block[k]
         for k in range(3):
-            offset[v, k] -= f[k]
-        if v == root:
-            continue
-        q = _product(
-            system.inverse, v, offset[v, 0] - wanted[v, 0], offset[v, 1] - wanted[v, 1], offset[v, 2] - wanted[v, 2]
-        )
-        moved = _product(system.block, v, q[0], q[1], q[2])
-        for k in range(3):
-            filled = wanted[v, k] + system.damping[v, k] * q[k]
-            offset[parent[v], k] += filled if active[v, k] else offset[v, k] - moved[k]
+            above_offset[k] += offset[k]
+        return
+    _pass_block_up(node, above_block)
+    wanted, damping = node["wanted"], node["damping"]
+    q0, q1, q2 = _product(node["inverse"], offset[0] - wanted[0], offset[1] - wanted[1], offset[2] - wanted[2])
+    m0, m1, m2 = _product(block, q0, q1, q2)
+    above_offset[0] += wanted[0] + damping[0] * q0 if active[0] else offset[0] - m0
+    above_offset[1] += wanted[1] + damping[1] * q1 if active[1] else offset[1] - m1
+    above_offset[2] += wanted[2] + damping[2] * q2 if active[2] else offset[2] - m2
 
 
 @kernel
-def _pass_down_steps(parent: Ints, root: int, end: int, system: System) -> None:
-    """Write the price steps of every node, parents first."""
-    offset, wanted, total = system.offset, system.wanted, system.total
-    for v in range(root, end):
-        up = parent[v]
-        t0 = total[up, 0] if v > root else 0.0
-        t1 = total[up, 1] if v > root else 0.0
-        t2 = total[up, 2] if v > root else 0.0
-        met = _product(system.block, v, t0, t1, t2)
-        q = _product(
-            system.inverse,
-            v,
-            offset[v, 0] - wanted[v, 0] - met[0],
-            offset[v, 1] - wanted[v, 1] - met[1],
-            offset[v, 2] - wanted[v, 2] - met[2],
+def _step_down(node: Any, t0: float, t1: float, t2: float) -> None:
+    """Write the price steps of a node, where those above it sum up to (t0, t1, t2)."""
+    active, step, total, fixed = node["active"], node["step"], node["total"], node["fixed"]
+    step[0], step[1], step[2] = fixed[0], fixed[1], fixed[2]
+    if active[0] or active[1] or active[2]:
+        offset, wanted = node["offset"], node["wanted"]
+        m0, m1, m2 = _product(node["block"], t0, t1, t2)
+        q0, q1, q2 = _product(
+            node["inverse"], offset[0] - wanted[0] - m0, offset[1] - wanted[1] - m1, offset[2] - wanted[2] - m2
         )
-        for k in range(3):
-            system.delta[v, k] = q[k] if system.active[v, k] else system.fixed[v, k]
-        total[v, 0] = t0 + system.delta[v, 0]
-        total[v, 1] = t1 + system.delta[v, 1]
-        total[v, 2] = t2 + system.delta[v, 2]
+        step[0] = q0 if active[0] else fixed[0]
+        step[1] = q1 if active[1] else fixed[1]
+        step[2] = q2 if active[2] else fixed[2]
+    total[0] = t0 + step[0]
+    total[1] = t1 + step[1]
+    total[2] = t2 + step[2]
 
 
 @kernel
-def solve_system(parent: Ints, root: int, end: int, curvature: Floats, system: System) -> None:
-    """Solve the Newton system of one tree: ``system.delta`` and ``system.total`` are written.
+def solve_system(nodes: Records) -> None:
+    """Solve the Newton system of one tree: ``step`` and ``total`` of every node are written.
 
     Args:
-        parent: (N,)
-        root: the tree's first node.
-        end: behind its last node.
-        curvature: (N, 8) sum over each group of -dy/dprice.
-        system: active, damping, wanted and fixed are given.
+        nodes: (N,) of ``forest.NODE``, root first; ``block`` as each node's own EVSEs answer, ``active``, ``damping``,
+            ``wanted`` and ``fixed`` are given, ``offset`` is 0. Blocks and offsets are used up.
     """
-    _factorise(parent, root, end, curvature, system)
-    _pass_up_offsets(parent, root, end, system)
-    _pass_down_steps(parent, root, end, system)
+    for v in range(nodes.shape[0] - 1, -1, -1):
+        _eliminate(nodes[v])
+        if v > 0:
+            _pass_up(nodes[v], nodes[nodes[v]["parent"]])
+    _step_down(nodes[0], 0.0, 0.0, 0.0)
+    for v in range(1, nodes.shape[0]):
+        above = nodes[nodes[v]["parent"]]["total"]
+        _step_down(nodes[v], above[0], above[1], above[2])

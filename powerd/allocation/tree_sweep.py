@@ -11,47 +11,50 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.allocation.forest import Forest
-from powerd.allocation.tree_newton import Point, Work, share_missing
+from powerd.allocation.forest import Grown
+from powerd.allocation.tree_newton import cost_of, for_one, share_missing
 from powerd.compiled import kernel
-from powerd.limits import Floats
 
 #: Evaluations for one price.
 MOST_TRIES = 200
 
 
 @kernel
-def _flow(forest: Forest, v: int, k: int, cost: Floats, change: float) -> tuple[float, float]:
-    """Flow of row (v, k) if its price changed by ``change``, and minus its derivative."""
+def _flow(tree: Grown, first: int, last: int, k: int, change: float) -> tuple[float, float]:
+    """Flow of a row of phase k over some runs if its price changed by ``change``, and minus its derivative."""
     flow = 0.0
     curvature = 0.0
-    group, weight, lower, upper = forest.group, forest.weight, forest.lower, forest.upper
-    for j in range(forest.first[v], forest.last[v]):
-        if not (group[j] >> k) & 1:
+    runs, weight, lower, upper = tree.runs, tree.weight, tree.lower, tree.upper
+    for q in range(first, last):
+        run = runs[q]
+        if not run["bits"] >> k & 1:
             continue
-        c = cost[j] + change
-        w = weight[j]
-        if c * upper[j] <= w:
-            flow += upper[j]
-        elif c * lower[j] >= w:
-            flow += lower[j]
-        else:
-            flow += w / c
-            curvature += w / (c * c)
+        each = for_one(run["cost"] + change)
+        loose = 0.0
+        for j in range(run["first"], run["last"]):
+            y = weight[j] * each
+            held = min(max(y, lower[j]), upper[j])
+            loose += weight[j] if held == y else 0.0
+            flow += held
+        curvature += loose * each * each if loose > 0.0 else 0.0
     return flow, curvature
 
 
 @kernel
-def _best_change(forest: Forest, v: int, k: int, price: float, weight: float, cost: Floats, accuracy: float) -> float:
-    """Change of the row's price that minimises the dual: safeguarded Newton on flow = room; ``weight`` is below it."""
-    room = forest.room[v, k]
+def _best_change(tree: Grown, v: int, k: int, accuracy: float) -> float:
+    """Change of the row's price that minimises the dual: safeguarded Newton on flow = room."""
+    node = tree.nodes[v]
+    base = tree.nodes[0]["first"]
+    first, last = node["first"] - base, node["last"] - base
+    room, price = node["room"][k], node["price"][k]
     low = -price
-    high = low + weight / room  # there even an EVSE without a lower bound and without any other price takes its share
+    # there even an EVSE without a lower bound and without any other price takes its share
+    high = low + node["weight"][k] / room
     change = 0.0
     bracketed = False
     floored = False  # whether the flow at ``low`` is known to be too much
     for _ in range(MOST_TRIES):
-        flow, curvature = _flow(forest, v, k, cost, change)
+        flow, curvature = _flow(tree, first, last, k, change)
         if abs(flow - room) <= accuracy * room or (flow < room and change == -price):
             return float(change)
         if flow > room:
@@ -74,39 +77,28 @@ def _best_change(forest: Forest, v: int, k: int, price: float, weight: float, co
 
 
 @kernel
-def _costs(forest: Forest, root: int, price: Floats, cost: Floats) -> None:
-    """Write the price that each EVSE of the tree of ``root`` sees (k,)."""
-    cost[forest.first[root] : forest.last[root]] = 0.0
-    for v in range(root, forest.end[root]):
-        for k in range(3):
-            if price[v, k] > 0.0:
-                for j in range(forest.first[v], forest.last[v]):
-                    if (forest.group[j] >> k) & 1:
-                        cost[j] += price[v, k]
-
-
-@kernel
-def sweep(forest: Forest, root: int, point: Point, work: Work, cost: Floats, accuracy: float) -> None:
-    """Minimise over every row price of a tree once, children first; rows that are as they should be are left alone.
+def sweep(tree: Grown, far: float, accuracy: float) -> None:
+    """Minimise over every row price of a tree once, children first; rows that are nearly as they should are left alone.
 
     Args:
-        forest: the stage.
-        root: of which tree.
-        point: its prices change in place; slack as ``respond`` left it.
-        work: with the weights.
-        cost: (k,) work space.
+        tree: its prices change in place; path and slack as ``respond`` left them.
+        far: share of its room that a row has to be off.
         accuracy: relative accuracy of a row's flow.
     """
-    _costs(forest, root, point.price, cost)
-    for v in range(forest.end[root] - 1, root - 1, -1):
+    nodes, runs = tree.nodes, tree.runs
+    base = nodes[0]["first"]
+    for q in range(runs.shape[0]):
+        runs[q]["cost"] = cost_of(nodes[runs[q]["node"]]["path"], runs[q]["bits"])
+    for v in range(nodes.shape[0] - 1, -1, -1):
+        node = nodes[v]
         for k in range(3):
-            missing = share_missing(work.kappa[v, k], point.price[v, k], point.slack[v, k], forest.room[v, k])
-            if not missing > accuracy:
+            missing = share_missing(node["kappa"][k], node["price"][k], node["slack"][k], node["room"][k])
+            if not missing > far:
                 continue
-            change = _best_change(forest, v, k, point.price[v, k], work.weight[v, k], cost, accuracy)
+            change = _best_change(tree, v, k, accuracy)
             if change == 0.0:
                 continue
-            point.price[v, k] = max(point.price[v, k] + change, 0.0)
-            for j in range(forest.first[v], forest.last[v]):
-                if (forest.group[j] >> k) & 1:
-                    cost[j] += change
+            node["price"][k] = max(node["price"][k] + change, 0.0)
+            for q in range(node["first"] - base, node["last"] - base):
+                if runs[q]["bits"] >> k & 1:
+                    runs[q]["cost"] += change

@@ -60,7 +60,8 @@ def verdict(
 def kernel(case: Case, start: Floats) -> Solution | None:
     """The kernel's answer to a tick."""
     assert case.limits.tree is not None
-    return solve_tree(case.limits.tree, case.stage, start)
+    solved = solve_tree(case.limits.tree, case.stage, start)
+    return None if solved is None else solved[0]
 
 
 def judged(case: Case, solution: Solution) -> Verdict:

@@ -14,7 +14,7 @@ from powerd.allocation import forest, tree_kernel, tree_newton, tree_recursion, 
 from powerd.allocation.certificate import judge
 from powerd.allocation.problem import Program
 from powerd.allocation.stage import Solution
-from powerd.limits import Floats, Ints
+from powerd.limits import Floats
 from tests.allocation.kkt import Verdict, judged, kernel
 from tests.allocation.ticks import Case, cases
 
@@ -77,7 +77,8 @@ def _drop_a_row(case: Case, start: Floats) -> Solution | None:
     if solution is None:
         return None
     row[row == np.argmax(solution.price)] = -1
-    return tree_kernel.solve_tree(replace(tree, row=row), case.stage, np.zeros_like(start))
+    solved = tree_kernel.solve_tree(replace(tree, row=row), case.stage, np.zeros_like(start))
+    return None if solved is None else solved[0]
 
 
 def _stale_answer() -> Solve:
@@ -117,33 +118,30 @@ def _blind(kappa: float, price: float, slack: float, room: float) -> float:
     return max(0.0, min(kappa * price, slack)) / room
 
 
-def _without_third_phase(right: Callable[..., tuple[Ints, Floats, Floats]]) -> Callable[..., Any]:
+def _without_third_phase(right: Callable[..., None]) -> Callable[..., None]:
     """Planted in planting: rows of the third phase are forgotten."""
 
-    def plant_rows(*arguments: Any) -> tuple[Ints, Floats, Floats]:
-        row, room, scale = right(*arguments)
-        row[:, 2], room[:, 2] = -1, np.inf
-        return row, room, scale
+    def limit_node(node: Any, *arguments: Any) -> None:
+        right(node, *arguments)
+        node["row"][2], node["room"][2], node["kappa"][2] = -1, np.inf, 0.0
 
-    return plant_rows
+    return limit_node
 
 
-def _stale_prices(*arguments: Any) -> int:
+def _stale_prices(tree: forest.Grown) -> int:
     """Planted in the search: the prices it was started from are taken for the answer."""
-    planted, root, point, _, work, _ = arguments
-    tree_newton.weigh(planted, root, work)
-    tree_newton.respond(planted, root, point, work)
+    tree_newton.respond(tree)
     return 0
 
 
-def _wrong_way(right: Callable[..., None]) -> Callable[..., None]:
+def _wrong_way(right: Callable[[Any], None]) -> Callable[[Any], None]:
     """Planted in the recursion: the steps of the nodes below a root have the wrong sign."""
 
-    def pass_down(parent: Ints, root: int, end: int, system: Any) -> None:
-        right(parent, root, end, system)
-        system.delta[root + 1 : end] *= -1.0
+    def solve_system(nodes: Any) -> None:
+        right(nodes)
+        nodes["step"][1:] *= -1.0
 
-    return pass_down
+    return solve_system
 
 
 @pytest.mark.parametrize(
@@ -151,7 +149,7 @@ def _wrong_way(right: Callable[..., None]) -> Callable[..., None]:
     [
         (tree_newton, "share_missing", lambda _: _blind),
         (tree_kernel, "optimise", lambda _: _stale_prices),
-        (forest, "_rows_of_kept", _without_third_phase),
+        (forest, "_limit_node", _without_third_phase),
     ],
 )
 def test_errors_planted_inside_the_kernel_are_caught(
@@ -170,7 +168,7 @@ def test_errors_planted_inside_the_kernel_are_caught(
 def test_a_newton_step_in_the_wrong_direction_only_costs_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """With wrong steps below the root no answer is wrong: sweeps find it, or the kernel says that it gave up."""
     _interpret(monkeypatch)
-    monkeypatch.setattr(tree_recursion, "_pass_down_steps", _wrong_way(tree_recursion._pass_down_steps))
+    monkeypatch.setattr(tree_newton, "solve_system", _wrong_way(tree_recursion.solve_system))
     monkeypatch.setattr(tree_kernel, "MOST_STEPS", 20)
     with np.errstate(all="ignore"):
         _, failed = failures(kernel, range(6), 2, largest=12)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from powerd.allocation.allocate import Allocator
 from powerd.allocation.rows import rows_of
@@ -40,7 +41,7 @@ def test_order_and_units_do_not_matter() -> None:
         order = np.random.default_rng(seed).permutation(len(plain.x))
         shuffled = solve_tree(*_relabelled(case, order), cold)
         assert shuffled is not None
-        np.testing.assert_allclose(shuffled.x, plain.x[order], rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(shuffled[0].x, plain.x[order], rtol=1e-6, atol=1e-9)
         stage = case.stage
         tenfold = replace(
             stage,
@@ -66,9 +67,11 @@ def test_equal_cars_get_equal_ceilings() -> None:
         }
         columns |= {name: np.append(getattr(stage, name), getattr(stage, name)[0]) for name in ("lower", "upper")}
         doubled = replace(tree, node=twins[0], phase_bits=twins[1], gain=twins[2])
-        solution = solve_tree(doubled, replace(stage, **columns), np.zeros(case.limits.row_count))
-        if solution is not None:
-            assert abs(solution.x[0] - solution.x[-1]) <= 1e-6
+        real, imag = (sp.csr_array(sp.hstack([part, part[:, [0]]])) for part in (case.limits.real, case.limits.imag))
+        rows = rows_of(replace(case.limits, real=real, imag=imag))
+        solved = solve_tree(doubled, replace(stage, rows=rows, **columns), np.zeros(case.limits.row_count))
+        if solved is not None:
+            assert abs(solved[0].x[0] - solved[0].x[-1]) <= 1e-6
 
 
 def test_more_capacity_never_lowers_the_utility() -> None:
@@ -99,9 +102,9 @@ def _whole(site: Limits, weight: Floats, upper: Floats) -> Floats:
     if stage is None:
         return x
     assert site.tree is not None
-    solution = solve_tree(site.tree, stage, np.zeros(site.row_count))
-    assert solution is not None
-    return np.where(stage.free, solution.x, x)
+    solved = solve_tree(site.tree, stage, np.zeros(site.row_count))
+    assert solved is not None
+    return np.where(stage.free, solved[0].x, x)
 
 
 def test_more_capacity_never_lowers_the_total_of_one_phase_cars() -> None:

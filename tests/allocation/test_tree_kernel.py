@@ -7,11 +7,11 @@ import pytest
 
 from powerd.allocation.certificate import judge
 from powerd.allocation.conic import Conic
-from powerd.allocation.forest import Forest, grove_of, plant
+from powerd.allocation.forest import NODE, Forest, grove_of, plant
 from powerd.allocation.problem import Program
 from powerd.allocation.rows import rows_of
 from powerd.allocation.stage import Stage
-from powerd.allocation.tree_recursion import empty_system, solve_system
+from powerd.allocation.tree_recursion import solve_system
 from tests.allocation.sites import delta_wye
 from tests.allocation.ticks import cases
 
@@ -56,10 +56,13 @@ def test_the_recursion_solves_the_newton_system() -> None:
     active, damping = rng.random((nodes, 3)) < 0.6, rng.uniform(0.01, 0.1, (nodes, 3))
     wanted = np.where(active, rng.normal(size=(nodes, 3)), 0.0)
     fixed = np.where(active, 0.0, rng.normal(size=(nodes, 3)))
-    system = empty_system(nodes)
-    system.active[:], system.damping[:], system.wanted[:], system.fixed[:] = active, damping, wanted, fixed
-    solve_system(parent, 0, nodes, curvature, system)
-    delta = system.delta
+    system = np.zeros(nodes, dtype=NODE)
+    system["parent"], system["active"], system["damping"] = parent, active, damping
+    system["wanted"], system["fixed"] = wanted, fixed
+    one, two, four, all_three = curvature[:, [1, 2, 4, 7]].T
+    system["block"] = np.array([one + all_three, all_three, all_three, two + all_three, all_three, four + all_three]).T
+    solve_system(system)
+    delta = system["step"]
     path = np.zeros((nodes, nodes))
     for v in range(nodes):
         up = v
@@ -76,7 +79,7 @@ def test_the_recursion_solves_the_newton_system() -> None:
     asked = wanted + damping * delta
     np.testing.assert_allclose(change.reshape(-1, 3)[active], asked[active], atol=1e-10)
     np.testing.assert_allclose(delta[~active], fixed[~active])
-    np.testing.assert_allclose(system.total.ravel(), spread @ delta.ravel(), atol=1e-12)
+    np.testing.assert_allclose(system["total"].ravel(), spread @ delta.ravel(), atol=1e-12)
 
 
 def test_contraction_keeps_only_nodes_that_can_bind() -> None:
@@ -93,7 +96,7 @@ def test_contraction_keeps_only_nodes_that_can_bind() -> None:
             stage.lower,
             stage.upper,
         )
-        assert np.all(np.isfinite(forest.room).any(axis=1))
-        assert np.all(forest.parent < np.arange(len(forest.parent)))
-        smaller += len(forest.parent) < len(tree.parent)
+        assert np.all(np.isfinite(forest.nodes["room"]).any(axis=1))
+        assert np.all(forest.nodes["parent"] < np.arange(len(forest.nodes)))
+        smaller += len(forest.nodes) < len(tree.parent)
     assert smaller > 0

@@ -130,8 +130,8 @@ class Limits:
 
     def flow(self, x: Floats) -> Floats:
         """Row flows hypot(real x, imag x) for ceilings or currents ``x`` (n,) [own unit] -> (m,) [limit unit]."""
-        flow: Floats = np.hypot(self.real @ x, self.imag @ x)
-        return flow
+        real: Floats = np.asarray(self.real @ x)
+        return np.abs(real) if self.imag.nnz == 0 else np.hypot(real, self.imag @ x)
 
     def limit_flow(self, x: Floats) -> Floats:
         """Largest row flow of each limit for ``x`` (n,) -> (L,) [limit unit]."""

@@ -16,7 +16,6 @@ from powerd.allocation.certificate import NOTHING_TO_DECIDE, Certificate, worst_
 from powerd.allocation.demands import Demands
 from powerd.allocation.explain import close_ledger
 from powerd.allocation.forest import NO_GROVE, grove_of
-from powerd.allocation.guard import order_of_service
 from powerd.allocation.ledger import Ledger, open_ledger
 from powerd.allocation.levels import LEVELS, classes_of, close_level, serve_stages
 from powerd.allocation.pilots import to_steps
@@ -140,8 +139,7 @@ class Allocator:
     def _decide(self, limits: Limits, demands: Demands, warm: Warm) -> Allocation:
         """The pipeline, without the memo."""
         ledger = open_ledger(limits, demands, self._steps)
-        order = order_of_service(len(ledger.upper), demands.priority, demands.least_served)
-        live, begin = classes_of(order, np.array(demands.priority), ledger.upper)
+        live, begin = classes_of(demands.order, np.array(demands.priority), ledger.upper)
         proofs = _Proofs(demands.priority[live[begin[:-1]]].tolist(), len(ledger.headroom), warm)
         self._serve(limits, ledger, demands, live, begin, proofs)
         want, binding = close_ledger(ledger, live, self._steps)

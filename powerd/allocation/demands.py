@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from powerd.limits import Bools, Floats, Ints
+
+#: Classes that lie closer together than this are sorted as 16-bit numbers, which numpy does in one pass.
+MOST_CLASSES = 2**15 - 1
+
+
+def order_of_service(priority: Ints, least_served: Floats | None = None) -> Ints:
+    """EVSE indices, first served first: higher class, then least served, then lower index."""
+    highest = priority.max(initial=0)
+    first = highest - priority
+    if highest - priority.min(initial=0) <= MOST_CLASSES:
+        first = first.astype(np.int16)
+    served = np.zeros(first.shape[0]) if least_served is None else least_served  # NaN sorts last
+    return np.lexsort((served, first))  # stable: equal ones by index
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,6 +45,11 @@ class Demands:
     """(n,) what the schedule wants now, <= upper; = upper where there is no schedule."""
     uncontrolled: Floats
     """(L,) per limit: load that is not under control [limit unit]."""
+
+    @cached_property
+    def order(self) -> Ints:
+        """(n,) EVSEs, first served first."""
+        return order_of_service(self.priority, self.least_served)
 
     def columns(self) -> tuple[Floats | Ints | Bools, ...]:
         """All arrays, for comparing two ticks."""

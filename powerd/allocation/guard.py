@@ -14,21 +14,6 @@ from powerd.allocation.rows import fresh, headroom_of, rows_of
 from powerd.allocation.steps import PilotSteps, no_steps
 from powerd.limits import Floats, Ints, Limits
 
-#: Classes that lie closer together than this are sorted as 16-bit numbers, which numpy does in one pass.
-MOST_CLASSES = 2**15 - 1
-
-
-def order_of_service(count: int, priority: Ints | None, least_served: Floats | None) -> Ints:
-    """EVSE indices, first served first: higher class, then least served, then lower index."""
-    if count == 0 or priority is None:
-        return np.arange(count) if least_served is None else np.argsort(least_served, kind="stable")
-    highest = priority.max()
-    first = highest - priority
-    if highest - priority.min() <= MOST_CLASSES:
-        first = first.astype(np.int16)
-    served = np.zeros(count) if least_served is None else least_served  # NaN sorts last
-    return np.lexsort((served, first))  # stable: equal ones by index
-
 
 def shed(
     limits: Limits,
@@ -36,9 +21,8 @@ def shed(
     ceilings: Floats,
     minimum: Floats,
     floor: Floats,
-    priority: Ints,
+    order: Ints | None = None,
     *,
-    least_served: Floats | None = None,
     steps: PilotSteps | None = None,
 ) -> Floats:
     """Lower ``ceilings`` until every row holds.
@@ -53,8 +37,7 @@ def shed(
         ceilings: (n,) what is to be checked [own unit].
         minimum: (n,) smallest ceiling above 0 of each car; not finite = never on.
         floor: (n,) reserve counted in the rows.
-        priority: (n,) class, higher first.
-        least_served: (n,) order inside a class, lower first; default by index.
+        order: (n,) EVSEs, first served first (``demands.order_of_service``); default by index.
         steps: pilot steps; default continuous.
 
     Returns:
@@ -71,7 +54,7 @@ def shed(
         fresh(ceilings),
         fresh(minimum),
         fresh(floor),
-        order_of_service(len(ceilings), priority, least_served),
+        np.arange(len(ceilings)) if order is None else order,
         no_steps(len(ceilings)) if steps is None else steps,
     )
 
@@ -83,9 +66,8 @@ def admit_raises(
     current: Floats,
     wanted: Floats,
     minimum: Floats,
+    order: Ints | None = None,
     *,
-    priority: Ints | None = None,
-    least_served: Floats | None = None,
     steps: PilotSteps | None = None,
 ) -> Floats:
     """Rule R1: take every decrease at once, and every increase as far as sum max(x, W) fits each row.
@@ -100,8 +82,7 @@ def admit_raises(
         current: (n,) newest ceiling sent.
         wanted: (n,) what the allocation wants.
         minimum: (n,) smallest ceiling above 0 of each car; not finite = never on.
-        priority: (n,) class, higher first; default one class.
-        least_served: (n,) order inside a class, lower first; default by index.
+        order: (n,) EVSEs, first served first (``demands.order_of_service``); default by index.
         steps: pilot steps; default continuous.
 
     Returns:
@@ -118,6 +99,6 @@ def admit_raises(
         fresh(current),
         fresh(wanted),
         fresh(minimum),
-        order_of_service(len(current), priority, least_served),
+        np.arange(len(current)) if order is None else order,
         no_steps(len(current)) if steps is None else steps,
     )

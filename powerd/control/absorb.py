@@ -7,7 +7,7 @@ does not fit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import assert_never
 
 import numpy as np
@@ -20,7 +20,7 @@ from powerd.control.merge import Joinable, joined, runs
 from powerd.control.switch_events import ServiceChanged, SwitchEvent, SwitchOrdered
 from powerd.limits import Bools, Ints
 from powerd.state import hello, leases, meters
-from powerd.state.columns import put
+from powerd.state.columns import put, replace
 from powerd.state.lease_book import LeaseBook
 from powerd.state.snapshot import Sessions, Snapshot, Stop
 from powerd.state.usage import forget_car
@@ -227,7 +227,8 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     left = event.evse[was & (~event.plugged | swapped)]
     came = event.evse[event.plugged & (~was | swapped)]
     book = leases.linger(snapshot.leases, site.terms, event.evse[swapped], now.boottime_s)
-    book = leases.void(book, site.terms, np.union1d(left, came))
+    if left.shape[0] or came.shape[0]:
+        book = leases.void(book, site.terms, np.union1d(left, came))
     book = hello.settle(book, event.evse, np.zeros(event.evse.shape, np.bool_))
     book = replace(book, plug_boottime_s=put(book.plug_boottime_s, event.evse, event.plug_boottime_s))
     sessions = _end_sessions(site, snapshot.sessions, left)
@@ -235,7 +236,7 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     drawn, drawn_at = put(snapshot.drawn, left, 0.0), put(snapshot.drawn_at_s, left, -np.inf)
     sessions = replace(sessions, plugged=put(sessions.plugged, came, True))
     unannounced = came[~sessions.served[came]]
-    names = {int(i): f"{site.electrical.posts.ids[int(i)]}-{snapshot.tick}" for i in unannounced}
+    names = {i: f"{site.electrical.posts.ids[i]}-{snapshot.tick}" for i in unannounced.tolist()}
     sessions = _begin_sessions(sessions, unannounced, names, now)
     seen = meters.read_posts(snapshot.meters, left, np.zeros((left.shape[0], 3)), None, now.boottime_s)
     return replace(snapshot, sessions=sessions, leases=book, usage=usage, meters=seen, drawn=drawn, drawn_at_s=drawn_at)
@@ -246,6 +247,8 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
 
 def _begin_sessions(sessions: Sessions, evse: Ints, names: dict[int, str], now: Now) -> Sessions:
     """Serves these EVSEs under these names."""
+    if evse.shape[0] == 0:
+        return sessions
     ids = list(sessions.session_id)
     for i, name in names.items():
         ids[i] = name
@@ -260,9 +263,11 @@ def _begin_sessions(sessions: Sessions, evse: Ints, names: dict[int, str], now: 
 def _end_sessions(site: CompiledSite, sessions: Sessions, evse: Ints) -> Sessions:
     """The cars are gone: nothing is known there any more."""
     posts = site.electrical.posts
+    if evse.shape[0] == 0:
+        return sessions
     ids = list(sessions.session_id)
-    for i in evse:
-        ids[int(i)] = ""
+    for i in evse.tolist():
+        ids[i] = ""
     return Sessions(
         plugged=put(sessions.plugged, evse, False),
         served=put(sessions.served, evse, False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import assert_never
 
 import numpy as np
@@ -12,7 +12,7 @@ from powerd.control.events import Done, Outcome, Refused
 from powerd.limits import Ints
 from powerd.network.electrical import Electrical
 from powerd.network.interlocks import Move, findings
-from powerd.state.columns import put
+from powerd.state.columns import put, replace
 from powerd.state.switchgear import Cause, Flag, Phase, Position, Switchgear
 from powerd.units import Now
 

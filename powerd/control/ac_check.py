@@ -5,7 +5,7 @@ want -> power flow -> tightened rows -> want' -> grant -> power flow -> shed. Ce
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from powerd.allocation.guard import shed
 from powerd.allocation.steps import PilotSteps
 from powerd.limits import Floats, Limits
 from powerd.network.flow_check import AcCheck, Verdict
+from powerd.state.columns import replace
 
 #: Rounds of shedding by sensitivities; in the last one, all that can be shed below the rows concerned goes.
 ROUNDS = 4
@@ -85,8 +86,7 @@ def _shed_once(
         x,
         demands.minimum,
         demands.floor,
-        demands.priority,
-        least_served=demands.least_served,
+        demands.order,
         steps=steps,
     )
     return tighter, left

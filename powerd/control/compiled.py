@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
@@ -18,6 +18,7 @@ from powerd.network.moves import Ahead
 from powerd.network.rows import Rows
 from powerd.network.states import StateRows, Uncertain, build_state
 from powerd.network.supply import Energised, energise
+from powerd.state.columns import replace
 from powerd.state.envelopes import Bound, Envelopes, bound
 from powerd.state.lease_terms import LeaseTerms
 from powerd.state.switchgear import Switchgear, open_switchgear
@@ -204,14 +205,17 @@ class SwitchingStates:
         self._kept: OrderedDict[bytes, CompiledSite] = OrderedDict({site.state.key(): site})
         self._bounded: tuple[CompiledSite, Bound, CompiledSite] | None = None
         self._turn = Lock()  # the guard may step while a solve that it overtook still runs
+        self._newest: tuple[Switchgear, CompiledSite] | None = None  # in most ticks no switch moves
 
     def at(self, gear: Switchgear, envelopes: Envelopes, now: Now) -> CompiledSite:
         """The site in the state that is believed, within what the grid operator allows.
 
         Loads that come back are counted as they come back.
         """
-        electrical = self._site.electrical
-        site = self.of(believed(electrical, gear)).with_load_factor(load_factor(electrical, gear, now))
+        electrical, newest = self._site.electrical, self._newest
+        if newest is None or newest[0] is not gear:
+            newest = self._newest = gear, self.of(believed(electrical, gear))
+        site = newest[1].with_load_factor(load_factor(electrical, gear, now))
         allowed = bound(envelopes, electrical.failsafe_limit_kw, now) if envelopes else None
         return site if allowed is None else self._within(site, allowed)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from powerd.allocation.demands import Demands
@@ -13,6 +11,7 @@ from powerd.control.reclaim import idle, watch_draw
 from powerd.control.turns import overdue, resting, service_order, watch_turns
 from powerd.limits import Bools, Floats
 from powerd.state import leases
+from powerd.state.columns import replace
 from powerd.state.snapshot import Snapshot, largest_phase
 
 IDLE_CLASS = -1

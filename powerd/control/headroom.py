@@ -18,15 +18,13 @@ look like a load and take the car down again. A reading above the element's own 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from powerd.control.compiled import CompiledSite
 from powerd.limits import Bools, Floats, Ints
 from powerd.network.metering import by_bus_phase
 from powerd.state import meters as readings
-from powerd.state.columns import put
+from powerd.state.columns import put, replace
 from powerd.state.meters import KEPT_S, Meters
 from powerd.state.snapshot import Snapshot
 

@@ -8,7 +8,6 @@ an answer) keeps its place, and nothing is moved across it.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from operator import attrgetter
 from typing import get_args
 
@@ -17,6 +16,7 @@ import numpy as np
 from powerd.compiled import kernel
 from powerd.control import events as ev
 from powerd.limits import Ints
+from powerd.state.columns import replace
 
 #: With fewer events than this, joining costs more than it saves.
 WORTH_JOINING = 8

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from powerd.control.compiled import CompiledSite
 from powerd.control.headroom import uncontrolled
 from powerd.limits import Floats
+from powerd.state.columns import replace
 from powerd.state.meters import Meters
 from powerd.state.snapshot import Snapshot
 

@@ -12,11 +12,11 @@ like any other after ``PROBE_S``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
 from powerd.limits import Bools, Floats
+from powerd.state.columns import replace
 from powerd.state.usage import Usage
 
 SETTLE_S = 60.0

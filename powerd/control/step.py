@@ -6,7 +6,7 @@ absorb -> usage -> W -> demands -> allocate (want) -> lower at once, raise as R1
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,12 +34,12 @@ from powerd.control.topology import observe
 from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.plan import Planner
 from powerd.state import leases
-from powerd.state.columns import freeze
+from powerd.state.columns import replace
 from powerd.state.envelopes import is_silent
 from powerd.state.lease_book import LeaseBook
 from powerd.state.overshoot import Overshoot, bounds, track
 from powerd.state.reaction import watch
-from powerd.state.snapshot import Snapshot, columns_of, largest_phase
+from powerd.state.snapshot import Snapshot, freeze_snapshot, largest_phase
 from powerd.state.switchgear import Position, Switchgear
 from powerd.units import ROW_TOLERANCE, Now
 
@@ -66,17 +66,19 @@ class Stepper:
             events: what came in since, in order.
             now: the tick's instant; its boottime must not be before the snapshot's.
         """
-        freeze(columns_of(snapshot).values())
+        freeze_snapshot(snapshot)
         absorbed = absorb(self.site, watch_usage(self.site, snapshot, now.boottime_s), events, now)
         gear = observe(self.site.electrical, snapshot.gear, age(absorbed.snapshot.gear, now), now)
         state = _watched(self.site, replace(absorbed.snapshot, gear=gear), now)
-        switching = self._switch(state, now)
+        drawn = largest_phase(state.drawn)
+        worst = leases.worst(state.leases, self.site.terms, state.sessions.plugged, drawn, now.boottime_s)
+        switching = self._switch(state, worst, now)
         state = replace(state, gear=switching.gear)
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *switching.alarms))
         site = self.states.at(state.gear, state.envelopes, now)
         state = watch_meters(site, state, now.boottime_s)
         clock = failsafe.clock_modes(snapshot, now, float(site.terms.ttl_s.min(initial=np.inf)))
-        scene = _scene(site, state, absorbed, now, anew=_anew(snapshot, state, events))
+        scene = _scene(site, state, absorbed, worst, now, anew=_anew(snapshot, state, events))
         demands = demands_of(site, state, scene.takes, scene.worst, scene.uncontrolled, now.boottime_s)
         demands, unmet = self._terms.bound(site.limits, demands)
         warm = Warm(stage=state.warm_stage, price=state.warm_price)
@@ -113,10 +115,8 @@ class Stepper:
         decision = _decide(site, snapshot, state, absorbed, scene, allocation, ceiling, guarded, now)
         return replace(decision, modes=modes, order=switching.order, unanswered=switching.unanswered)
 
-    def _switch(self, state: Snapshot, now: Now) -> Switching:
-        """The failure path, with W as it is before this tick's grants."""
-        drawn = largest_phase(state.drawn)
-        worst = leases.worst(state.leases, self.site.terms, state.sessions.plugged, drawn, now.boottime_s)
+    def _switch(self, state: Snapshot, worst: Floats, now: Now) -> Switching:
+        """The failure path, with W (n,) as it is before this tick's grants."""
 
         def excess(gear: Switchgear) -> dict[str, float]:
             site = self.states.at(gear, state.envelopes, now)
@@ -151,8 +151,7 @@ class Stepper:
             scene.in_force,
             wanted,
             least,
-            priority=demands.priority,
-            least_served=demands.least_served,
+            demands.order,
             steps=self._steps,
         )
         safe = shed(
@@ -161,8 +160,7 @@ class Stepper:
             ceiling,
             demands.minimum,
             demands.floor,
-            demands.priority,
-            least_served=demands.least_served,
+            demands.order,
             steps=self._steps,
         )
         return safe, bool(np.any(safe < ceiling - ROW_TOLERANCE))
@@ -209,7 +207,7 @@ def _anew(before: Snapshot, state: Snapshot, events: Sequence[Event]) -> bool:
     return bool(slower) or any(isinstance(event, HelloReceived) for event in events)
 
 
-def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, now: Now, *, anew: bool) -> _Scene:
+def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, worst: Floats, now: Now, *, anew: bool) -> _Scene:
     stopped = np.zeros(site.electrical.evse_count, np.bool_)
     for stop in state.stops:
         stopped[stop.evse] = True
@@ -217,7 +215,6 @@ def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, now: Now, *,
     fed = site.limits.energized & picked_up(site.electrical, state.gear, now)
     reachable = leases.reachable(book, site.terms, now.boottime_s)
     trusted = np.isnan(book.barred_ceiling) & ~book.unsettled
-    drawn = largest_phase(state.drawn)
     return _Scene(
         anew=anew,
         stopped=stopped,
@@ -225,7 +222,7 @@ def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, now: Now, *,
         deliverable=reachable & trusted & (book.streamed | absorbed.fresh),
         takes=plugged & state.sessions.served & reachable & trusted & ~stopped & fed,
         in_force=leases.in_force(book, site.terms, plugged, now.boottime_s),
-        worst=leases.worst(book, site.terms, plugged, drawn, now.boottime_s),
+        worst=worst,
         uncontrolled=uncontrolled_now(site, state, now.boottime_s),
     )
 
@@ -331,7 +328,14 @@ def _beside_waiting(site: CompiledSite, state: Snapshot) -> Bools:
     """(n,) its controller has a car that still waits for its first grant: a RenewAll would open that one's fallback."""
     owner = site.electrical.posts.controller
     waiting = state.sessions.plugged & ~state.leases.granted
-    return np.isin(owner, owner[waiting])
+    return _owned(site, owner[waiting])[owner]
+
+
+def _owned(site: CompiledSite, controllers: Ints) -> Bools:
+    """(C,) True for these controllers."""
+    named = np.zeros(len(site.electrical.controllers.ids), np.bool_)
+    named[controllers] = True
+    return named
 
 
 def _fits_fallback(site: CompiledSite, state: Snapshot, ceiling: Floats) -> Bools:
@@ -362,9 +366,10 @@ def _renewals(site: CompiledSite, book: LeaseBook, scene: _Scene, now: Now) -> t
     owner = site.electrical.posts.controller
     due = leases.renewal_due(book, site.terms, now.boottime_s) & scene.reachable & book.streamed
     due &= np.isnan(book.barred_ceiling)
-    controllers = np.unique(owner[due])
+    concerned = _owned(site, owner[due])
+    controllers = np.flatnonzero(concerned)
     if controllers.shape[0]:
-        members = np.isin(owner, controllers) & ~np.isnan(book.sent_ceiling)
+        members = concerned[owner] & ~np.isnan(book.sent_ceiling)
         book = leases.renew(book, site.terms, np.flatnonzero(members), now.boottime_s)
     return book, Renewal(epoch=book.epoch, seq=book.seq, controller=controllers)
 

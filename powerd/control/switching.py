@@ -12,7 +12,7 @@ first and by themselves; an order leaves only in a tick in which the most that c
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from powerd.network.operation import RETRANSFER_S, By
 from powerd.network.plan import Planner, Question
 from powerd.network.states import seen_as
 from powerd.network.supply import energise
-from powerd.state.columns import put
+from powerd.state.columns import put, replace
 from powerd.state.switchgear import Cause, Phase, PlanEntry, Position, Switchgear
 from powerd.units import ROW_TOLERANCE, Now
 
@@ -285,6 +285,8 @@ def _left_dead(electrical: Electrical, gear: Switchgear) -> list[str]:
 
 def picked_up(electrical: Electrical, gear: Switchgear, now: Now) -> Bools:
     """(n,) EVSEs that may be served again: after their voltage came back, one after another in ``SPREAD_S``."""
+    if not (now.boottime_s - gear.back_at_s < SPREAD_S).any():
+        return np.ones(electrical.evse_count, np.bool_)
     count = max(electrical.evse_count, 1)
     turn = (np.arange(electrical.evse_count) * 0.6180339887) % 1.0 if count > 1 else np.zeros(electrical.evse_count)
     served: Bools = now.boottime_s - gear.back_at_s[electrical.evse_bus] >= turn * SPREAD_S

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from powerd.limits import Bools, Floats, Ints
 from powerd.network.electrical import Electrical
 from powerd.network.states import Uncertain, seen_as
 from powerd.network.supply import Energised, energise
+from powerd.state.columns import replace
 from powerd.state.switchgear import BENIGN, Cause, Position, Switchgear
 from powerd.units import Now
 
@@ -60,7 +59,7 @@ def observe(electrical: Electrical, before: Switchgear, after: Switchgear, now: 
 
     A bus counts as dead when no combination of positions feeds it, as live again when every combination does.
     """
-    if believed(electrical, before).key() == believed(electrical, after).key():
+    if after is before or believed(electrical, before).key() == believed(electrical, after).key():
         return after
     after = replace(after, changed_at_s=now.boottime_s)
     here = seen_as(electrical, after.in_service & ~after.lost, feeding(after))

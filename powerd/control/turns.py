@@ -15,11 +15,10 @@ Who was switched off stays off for ``MIN_OFF_S``, whatever happens. The bound on
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from powerd.limits import Bools, Floats
+from powerd.state.columns import replace
 from powerd.state.usage import Usage
 
 ROTATION_S = 900.0

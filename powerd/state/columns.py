@@ -8,7 +8,7 @@ forgotten copy is an error instead of a corrupted past.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,45 @@ import numpy.typing as npt
 from powerd.limits import Ints
 
 Column = TypeVar("Column", bound=npt.NDArray[Any])
+Record = TypeVar("Record")
+
+if TYPE_CHECKING:
+    from dataclasses import replace as replace  # noqa: PLC0414 exported; the type checker knows every field of it
+else:
+
+    def replace(record: Record, **changes: object) -> Record:
+        """``dataclasses.replace`` without calling ``__init__``: a sixth of the time on a record of forty columns.
+
+        For records whose fields are all that they hold: nothing cached, no ``__post_init__``, no slots.
+
+        Raises:
+            TypeError: a name is no field.
+        """
+        changed = object.__new__(type(record))
+        fields = changed.__dict__
+        fields.update(record.__dict__)
+        count = len(fields)
+        fields.update(changes)
+        if len(fields) != count:
+            raise TypeError(f"{type(record).__name__} has no field of one of these names: {', '.join(changes)}")
+        return changed
+
+
+def own(column: Column) -> Column:
+    """The column if this tick owns it, else a copy: for loops that write into it."""
+    return column if column.flags.writeable else column.copy()
+
+
+def read(column: Column) -> Column:
+    """A read-only view, for loops that only read it: numba compiles anew for each other kind of array."""
+    view = column.view()
+    view.flags.writeable = False
+    return view
 
 
 def put(column: Column, evse: Ints | int, value: object) -> Column:
     """The column with ``value`` at ``evse``: the same array if this tick owns it, else a copy."""
-    changed = column if column.flags.writeable else column.copy()
+    changed = own(column)
     changed[evse] = value
     return changed
 

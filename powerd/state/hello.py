@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from powerd.limits import Bools, Floats, Ints
-from powerd.state.columns import put
+from powerd.state.columns import put, replace
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_slots import insert_hold
 from powerd.state.lease_terms import LeaseTerms

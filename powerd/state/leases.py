@@ -18,20 +18,14 @@ expiry, newer seq), which can only raise W. Source of the rules: docs/leases.md.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from powerd.limits import Bools, Floats, Ints
-from powerd.state.columns import put
+from powerd.state.columns import own, put, read, replace
 from powerd.state.lease_book import LeaseBook, open_book
+from powerd.state.lease_kernels import MARGIN_A, MARGIN_SHARE, follow, live, most, reserved, retire
 from powerd.state.lease_slots import insert_hold, insert_slot
 from powerd.state.lease_terms import LeaseTerms
-
-MARGIN_A = 1.0
-"""Least margin on a measurement above the ceiling [own unit]: max(1 A, 5 %), meters and cars round."""
-MARGIN_SHARE = 0.05
-"""Relative part of the same margin."""
 
 
 def reopen_book(
@@ -51,16 +45,16 @@ def reopen_book(
         now_s: this instant, on this boot's clock [s].
     """
     covered = worst(book, terms, plugged, drawn, was_s)
-    live = (book.sent_until_s > was_s - slack_s(book, terms)) & ~np.isnan(book.sent_ceiling)
+    alive = (book.sent_until_s > was_s - slack_s(book, terms)) & ~np.isnan(book.sent_ceiling)
     fresh = open_book(terms, epoch=book.epoch + 1, unknown_until_s=now_s + life_of(book, terms))
     hold_ceiling = fresh.hold_ceiling.copy()
     hold_ceiling[:, 0] = covered
     return replace(
         fresh,
         hold_ceiling=hold_ceiling,
-        sent_ceiling=np.where(live | book.sent_latched, book.sent_ceiling, np.nan),
+        sent_ceiling=np.where(alive | book.sent_latched, book.sent_ceiling, np.nan),
         sent_latched=book.sent_latched,
-        sent_until_s=np.where(live, now_s + life_of(book, terms), -np.inf),
+        sent_until_s=np.where(alive, now_s + life_of(book, terms), -np.inf),
         plug_boottime_s=book.plug_boottime_s,
         granted=book.granted,
         reaction_s=book.reaction_s,
@@ -105,27 +99,33 @@ def reserve(book: LeaseBook, terms: LeaseTerms, plugged: Bools) -> Floats:
     With a car: the boot current (it may restart at any moment) and, from the first grant sent after the plug-in, F.
     A post never heard from counts at the most of these, at its rating where it has no watchdog.
     """
-    heard = np.isfinite(book.echo_at_s) & ~book.unsettled
-    fallback, idle, boot = fallback_of(book, terms), idle_of(book, terms), np.fmax(terms.boot, book.said_boot)
-    with_car = np.maximum(boot, np.where(book.granted, fallback, 0.0))
-    known = np.maximum(idle, np.where(plugged, with_car, 0.0))
-    alone = np.maximum(np.maximum(fallback, boot), idle)
-    silent = np.where(terms.has_watchdog & np.isfinite(book.late_s), alone, terms.rating)
-    return np.where(heard, known, silent)
+    return reserved(
+        read(np.isfinite(book.echo_at_s) & ~book.unsettled),
+        read(plugged),
+        read(book.granted),
+        read(fallback_of(book, terms)),
+        read(idle_of(book, terms)),
+        read(np.fmax(terms.boot, book.said_boot)),
+        read(terms.has_watchdog & np.isfinite(book.late_s)),
+        read(terms.rating),
+    )
 
 
 def worst(book: LeaseBook, terms: LeaseTerms, plugged: Bools, drawn: Floats, now_s: float) -> Floats:
     """(n,) W at ``now_s``. ``drawn`` (n,) is the newest reading, largest phase [own unit]."""
     then = now_s - slack_s(book, terms)
     lawful = np.maximum(_granted(book, then), _live(book.hold_ceiling, book.hold_until_s, then))
-    w = np.maximum(reserve(book, terms, plugged), lawful)
-    margin = margin_of(drawn)
-    # What it may still be following is no excess: a lowering must not raise W by the margin.
-    over = drawn > np.maximum(lawful, in_force(book, terms, plugged, now_s)) + margin
-    w = np.maximum(w, np.where(over, drawn + margin, 0.0))
-    mute = ~(terms.has_watchdog & np.isfinite(book.late_s)) & ~reachable(book, terms, now_s)
-    w = np.maximum(w, np.where(mute, drawn, np.nan_to_num(book.barred_ceiling)))
-    return np.where(book.defiant, np.maximum(w, terms.rating), w)
+    mute = ~(terms.has_watchdog & np.isfinite(book.late_s) | reachable(book, terms, now_s))
+    return most(
+        read(reserve(book, terms, plugged)),
+        read(lawful),
+        read(in_force(book, terms, plugged, now_s)),
+        read(drawn),
+        read(mute),
+        read(book.barred_ceiling),
+        read(book.defiant),
+        read(terms.rating),
+    )
 
 
 def margin_of(drawn: Floats) -> Floats:
@@ -135,10 +135,7 @@ def margin_of(drawn: Floats) -> Floats:
 
 def _live(ceiling: Floats, until_s: Floats, then_s: Floats) -> Floats:
     """(n,) largest ceiling of the columns that have not expired."""
-    largest = np.zeros(then_s.shape[0])
-    for k in range(ceiling.shape[1]):  # a reduction over a short axis costs three times as much
-        np.maximum(largest, np.where(until_s[:, k] > then_s, ceiling[:, k], 0.0), out=largest)
-    return largest
+    return live(read(ceiling), read(until_s), read(then_s))
 
 
 def _granted(book: LeaseBook, then_s: Floats) -> Floats:
@@ -162,9 +159,15 @@ def in_force(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -
 
     A latched stop never ends by itself.
     """
-    live = (book.sent_until_s > now_s - slack_s(book, terms)) | book.sent_latched
-    fallback = np.where(plugged & book.granted, fallback_of(book, terms), idle_of(book, terms))
-    return np.where(live & ~np.isnan(book.sent_ceiling), book.sent_ceiling, fallback)
+    return follow(
+        read(book.sent_until_s),
+        read(book.sent_latched),
+        read(book.sent_ceiling),
+        read(now_s - slack_s(book, terms)),
+        read(plugged & book.granted),
+        read(fallback_of(book, terms)),
+        read(idle_of(book, terms)),
+    )
 
 
 def reachable(book: LeaseBook, terms: LeaseTerms, now_s: float) -> Bools:
@@ -174,8 +177,8 @@ def reachable(book: LeaseBook, terms: LeaseTerms, now_s: float) -> Bools:
 
 def renewal_due(book: LeaseBook, terms: LeaseTerms, now_s: float) -> Bools:
     """(n,) a live lease that was last renewed a quarter ttl ago (the bound is ttl/3; a tick may be late)."""
-    live = (book.sent_until_s > now_s - slack_s(book, terms)) & ~np.isnan(book.sent_ceiling)
-    return live & (now_s - book.sent_at_s >= 0.25 * terms.ttl_s)
+    alive = (book.sent_until_s > now_s - slack_s(book, terms)) & ~np.isnan(book.sent_ceiling)
+    return alive & (now_s - book.sent_at_s >= 0.25 * terms.ttl_s)
 
 
 # --- what changes it --------------------------------------------------------------------------------------------------
@@ -244,39 +247,20 @@ def _retire(book: LeaseBook, terms: LeaseTerms, evse: Ints, seq: int, ceiling: F
     """Moves grants <= seq of ``evse`` from the slots into the acked column; what they allowed before is held a bit."""
     if evse.shape[0] == 0:
         return book
-    slot_seq, until = book.slot_seq[evse], book.slot_until_s[evse]
-    then = now_s - slack_s(book, terms)[evse]
-    live = (until > then[:, None]) & (slot_seq > 0)
-    # The slot that holds seq is the first whose seq is not smaller (merged slots keep their newest seq).
-    holder = live & (slot_seq >= seq)
-    held_until = until[np.arange(evse.shape[0]), holder.argmax(axis=1)]
-    own_until = np.where(holder.any(axis=1), held_until, book.acked_until_s[evse])
-    old = live & (slot_seq <= seq)
-    before = np.maximum(
-        np.where(old, book.slot_ceiling[evse], 0.0).max(axis=1, initial=0.0),
-        np.where(book.acked_until_s[evse] > then, book.acked_ceiling[evse], 0.0),
-    )
-    # Nothing outlives its own end: at E the car has followed, acked or not.
-    ended = np.maximum(np.where(old, until, -np.inf).max(axis=1, initial=-np.inf), book.acked_until_s[evse])
-    lowered = before > ceiling
-    place = evse[lowered]
-    hold_until = np.minimum(now_s + terms.reaction_s[place], ended[lowered])
-    # What an earlier leader granted is older than any ack of ours: where it would never end by itself, it ends so.
-    held = book.hold_until_s[evse]
-    soonest = np.where(held == np.inf, (now_s + terms.reaction_s[evse])[:, None], held)
-    book = replace(book, hold_until_s=put(book.hold_until_s, evse, soonest))
-    book = insert_hold(book, place, before[lowered], hold_until, then[lowered])
-    gone = book.slot_seq[evse] <= seq
+    slot_seq, slot_ceiling, slot_until = own(book.slot_seq), own(book.slot_ceiling), own(book.slot_until_s)
+    acked_seq, acked_ceiling, acked_until = own(book.acked_seq), own(book.acked_ceiling), own(book.acked_until_s)
+    hold_ceiling, hold_until, lowered_at = own(book.hold_ceiling), own(book.hold_until_s), own(book.lowered_at_s)
+    then, reaction = (now_s - slack_s(book, terms))[evse], terms.reaction_s[evse]
+    retire(
+        slot_seq, slot_ceiling, slot_until, acked_seq, acked_ceiling, acked_until, hold_ceiling, hold_until, lowered_at,
+        read(evse), seq, read(ceiling), read(then), read(reaction), now_s,
+    )  # fmt: skip
     return replace(
         book,
-        acked_seq=put(book.acked_seq, evse, seq),
-        acked_ceiling=put(book.acked_ceiling, evse, ceiling),
-        acked_until_s=put(book.acked_until_s, evse, own_until),
-        slot_seq=put(book.slot_seq, evse, np.where(gone, 0, book.slot_seq[evse])),
-        slot_ceiling=put(book.slot_ceiling, evse, np.where(gone, 0.0, book.slot_ceiling[evse])),
-        slot_until_s=put(book.slot_until_s, evse, np.where(gone, -np.inf, book.slot_until_s[evse])),
-        lowered_at_s=put(book.lowered_at_s, place, np.minimum(book.lowered_at_s[place], now_s)),
-    )
+        slot_seq=slot_seq, slot_ceiling=slot_ceiling, slot_until_s=slot_until,
+        acked_seq=acked_seq, acked_ceiling=acked_ceiling, acked_until_s=acked_until,
+        hold_ceiling=hold_ceiling, hold_until_s=hold_until, lowered_at_s=lowered_at,
+    )  # fmt: skip
 
 
 def stamp(book: LeaseBook, evse: Ints, incarnation: Ints | int, boottime_s: Floats | float, now_s: float) -> LeaseBook:
@@ -326,11 +310,13 @@ def linger(book: LeaseBook, terms: LeaseTerms, evse: Ints, now_s: float) -> Leas
         evse: (k,) where cars were swapped.
         now_s: the instant of the report.
     """
+    if evse.shape[0] == 0:
+        return book
     then = now_s - slack_s(book, terms)
     soon = now_s + terms.reaction_s[evse]
-    granted, ends = _granted(book, then)[evse], np.column_stack((book.acked_until_s, book.slot_until_s)).max(axis=1)
+    granted, ends = _granted(book, then)[evse], np.column_stack((book.acked_until_s[evse], book.slot_until_s[evse]))
     alone = reserve(book, terms, np.ones(then.shape, np.bool_))[evse]
-    book = insert_hold(book, evse, granted, np.minimum(soon, ends[evse]), then[evse])
+    book = insert_hold(book, evse, granted, np.minimum(soon, ends.max(axis=1)), then[evse])
     return insert_hold(book, evse, alone, soon, then[evse])
 
 

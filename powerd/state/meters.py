@@ -6,12 +6,12 @@ the power [kW], positive = away from the grid, nan = not measured. A *window* is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from powerd.limits import Floats, Ints
-from powerd.state.columns import put
+from powerd.state.columns import put, replace
 
 WINDOWS = 4
 """Windows remembered of each post."""

@@ -8,11 +8,10 @@ readings have obeyed for a minute.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from powerd.limits import Bools, Floats
+from powerd.state.columns import replace
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_terms import LeaseTerms
 from powerd.state.leases import excused, margin_of, permitted, reachable

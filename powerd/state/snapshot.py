@@ -5,7 +5,7 @@ The snapshot is replaced, never changed in place: ``absorb`` and ``step`` return
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from powerd.limits import Bools, Floats, Ints
 from powerd.state import envelopes
+from powerd.state.columns import freeze, replace
 from powerd.state.impaired import Impaired, unimpaired
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_terms import LeaseTerms
@@ -177,12 +178,16 @@ def columns_of(snapshot: Snapshot) -> dict[str, npt.NDArray[Any]]:
     """Every column of the snapshot by its path, e.g. "leases/sent_ceiling"."""
     found: dict[str, npt.NDArray[Any]] = {"drawn": snapshot.drawn, "drawn_at_s": snapshot.drawn_at_s}
     for name in GROUPS:
-        group = getattr(snapshot, name)
-        for own in fields(group):
-            value = getattr(group, own.name)
+        for own, value in vars(getattr(snapshot, name)).items():
             if isinstance(value, np.ndarray):
-                found[f"{name}/{own.name}"] = value
+                found[f"{name}/{own}"] = value
     return found
+
+
+def freeze_snapshot(snapshot: Snapshot) -> None:
+    """Makes every column read-only."""
+    for group in (snapshot, *[getattr(snapshot, name) for name in GROUPS]):
+        freeze(value for value in vars(group).values() if type(value) is np.ndarray)
 
 
 def worst_of(snapshot: Snapshot, terms: LeaseTerms) -> Floats:

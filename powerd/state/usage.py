@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from powerd.limits import Floats, Ints
-from powerd.state.columns import put
+from powerd.state.columns import put, replace
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from powerd.allocation.demands import order_of_service
 from powerd.allocation.guard import admit_raises, shed
 from powerd.allocation.steps import PilotSteps, no_steps
 from powerd.limits import Floats, Limits
@@ -59,7 +60,7 @@ def test_shed_holds_every_row_whatever_comes_in(data: st.DataObject) -> None:
     uncontrolled = data.draw(st.composite(_columns)(len(site.capacity)))
     priority = np.array(data.draw(st.lists(st.integers(-3, 3), min_size=count, max_size=count)))
     steps = _whole_amperes(count) if data.draw(st.booleans()) else no_steps(count)
-    result = shed(site, uncontrolled, ceilings, minimum, floor, priority, steps=steps)
+    result = shed(site, uncontrolled, ceilings, minimum, floor, order_of_service(priority), steps=steps)
     assert np.all(result >= 0.0)
     assert np.all(result <= _clean(ceilings))
     assert np.all((result == 0.0) | (result >= minimum - 1e-9) | (minimum < 0.0))
@@ -78,38 +79,38 @@ def test_shed_counts_the_reserve_wherever_it_fits(count: int, seed: int, cones: 
     site = delta_wye(count, seed, 20.0 * count) if cones else random_tree(count, seed)
     floor = np.where(rng.random(count) < 0.5, rng.uniform(0.0, 8.0, count), 0.0)
     nothing, minimum, priority = np.zeros(len(site.capacity)), np.full(count, 6.0), rng.integers(0, 3, count)
-    result = shed(site, nothing, rng.uniform(0.0, 40.0, count), minimum, floor, priority)
+    result = shed(site, nothing, rng.uniform(0.0, 40.0, count), minimum, floor, order_of_service(priority))
     fits = site.limit_flow(floor) <= site.capacity
     counted = site.limit_flow(np.maximum(result, floor))
     assert np.all(counted[fits] <= site.capacity[fits] + 1e-9 * (1.0 + site.capacity[fits]))
-    np.testing.assert_array_equal(shed(site, nothing, result, minimum, floor, priority), result)
+    np.testing.assert_array_equal(shed(site, nothing, result, minimum, floor, order_of_service(priority)), result)
 
 
 def test_ten_cars_under_59_amperes_keep_nine() -> None:
     """A limit that drops to 59 A under ten cars at 6 A switches one off, though their reserves alone are 60 A."""
     six = np.full(10, 6.0)
-    result = shed(one_limit(10, 59.0), np.zeros(1), six, six, six, np.arange(10))
+    result = shed(one_limit(10, 59.0), np.zeros(1), six, six, six, order_of_service(np.arange(10)))
     np.testing.assert_array_equal(result, [0.0] + [6.0] * 9)
 
 
 def test_exactly_full_switches_nobody_off() -> None:
     """Ten cars at 6 A under 60 A all stay, although the row has no room at all."""
     six = np.full(10, 6.0)
-    np.testing.assert_array_equal(shed(one_limit(10, 60.0), np.zeros(1), six, six, six, np.zeros(10, dtype=int)), six)
+    np.testing.assert_array_equal(shed(one_limit(10, 60.0), np.zeros(1), six, six, six), six)
 
 
 def test_scaling_is_proportional_above_the_minimum() -> None:
     """30 A for ceilings 16 and 26 with minimum 6: both keep 6 and the same share of what is above it."""
-    result = shed(
-        one_limit(2, 30.0), np.zeros(1), np.array([16.0, 26.0]), np.full(2, 6.0), np.zeros(2), np.zeros(2, dtype=int)
-    )
+    result = shed(one_limit(2, 30.0), np.zeros(1), np.array([16.0, 26.0]), np.full(2, 6.0), np.zeros(2))
     np.testing.assert_allclose(result, [12.0, 18.0])
 
 
 def test_shedding_spares_what_is_not_under_the_limit() -> None:
     """Only cars under the fallen limit are touched."""
     site = linear([[1, 1, 0], [1, 1, 1]], [10.0, 96.0])
-    result = shed(site, np.zeros(2), np.full(3, 16.0), np.full(3, 6.0), np.zeros(3), np.array([0, 1, 0]))
+    result = shed(
+        site, np.zeros(2), np.full(3, 16.0), np.full(3, 6.0), np.zeros(3), order_of_service(np.array([0, 1, 0]))
+    )
     np.testing.assert_allclose(result, [0.0, 10.0, 16.0])
 
 
@@ -157,7 +158,7 @@ def test_a_raise_from_zero_jumps_to_the_minimum_or_stays() -> None:
     """With 9 A free only one of two newcomers starts, at no less than its minimum; the higher class first."""
     zero = np.zeros(2)
     result = admit_raises(
-        one_limit(2, 9.0), zero[:1], zero, zero, np.full(2, 16.0), np.full(2, 6.0), priority=np.array([0, 1])
+        one_limit(2, 9.0), zero[:1], zero, zero, np.full(2, 16.0), np.full(2, 6.0), order_of_service(np.array([0, 1]))
     )
     np.testing.assert_allclose(result, [0.0, 9.0])
 
@@ -186,5 +187,5 @@ def test_an_unknown_worst_case_stops_every_raise_beside_it(worst: float) -> None
 def test_below_the_reserve_sessions_shrink_before_any_goes_off() -> None:
     """Five reserves of 10 A do not fit 40 A: the limit is obeyed with live ceilings, 8 A each, nobody off."""
     ten = np.full(5, 10.0)
-    result = shed(one_limit(5, 40.0), np.zeros(1), ten, np.full(5, 6.0), ten, np.zeros(5, dtype=np.int64))
+    result = shed(one_limit(5, 40.0), np.zeros(1), ten, np.full(5, 6.0), ten)
     np.testing.assert_allclose(result, 8.0)

@@ -36,7 +36,7 @@ def test_trace_13_nothing_to_shed_sheds_nothing(tmp_path: Path) -> None:
     uncontrolled = np.zeros(limits.capacity.shape)
     ceiling = np.array([6.0] * 9 + [0.0])
     least, nothing = np.full(10, 6.0), np.zeros(10)
-    safe = shed(limits, uncontrolled, ceiling, least, nothing, np.zeros(10, np.int64))
+    safe = shed(limits, uncontrolled, ceiling, least, nothing)
     assert safe == pytest.approx(ceiling)
     worst = np.full(10, 6.0)
     assert admit_raises(limits, uncontrolled, worst, ceiling, np.full(10, 32.0), least) == pytest.approx(ceiling)

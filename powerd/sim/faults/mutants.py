@@ -19,6 +19,7 @@ from powerd.sim.faults.leader import Leader
 from powerd.sim.faults.owner import Owner
 from powerd.state import hello, leases, overshoot, reaction, snapshot
 from powerd.state.lease_book import LeaseBook
+from powerd.state.lease_kernels import MARGIN_A
 from powerd.state.lease_terms import LeaseTerms
 
 
@@ -41,7 +42,7 @@ def _raise_early(limits: Any, uncontrolled: Any, _worst: Any, current: Any, *res
 
 def _measured_only(honest: Callable[..., Any]) -> Callable[..., Any]:
     def worst(book: Any, terms: Any, plugged: Any, drawn: Any, now_s: float) -> Any:
-        return np.minimum(honest(book, terms, plugged, drawn, now_s), drawn + leases.MARGIN_A)
+        return np.minimum(honest(book, terms, plugged, drawn, now_s), drawn + MARGIN_A)
 
     return worst
 

@@ -7,6 +7,7 @@ BENCH ?=
 SEEDS ?= 0:2000
 RESULTS ?=
 COVERED ?=
+SITE ?= models/two_feeder_depot
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ PROTOS := protos/powerd/v1
 UV_COMPILE := uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help setup run test test-slow faults-real test-setup lint format bench protos released lock clean
+.PHONY: help setup run test test-slow faults-real sequences test-setup lint format bench protos released lock clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -40,6 +41,9 @@ test-setup: setup  ## powerd installed into empty environments outside of this f
 faults: setup  ## the fault simulation; SEEDS=FIRST:LAST, RESULTS=FILE adds up over runs, COVERED=SHARE checks the floors
 	$(BIN)/python -m powerd.sim.faults --seeds $(SEEDS) $(if $(RESULTS),--results $(RESULTS)) \
 		$(if $(COVERED),--covered $(COVERED))
+
+sequences: setup  ## random outages, returns, refusals, lies; SEEDS=FIRST:LAST, SITE=FOLDER, RESULTS=FILE adds up
+	$(BIN)/powerd study sequences $(SITE) --seeds $(SEEDS) --jobs 2 $(if $(RESULTS),--results $(RESULTS))
 
 models-checked: setup  ## the Promela models, exhaustively; needs spin (installs it where it can)
 	$(BIN)/python -m pytest -m setup -s tests/promela

@@ -189,17 +189,39 @@ def study() -> None:
     """Play situations through, one after the other."""
 
 
+Results = Annotated[Path | None, typer.Option(help="File that remembers: what it has is not played again.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes.")]
+
+
 @study_app.command()
 def outages(
     site: SitePath,
     double: Annotated[bool, typer.Option("--double", help="Every pair of outages, too.")] = False,
+    sample: Annotated[int, typer.Option(min=0, help="Of the pairs only so many, drawn by the seed.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the cars.")] = 1,
+    results: Results = None,
+    jobs: Jobs = 1,
     as_json: Json = False,
 ) -> None:
     """Lose every supply, transformer, tie and switch of a full house: who goes dark, who comes back, what is over."""
-    from powerd.studies.command import study_outages
+    from powerd.studies.command import Extent, study_outages
 
-    raise typer.Exit(study_outages(site, double=double, seed=seed, as_json=as_json))
+    extent = Extent(double=double or sample > 0, sample=sample, seed=seed, results=results, jobs=jobs)
+    raise typer.Exit(study_outages(site, extent, as_json=as_json))
+
+
+@study_app.command()
+def sequences(
+    site: SitePath,
+    seeds: Annotated[str, typer.Option(help="FIRST:LAST, LAST not included.")] = "0:100",
+    results: Results = None,
+    jobs: Jobs = 1,
+    as_json: Json = False,
+) -> None:
+    """Play random sequences of losses, returns, refusals, wrong and late reports: is every promise kept in each?"""
+    from powerd.studies.command import Extent, study_sequences
+
+    raise typer.Exit(study_sequences(site, seeds, Extent(results=results, jobs=jobs), as_json=as_json))
 
 
 Choice = TypeVar("Choice", bound=StrEnum)

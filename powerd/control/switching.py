@@ -158,10 +158,13 @@ def _answer(
 ) -> tuple[tuple[int, ...], Question | None]:
     """What to switch, and the question if only a heuristic could answer it in time.
 
-    Where nothing is lost the site goes back to how it is drawn; nothing is ever switched only to gain a little.
+    Where nothing is lost the site goes back to how it is drawn, if what waits for a voltage fits with its pick-up then;
+    nothing is ever switched only to gain a little.
     """
     if nothing_lost(electrical, gear):
-        return planner.towards(question, electrical.branches.normally_closed).steps, None
+        home = planner.towards(question, electrical.branches.normally_closed).steps
+        if home or not question.dead.any():
+            return home, None
     known = _looked_up(gear.playbook, question.key)
     if known is not None:
         return _worth(electrical, planner, question, known), None

@@ -5,7 +5,7 @@ Lexicographic, each level only among the best of the one above (``Score``):
     safe            no ring, no two supplies together, nothing fed that must not be, reserves and loads fit every rating
     critical        most critical load fed
     deliverable     most power that can reach loads and EVSEs: max flow on the tree, phase by phase
-    fed             most EVSE rating fed
+    fed             most EVSE rating fed, what has a voltage first
     operations      fewest switches moved
 
 Exact by enumeration up to ``EXACT_SWITCHES`` switches that may move; beyond that a search over one, two and three
@@ -24,7 +24,7 @@ from functools import cached_property
 import numpy as np
 
 from powerd.limits import Bools, Floats, Ints
-from powerd.network.electrical import Electrical, reserve_of
+from powerd.network.electrical import V_LOW_PU, Electrical, reserve_of
 from powerd.network.plan_kernels import search
 from powerd.units import SQRT3
 
@@ -32,6 +32,8 @@ EXACT_SWITCHES = 16
 """Up to so many switches that may move, every state is looked at."""
 CHUNK = 4096
 """States that are judged in one compiled call."""
+KEPT = 1.001
+"""EVSEs that have a voltage count so much more than those that have none: of equal plans the one that keeps them."""
 MARGIN = 0.01
 """A running state is left for another one only for so much more deliverable power, or for something dead."""
 
@@ -52,7 +54,7 @@ class Grid:
     reserve: Floats
     """(B, 3) what they may draw without a grant."""
     load: Floats
-    """(B, 3) uncontrolled loads at their worst."""
+    """(B, 3) uncontrolled loads at their worst: the current at the lowest voltage, as kVA at the nominal one."""
     pickup: Floats
     """(B, 3) the same, right after an outage."""
     worth: Floats
@@ -121,10 +123,10 @@ def _post_kva(electrical: Electrical, ceiling: Floats) -> Floats:
 
 
 def _load_kva(electrical: Electrical, factor: Floats) -> Floats:
-    """(B, 3) uncontrolled loads at ``factor`` (D,) times their worst [kVA]."""
+    """(B, 3) uncontrolled loads at ``factor`` (D,) times their worst, at the lowest voltage, as in the rows [kVA]."""
     loads = electrical.loads
     on = (loads.phase_bits[:, None] >> np.arange(3)) & 1
-    share = loads.worst_kw * factor / loads.power_factor / np.maximum(on.sum(axis=1), 1)
+    share = loads.worst_kw * factor / loads.power_factor / V_LOW_PU / np.maximum(on.sum(axis=1), 1)
     total = np.zeros((electrical.buses.voltage_v.shape[0], 3))
     np.add.at(total, loads.bus, share[:, None] * on)
     return total
@@ -167,7 +169,7 @@ class Score:
     deliverable: float
     """Bound on what can be delivered [kVA]."""
     fed: float
-    """EVSE rating fed [kVA]."""
+    """EVSE rating fed, times ``KEPT`` where it is fed now [kVA]."""
     operations: int
     """Minus the number of switches moved."""
 
@@ -262,7 +264,7 @@ class Planner:
             grid.supply_bus[question.alive],
             grid.supply_bus,
             question.barred,
-            grid.worth,
+            np.where(question.dead[:, None], grid.worth, grid.worth * [1.0, KEPT]),
             grid.capacity,
             grid.demand,
             grid.reserve,

@@ -6,6 +6,7 @@ import numpy as np
 
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
+from powerd.network.electrical import V_LOW_PU
 
 
 @kernel
@@ -97,10 +98,12 @@ def deliverable(  # one pass up the tree: split, each array would be walked once
 
     On a tree, max flow is min(capacity, sum of the children's) from the leaves up, for each phase alone.
     ``capacity`` (E, 3), ``demand``, ``reserve`` and ``load`` (B, 3) [kVA a phase]; ``import_kva`` (r,), all phases.
+    Loads come as their current at the lowest voltage, of which an import limit counts the power.
     """
     flow, bound, fixed = demand.copy(), reserve.copy(), load.copy()
     count = import_kva.shape[0]
     given, held, taken = np.zeros(count), np.zeros(count), np.zeros(count)
+    loads = 0.0
     misfit = 0.0
     for k in range(tree.shape[1] - 1, -1, -1):
         bus = tree[0, k]
@@ -111,7 +114,8 @@ def deliverable(  # one pass up the tree: split, each array would be walked once
             if e < 0:
                 given[supply] += flow[bus, p]
                 held[supply] += bound[bus, p]
-                taken[supply] += fixed[bus, p]
+                taken[supply] += V_LOW_PU * fixed[bus, p]
+                loads += fixed[bus, p]
                 continue
             above = from_bus[e] if to_bus[e] == bus else to_bus[e]
             room = capacity[e, p] - fixed[bus, p]
@@ -126,7 +130,7 @@ def deliverable(  # one pass up the tree: split, each array would be walked once
         reserved += held[k]
         fed += taken[k]
     misfit = max(misfit, reserved + fed - site_kva)
-    return np.array([min(total, max(site_kva - fed, 0.0)) + fed, misfit])
+    return np.array([min(total, max(site_kva - fed, 0.0)) + loads, misfit])
 
 
 @kernel

@@ -59,6 +59,11 @@ class Relays:
         self._refused = []
         return found
 
+    @property
+    def waiting(self) -> bool:
+        """Something has still to be told."""
+        return bool(self._waiting or self._refused)
+
     def hears(self, decision: Decision, now_s: float) -> None:
         """Passes an order of the tick on to the contacts."""
         gear = decision.snapshot.gear

@@ -95,12 +95,14 @@ class Gear:
             closed=self.closed.copy(),
             sound=self.sound & ~self.faulted,
             alive=self.alive.copy(),
-            load_factor=np.where(fresh, self._pickup, 1.0),
+            load_factor=np.where(fresh, loads.pickup_factor, 1.0),
         )
 
-    @property
-    def _pickup(self) -> float:
-        return 1.5
+    def cold(self, now_s: float) -> Bools:
+        """(D,) loads without a voltage, and those that take more than usual after theirs came back."""
+        bus = self.electrical.loads.bus
+        found: Bools = ~self._live[bus] | (now_s - self._back_at[bus] < PICKUP_S)
+        return found
 
     @property
     def exposed(self) -> tuple[int, ...]:

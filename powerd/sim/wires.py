@@ -25,6 +25,8 @@ Complex = npt.NDArray[np.complex128]
 _A = np.exp(2j * np.pi / 3)
 _PHASES = np.array([[1, 1, 1], [1, _A**2, _A], [1, _A, _A**2]])  # sequences (0, +, -) to phases
 _SEQUENCES = np.conj(_PHASES).T / 3
+KEPT = 200
+"""States whose wires are remembered."""
 _KIND = {BranchKind.FEEDER: "feeder", BranchKind.TRANSFORMER: "transformer", BranchKind.SWITCH: "switch"}
 
 
@@ -66,8 +68,9 @@ class Wires:
         taps = self.gain.shape[1]
         current = np.bincount(self.tap, weights=drawn * self.amps, minlength=taps)
         power = np.bincount(self.tap, weights=drawn * self.kw_per_unit, minlength=taps)
-        is_kw = np.array([unit == "kW" for unit in self.unit], dtype=np.bool_)
-        return np.abs(np.where(is_kw, self.gain @ power, self.gain @ current) + self.load)
+        rated = int(np.count_nonzero(self.branch >= 0))  # kW limits come last
+        passes = np.concatenate([self.gain[:rated] @ current, self.gain[rated:] @ power])
+        return np.abs(passes + self.load)
 
     def site_kw(self, drawn: Floats) -> float:
         """All the power taken [kW], loads included, losses not."""
@@ -145,7 +148,19 @@ class Survey:
         found = self._kept.get(state.key)
         if found is None:
             found = self._kept[state.key] = self._lay(state)
+            if len(self._kept) > KEPT:
+                del self._kept[next(iter(self._kept))]
         return found
+
+    def positive_sequence(self, drawn: Floats, load_factor: Floats) -> tuple[Complex, Complex]:
+        """(B,) what a bus's EVSEs take at ``drawn`` (n,), its loads at ``load_factor`` (D,) [A], in its own frame."""
+        bus, pattern, tap = self._taps
+        amps = np.bincount(tap, weights=drawn * self.electrical.evse_amps_per_unit, minlength=bus.shape[0])
+        posts = np.zeros(len(self.electrical.buses.ids), np.complex128)
+        loads = posts.copy()
+        np.add.at(posts, bus, amps * (pattern @ _SEQUENCES[1]))
+        np.add.at(loads, self.electrical.loads.bus, load_factor * (self._load_patterns @ _SEQUENCES[1]))
+        return posts, loads
 
     def _lay(self, state: GridState) -> Wires:
         electrical = seen_in(self.electrical, state)

@@ -13,6 +13,8 @@ import numpy as np
 
 from powerd.control.compiled import as_drawn
 from powerd.control.decision import Decision
+from powerd.control.events import Event
+from powerd.control.plans_ahead import plans_wanted
 from powerd.control.step import Stepper
 from powerd.limits import Bools, Floats
 from powerd.network.curves import Edge
@@ -26,11 +28,16 @@ from powerd.sim.windows import Windows
 from powerd.sim.wires import Survey
 from powerd.state.lease_book import open_book
 from powerd.state.snapshot import open_snapshot
+from powerd.state.switchgear import Phase
 from powerd.units import Now
 
 START = datetime(2026, 1, 5, 7, tzinfo=UTC)
 ENDLESS_KWH = 1e9
 """What every car of a study still needs: nobody becomes full meanwhile."""
+STILL_S = 10
+"""After so long without any change [s] ..."""
+STRIDE_S = 3
+"""... a tick comes only every so many seconds [s]: a quarter of the shortest ttl, as ``simulate`` does."""
 
 
 class World:
@@ -68,6 +75,9 @@ class World:
         self.drawn: Floats = np.zeros(posts.count)
         self.live: Bools = np.ones(posts.count, np.bool_)
         self.last: Decision | None = None
+        self.still_s = 0.0
+        """How long nothing has changed: no ceiling, no draw, no contact, no plan [s]."""
+        self._answers: list[Event] = []
 
     def fork(self) -> Self:
         """A copy; what never changes is shared."""
@@ -75,37 +85,69 @@ class World:
         return copy.deepcopy(self, {id(one): one for one in shared})
 
     def run(self, seconds: int) -> None:
-        """So many ticks."""
-        for _ in range(seconds):
-            self.tick()
+        """So much time passes."""
+        until_s = self.now_s + seconds
+        while self.now_s < until_s:
+            self.on(until_s - self.now_s)
+
+    def on(self, most_s: float = np.inf) -> None:
+        """The next tick: a second later, or in a long quiet a stride; what flows stays as it is meanwhile, and fits."""
+        self.tick(min(STRIDE_S if self.still_s >= STILL_S else 1, most_s))
+
+    def disturbed(self) -> None:
+        """Something happens from outside: a quiet, if there was one, is over."""
+        self.still_s = 0.0
 
     def strike(self, element: Element, cause: Cause) -> None:
         """It is lost, and the gateway says so."""
+        self.disturbed()
         for loss in strike(self.gear, element, cause, self.now_s):
             self.relays.loses(loss, self.now_s)
 
     def heal(self, element: Element) -> None:
         """It is back, and the gateway says so."""
+        self.disturbed()
         for loss in heal(self.gear, element, self.now_s):
             self.relays.loses(loss, self.now_s)
 
-    def tick(self) -> Decision:
-        """One second: contacts move, reports arrive, the core decides, cars follow, breakers stand it or not."""
-        self.now_s += 1.0
+    def tick(self, after_s: float = 1.0) -> Decision:
+        """The next second, ``after_s`` later: contacts move, reports arrive, the core decides, cars follow."""
+        self.now_s += after_s
+        before = self._signs()
         self.gear.advance(self.now_s)
-        events = (*self.fleet.speaks(self.now_s), *self.relays.speaks(self.now_s))
+        events = (*self.fleet.speaks(self.now_s), *self.relays.speaks(self.now_s), *self._answers)
         now = Now(utc=START + timedelta(seconds=self.now_s), boottime_s=self.now_s)
         decision = self.stepper.step(self.snapshot, events, now)
         self.snapshot, self.last = decision.snapshot, decision
-        before = self.fleet.ceiling.copy()
+        self._answers = self._planned(decision)
+        offered = self.fleet.ceiling.copy()
         self.fleet.hears(decision, self.now_s)
-        self.cars.apply(self.fleet.ceiling if self.sheds else np.maximum(self.fleet.ceiling, before))
         if not self.sheds:
-            self.fleet.ceiling = np.maximum(self.fleet.ceiling, before)
+            self.fleet.ceiling = np.maximum(self.fleet.ceiling, offered)
+        self.cars.apply(self.fleet.ceiling)
         self.relays.hears(decision, self.now_s)
         self._flow()
         self.cars.advance(1)
+        still = not self._busy and self._signs() == before
+        self.still_s = self.still_s + after_s if still else 0.0
         return decision
+
+    def _planned(self, decision: Decision) -> list[Event]:
+        """What the background has to say in the next tick: the exact plan where the tick had only searched."""
+        work = plans_wanted(decision)
+        return [] if work is None or work.ahead else [work.run(self.stepper.planner)]
+
+    @property
+    def _busy(self) -> bool:
+        """Something is under way, overloaded, or silent with leases that will end."""
+        under_way = self.snapshot.gear.phase != Phase.IDLE or self.gear.moving or self.relays.waiting
+        silent = bool((self.fleet.silent).any())
+        return under_way or silent or self.windows.any_open or bool(self.cars.following.any()) or bool(self._answers)
+
+    def _signs(self) -> bytes:
+        """Equal as long as nothing changes."""
+        parts = (self.fleet.ceiling, self.drawn, self.live, self.gear.closed, self.gear.alive, self.gear.sound)
+        return b"".join(part.tobytes() for part in parts)
 
     def _flow(self) -> None:
         wires = self.survey.wires(self.gear.state(self.now_s))

@@ -1,49 +1,117 @@
-"""What could be energised at all: every position of every switch that powerd may order, tried; the judge of plans.
+"""What could be energised at all, in the end of a play; the judge of plans.
 
-Shares nothing with ``network/supply`` and the planner: connections are networkx's, flows are the simulator's.
+Up to ``MOST_SWITCHES`` switches by trying every position; above, by the program of ``statement``, whose answers are
+judged here like any other state and cut off where a single phase would carry too much. Shares nothing with
+``network/supply`` and the planner: connections are networkx's, flows are the simulator's.
 """
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import networkx as nx
 import numpy as np
 
 from powerd.errors import PowerdError
-from powerd.limits import Bools, Floats
-from powerd.network.electrical import reserve_of
+from powerd.limits import Bools, Floats, Ints
+from powerd.network.electrical import V_HIGH_PU, V_LOW_PU, Electrical, reserve_of
 from powerd.sim.relays import operated
 from powerd.sim.wires import GridState
 from powerd.sim.world import World
+from powerd.studies.statement import Situation, Statement
 
 MOST_SWITCHES = 12
 """More than 2^12 states are not tried."""
+MOST_CUTS = 40
+"""So many answers of the program that do not hold phase by phase are cut off before it is given up."""
 TOLERANCE = 1e-6
 
 
 def most_energised(world: World) -> int:
-    """Most EVSEs that any permitted state gives a supply; -1 = too many switches to try.
+    """Most EVSEs that any permitted state gives a supply; -1 = it was not found out.
 
     Permitted: no fault and no dead or second supply in a live island, interlocks kept, reserves and loads at their
-    pick-up within every rating (R8); a bus that went dead by protection stays dead (I9 a).
+    pick-up within every rating as R8 counts them: loads at the lowest voltage, posts at the highest where power counts,
+    magnitudes added; a bus that went dead by protection stays dead (I9 a).
     """
+    free = _free(world)
+    if free.shape[0] <= MOST_SWITCHES:
+        return most_tried(world, free)
+    return -1 if world.electrical.parallel_supplies else most_stated(world, free)
+
+
+def _free(world: World) -> Ints:
+    """Switches that powerd may order and that obey."""
     gear = world.gear
-    free = [b for b in operated(world.electrical) if b not in gear.refuses | gear.stuck and not gear.faulted[b]]
-    free = [b for b in free if gear.sound[b]]
-    if len(free) > MOST_SWITCHES:
-        return -1
+    own = [b for b in operated(world.electrical) if b not in gear.refuses | gear.stuck]
+    return np.array([b for b in own if gear.sound[b] and not gear.faulted[b]], np.int64)
+
+
+def most_tried(world: World, free: Ints) -> int:
+    """By trying every position of the switches ``free``."""
     best = 0
-    for positions in itertools.product((False, True), repeat=len(free)):
-        closed = gear.closed.copy()
+    for positions in itertools.product((False, True), repeat=free.shape[0]):
+        closed = world.gear.closed.copy()
         closed[free] = positions
-        live = _live_buses(world, closed)
-        if live is None:
-            continue
-        count = int(live[world.electrical.evse_bus].sum())
+        count = _count(world, closed)
         if count > best and _fits(world, closed):
             best = count
     return best
+
+
+def most_stated(world: World, free: Ints) -> int:
+    """By the program; -1 = too many of its answers did not hold phase by phase."""
+    statement = Statement(_situation(world, free))
+    for _ in range(MOST_CUTS):
+        found = statement.best()
+        if found is None or found[0] == 0:
+            return 0
+        count, closed = found
+        if _count(world, closed) != count:
+            raise PowerdError("the program and networkx do not agree on what is permitted")
+        if _fits(world, closed):
+            return count
+        statement.without(closed)
+    return -1
+
+
+def _situation(world: World, free: Ints) -> Situation:
+    """The world as the program is asked about it."""
+    electrical, gear, loads = world.electrical, world.gear, world.electrical.loads
+    buses = len(electrical.buses.ids)
+    dark = np.zeros(buses, np.bool_)
+    dark[[*gear.exposed, *gear.barred.tolist()]] = True
+    factor, reserve = _returning(world), reserve_of(electrical)
+    posts_a, loads_a = world.survey.positive_sequence(reserve, factor)
+    power = np.zeros(buses)
+    np.add.at(power, electrical.evse_bus, _at_high_voltage(electrical, reserve) * electrical.posts.kw_per_unit)
+    np.add.at(power, loads.bus, factor * loads.typical_kw)
+    return Situation(
+        electrical=electrical,
+        usable=gear.sound & ~gear.faulted,
+        closed=gear.closed.copy(),
+        free=free,
+        alive=gear.alive.copy(),
+        dark=dark,
+        posts_a=posts_a.real,
+        loads_a=loads_a / V_LOW_PU,
+        power_kw=power,
+        count=np.bincount(electrical.evse_bus, minlength=buses),
+    )
+
+
+def _count(world: World, closed: Bools) -> int:
+    """EVSEs with a supply in a state; 0 where it is forbidden."""
+    live = _live_buses(world, closed)
+    return 0 if live is None else int(live[world.electrical.evse_bus].sum())
+
+
+def _returning(world: World) -> Floats:
+    """(D,) what R8 counts for each load, of its typical power: its worst, at its pick-up where it is or was dark."""
+    loads = world.electrical.loads
+    most = loads.worst_kw * np.where(world.gear.cold(world.now_s), loads.pickup_factor, 1.0)
+    return np.divide(most, loads.typical_kw, out=np.ones_like(most), where=loads.typical_kw > 0)
 
 
 def _live_buses(world: World, closed: Bools) -> Bools | None:
@@ -75,13 +143,20 @@ def _live_buses(world: World, closed: Bools) -> Bools | None:
 def _fits(world: World, closed: Bools) -> bool:
     """Reserves and returning loads within every rating."""
     electrical, gear = world.electrical, world.gear
-    loads = electrical.loads
-    most = np.maximum(loads.worst_kw, loads.pickup_factor * loads.typical_kw)
-    factor: Floats = np.divide(most, loads.typical_kw, out=np.ones_like(most), where=loads.typical_kw > 0)
-    state = GridState(closed=closed, sound=gear.sound & ~gear.faulted, alive=gear.alive, load_factor=factor)
+    sound = gear.sound & ~gear.faulted
+    state = GridState(closed=closed, sound=sound, alive=gear.alive, load_factor=_returning(world))
     try:
         wires = world.survey.wires(state)
     except PowerdError:
         return False
-    flow = wires.flow(reserve_of(electrical) * wires.live)
-    return bool((flow <= wires.capacity * (1 + TOLERANCE)).all())
+    reserve = reserve_of(electrical) * wires.live
+    posts = replace(wires, load=np.zeros_like(wires.load))
+    is_kw = wires.branch < 0
+    count = np.where(is_kw, posts.flow(_at_high_voltage(electrical, reserve)), posts.flow(reserve))
+    count += np.abs(wires.load) / np.where(is_kw, 1.0, V_LOW_PU)
+    return bool((count <= wires.capacity * (1 + TOLERANCE)).all())
+
+
+def _at_high_voltage(electrical: Electrical, drawn: Floats) -> Floats:
+    """(n,) as a car that draws a constant current counts in kW; DC posts draw a constant power."""
+    return drawn * np.where(electrical.posts.is_dc, 1.0, V_HIGH_PU)

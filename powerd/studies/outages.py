@@ -9,7 +9,6 @@ ever closed where it must not (I9).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,10 +27,16 @@ from powerd.studies.best import most_energised
 
 SETTLE_S = 40
 """A full house is steady after this long [s]."""
-WATCH_S = 90
-"""How long each outage is watched [s]; several orders one after the other take half of it."""
+SETTLED_S = 25
+"""An outage is over when nothing has changed for so long [s]: longer than an order or a staggered pick-up takes ..."""
+WATCH_S = 240
+"""... and at most so long after it [s]; an order waits 120 s for room."""
 SLACK_S = 1.0
 """One tick, in which an event may just have been missed [s]."""
+
+
+Play = tuple[tuple[Element, ...], Cause]
+"""What is lost in the same second, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +77,11 @@ class Outcome:
     """Movements that I9 forbids, as "rule at element"."""
 
     @property
+    def key(self) -> tuple[str, ...]:
+        """What was played."""
+        return (*self.outage, self.cause)
+
+    @property
     def kept(self) -> bool:
         """Every promise."""
         in_time = self.overload_s <= self.bound_s and self.worn < 1.0 and not self.trips
@@ -96,6 +106,10 @@ class Study:
         """Everything that is lost in turn: supplies, transformers, switches; a transfer switch is one."""
         return [one for one in elements_of(self.electrical) if not is_feeder(self.electrical, one)]
 
+    def element(self, name: str) -> Element:
+        """The one of that id."""
+        return next(element for element in self.elements if element.name == name)
+
     @property
     def answering_s(self) -> float:
         """How long an overload may last where controllers answer: ack + reaction + 1 s [s]."""
@@ -115,7 +129,7 @@ class Study:
         Args:
             outage: what is lost, all in the same second.
             cause: why.
-            watch_s: how long to watch [s].
+            watch_s: how long to watch at most [s].
             silent: every controller falls silent in that second (R6's other bound).
             sheds: False = decreases do not reach the posts, a control.
         """
@@ -129,8 +143,8 @@ class Study:
         world.run(2)  # automatic transfers take less
         dead = was_live & ~world.live
         restored_s, live = 0.0, world.live
-        for _ in range(watch_s - 2):
-            world.tick()
+        while world.now_s - began < watch_s and world.still_s < SETTLED_S:
+            world.on()
             if (world.live & ~live).any():
                 restored_s = world.now_s - began
             live = world.live
@@ -170,31 +184,18 @@ class Study:
         )
 
 
-def outages(elements: list[Element], *, double: bool) -> Iterator[tuple[Element, ...]]:
-    """Every single one; with ``double`` every pair, too."""
-    yield from ((element,) for element in elements)
-    if double:
-        yield from itertools.combinations(elements, 2)
+def outages(elements: list[Element], *, double: bool = False, sample: int = 0, seed: int = 1) -> list[Play]:
+    """What is played: every single loss, with ``double`` every pair, too (``sample`` > 0: so many drawn by ``seed``).
 
-
-def study(
-    loaded: LoadedSite,
-    *,
-    double: bool = False,
-    seed: int = 1,
-    progress: Callable[[int, int], None] = lambda _, __: None,
-) -> list[Outcome]:
-    """All outages of a site, each for both causes; ``progress`` hears (done, of how many).
-
-    Raises:
-        SiteRefused: the site has faults.
-        PowerdError: it cannot be played.
+    Each for both causes; a supply alone is only ever lost upstream.
     """
-    house = Study(loaded, seed=seed)
-    every = list(itertools.product(outages(house.elements, double=double), Cause))
-    found = []
-    for done, (outage, cause) in enumerate(every, start=1):
-        if cause is Cause.UPSTREAM or any(element.kind == "branch" for element in outage):
-            found.append(house.play(outage, cause))
-        progress(done, len(every))
-    return found
+    single: list[tuple[Element, ...]] = [(element,) for element in elements]
+    pairs = list(itertools.combinations(elements, 2)) if double else []
+    if 0 < sample < len(pairs):
+        drawn = np.random.default_rng(seed).choice(len(pairs), size=sample, replace=False)
+        pairs = [pairs[k] for k in sorted(drawn.tolist())]
+    return [
+        (outage, cause)
+        for outage, cause in itertools.product([*single, *pairs], Cause)
+        if cause is Cause.UPSTREAM or any(element.kind == "branch" for element in outage)
+    ]

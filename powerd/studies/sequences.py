@@ -5,11 +5,13 @@ Deterministic: a sequence is a seed. Between two happenings pass 1 to 25 s, so t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import numpy as np
 
-from powerd.sim.outage import Cause, Element
+from powerd.sim.outage import Cause
 from powerd.sim.relays import operated
 from powerd.sim.world import World
 from powerd.studies.outages import Study
@@ -18,71 +20,166 @@ HAPPENINGS = 6
 """Of one sequence."""
 APART_S = (1, 25)
 """Between two of them [s]."""
-DELAYS_S = (0.0, 0.0, 1.0, 3.0)
+DELAYS_S = (0, 0, 1, 3)
 """How late reports are in a sequence [s]."""
 CALM_S = 30
 """Watched after the last one [s]."""
 
 
+class What(StrEnum):
+    """What can happen."""
+
+    LOST = "lost"
+    """An element is lost."""
+    BACK = "back"
+    """It comes back."""
+    LIED = "reported wrongly"
+    """Somebody reports the opposite of a switch."""
+    REFUSES = "takes no orders"
+    """A switch refuses from now on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Happening:
+    """One of them."""
+
+    what: What
+    """What."""
+    name: str
+    """Element or switch."""
+    cause: Cause | None
+    """Why it is lost."""
+    then_s: int
+    """How long until the next one [s]."""
+
+    def __str__(self) -> str:
+        why = "" if self.cause is None else f" ({self.cause})"
+        return f"{self.name} {self.what}{why}, then {self.then_s} s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequence:
+    """What happens, in order."""
+
+    delay_s: int
+    """How late reports are [s]."""
+    happenings: tuple[Happening, ...]
+    """One after the other."""
+
+    @property
+    def story(self) -> tuple[str, ...]:
+        """For people."""
+        late = (f"reports {self.delay_s} s late",) if self.delay_s else ()
+        return (*late, *(str(one) for one in self.happenings))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Played:
-    """One sequence and what was broken in it."""
+    """One sequence and what was broken in it; field names are the keys of a file of results."""
 
     seed: int
     """Of the sequence."""
     story: tuple[str, ...]
-    """What happened, in order: "12 s: T1 lost (protection)"."""
+    """What happened, in order."""
     broken: tuple[str, ...]
     """Promises that were not kept; empty = all were."""
+    overload_s: float
+    """Longest time that anything carried more than its rating [s]."""
+
+
+def drawn(study: Study, seed: int) -> Sequence:
+    """The sequence of ``seed``."""
+    rng = np.random.default_rng(seed)
+    delay_s, lost = int(rng.choice(DELAYS_S)), set[str]()
+    happenings = tuple(_drawn(study, lost, rng) for _ in range(HAPPENINGS))
+    return Sequence(delay_s=delay_s, happenings=happenings)
+
+
+def _drawn(study: Study, lost: set[str], rng: np.random.Generator) -> Happening:
+    """One more happening, of which ``lost`` knows what went before."""
+    what = What(rng.choice(list(What), p=[0.5, 0.3, 0.1, 0.1]))
+    ids, then_s = study.electrical.branches.ids, int(rng.integers(*APART_S))
+    names, cause = [element.name for element in study.elements if element.name not in lost], None
+    if what is What.BACK and lost:
+        names = sorted(lost)
+    elif what is What.LIED:
+        names = [ids[b] for b in np.flatnonzero(study.electrical.branches.switchable)]
+    elif what is What.REFUSES and operated(study.electrical):
+        names = [ids[b] for b in operated(study.electrical)]
+    elif names:
+        what, cause = What.LOST, Cause(rng.choice(list(Cause)))
+    else:
+        what, names = What.BACK, sorted(lost)
+    name = str(rng.choice(names))
+    lost ^= {name} if what in (What.LOST, What.BACK) else set()
+    return Happening(what=what, name=name, cause=cause, then_s=then_s)
 
 
 def play_sequence(study: Study, seed: int) -> Played:
     """Plays the sequence of ``seed`` from the steady full house."""
-    rng = np.random.default_rng(seed)
+    sequence = drawn(study, seed)
+    world, broken = play(study, sequence)
+    longest = max((window.seconds for window in world.windows.all()), default=0.0)
+    return Played(seed=seed, story=sequence.story, broken=tuple(broken), overload_s=longest)
+
+
+def play(study: Study, sequence: Sequence) -> tuple[World, list[str]]:
+    """The world after it, and what was broken."""
     world = study.house.fork()
-    began = world.now_s
-    world.relays.delay_s = float(rng.choice(DELAYS_S))
-    lost: dict[str, Element] = {}
-    story = [f"reports {world.relays.delay_s:g} s late"] if world.relays.delay_s else []
-    for _ in range(HAPPENINGS):
-        story.append(f"{world.now_s - began:g} s: {_happens(study, world, lost, rng)}")
-        world.run(int(rng.integers(*APART_S)))
+    world.relays.delay_s = float(sequence.delay_s)
+    at_s = []
+    for one in sequence.happenings:
+        at_s.append(world.now_s)
+        _happens(study, world, one)
+        world.run(one.then_s)
     world.run(CALM_S)
-    return Played(seed=seed, story=tuple(story), broken=tuple(_broken(study, world)))
+    return world, _broken(study, world, at_s)
 
 
-def _happens(study: Study, world: World, lost: dict[str, Element], rng: np.random.Generator) -> str:
-    """One happening; what it was."""
-    kind = rng.choice(["lose", "return", "lie", "refuse"], p=[0.5, 0.3, 0.1, 0.1])
-    if kind == "return" and lost:
-        name = str(rng.choice(sorted(lost)))
-        world.heal(lost.pop(name))
-        return f"{name} back"
-    if kind == "lie":
-        branch = int(rng.choice(np.flatnonzero(study.electrical.branches.switchable)))
-        world.relays.lies(branch, world.now_s)
-        return f"somebody reports the opposite of {study.electrical.branches.ids[branch]}"
-    if kind == "refuse" and operated(study.electrical):
-        branch = int(rng.choice(operated(study.electrical)))
-        world.gear.refuses.add(branch)
-        return f"{study.electrical.branches.ids[branch]} takes no orders"
-    left = [element for element in study.elements if element.name not in lost]
-    if not left:
-        return "nothing is left to lose"
-    element, cause = left[int(rng.integers(len(left)))], list(Cause)[int(rng.integers(2))]
-    lost[element.name] = element
-    world.strike(element, cause)
-    return f"{element.name} lost ({cause})"
+def _happens(study: Study, world: World, one: Happening) -> None:
+    world.disturbed()
+    match one.what:
+        case What.LOST:
+            world.strike(study.element(one.name), one.cause or Cause.UPSTREAM)
+        case What.BACK:
+            world.heal(study.element(one.name))
+        case What.LIED:
+            world.relays.lies(study.electrical.branches.ids.index(one.name), world.now_s)
+        case What.REFUSES:
+            world.gear.refuses.add(study.electrical.branches.ids.index(one.name))
 
 
-def _broken(study: Study, world: World) -> list[str]:
+def _broken(study: Study, world: World, at_s: list[float]) -> list[str]:
     """Forbidden movements, trips, and overloads beyond the bound (a late report starts it later)."""
     found = [f"{one.rule} at {one.element}, {one.at_s:g} s" for one in world.gear.broken]
     found += [f"{study.electrical.branches.ids[trip.branch]} tripped" for trip in world.breakers.trips]
     if world.breakers.worn.max(initial=0.0) >= 1.0:
         found.append("an element has stood more than it can")
-    bound = study.answering_s + world.relays.delay_s
-    found += [
-        f"{w.name} over for {w.seconds:g} s (at most {bound:g} s)" for w in world.windows.all() if w.seconds > bound
-    ]
+    bound_s = study.answering_s + world.relays.delay_s
+    for window in world.windows.all():
+        # What happens during an overload gives it a new cause: the bound is counted from the last one.
+        since_s = max([window.since_s, *(at for at in at_s if window.since_s < at < window.until_s)])
+        if window.until_s - since_s > bound_s:
+            found.append(f"{window.name} over for {window.until_s - since_s:g} s (at most {bound_s:g} s)")
     return found
+
+
+def shrunk(study: Study, sequence: Sequence) -> Sequence:
+    """A shorter sequence that breaks something, too: happenings left out one at a time, waits halved, while it does."""
+    smaller: Iterable[Sequence] = _smaller(sequence)
+    for one in smaller:
+        if play(study, one)[1]:
+            return shrunk(study, one)
+    return sequence
+
+
+def _smaller(sequence: Sequence) -> Iterable[Sequence]:
+    happenings = sequence.happenings
+    for k in range(len(happenings)):
+        yield replace(sequence, happenings=happenings[:k] + happenings[k + 1 :])
+    if sequence.delay_s:
+        yield replace(sequence, delay_s=0)
+    for k, one in enumerate(happenings):
+        if one.then_s > 1:
+            half = replace(one, then_s=one.then_s // 2)
+            yield replace(sequence, happenings=(*happenings[:k], half, *happenings[k + 1 :]))

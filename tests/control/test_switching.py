@@ -51,6 +51,27 @@ def test_a_lost_transformer_is_taken_off_before_its_part_is_fed_from_the_ring() 
     assert campus.live() >= {f"lv-{n}" for n in (3, 5, 6, 7, 8, 9, 10, 11, 13, 14)}
 
 
+def test_what_has_a_voltage_keeps_it_where_all_together_does_not_fit() -> None:
+    """S2 lost: with loads at the lowest voltage one car park too many hangs on line-1-2; it is one of the dark ones."""
+    campus = Substation.open(model("campus_ring"))
+    campus.run(15)
+    campus.branch_lost("S2", flags=UPSTREAM)
+    campus.run(60)
+    assert campus.orders[0] == ("breaker-2", False)
+    assert campus.orders[1] in [("feed-13", False), ("feed-14", False)]
+    assert campus.orders[2:] == [("sw1-open", True)]
+    assert not any("not fitted" in alarm for alarm in campus.alarms)
+
+
+def test_what_does_not_fit_where_it_is_drawn_is_fed_from_the_ring() -> None:
+    """breaker-1 opened for want of a voltage: with the loads' pick-up line-1-2 is too small, the ring is not."""
+    campus = Substation.open(model("campus_ring"))
+    campus.run(15)
+    campus.moves("breaker-1", closed=False, flags=UPSTREAM)
+    campus.run(40)
+    assert campus.orders == [("sw1-open", True)]
+
+
 def test_an_order_leaves_only_when_everything_that_could_be_drawing_fits(depot: Substation) -> None:
     """R8: in the tick of the closing, W and the loads that come back fit every limit of the state after it."""
     depot.supply("utility-a", lost=True)

@@ -11,7 +11,8 @@ import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from powerd.network.plan import Grid, Planner, Question, Score
+from powerd.network.electrical import V_LOW_PU
+from powerd.network.plan import KEPT, Grid, Planner, Question, Score
 
 BIG = 10**9
 
@@ -35,7 +36,7 @@ class Judge:
             wrong=-wrong,
             critical=round(sum(float(grid.worth[b, 0]) for b in live), 3),
             deliverable=round(self._flow(closed, load, live), 3),
-            fed=round(sum(float(grid.worth[b, 1]) for b in live), 3),
+            fed=round(sum(float(grid.worth[b, 1]) * (1.0 if question.dead[b] else KEPT) for b in live), 3),
             operations=-int((closed != question.closed).sum()),
         )
 
@@ -70,11 +71,12 @@ class Judge:
 
     def _misfit(self, graph: nx.MultiGraph, load: np.ndarray) -> float:
         """How far what must be carried exceeds a rating; each branch of a tree carries what is cut off by taking it."""
-        need = self.grid.reserve + load
+        grid, need = self.grid, self.grid.reserve + load
         worst = -np.inf
-        for root, most in zip(self._roots(), self.grid.import_kva[self.question.alive], strict=True):
+        for root, most in zip(self._roots(), grid.import_kva[self.question.alive], strict=True):
             members = nx.node_connected_component(graph, root)
-            worst = max(worst, float(need[list(members)].sum()) - float(most))
+            power = grid.reserve + V_LOW_PU * load
+            worst = max(worst, float(power[list(members)].sum()) - float(most))
             for u, v, e in list(graph.subgraph(members).edges(keys=True)):
                 cut = graph.subgraph(members).copy()
                 cut.remove_edge(u, v, key=e)
@@ -91,8 +93,8 @@ class Judge:
         for root, most in zip(self._roots(), grid.import_kva[self.question.alive], strict=True):
             members = nx.node_connected_component(graph, root)
             flow = sum(self._phase(graph.subgraph(members), root, load, p) for p in range(3))
-            given += min(flow, max(float(most) - float(load[list(members)].sum()), 0.0))
-        return min(given, max(grid.site_kva - fed, 0.0)) + fed
+            given += min(flow, max(float(most) - V_LOW_PU * float(load[list(members)].sum()), 0.0))
+        return min(given, max(grid.site_kva - V_LOW_PU * fed, 0.0)) + fed
 
     def _phase(self, tree: nx.MultiGraph, root: int, load: np.ndarray, p: int) -> float:
         flow = nx.DiGraph()

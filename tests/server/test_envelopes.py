@@ -10,10 +10,10 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
-from powerd.v1.envelope_service_pb2_grpc import EnvelopeServiceStub
 
 from powerd.control.events import EnvelopeSet, EnvelopeWithdrawn
 from powerd.v1 import envelope_service_pb2 as pb
+from powerd.v1.envelope_service_pb2_grpc import EnvelopeServiceStub
 from tests.server.dialogue import only_violation, serving
 from tests.server.fake import SITE, FakeCore
 

@@ -14,16 +14,16 @@ import numpy as np
 
 from powerd.allocation.certificate import NOTHING_TO_DECIDE, Certificate, worst_of
 from powerd.allocation.demands import Demands
-from powerd.allocation.explain import close_ledger
+from powerd.allocation.explain import close_book
 from powerd.allocation.forest import NO_GROVE, grove_of
-from powerd.allocation.ledger import Ledger, open_ledger
-from powerd.allocation.levels import LEVELS, classes_of, close_level, serve_stages
+from powerd.allocation.ledger import Book, Ledger, open_book, view
+from powerd.allocation.levels import LEVELS, classes_of, close_stage, serve_stages
 from powerd.allocation.pilots import to_steps
 from powerd.allocation.rows import rows_of
 from powerd.allocation.solve import Solver, StageSolver
 from powerd.allocation.stage import Stage
 from powerd.allocation.steps import pack_steps
-from powerd.limits import Bools, Floats, Ints, Limits, Posts
+from powerd.limits import Floats, Ints, Limits, Posts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,9 +40,9 @@ class Warm:
         start = np.zeros((len(priorities) * LEVELS, rows))
         if self.price.shape[1] == rows:
             place = {priority: LEVELS * position for position, priority in enumerate(priorities)}
-            for (priority, level), price in zip(self.stage, self.price, strict=True):
-                if priority in place:
-                    start[place[priority] + level] = price
+            known = [at for at, (priority, _) in enumerate(self.stage) if priority in place]
+            stages = [place[self.stage[at][0]] + self.stage[at][1] for at in known]
+            start[stages] = self.price if len(known) == len(self.stage) else self.price[known]
         return start
 
 
@@ -93,11 +93,20 @@ class _Proofs:
 class _Memo:
     """The last question and its answer."""
 
-    question: tuple[object, ...]
-    """Compared by identity, and kept: a freed object's id may come again."""
-    stage: tuple[tuple[int, int], ...]
-    columns: tuple[Floats | Ints | Bools, ...]
+    rows: tuple[object, ...]
+    """Compared by identity or, a tuple, by value; and kept: a freed object's id may come again."""
+    question: Floats
+    """All else that was asked, one after the other."""
     answer: Allocation
+
+    def asks(self, rows: tuple[object, ...], question: Floats) -> bool:
+        """Whether a tick asks the same under the very same rows; where the first number differs nothing is compared."""
+        others = zip(self.rows[:-1], rows[:-1], strict=True)
+        if self.rows[-1] != rows[-1] or any(one is not other for one, other in others):
+            return False
+        kept = self.question
+        alike = kept.size == question.size and kept[:1].tolist() == question[:1].tolist()
+        return alike and bool((kept == question).all())
 
 
 class Allocator:
@@ -126,53 +135,51 @@ class Allocator:
         Returns:
             The allocation; something safe always comes out, and ``certificate.path`` says how it came about.
         """
-        question = (limits.real, limits.imag, limits.limit_of_row, limits.tree)
-        columns = (limits.capacity, limits.energized, *demands.columns(), warm.price)
+        rows = (limits.real, limits.imag, limits.limit_of_row, limits.tree, warm.stage)
+        columns = (limits.capacity, limits.energized, *demands.columns(), warm.price.ravel())
+        question = np.concatenate(columns, dtype=np.float64)
         memo = self._memo
-        same = memo is not None and memo.stage == warm.stage and _same(memo.question, question)
-        if memo is not None and same and _equal(memo.columns, columns):
+        if memo is not None and memo.asks(rows, question):
             return memo.answer
         answer = self._decide(limits, demands, warm)
-        self._memo = _Memo(question, warm.stage, tuple(column.copy() for column in columns), answer)
+        self._memo = _Memo(rows, question, answer)
         return answer
 
     def _decide(self, limits: Limits, demands: Demands, warm: Warm) -> Allocation:
         """The pipeline, without the memo."""
-        ledger = open_ledger(limits, demands, self._steps)
-        live, begin = classes_of(demands.order, np.array(demands.priority), ledger.upper)
-        proofs = _Proofs(demands.priority[live[begin[:-1]]].tolist(), len(ledger.headroom), warm)
-        self._serve(limits, ledger, demands, live, begin, proofs)
-        want, binding = close_ledger(ledger, live, self._steps)
+        book = open_book(limits, demands, self._steps)
+        live, begin = classes_of(book, demands.order, np.array(demands.priority))
+        proofs = _Proofs(demands.priority[live[begin[:-1]]].tolist(), book.rows.shape[1], warm)
+        self._serve(limits, book, demands, live, begin, proofs)
+        want, binding = close_book(book, live, self._steps)
         return Allocation(
             want=want,
             certificate=proofs.certificate(),
-            price=ledger.price,
+            price=view(book).price.copy(),
             binding_limit=binding,
             warm=proofs.warm(),
         )
 
-    def _serve(
-        self, limits: Limits, ledger: Ledger, demands: Demands, live: Ints, begin: Ints, proofs: _Proofs
-    ) -> None:
+    def _serve(self, limits: Limits, book: Book, demands: Demands, live: Ints, begin: Ints, proofs: _Proofs) -> None:
         """All stages: as many as it can in one call of the kernel, which stops for other paths and for pilot steps."""
         grove = NO_GROVE if limits.tree is None or not self._by_kernel else grove_of(limits.tree)
         start, solved, price, figures = proofs.start, proofs.solved, proofs.price, proofs.figures
         stage, stages = 0, len(start)
         while stage < stages:
             until = stage - stage % LEVELS + LEVELS if self._stepped else stages
-            stage = serve_stages(ledger, grove, live, begin, stage, until, start, solved, price, figures)
+            stage = serve_stages(book, grove, live, begin, stage, until, start, solved, price, figures)
             if stage < until:
-                self._solve_otherwise(limits, ledger, proofs, stage)
+                self._solve_otherwise(limits, book, proofs, stage)
                 stage += 1
             if self._stepped and stage % LEVELS == 0:
                 place = stage // LEVELS - 1
-                self._round(ledger, demands, live[begin[place] : begin[place + 1]])
+                self._round(view(book), demands, live[begin[place] : begin[place + 1]])
 
-    def _solve_otherwise(self, limits: Limits, ledger: Ledger, proofs: _Proofs, stage: int) -> None:
+    def _solve_otherwise(self, limits: Limits, book: Book, proofs: _Proofs, stage: int) -> None:
         """The open stage, by the solver."""
-        program = _stage_of(limits, ledger)
+        program = _stage_of(limits, view(book))
         solution, certificate = self._solver.solve(limits, program, proofs.start[stage])
-        close_level(ledger, np.flatnonzero(program.free), solution.x, solution.price)
+        close_stage(book, np.flatnonzero(program.free), solution.x, solution.price)
         proofs.solved[stage] = True
         proofs.price[stage] = solution.price
         proofs.others = worst_of(proofs.others, certificate)
@@ -211,13 +218,3 @@ def _stage_of(limits: Limits, ledger: Ledger) -> Stage:
         base_imag=ledger.imag.copy(),
         headroom=ledger.headroom,
     )
-
-
-def _same(kept: tuple[object, ...], asked: tuple[object, ...]) -> bool:
-    """Whether two ticks stood under the very same rows."""
-    return all(one is other for one, other in zip(kept, asked, strict=True))
-
-
-def _equal(kept: tuple[Floats | Ints | Bools, ...], columns: tuple[Floats | Ints | Bools, ...]) -> bool:
-    """Whether two ticks asked the same."""
-    return all(np.array_equal(one, other) for one, other in zip(kept, columns, strict=True))

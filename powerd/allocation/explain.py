@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from powerd.allocation.guard_kernels import shed_to_rows
-from powerd.allocation.ledger import Ledger
+from powerd.allocation.ledger import Book, Ledger, ledger_of
 from powerd.allocation.rows import add_flow, size_of
 from powerd.allocation.steps import PilotSteps
 from powerd.compiled import kernel
@@ -48,17 +48,18 @@ def binding_limits(ledger: Ledger, want: Floats) -> Ints:
 
 
 @kernel
-def close_ledger(ledger: Ledger, live: Ints, steps: PilotSteps) -> tuple[Floats, Ints]:
+def close_book(book: Book, live: Ints, steps: PilotSteps) -> tuple[Floats, Ints]:
     """Shed what does not fit.
 
     Args:
-        ledger: with everything decided.
+        book: with everything decided.
         live: EVSEs that may charge, in the order of service.
         steps: pilot steps.
 
     Returns:
         (n,) ceilings [own unit], and the limit that holds each EVSE.
     """
+    ledger = ledger_of(book)
     want = shed_to_rows(
         ledger.columns,
         ledger.limit_of_row,

@@ -1,4 +1,8 @@
-"""The running account of one allocation: who is on, what is decided, and what the rows already carry."""
+"""The running account of one allocation: who is on, what is decided, and what the rows already carry.
+
+Between kernels it is a ``Book`` of three tables: each array that is handed to a kernel or back costs as much as the
+work on some dozen EVSEs. Inside, ``Ledger`` names their lines.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,27 @@ import numpy as np
 
 from powerd.allocation.demands import Demands
 from powerd.allocation.guard_kernels import least_ceiling, overdrawn_limits, under_limits
-from powerd.allocation.rows import Columns, add_flow, fresh, headroom_of, rows_of, trust
+from powerd.allocation.rows import Columns, add_flow, rows_of, trust, write_headroom
 from powerd.allocation.steps import PilotSteps, step_down
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints, Limits
+
+
+class Book(NamedTuple):
+    """A ledger as it is handed around; the lines stand in the order of ``Ledger``."""
+
+    columns: Columns
+    """Coefficients by EVSE."""
+    limit_of_row: Ints
+    """(m,)"""
+    limit_count: int
+    """L."""
+    numbers: Floats
+    """(11, n)"""
+    marks: Bools
+    """(3, n)"""
+    rows: Floats
+    """(4, m)"""
 
 
 class Ledger(NamedTuple):
@@ -23,13 +44,9 @@ class Ledger(NamedTuple):
     """(m,)"""
     limit_count: int
     """L."""
-    headroom: Floats
-    """(m,) [limit unit]."""
     weight: Floats
     """(n,) as in ``Demands``."""
     target: Floats
-    """(n,) as in ``Demands``."""
-    overdue: Bools
     """(n,) as in ``Demands``."""
     least: Floats
     """(n,) smallest ceiling above 0 that is also a pilot step [own unit]."""
@@ -41,24 +58,28 @@ class Ledger(NamedTuple):
     """(n,) reserve counted in the rows; 0 under a limit that not even the reserves fit."""
     free_floor: Floats
     """(n,) the part of the reserve that a ceiling can use, on a pilot step: costs nothing."""
-    on: Bools
-    """(n,) who charges."""
     x: Floats
     """(n,) decided so far [own unit]."""
     counted: Floats
     """(n,) max(x, floor)."""
+    lower: Floats
+    """(n,) of the level being decided [own unit]."""
+    ceiling: Floats
+    """(n,) of the level being decided [own unit]."""
+    overdue: Bools
+    """(n,) as in ``Demands``."""
+    on: Bools
+    """(n,) who charges."""
+    free: Bools
+    """(n,) whose ceilings the level being decided is about."""
+    headroom: Floats
+    """(m,) [limit unit]."""
     real: Floats
     """(m,) row flows of what is counted, real part [limit unit]; without ``free`` while their level is open."""
     imag: Floats
     """(m,) imaginary part."""
     price: Floats
     """(m,) last positive shadow price."""
-    lower: Floats
-    """(n,) of the level being decided [own unit]."""
-    ceiling: Floats
-    """(n,) of the level being decided [own unit]."""
-    free: Bools
-    """(n,) whose ceilings the level being decided is about."""
 
     def settle(self, chosen: Bools, x: Floats) -> None:
         """Write ``x`` for the chosen EVSEs, and count anew."""
@@ -73,81 +94,82 @@ class Ledger(NamedTuple):
         return real, imag
 
 
+def view(book: Book) -> Ledger:
+    """The book's lines by name."""
+    numbers, marks, rows = book.numbers, book.marks, book.rows
+    return Ledger(
+        book.columns,
+        book.limit_of_row,
+        book.limit_count,
+        numbers[0],
+        numbers[1],
+        numbers[2],
+        numbers[3],
+        numbers[4],
+        numbers[5],
+        numbers[6],
+        numbers[7],
+        numbers[8],
+        numbers[9],
+        numbers[10],
+        marks[0],
+        marks[1],
+        marks[2],
+        rows[0],
+        rows[1],
+        rows[2],
+        rows[3],
+    )
+
+
+#: ``view`` for kernels.
+ledger_of = kernel(view)
+
+
 @kernel
-def _open(
-    columns: Columns,
-    limit_of_row: Ints,
-    limit_count: int,
-    headroom: Floats,
-    energized: Bools,
-    weight: Floats,
-    target: Floats,
-    overdue: Bools,
-    minimum: Floats,
-    upper: Floats,
-    floor: Floats,
-    steps: PilotSteps,
-) -> Ledger:
-    """See ``open_ledger``; ``minimum``, ``upper`` and ``floor`` are cleaned in place."""
-    n, m = upper.shape[0], headroom.shape[0]
-    for i in range(n):
-        minimum[i] = least_ceiling(minimum[i], steps, i)
+def _open(book: Book, capacity: Floats, uncontrolled: Floats, energized: Bools, steps: PilotSteps) -> None:
+    """See ``open_book``; the lines of the demands are written, and are cleaned in place."""
+    ledger = ledger_of(book)
+    columns, limit_of_row, limit_count = ledger.columns, ledger.limit_of_row, ledger.limit_count
+    least, upper, reserve, real, imag = ledger.least, ledger.upper, ledger.reserve, ledger.real, ledger.imag
+    write_headroom(limit_of_row, capacity, uncontrolled, ledger.headroom)
+    for i in range(upper.shape[0]):
+        least[i] = least_ceiling(least[i], steps, i)
         upper[i] = step_down(steps, i, trust(upper[i]))
-        if upper[i] < minimum[i] or not energized[i]:
+        if upper[i] < least[i] or not energized[i]:
             upper[i] = 0.0
-        floor[i] = trust(floor[i])
-    real, imag = np.zeros(m), np.zeros(m)
-    add_flow(columns, floor, real, imag)
-    over = overdrawn_limits(limit_of_row, headroom, limit_count, real, imag)
-    fitting = floor.copy()
+        reserve[i] = trust(reserve[i])
+        ledger.floor[i] = reserve[i]
+    add_flow(columns, reserve, real, imag)
+    over = overdrawn_limits(limit_of_row, ledger.headroom, limit_count, real, imag)
     if over.any():
         # Under a limit that not even the reserves fit, it is obeyed with live ceilings.
-        fitting = np.where(under_limits(columns, limit_of_row, over), 0.0, floor)
+        ledger.floor[:] = np.where(under_limits(columns, limit_of_row, over), 0.0, reserve)
         real[:] = 0.0
         imag[:] = 0.0
-        add_flow(columns, fitting, real, imag)
-    free_floor = np.empty(n)
-    for i in range(n):
-        free_floor[i] = step_down(steps, i, min(fitting[i], upper[i]))
-    return Ledger(
-        columns,
-        limit_of_row,
-        limit_count,
-        headroom,
-        weight,
-        target,
-        overdue,
-        minimum,
-        upper,
-        floor,
-        fitting,
-        free_floor,
-        np.zeros(n, dtype=np.bool_),
-        np.zeros(n),
-        fitting.copy(),
-        real,
-        imag,
-        np.zeros(m),
-        np.zeros(n),
-        np.zeros(n),
-        np.zeros(n, dtype=np.bool_),
-    )
+        add_flow(columns, ledger.floor, real, imag)
+    for i in range(upper.shape[0]):
+        ledger.free_floor[i] = step_down(steps, i, min(ledger.floor[i], upper[i]))
+        ledger.counted[i] = ledger.floor[i]
 
 
-def open_ledger(limits: Limits, demands: Demands, steps: PilotSteps) -> Ledger:
+def open_book(limits: Limits, demands: Demands, steps: PilotSteps) -> Book:
     """An account with nothing granted: rows carry the reserves alone."""
     rows = rows_of(limits)
-    return _open(
-        rows.columns,
-        rows.limit_of_row,
-        limits.capacity.shape[0],
-        headroom_of(limits, demands.uncontrolled),
-        np.array(limits.energized),
-        fresh(demands.weight),
-        fresh(demands.target),
-        np.array(demands.overdue),
-        fresh(demands.minimum),
-        fresh(demands.upper),
-        fresh(demands.floor),
-        steps,
+    count = demands.weight.shape[0]
+    numbers, marks = np.zeros((11, count)), np.zeros((3, count), dtype=np.bool_)
+    numbers[0], numbers[1], numbers[2] = demands.weight, demands.target, demands.minimum
+    numbers[3], numbers[4], marks[0] = demands.upper, demands.floor, demands.overdue
+    load = np.empty((2, limits.capacity.shape[0]))  # of one kind, whatever kind of array the limits hold
+    load[0], load[1], marks[1] = limits.capacity, demands.uncontrolled, limits.energized
+    book = Book(
+        columns=rows.columns,
+        limit_of_row=rows.limit_of_row,
+        limit_count=limits.capacity.shape[0],
+        numbers=numbers,
+        marks=marks,
+        rows=np.zeros((4, rows.row_count)),
     )
+    _open(book, load[0], load[1], marks[1].copy(), steps)
+    marks[1] = False
+    return book

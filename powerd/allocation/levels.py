@@ -11,7 +11,7 @@ import numpy as np
 from powerd.allocation.certificate import proves
 from powerd.allocation.forest import Grove
 from powerd.allocation.guard_kernels import add_column, overdrawn_limits, under_limit
-from powerd.allocation.ledger import Ledger
+from powerd.allocation.ledger import Book, Ledger, ledger_of
 from powerd.allocation.pilots import choose_on
 from powerd.allocation.rows import size_of
 from powerd.allocation.tree_kernel import solve_and_judge
@@ -24,9 +24,9 @@ TARGET, SURPLUS, LEVELS = 0, 1, 2
 
 
 @kernel
-def classes_of(order: Ints, priority: Ints, upper: Floats) -> tuple[Ints, Ints]:
+def classes_of(book: Book, order: Ints, priority: Ints) -> tuple[Ints, Ints]:
     """The EVSEs of ``order`` that can be granted anything, and where each class begins among them (with the end)."""
-    live = order[upper[order] > 0.0]
+    live = order[ledger_of(book).upper[order] > 0.0]
     starts = np.empty(live.shape[0] + 1, dtype=np.int64)
     count = 0
     for position in range(live.shape[0]):
@@ -163,6 +163,12 @@ def close_level(ledger: Ledger, members: Ints, x: Floats, price: Floats) -> None
 
 
 @kernel
+def close_stage(book: Book, members: Ints, x: Floats, price: Floats) -> None:
+    """``close_level`` for a stage that another path solved."""
+    close_level(ledger_of(book), members, x, price)
+
+
+@kernel
 def _solve_level(
     ledger: Ledger, grove: Grove, members: Ints, start: Floats, price: Floats, figures: Floats
 ) -> tuple[Floats, bool]:
@@ -191,7 +197,7 @@ def _solve_level(
 
 @kernel
 def serve_stages(
-    ledger: Ledger,
+    book: Book,
     grove: Grove,
     live: Ints,
     begin: Ints,
@@ -205,7 +211,7 @@ def serve_stages(
     """Decide stage after stage, each by the kernel. Stage s is level s % LEVELS of class s // LEVELS; S of them.
 
     Args:
-        ledger: changed in place.
+        book: the account; changed in place.
         grove: the limits as a tree; without nodes where they are none.
         live: EVSEs in the order of service, class after class.
         begin: (classes + 1,) where each class begins among them.
@@ -219,6 +225,7 @@ def serve_stages(
     Returns:
         The stage that another path has to solve, which is open then; ``until`` when all is done.
     """
+    ledger = ledger_of(book)
     for stage in range(first, until):
         place = stage // LEVELS
         members = open_level(ledger, live[begin[place] : begin[place + 1]], stage % LEVELS)

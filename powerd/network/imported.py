@@ -87,7 +87,7 @@ def _switches(maker: Maker, wires: Wires) -> None:
         bus, element, kind = row.get("bus"), row.get("element"), row.get("et")
         if kind == "b":
             _switch(maker, wires, index, row, maker.bus(bus), maker.bus(element))
-        elif kind in _ENDS:
+        elif isinstance(kind, str) and kind in _ENDS:
             table, *ends = _ENDS[kind]
             target = maker.net.table(table).get(element, {}) if isinstance(element, int) else {}
             if bus not in [target.get(end, object()) for end in ends]:

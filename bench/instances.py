@@ -87,6 +87,7 @@ def _limits(real: sp.csr_array, tree: Tree, capacity: Floats) -> Limits:
         limit_of_row=np.arange(rows),
         capacity=capacity,
         unit=("A",) * rows,
+        kind=tuple("current" for _ in range(rows)),
         name=tuple(f"row {r}" for r in range(rows)),
         element=tuple(f"node {r // 3}" for r in range(rows)),
         phase=tuple(f"l{r % 3 + 1}" for r in range(rows)),

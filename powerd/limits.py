@@ -15,6 +15,7 @@ closed downward: lowering any ceiling never violates a row.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,9 @@ import scipy.sparse as sp
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+
+Kind = Literal["current", "power", "imbalance", "neutral"]
+"""What a limit bounds: the current of one phase, power, what phases differ by, the current of a neutral."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,6 +114,8 @@ class Limits:
     """(L,) rating after derating, >= 0 [unit[l]]."""
     unit: tuple[str, ...]
     """(L,) "A" or "kW"."""
+    kind: tuple[Kind, ...]
+    """(L,) what it bounds."""
     name: tuple[str, ...]
     """(L,) for people: "phase L2 of transformer T1, low side"."""
     element: tuple[str, ...]

@@ -27,6 +27,43 @@ def part_of(rows: Rows, values: Floats, chosen: Bools) -> sp.csr_array:
     return sp.csr_array(whole.tocsr()[np.flatnonzero(chosen)])
 
 
+#: The term of each sort of rows.
+_TERMS = {"phasor": terms.phasor_rows, "imbalance": terms.imbalance_rows, "neutral": terms.neutral_rows}
+
+
+def _sorted(rows: Rows) -> dict[str, Bools]:
+    """(m,) which rows are linear, phasor, imbalance and neutral rows."""
+    kind = np.array(rows.kind, dtype=np.str_)
+    balance = np.isin(kind, ("imbalance", "neutral"))
+    return {
+        "linear": ~rows.is_cone & ~balance,
+        "phasor": rows.is_cone & ~balance,
+        "imbalance": kind == "imbalance",
+        "neutral": kind == "neutral",
+    }
+
+
+class _Sort:
+    """The rows of one sort: their term, and the parameters it reads."""
+
+    def __init__(self, rows: Rows, chosen: Bools, sort: str, active_x: Any) -> None:
+        """``chosen`` (m,) the rows; ``active_x`` (n,) the ceilings that are variables of the stage."""
+        self.chosen = chosen
+        self._real, self._imag, self._headroom = (cp.Parameter(int(chosen.sum())) for _ in range(3))
+        real = part_of(rows, rows.columns.real, chosen)
+        if sort == "linear":
+            self.constraint = terms.linear_rows(real, active_x, self._real, self._headroom)
+        else:
+            imag = part_of(rows, rows.columns.imag, chosen)
+            self.constraint = _TERMS[sort](real, imag, active_x, self._real, self._imag, self._headroom)
+
+    def load(self, stage: Stage) -> None:
+        """Set the parameters."""
+        self._real.value = stage.base_real[self.chosen]
+        self._imag.value = stage.base_imag[self.chosen]
+        self._headroom.value = stage.headroom[self.chosen]
+
+
 class Program:
     """The compiled program of one set of rows.
 
@@ -35,35 +72,16 @@ class Program:
     """
 
     def __init__(self, rows: Rows) -> None:
-        self._cone = rows.is_cone
         count = rows.columns.start.shape[0] - 1
-        linear_count, cone_count = int((~self._cone).sum()), int(self._cone.sum())
+        self._row_count = rows.row_count
         self._x = cp.Variable(count)
         self._active = cp.Parameter(count, nonneg=True)
         self._weight = cp.Parameter(count, nonneg=True)
         self._lower, self._upper = cp.Parameter(count), cp.Parameter(count)
-        self._linear_base, self._linear_headroom = cp.Parameter(linear_count), cp.Parameter(linear_count)
-        self._cone_real, self._cone_imag = cp.Parameter(cone_count), cp.Parameter(cone_count)
-        self._cone_headroom = cp.Parameter(cone_count)
         active_x = cp.multiply(self._active, self._x)
-        real, imag = rows.columns.real, rows.columns.imag
-        self._linear: Any = None
-        self._phasor: Any = None
+        self._sorts = [_Sort(rows, chosen, sort, active_x) for sort, chosen in _sorted(rows).items() if chosen.any()]
         constraints = [terms.at_least(self._x, self._lower), terms.at_most(self._x, self._upper)]
-        if linear_count:
-            linear = part_of(rows, real, ~self._cone)
-            self._linear = terms.linear_rows(linear, active_x, self._linear_base, self._linear_headroom)
-            constraints.append(self._linear)
-        if cone_count:
-            self._phasor = terms.phasor_rows(
-                part_of(rows, real, self._cone),
-                part_of(rows, imag, self._cone),
-                active_x,
-                self._cone_real,
-                self._cone_imag,
-                self._cone_headroom,
-            )
-            constraints.append(self._phasor)
+        constraints += [sort.constraint for sort in self._sorts]
         utility = terms.proportional_fairness(self._x, self._weight)
         self._problem = cp.Problem(cp.Maximize(utility), constraints)
         if not self._problem.is_dpp():
@@ -71,22 +89,18 @@ class Program:
 
     def _load(self, stage: Stage, scale: float) -> None:
         """Set every parameter; weights are divided by ``scale``."""
-        cone = self._cone
         self._active.value = stage.free.astype(np.float64)
         self._weight.value = np.where(stage.free, stage.weight, 0.0) / scale
         self._lower.value = np.where(stage.free, stage.lower, 1.0)
         self._upper.value = np.where(stage.free, stage.upper, 2.0)
-        self._linear_base.value, self._linear_headroom.value = stage.base_real[~cone], stage.headroom[~cone]
-        self._cone_real.value, self._cone_imag.value = stage.base_real[cone], stage.base_imag[cone]
-        self._cone_headroom.value = stage.headroom[cone]
+        for sort in self._sorts:
+            sort.load(stage)
 
     def _prices(self, scale: float) -> Floats:
         """(m,) row multipliers of the last solve."""
-        price = np.zeros(self._cone.shape[0])
-        if self._linear is not None:
-            price[~self._cone] = self._linear.dual_value
-        if self._phasor is not None:
-            price[self._cone] = self._phasor.dual_value
+        price = np.zeros(self._row_count)
+        for sort in self._sorts:
+            price[sort.chosen] = sort.constraint.dual_value
         return np.maximum(price, 0.0) * scale
 
     def solve(self, stage: Stage, *, tolerance: float = 1e-10) -> Solution | None:

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from powerd.compiled import kernel
-from powerd.limits import Bools, Floats, Ints, Limits
+from powerd.limits import Bools, Floats, Ints, Kind, Limits
 
 #: A row holds if its flow is at most ``capacity + SLACK * (1 + capacity)``: rounding of a sum of many terms, far below
 #: ``units.ROW_TOLERANCE``.
@@ -50,6 +50,8 @@ class Rows:
     """(m,) which limit each row imposes."""
     is_cone: Bools
     """(m,) True where the row is a phasor (second-order cone) row."""
+    kind: tuple[Kind, ...]
+    """(m,) what its limit bounds."""
 
     @property
     def row_count(self) -> int:
@@ -83,7 +85,8 @@ def _compile(limits: Limits) -> Rows:
     )
     is_cone = np.zeros(limits.row_count, dtype=np.bool_)
     is_cone[columns.row[columns.imag != 0.0]] = True
-    return Rows(columns=columns, limit_of_row=limits.limit_of_row.astype(np.int64), is_cone=is_cone)
+    kind = tuple(limits.kind[l] for l in limits.limit_of_row.tolist())
+    return Rows(columns=columns, limit_of_row=limits.limit_of_row.astype(np.int64), is_cone=is_cone, kind=kind)
 
 
 _compiled: OrderedDict[tuple[int, int, int], tuple[Limits, Rows]] = OrderedDict()

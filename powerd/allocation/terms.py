@@ -36,6 +36,37 @@ def phasor_rows(
     return cp.norm(cp.vstack([real @ active_x + base_real, imag @ active_x + base_imag]), 2, axis=0) <= headroom
 
 
+def imbalance_rows(
+    real: sp.csr_array,
+    imag: sp.csr_array,
+    active_x: Any,
+    base_real: cp.Parameter | Floats,
+    base_imag: cp.Parameter | Floats,
+    headroom: cp.Parameter | Floats,
+) -> Any:
+    """|sum over i that load phase p and not, in step, phase q, of a_ip x_i + base_r| <= headroom_r [A].
+
+    One row r for each ordered pair (p, q) of a bus; headroom = stated imbalance - one-phase loads on p. It bounds
+    |I_p| - |I_q| for whatever is drawn below x, for those that load q alone may draw nothing.
+    """
+    return phasor_rows(real, imag, active_x, base_real, base_imag, headroom)
+
+
+def neutral_rows(
+    real: sp.csr_array,
+    imag: sp.csr_array,
+    active_x: Any,
+    base_real: cp.Parameter | Floats,
+    base_imag: cp.Parameter | Floats,
+    headroom: cp.Parameter | Floats,
+) -> Any:
+    """|sum_i (a_i1 + a_i2 + a_i3) x_i + base_r| <= headroom_r [A] for each undominated subset r of angle groups.
+
+    One-phase cars alone: sum over i on phase p of x_i <= headroom for each p, the other phases at zero.
+    """
+    return phasor_rows(real, imag, active_x, base_real, base_imag, headroom)
+
+
 def at_least(x: cp.Variable, lower: cp.Parameter) -> Any:
     """x_i >= lower_i [own unit]: the car's minimum, and what an earlier stage has promised."""
     return x >= lower

@@ -135,7 +135,7 @@ def _mend(one: Reserved) -> str:
 def place_of(site: SiteFile, element: str) -> Path:
     """Where an element of a limit is written."""
     name = element.removesuffix("/preferred").removesuffix("/alternate")
-    for section in ("transformers", "feeders", "switches", "transfer_switches", "supplies"):
+    for section in ("transformers", "feeders", "switches", "transfer_switches", "supplies", "buses"):
         for index, drawn in enumerate(getattr(site, section)):
             if drawn.id == name:
                 return (section, index)

@@ -36,6 +36,8 @@ class Buses:
     """Nominal line-to-line voltage [V]."""
     in_service: Bools
     """Commissioned."""
+    max_imbalance_a: Floats
+    """Most by which the currents of two phases into the bus may differ [A]; nan = no limit."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +56,8 @@ class Branches:
     """Rating per phase at the from side after derating [A]; nan = no rating there."""
     capacity_to_a: Floats
     """Rating per phase at the to side after derating [A]; nan = no rating there."""
+    neutral_a: Floats
+    """Rating of the neutral conductor after derating [A]; nan = as thick as a phase, which needs no limit."""
     turns_ratio: Floats
     """High over low *line-to-line* rated voltage, taps included (1 for others)."""
     high_delta: Bools

@@ -79,7 +79,8 @@ def loading_of_limits(rows: Rows, flow: Flow) -> Floats:
     """What each limit really carries, on the side where its rating is defined (L,) [limit unit].
 
     kW limits: import of their supply, for the site's own limit that of all supplies; supplies in parallel share one
-    value, because how they split is not powerd's to say.
+    value, because how they split is not powerd's to say. Imbalance and neutral limits: nan, a flow of magnitudes cannot
+    tell.
     """
     result = np.zeros(rows.branch.shape[0])
     amps = rows.branch >= 0
@@ -88,4 +89,5 @@ def loading_of_limits(rows: Rows, flow: Flow) -> Floats:
     single = ~amps & (rows.supply >= 0)
     result[single] = flow.import_kw[rows.supply[single]]
     result[~amps & (rows.supply < 0)] = flow.import_kw.sum()
+    result[[kind in ("imbalance", "neutral") for kind in rows.limits.kind]] = np.nan
     return result

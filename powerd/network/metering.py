@@ -69,7 +69,7 @@ def metering_of(electrical: Electrical, closed: Bools, rows: Rows) -> Metering:
     masks = _meters_above(live, cover, works)
     behind, seen = _members(masks, electrical.evse_bus, cover), _members(masks, electrical.loads.bus, cover)
     ev_current, against = _ev_current(electrical, place, frame, behind)
-    in_kw = np.array([unit == "kW" for unit in rows.limits.unit], dtype=np.bool_)
+    in_kw = np.array([kind == "power" for kind in rows.limits.kind], dtype=np.bool_)
     on_limit = _on_limits(electrical, live, place, rows, frame, works)
     reaches = np.zeros((cover.shape[0], in_kw.shape[0]), dtype=np.bool_)
     entry = on_limit.tocoo()
@@ -297,7 +297,7 @@ def _kw_limits(
 ) -> None:
     """Import limits: a current at the highest voltage."""
     volts = float(electrical.buses.voltage_v[frame])
-    for limit in np.flatnonzero(rows.branch < 0).tolist():
+    for limit in [l for l, kind in enumerate(rows.limits.kind) if kind == "power"]:
         if fed_by(electrical, live, int(rows.supply[limit]), np.array([frame]))[0]:
             for phase in range(3):
                 found[limit, 3 * m + phase] = V_HIGH_PU * volts / SQRT3 / 1000.0

@@ -290,6 +290,7 @@ def _part_of(rows: Rows, keep: Bools, admitted: Floats, name: str) -> Rows:
         limit_of_row=place[limits.limit_of_row[own]],
         capacity=admitted[chosen],
         unit=tuple(limits.unit[l] for l in chosen),
+        kind=tuple(limits.kind[l] for l in chosen),
         name=tuple(f"{limits.name[l]}, with {name}" for l in chosen),
         element=tuple(limits.element[l] for l in chosen),
         phase=tuple(limits.phase[l] for l in chosen),

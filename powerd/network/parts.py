@@ -36,6 +36,7 @@ class BranchPart:
     closed: bool = True
     capacity_from_a: float = NAN
     capacity_to_a: float = NAN
+    neutral_a: float = NAN
     turns_ratio: float = 1.0
     clock: int = 0
     length_km: float = 0.0
@@ -70,6 +71,7 @@ def feeder_part(feeder: Feeder, cable: Cable | None, continuous_factor: float) -
         source=_stated(feeder.source, why),
         overload=feeder_overload(feeder, cable),
         capacity_from_a=capacity,
+        neutral_a=_first(feeder.neutral_ampacity_a, NAN) * feeder.parallel * feeder.temperature_factor,
         length_km=length,
         r_ohm=r * share,
         x_ohm=x * share,

@@ -5,11 +5,13 @@ The bounds of a unit slip are wide on purpose: what they refuse is a factor of 1
 
 from __future__ import annotations
 
+from powerd.faults import Severity
 from powerd.network.drawing import Drawing, Findings
 from powerd.network.parts import vector_letters
 from powerd.site.codes import Code
 from powerd.site.schema import Feeder, GridConnection, Load, SiteFile, Transformer
 from powerd.site.tree import Path
+from powerd.units import SQRT3
 
 #: Below the lowest voltage that feeds an EVSE, above the highest that a site is connected to [V].
 VOLTS = (50.0, 150_000.0)
@@ -18,6 +20,8 @@ LOW_VOLTAGE_V = 1000.0
 #: Transformers: none is smaller or, below 1 kV on one side, larger [kVA]; 6.3 MVA at 400 V would be 9 kA.
 KVA_LOW_VOLTAGE = (1.0, 6_300.0)
 KVA = (1.0, 150_000.0)
+#: By how much two phases may differ [kVA]; VDE-AR-N 4100 says 4.6.
+KVA_IMBALANCE = (0.5, 500.0)
 #: Loads and supplies [kW].
 KW = 1_000_000.0
 #: Cable lengths [m]; half a metre is no cable, 3 km at low voltage carries nothing.
@@ -43,6 +47,7 @@ def find_rating_faults(drawing: Drawing, findings: Findings, clouded: frozenset[
     for index, feeder in enumerate(site.feeders):
         _feeder(feeder, index, volts, drawing, findings, clouded)
     _switches(site, volts, findings)
+    _balance(site, findings)
     for index, load in enumerate(site.loads):
         _load(load, index, findings)
     _edge(site, findings)
@@ -126,6 +131,30 @@ def _feeder(
         _slip(findings, Code.UNIT_SLIP_LENGTH, (*path, "length_m"), f.id, f.length_m, bounds, "m")
         if f.cable is None and f.id not in clouded:
             _complete(f, path, findings)
+
+
+def _balance(site: SiteFile, findings: Findings) -> None:
+    """Imbalance and neutral limits: unit slips, and limits below the smallest current that any car charges with."""
+    least = min((kind.min_current_a for kind in site.evse_types if kind.current == "ac"), default=0.0)
+    for index, bus in enumerate(site.buses):
+        if bus.max_imbalance_kva is not None:
+            path: Path = ("buses", index, "max_imbalance_kva")
+            _slip(findings, Code.UNIT_SLIP_POWER, path, bus.id, bus.max_imbalance_kva, KVA_IMBALANCE, "kVA")
+            amps = bus.max_imbalance_kva * 1000 * SQRT3 / bus.voltage_v
+            mend = f"write {least * bus.voltage_v / SQRT3 / 1000:.2g} or more, or leave it out"
+            _too_tight(findings, path, bus.id, amps, least, mend)
+    for index, feeder in enumerate(site.feeders):
+        if feeder.neutral_ampacity_a is not None:
+            path = ("feeders", index, "neutral_ampacity_a")
+            _slip(findings, Code.UNIT_SLIP_CURRENT, path, feeder.id, feeder.neutral_ampacity_a, AMPERES, "A")
+            amps = feeder.neutral_ampacity_a * feeder.parallel * feeder.temperature_factor
+            _too_tight(findings, path, feeder.id, amps, least, f"write {least:g} or more, or leave it out")
+
+
+def _too_tight(findings: Findings, path: Path, element: str, amps: float, least: float, mend: str) -> None:
+    if amps < least:
+        message = f"{path[-1]} leaves {amps:.3g} A; a one-phase car needs at least {least:g} A, so none can charge"
+        findings.add(Code.BALANCE_BELOW_MINIMUM, path, element, message, mend, Severity.WARNING)
 
 
 def _complete(f: Feeder, path: Path, findings: Findings) -> None:

@@ -20,6 +20,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from powerd.limits import Bools, Floats, Ints, Limits
+from powerd.network.balance import imbalance_limits, neutral_limits
+from powerd.network.blocks import Block, block
 from powerd.network.cones import ROUNDING, cones, real_and_imaginary, without_dominated
 from powerd.network.electrical import V_HIGH_PU, V_LOW_PU, BranchKind, Electrical
 from powerd.network.losses import worst_losses_kw
@@ -40,32 +42,15 @@ class Rows:
     load_share: sp.csr_array
     """(L, D) most that one kW of each uncontrolled load can put on each limit [limit unit per kW]."""
     branch: Ints
-    """(L,) branch index; -1 for a kW limit."""
+    """(L,) branch index; -1 for all that bounds no phase current."""
     side: Ints
-    """(L,) 0 = from (high) side, 1 = to (low) side; -1 for a kW limit."""
+    """(L,) 0 = from (high) side, 1 = to (low) side; -1 likewise."""
     phase: Ints
-    """(L,) 0, 1, 2 for l1, l2, l3; -1 for a kW limit."""
+    """(L,) 0, 1, 2 for l1, l2, l3; -1 likewise."""
     supply: Ints
     """(L,) supply whose import a kW limit bounds; -1 for all others (the site's own import, too)."""
     losses: Floats
     """(L,) what is already taken off the capacity of a kW limit for losses at full load [kW]; 0 for all others."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Block:
-    """Limits of one sort before they are joined: the fields of Rows plus the rows' parts."""
-
-    rows: sp.csr_array
-    """(m, n) complex coefficients."""
-    limit_of_row: Ints
-    """(m,) limit within this block."""
-    loads: sp.csr_array
-    capacity: Floats
-    branch: Ints
-    side: Ints
-    phase: Ints
-    supply: Ints
-    losses: Floats
 
 
 _LIMIT_COLUMNS = ("branch", "side", "phase", "supply", "losses")
@@ -97,7 +82,8 @@ def build_rows(electrical: Electrical, closed: Bools) -> Rows:
         closed: (E,) switch positions; only read where ``switchable``.
 
     Returns:
-        Limits ordered from the supply outwards: kW limits first, then branches by depth, side, phase.
+        Limits ordered from the supply outwards: kW limits first, then branches by depth, side, phase; then imbalance
+        and neutral limits.
     """
     live = energise(electrical, closed)
     place = places(electrical, live)
@@ -109,7 +95,12 @@ def build_rows(electrical: Electrical, closed: Bools) -> Rows:
     current = _current_limits(
         electrical, live, taps, crossings, loads, cross(electrical, live, place, loads, wanted), capacity
     )
-    rows = _join(electrical, live, power, current)
+    blocks = [power, current]
+    if not np.isnan(electrical.buses.max_imbalance_a).all():
+        blocks.append(imbalance_limits(electrical, live, place, taps, loads))
+    if not np.isnan(electrical.branches.neutral_a).all():
+        blocks.append(neutral_limits(electrical, live, place, taps, loads))
+    rows = _join(electrical, live, blocks)
     tree = make_tree(electrical, live, place, rows.limits, rows.branch, rows.side, rows.supply)
     return replace(rows, limits=replace(rows.limits, tree=tree))
 
@@ -157,7 +148,7 @@ def _current_limits(
     loads: Taps,
     load_crossings: Crossings,
     capacity: Floats,
-) -> _Block:
+) -> Block:
     """One limit for each rated branch side and phase that some EVSE loads."""
     key, tap, value = _entries(electrical, live, crossings, capacity)
     keys = np.unique(key)
@@ -170,15 +161,19 @@ def _current_limits(
     )
     branch, side, phase = keys // 6 % capacity.shape[0], keys // 3 % 2, keys % 3
     dominating, limit_of_row = without_dominated(sp.csr_array(parts @ taps.share), limit_of_row)
-    return _Block(
+    none = np.full(keys.shape[0], -1, dtype=np.int64)
+    at_side = zip(branch.tolist(), side.tolist(), phase.tolist(), strict=True)
+    return Block(
+        kind="current",
         rows=dominating,
         limit_of_row=limit_of_row,
         loads=sp.csr_array(bound @ loads.share),
         capacity=capacity[branch, side],
+        names=[describe(electrical, live, *where, -1) for where in at_side],
         branch=branch,
         side=side,
         phase=phase,
-        supply=np.full(keys.shape[0], -1, dtype=np.int64),
+        supply=none,
         losses=np.zeros(keys.shape[0]),
     )
 
@@ -214,7 +209,7 @@ def _losses(electrical: Electrical, live: Energised, place: Places, taps: Taps, 
     return np.where(reached, worst_losses_kw(electrical, parts), 0.0)
 
 
-def _power_limits(electrical: Electrical, live: Energised, losses: Floats) -> _Block:
+def _power_limits(electrical: Electrical, live: Energised, losses: Floats) -> Block:
     """One linear limit for each limited supply and one for the site, less the ``losses`` (E,) [kW] below it."""
     supplies, posts = electrical.supplies, electrical.posts
     volts = electrical.buses.voltage_v[electrical.evse_bus]
@@ -227,8 +222,8 @@ def _power_limits(electrical: Electrical, live: Energised, losses: Floats) -> _B
     lost = np.array([losses[fed_by(electrical, live, s, electrical.branches.from_bus)].sum() for s, _ in scope])
     evses = [fed_by(electrical, live, s, electrical.evse_bus) for s, _ in scope]
     kept = [k for k, fed in enumerate(evses) if fed.any()]
-    none = np.full(len(kept), -1, dtype=np.int64)
-    return _Block(
+    return block(
+        "power",
         rows=_stack([np.where(evses[k], kw, 0.0) for k in kept], electrical.evse_count),
         limit_of_row=np.arange(len(kept), dtype=np.int64),
         loads=_stack(
@@ -236,9 +231,7 @@ def _power_limits(electrical: Electrical, live: Energised, losses: Floats) -> _B
             electrical.loads.bus.shape[0],
         ),
         capacity=np.array([max(0.0, scope[k][1] - lost[k]) for k in kept], dtype=np.float64),
-        branch=none,
-        side=none,
-        phase=none,
+        names=[describe(electrical, live, -1, -1, -1, scope[k][0]) for k in kept],
         supply=np.array([scope[k][0] for k in kept], dtype=np.int64),
         losses=lost[kept].astype(np.float64),
     )
@@ -259,20 +252,23 @@ def _stack(rows: list[Floats], width: int) -> sp.csr_array:
     return sp.csr_array(np.array(rows)) if rows else sp.csr_array((0, width))
 
 
-def _join(electrical: Electrical, live: Energised, power: _Block, current: _Block) -> Rows:
-    """The two blocks as one, with names and sources."""
-    real, imag = real_and_imaginary(sp.csr_array(sp.vstack([power.rows, current.rows])))
+def _join(electrical: Electrical, live: Energised, blocks: list[Block]) -> Rows:
+    """All blocks as one."""
+    real, imag = real_and_imaginary(sp.csr_array(sp.vstack([part.rows for part in blocks])))
     branch, side, phase, supply, losses = (
-        np.concatenate([getattr(power, f), getattr(current, f)]) for f in _LIMIT_COLUMNS
+        np.concatenate([getattr(part, f) for part in blocks]) for f in _LIMIT_COLUMNS
     )
-    keys = np.stack([branch, side, phase, supply], axis=1).tolist()
-    names = [describe(electrical, live, *key) for key in keys]
+    size = [part.capacity.shape[0] for part in blocks]
+    offset = np.cumsum([0, *size])
+    names = [name for part in blocks for name in part.names]
+    kinds = tuple(part.kind for part, count in zip(blocks, size, strict=True) for _ in range(count))
     limits = Limits(
         real=real,
         imag=imag,
-        limit_of_row=np.concatenate([power.limit_of_row, current.limit_of_row + power.capacity.shape[0]]),
-        capacity=np.concatenate([power.capacity, current.capacity]),
-        unit=("kW",) * power.capacity.shape[0] + ("A",) * current.capacity.shape[0],
+        limit_of_row=np.concatenate([part.limit_of_row + offset[k] for k, part in enumerate(blocks)]),
+        capacity=np.concatenate([part.capacity for part in blocks]),
+        unit=tuple("kW" if kind == "power" else "A" for kind in kinds),
+        kind=kinds,
         name=tuple(n[0] for n in names),
         element=tuple(n[1] for n in names),
         phase=tuple("" if p < 0 else f"l{p + 1}" for p in phase.tolist()),
@@ -280,5 +276,5 @@ def _join(electrical: Electrical, live: Energised, power: _Block, current: _Bloc
         energized=live.supply[electrical.evse_bus] >= 0,
         tree=None,
     )
-    loads = sp.csr_array(sp.vstack([power.loads, current.loads]))
+    loads = sp.csr_array(sp.vstack([part.loads for part in blocks]))
     return Rows(limits=limits, load_share=loads, branch=branch, side=side, phase=phase, supply=supply, losses=losses)

@@ -109,6 +109,7 @@ def _together(limits: list[Limits], combinations: int) -> Limits:
         limit_of_row=np.concatenate([l.limit_of_row + offset[k] for k, l in enumerate(limits)]),
         capacity=np.concatenate([l.capacity for l in limits]),
         unit=tuple(u for l in limits for u in l.unit),
+        kind=tuple(k for l in limits for k in l.kind),
         name=tuple(
             f"{n}, combination {k + 1}" if 0 < k < combinations else n for k, l in enumerate(limits) for n in l.name
         ),

@@ -48,8 +48,12 @@ def make_tree(
 
 
 def _is_linear(limits: Limits) -> bool:
-    """True if every limit is one row without imaginary part."""
-    return int(limits.imag.nnz) == 0 and limits.row_count == limits.capacity.shape[0]
+    """True if every limit is one row without imaginary part that bounds phase currents or power."""
+    return (
+        all(kind in ("current", "power") for kind in limits.kind)
+        and int(limits.imag.nnz) == 0
+        and limits.row_count == limits.capacity.shape[0]
+    )
 
 
 class _Nodes:

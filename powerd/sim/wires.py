@@ -18,6 +18,7 @@ from powerd.errors import PowerdError
 from powerd.limits import Bools, Floats, Ints
 from powerd.network.electrical import BranchKind, Electrical
 from powerd.network.supply import Energised, energise, normal_positions
+from powerd.sim.balance import balance_of, phases_of
 from powerd.units import SQRT3
 
 Complex = npt.NDArray[np.complex128]
@@ -56,6 +57,10 @@ class Wires:
     """(P, K) what one ampere (kW limits: one kW) through each tap puts on each rating."""
     load: Complex
     """(P,) what the uncontrolled loads put there."""
+    less: Complex
+    """(P, K) the same for the phase that an imbalance is held against; 0 for all other ratings."""
+    load_less: Complex
+    """(P,) what the uncontrolled loads put there."""
     kw_per_unit: Floats
     """(n,) kW for one own unit."""
     load_kw: float
@@ -68,9 +73,12 @@ class Wires:
         taps = self.gain.shape[1]
         current = np.bincount(self.tap, weights=drawn * self.amps, minlength=taps)
         power = np.bincount(self.tap, weights=drawn * self.kw_per_unit, minlength=taps)
-        rated = int(np.count_nonzero(self.branch >= 0))  # kW limits come last
-        passes = np.concatenate([self.gain[:rated] @ current, self.gain[rated:] @ power])
-        return np.abs(passes + self.load)
+        rated = int(np.count_nonzero(self.branch >= 0))  # kW limits come next, then what phases differ by and neutrals
+        kw = rated + self.unit.count("kW")
+        passes = np.concatenate([self.gain[:rated] @ current, self.gain[rated:kw] @ power, self.gain[kw:] @ current])
+        flow: Floats = np.abs(passes + self.load)
+        flow[kw:] = np.maximum(flow[kw:] - np.abs(self.less[kw:] @ current + self.load_less[kw:]), 0.0)
+        return flow
 
     def site_kw(self, drawn: Floats) -> float:
         """All the power taken [kW], loads included, losses not."""
@@ -180,18 +188,31 @@ class Survey:
         power = electrical.loads.typical_kw * state.load_factor
         loads = [power[np.isin(live.supply[electrical.loads.bus], m)].sum() for *_, m in limits]
         rated = len(sides)
+        balance = balance_of(electrical, live)
+        high, less = phases_of(balance, through, bus.shape[0])
+        load_high, load_less = phases_of(balance, load_through, 1)
+        others = len(limits) + len(balance)
+        before = rated + len(limits)
         return Wires(
-            name=tuple([s.name for s in sides] + [name for name, *_ in limits]),
-            element=tuple([s.element for s in sides] + [element for _, element, *_ in limits]),
-            unit=("A",) * rated + ("kW",) * len(limits),
-            capacity=np.array([s.capacity for s in sides] + [most for _, _, most, _ in limits]),
-            is_transformer=np.array([s.is_transformer for s in sides] + [False] * len(limits), dtype=np.bool_),
-            branch=np.array([b for b, _, _ in self._places] + [-1] * len(limits), dtype=np.int64),
-            to_side=np.array([t for _, t, _ in self._places] + [False] * len(limits), dtype=np.bool_),
+            name=tuple([s.name for s in sides] + [name for name, *_ in limits] + [b.name for b in balance]),
+            element=tuple(
+                [s.element for s in sides] + [element for _, element, *_ in limits] + [b.element for b in balance]
+            ),
+            unit=("A",) * rated + ("kW",) * len(limits) + ("A",) * len(balance),
+            capacity=np.array(
+                [s.capacity for s in sides] + [most for _, _, most, _ in limits] + [b.most for b in balance]
+            ),
+            is_transformer=np.array([s.is_transformer for s in sides] + [False] * others, dtype=np.bool_),
+            branch=np.array([b for b, _, _ in self._places] + [-1] * others, dtype=np.int64),
+            to_side=np.array([t for _, t, _ in self._places] + [False] * others, dtype=np.bool_),
             tap=tap,
             amps=electrical.evse_amps_per_unit,
-            gain=_gather(sides, fed, through, bus.shape[0]),
-            load=np.concatenate([_gather(sides, [], load_through, 1)[:, 0], np.array(loads, dtype=np.complex128)]),
+            gain=np.concatenate([_gather(sides, fed, through, bus.shape[0]), high]),
+            load=np.concatenate(
+                [_gather(sides, [], load_through, 1)[:, 0], np.array(loads, dtype=np.complex128), load_high[:, 0]]
+            ),
+            less=np.concatenate([np.zeros((before, bus.shape[0])), less]),
+            load_less=np.concatenate([np.zeros(before), load_less[:, 0]]),
             kw_per_unit=electrical.posts.kw_per_unit,
             load_kw=float(power[live.bus_is_live[electrical.loads.bus]].sum()),
             live=live.bus_is_live[electrical.evse_bus],

@@ -86,6 +86,10 @@ class Code(StrEnum):
     WORST_BELOW_TYPICAL = "worst-below-typical", "a load whose most is less than its usual"
     ENVELOPE_ABOVE_IMPORT = "envelope-above-import", "the promised lowest envelope is above the contracted import"
     ENVELOPE_WITHOUT_IMPORT = "envelope-without-import", "an envelope or failsafe limit, and no import limit to lower"
+    BALANCE_BELOW_MINIMUM = (
+        "balance-below-minimum",
+        "an imbalance or neutral limit that not even one one-phase car can charge under",
+    )
     LOAD_ABOVE_RATING = "load-above-rating", "other loads alone can exceed a limit; EVSEs behind it may get nothing"
     # The imported network.
     NET_FILE_MISSING = "net-file-missing", "the file named by network: is not there"

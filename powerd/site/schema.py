@@ -56,6 +56,9 @@ class Bus(Element):
 
     voltage_v: Positive
     """Nominal line-to-line voltage [V]."""
+    max_imbalance_kva: Positive | None = None
+    """Most by which what two phases take here may differ, for each pair, at nominal voltage [kVA] (VDE-AR-N 4100:
+    4.6); None = no limit."""
     net_bus: Annotated[int, Field(ge=0)] | str | None = None
     """Index or name of the bus of the imported network that this is (only with ``network:``)."""
 
@@ -207,6 +210,8 @@ class Feeder(Element):
     """Capacitance a phase [nF/km]; default the cable type's, else 0."""
     ampacity_a: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """Current-carrying capacity of one conductor set [A]; overrides the cable type's."""
+    neutral_ampacity_a: Positive | None = None
+    """The same for its neutral conductor, where that is thinner than a phase [A]; None = it is as thick."""
     parallel: Annotated[int, Field(ge=1, le=20)] = 1
     """Parallel cables."""
     breaker_a: Positive | None = None

@@ -41,6 +41,7 @@ def limits(real: Floats, imag: Floats, limit_of_row: Ints, capacity: Floats, tre
         limit_of_row=limit_of_row,
         capacity=capacity,
         unit=("A",) * count,
+        kind=tuple("current" for _ in range(count)),
         name=tuple(f"limit {l}" for l in range(count)),
         element=tuple(f"element {l}" for l in range(count)),
         phase=("",) * count,

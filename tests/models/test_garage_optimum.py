@@ -71,6 +71,7 @@ def _linear(limits: Limits) -> Limits:
         limit_of_row=np.arange(largest.shape[0]),
         capacity=limits.capacity,
         unit=limits.unit,
+        kind=limits.kind,
         name=limits.name,
         element=limits.element,
         phase=limits.phase,

@@ -47,6 +47,10 @@ class Drawing:
     loads: list[tuple[str, int, float, int]] = field(default_factory=list)
     evses: list[tuple[str, int, str]] = field(default_factory=list)
     site_import_limit_kw: float = float("inf")
+    imbalance: dict[int, float] = field(default_factory=dict)
+    """Bus index -> most by which two phases may differ [A]."""
+    neutral: dict[int, float] = field(default_factory=dict)
+    """Branch index -> rating of its neutral [A]."""
 
     def bus(self, volts: float = 400.0) -> int:
         """A bus; returns its index."""
@@ -100,7 +104,12 @@ class Drawing:
         deg = np.array([CONNECTIONS[e[2]] for e in self.evses]).reshape(-1, 3)
         return Electrical(
             site_id="site",
-            buses=Buses(ids=tuple(b[0] for b in self.buses), voltage_v=volts, in_service=np.ones(len(volts), bool)),
+            buses=Buses(
+                ids=tuple(b[0] for b in self.buses),
+                voltage_v=volts,
+                in_service=np.ones(len(volts), bool),
+                max_imbalance_a=np.array([self.imbalance.get(k, NAN) for k in range(len(volts))]),
+            ),
             branches=self._branches(),
             operation=Operation.none(len(self.branches)),
             impedances=self._impedances(),
@@ -161,6 +170,7 @@ class Drawing:
             to_bus=np.array(columns[3], dtype=np.int64),
             capacity_from_a=np.array(columns[4], dtype=float),
             capacity_to_a=np.array(columns[5], dtype=float),
+            neutral_a=np.array([self.neutral.get(k, NAN) for k in range(len(columns[0]))], dtype=float),
             turns_ratio=np.array(columns[6], dtype=float),
             high_delta=np.array([g.startswith("D") for g in columns[7]], dtype=bool),
             clock=np.array(columns[8], dtype=np.int64),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powerd.errors import PowerdError
@@ -16,6 +16,7 @@ from powerd.network.loading import ac_loading
 from powerd.network.rows import build_rows
 from powerd.network.supply import energise, normal_positions
 from powerd.sim.wires import Wires, lay
+from tests.network.balances import KINDS, limited, truth
 from tests.network.drawings import Drawing
 from tests.network.oracle import branch_currents, taken_at_buses
 from tests.network.randoms import trees
@@ -53,6 +54,24 @@ def test_the_sweep_agrees_with_winding_by_winding_sums(drawing: Drawing, seed: i
             assert all(v == pytest.approx(abs(currents[phase]), abs=1e-6) for v in found)
             checked += len(found)
     assert checked >= sum(unit == "A" for unit in wires.unit)
+
+
+@settings(max_examples=30, deadline=None)
+@given(trees(connections=(*ONES, "dc")), st.integers(0, 2**31))
+def test_the_sweep_sees_what_phases_differ_by_and_neutrals_carry(drawing: Drawing, seed: int) -> None:
+    """Every imbalance and neutral of random trees is what the winding-by-winding sums say of it."""
+    electrical, rows = limited(drawing)
+    wires = _lay(electrical)
+    drawn = np.random.default_rng(seed).uniform(0.0, 32.0, electrical.evse_count)
+    every = np.ones((electrical.evse_count, 3), dtype=np.bool_)
+    seen = truth(electrical, rows, taken_at_buses(electrical, drawn, every))
+    flow = dict(zip(wires.name, wires.flow(drawn).tolist(), strict=True))
+    for l in np.flatnonzero(np.isin(rows.limits.kind, KINDS)).tolist():
+        name = rows.limits.name[l].removeprefix("the ")
+        parts = [v for k, v in flow.items() if k == name]
+        if "the other phases" in name:
+            parts = [v for k, v in flow.items() if k.startswith(name[:18]) and k.endswith(name[-10:].split(" ", 1)[1])]
+        assert max(parts) == pytest.approx(max(seen[l], 0.0), abs=1e-6)
 
 
 def _garage() -> Electrical:

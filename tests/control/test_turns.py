@@ -126,6 +126,24 @@ def test_off_is_off_even_when_room_comes_back(tmp_path: Path) -> None:
     assert player.now_s - off_at >= MIN_OFF_S
 
 
+def play(folder: Path, count: int, slots: int, seed: int, ticks: int) -> Watch:
+    """``slots`` of ``count`` minima fit; cars of some posts stay, those of the others change all the time."""
+    rng = np.random.default_rng(seed)
+    player = Player.open(folder, site_text(count, 6.0 * slots + 4.0))
+    visits: dict[int, list[tuple[int, bool]]] = {0: [(k, True) for k in range(count)]}
+    busy = int(rng.integers(0, count))  # posts above this number change cars all the time
+    for evse in range(busy + 1, count):
+        tick = 1
+        while tick < ticks:
+            tick += int(rng.integers(2, 120))
+            visits.setdefault(tick, []).append((evse, False))
+            visits.setdefault(tick + 1, []).append((evse, True))
+            tick += 1
+    watch = Watch(slots, count)
+    run(player, watch, ticks, visits, rng.uniform(0.3, 1.0, count))
+    return watch
+
+
 @settings(max_examples=6, deadline=None)
 @given(
     count=st.integers(2, 6),
@@ -134,16 +152,15 @@ def test_off_is_off_even_when_room_comes_back(tmp_path: Path) -> None:
 )
 def test_no_car_starves(tmp_path_factory: pytest.TempPathFactory, count: int, slots: int, seed: int) -> None:
     """However cars come and go and whatever they draw, nobody waits longer than the stated bound."""
-    slots = min(slots, count - 1)
-    rng = np.random.default_rng(seed)
-    player = Player.open(tmp_path_factory.mktemp("t"), site_text(count, 6.0 * slots + 4.0))
-    visits: dict[int, list[tuple[int, bool]]] = {0: [(k, True) for k in range(count)]}
-    busy = int(rng.integers(0, count))  # posts above this number change cars all the time
-    for evse in range(busy + 1, count):
-        tick = 1
-        while tick < 500:
-            tick += int(rng.integers(2, 120))
-            visits.setdefault(tick, []).append((evse, False))
-            visits.setdefault(tick + 1, []).append((evse, True))
-            tick += 1
-    run(player, Watch(slots, count), 500, visits, rng.uniform(0.3, 1.0, count))
+    play(tmp_path_factory.mktemp("t"), count, min(slots, count - 1), seed, 500)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(40))
+def test_no_car_starves_in_larger_garages_and_longer(tmp_path: Path, seed: int) -> None:
+    """The same in forty garages of up to 24 posts with one to all but one place, for five hours each."""
+    rng = np.random.default_rng(10_000 + seed)
+    count = int(rng.integers(4, 25))
+    slots = int(rng.integers(1, count))
+    watch = play(tmp_path, count, slots, seed, int(5 * 3600 / TICK_S))
+    assert watch.longest > 0.0  # somebody had to wait, so the bound was tried

@@ -22,6 +22,7 @@ from powerd.limits import Bools, Ints
 from powerd.state import hello, leases, meters
 from powerd.state.columns import put, replace
 from powerd.state.lease_book import LeaseBook
+from powerd.state.phases import forget_phases
 from powerd.state.snapshot import Sessions, Snapshot, Stop
 from powerd.state.usage import forget_car
 from powerd.units import Now
@@ -239,7 +240,9 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     names = {i: f"{site.electrical.posts.ids[i]}-{snapshot.tick}" for i in unannounced.tolist()}
     sessions = _begin_sessions(sessions, unannounced, names, now)
     seen = meters.read_posts(snapshot.meters, left, np.zeros((left.shape[0], 3)), None, now.boottime_s)
-    return replace(snapshot, sessions=sessions, leases=book, usage=usage, meters=seen, drawn=drawn, drawn_at_s=drawn_at)
+    phases = forget_phases(snapshot.phases, np.union1d(left, came))
+    changed = replace(snapshot, sessions=sessions, leases=book, usage=usage, meters=seen, phases=phases)
+    return replace(changed, drawn=drawn, drawn_at_s=drawn_at)
 
 
 # --- sessions and stops -----------------------------------------------------------------------------------------------

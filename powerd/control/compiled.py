@@ -26,6 +26,8 @@ from powerd.units import Now
 
 STATES_KEPT = 256
 """Switching states whose limits are kept compiled; some MB each at 5 000 EVSEs."""
+PHASES_KEPT = 8
+"""The same for states in which some cars are known to use some phases only: these seldom come again."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,9 +97,9 @@ class CompiledSite:
         )
         return site._with_rows(rows, state)
 
-    def in_state(self, state: Uncertain) -> CompiledSite:
-        """The same site in another switching state."""
-        return self._with_rows(build_state(self.electrical, state), state)
+    def in_state(self, state: Uncertain, used: Ints | None = None) -> CompiledSite:
+        """The same site in another switching state, with cars on the phases ``used`` (n,); None = on all."""
+        return self._with_rows(build_state(self.electrical, state, used), state)
 
     def with_load_factor(self, factor: Floats) -> CompiledSite:
         """The same site with each uncontrolled load's worst times ``factor`` (D,)."""
@@ -131,9 +133,10 @@ class CompiledSite:
         """One combination of positions."""
         # A dead part has no impedance to divide by; nothing of it is asked for.
         with np.errstate(divide="ignore", invalid="ignore"):
-            check = check_of(rows.seen, closed, own) if len(rows.parts) == 1 else None
+            check = check_of(rows.in_use, closed, own) if len(rows.parts) == 1 else None
         metering = metering_of(rows.seen, closed, own)
-        whole = np.flatnonzero((own.branch < 0) & (own.supply < 0))
+        power = np.array([kind == "power" for kind in own.limits.kind], dtype=np.bool_)
+        whole = np.flatnonzero(power & (own.supply < 0))
         return replace(
             self,
             import_limit=whole,
@@ -203,19 +206,20 @@ class SwitchingStates:
     def __init__(self, site: CompiledSite) -> None:
         self._site = site
         self._kept: OrderedDict[bytes, CompiledSite] = OrderedDict({site.state.key(): site})
+        self._by_phases: OrderedDict[bytes, CompiledSite] = OrderedDict()
         self._bounded: tuple[CompiledSite, Bound, CompiledSite] | None = None
         self._turn = Lock()  # the guard may step while a solve that it overtook still runs
-        self._newest: tuple[Switchgear, CompiledSite] | None = None  # in most ticks no switch moves
+        self._newest: tuple[Switchgear, Ints | None, CompiledSite] | None = None  # in most ticks nothing moves
 
-    def at(self, gear: Switchgear, envelopes: Envelopes, now: Now) -> CompiledSite:
+    def at(self, gear: Switchgear, envelopes: Envelopes, now: Now, used: Ints | None = None) -> CompiledSite:
         """The site in the state that is believed, within what the grid operator allows.
 
-        Loads that come back are counted as they come back.
+        Loads that come back are counted as they come back, cars on the phases ``used`` (n,): 0 or None = on all.
         """
         electrical, newest = self._site.electrical, self._newest
-        if newest is None or newest[0] is not gear:
-            newest = self._newest = gear, self.of(believed(electrical, gear))
-        site = newest[1].with_load_factor(load_factor(electrical, gear, now))
+        if newest is None or newest[0] is not gear or newest[1] is not used:
+            newest = self._newest = gear, used, self.of(believed(electrical, gear), used)
+        site = newest[2].with_load_factor(load_factor(electrical, gear, now))
         allowed = bound(envelopes, electrical.failsafe_limit_kw, now) if envelopes else None
         return site if allowed is None else self._within(site, allowed)
 
@@ -226,17 +230,19 @@ class SwitchingStates:
             last = self._bounded = (site, allowed, site.within(allowed))
         return last[2]
 
-    def of(self, state: Uncertain) -> CompiledSite:
+    def of(self, state: Uncertain, used: Ints | None = None) -> CompiledSite:
         """The site in one state."""
-        key = state.key()
+        some = used is not None and bool(used.any())
+        kept, most = (self._by_phases, PHASES_KEPT) if some else (self._kept, STATES_KEPT)
+        key = state.key() + (used.astype(np.int8).tobytes() if used is not None and some else b"")
         with self._turn:
-            found = self._kept.get(key)
+            found = kept.get(key)
             if found is not None:
-                self._kept.move_to_end(key)
+                kept.move_to_end(key)
                 return found
-        found = self._site.in_state(state)
+        found = self._site.in_state(state, used if some else None)
         with self._turn:
-            self._kept[key] = found
-            if len(self._kept) > STATES_KEPT:
-                self._kept.popitem(last=False)
+            kept[key] = found
+            if len(kept) > most:
+                kept.popitem(last=False)
         return found

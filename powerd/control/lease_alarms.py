@@ -17,7 +17,8 @@ def overshoot_alarms(overshoots: tuple[Overshoot, ...], now_s: float) -> Iterato
     for one in overshoots:
         if not one.lasts:
             continue
-        head = f"declared overshoot: {one.limit} could carry {one.over:.1f} {one.unit} more than it may"
+        why = ", for a car came back on a phase that it had not used" if one.cause == "phase_return" else ""
+        head = f"declared overshoot: {one.limit} could carry {one.over:.1f} {one.unit} more than it may{why}"
         if one.until_s == np.inf:
             yield f"{head}, for as long as the limit or a silent controller stays as it is"
         elif now_s > one.until_s:

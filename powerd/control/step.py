@@ -38,6 +38,7 @@ from powerd.state.columns import replace
 from powerd.state.envelopes import is_silent
 from powerd.state.lease_book import LeaseBook
 from powerd.state.overshoot import Overshoot, bounds, track
+from powerd.state.phases import watch_phases
 from powerd.state.reaction import watch
 from powerd.state.snapshot import Snapshot, freeze_snapshot, largest_phase
 from powerd.state.switchgear import Position, Switchgear
@@ -75,7 +76,7 @@ class Stepper:
         switching = self._switch(state, worst, now)
         state = replace(state, gear=switching.gear)
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *switching.alarms))
-        site = self.states.at(state.gear, state.envelopes, now)
+        site = self.states.at(state.gear, state.envelopes, now, state.phases.used)
         state = watch_meters(site, state, now.boottime_s)
         clock = failsafe.clock_modes(snapshot, now, float(site.terms.ttl_s.min(initial=np.inf)))
         scene = _scene(site, state, absorbed, worst, now, anew=_anew(snapshot, state, events))
@@ -119,7 +120,7 @@ class Stepper:
         """The failure path, with W (n,) as it is before this tick's grants."""
 
         def excess(gear: Switchgear) -> dict[str, float]:
-            site = self.states.at(gear, state.envelopes, now)
+            site = self.states.at(gear, state.envelopes, now, state.phases.used)
             return exceeded(site, uncontrolled_now(site, replace(state, gear=gear), now.boottime_s), worst)
 
         return advance(self.site.electrical, self.planner, state.gear, excess, now)
@@ -193,7 +194,12 @@ def _watched(site: CompiledSite, state: Snapshot, now: Now) -> Snapshot:
     book = leases.lapse(state.leases, site.terms, now.boottime_s)
     drawn = largest_phase(state.drawn)
     book = watch(book, site.terms, state.sessions.plugged, drawn, state.drawn_at_s, now.boottime_s)
-    return replace(state, leases=book)
+    state = replace(state, leases=book)
+    if not site.electrical.evse_detects.any():
+        return state
+    watched = site.electrical.evse_detects & state.sessions.plugged & np.isfinite(state.drawn_at_s)
+    watched &= leases.reachable(book, site.terms, now.boottime_s)
+    return replace(state, phases=watch_phases(state.phases, watched, state.drawn, now.boottime_s))
 
 
 def _reachable(scene: _Scene, want: Floats) -> Floats:
@@ -304,7 +310,10 @@ def _overshoots(
     left = leases.worst(before.leases, site.terms, before.sessions.plugged, drawn, now_s)
     rose = scene.worst > left + ROW_TOLERANCE
     anew = scene.anew | (limits.limit_flow(rose.astype(np.float64)) > 0.0)
-    return track(after.overshoots, limits, flow, available, bound_s, now_s, anew=anew)
+    came_back = after.phases.returned
+    returned = limits.limit_flow(came_back.astype(np.float64)) > 0.0 if came_back.any() else np.zeros_like(anew)
+    anew |= returned
+    return track(after.overshoots, limits, flow, available, bound_s, now_s, anew=anew, returned=returned)
 
 
 def _who_is_named(

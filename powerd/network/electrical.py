@@ -229,6 +229,10 @@ class Electrical:
     """
     evse_unknown: Bools
     """(n,) one-phase post on an unknown phase: counts fully on each phase."""
+    evse_in_step: Bools
+    """(n,) its phases carry one and the same current: a rectifier, or a car that was seen to."""
+    evse_detects: Bools
+    """(n,) phases of this three-phase post that its car does not use may be taken as unused."""
     evse_rotation: Ints
     """(n,) bus phase (0, 1, 2) that the post's own L1 hangs on; -1 where nobody knows."""
     evse_amps_per_unit: Floats

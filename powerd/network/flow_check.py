@@ -236,7 +236,7 @@ def _evse_columns(electrical: Electrical, flow: RadialFlow, at: Ints, loaded: In
     row = np.where(place >= 0, np.searchsorted(loaded, place), -1)
     on: Bools = ~np.isnan(electrical.evse_phasor_deg)
     dc = electrical.posts.is_dc
-    pair = (on.sum(axis=1) == 2) & ~dc
+    pair = (on.sum(axis=1) == 2) & ~electrical.evse_in_step
     mode = np.where(dc, POWER, np.where(pair, DELTA, WYE))
     spare = np.argmin(on, axis=1)
     which = np.where(pair, (spare + 1) % 3, on @ np.array([1, 2, 4]))

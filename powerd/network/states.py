@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 
-from powerd.limits import Bools, Limits
+from powerd.limits import Bools, Ints, Limits
 from powerd.network.electrical import Electrical
+from powerd.network.in_use import with_phases_in_use
 from powerd.network.moves import Ahead, held_ahead
 from powerd.network.rows import Rows, build_rows
 from powerd.network.supply import Energised, energise
@@ -53,7 +54,9 @@ class StateRows:
     limits: Limits
     """Rows of all ``parts`` and then of all ``ahead``; ``energized`` says what is fed with the positions believed."""
     seen: Electrical
-    """The drawing with what can be reckoned with now."""
+    """The drawing with what can be reckoned with now; every car on all phases of its post."""
+    in_use: Electrical
+    """The same with cars on the phases that they use."""
     parts: tuple[tuple[Bools, Rows], ...]
     """Positions (E,) and rows of each combination; one, but for transfer switches of which no side is certain."""
     ahead: tuple[Ahead, ...]
@@ -69,17 +72,18 @@ def seen_as(electrical: Electrical, in_service: Bools, supply_alive: Bools) -> E
     return replace(electrical, branches=branches, supplies=supplies)
 
 
-def build_state(electrical: Electrical, state: Uncertain) -> StateRows:
-    """Limits of one state of knowledge."""
+def build_state(electrical: Electrical, state: Uncertain, used: Ints | None = None) -> StateRows:
+    """Limits of one state of knowledge; ``used`` (n,) the phases that cars use, as ``with_phases_in_use`` has them."""
     now = seen_as(electrical, state.in_service, state.supply_alive)
+    in_use = now if used is None else with_phases_in_use(now, used)
     live = energise(now, state.closed)
-    parts = tuple((closed, build_rows(now, closed)) for closed in _combinations(electrical, state))
-    ahead = tuple(one for closed, rows in parts for one in held_ahead(now, closed, rows))
+    parts = tuple((closed, build_rows(in_use, closed)) for closed in _combinations(electrical, state))
+    ahead = tuple(one for closed, rows in parts for one in held_ahead(in_use, closed, rows))
     every = [*(rows.limits for _, rows in parts), *(one.rows.limits for one in ahead)]
     limits = every[0] if len(every) == 1 else _together(every, len(parts))
     fed = (live.supply >= 0) & ~_below_dark(live, state.dark)
     limits = replace(limits, energized=fed[electrical.evse_bus])
-    return StateRows(limits=limits, seen=now, parts=parts, ahead=ahead, live=live)
+    return StateRows(limits=limits, seen=now, in_use=in_use, parts=parts, ahead=ahead, live=live)
 
 
 def _combinations(electrical: Electrical, state: Uncertain) -> Iterator[Bools]:

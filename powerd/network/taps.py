@@ -2,8 +2,8 @@
 
 A *tap* is one current phasor per phase at one bus. All EVSEs of one bus that load the phases alike share taps, so the
 climb costs as many steps as there are kinds of taps, not EVSEs. An AC post that loads more than one phase against
-neutral gives one tap a phase, because its car may use any subset of its phases; a line-to-line post and the rectifier
-of a DC post give a single tap. A one-phase post on an unknown phase gives one tap on each.
+neutral gives one tap a phase, because its car may use any subset of its phases; a line-to-line post, the rectifier of a
+DC post and a car that is known to draw in step give a single tap, a one-phase post on an unknown phase one on each.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Crossings:
 def evse_taps(electrical: Electrical) -> Taps:
     """Taps of all EVSEs; a unit is one ampere at the bus's nominal voltage."""
     deg = np.where(np.isnan(electrical.evse_phasor_deg), np.inf, electrical.evse_phasor_deg)
-    key = np.column_stack([np.round(deg, 9), electrical.posts.is_dc, electrical.evse_unknown])
+    key = np.column_stack([np.round(deg, 9), electrical.evse_in_step, electrical.evse_unknown])
     patterns, pattern_of = np.unique(key, axis=0, return_inverse=True)
     owners: list[Ints] = []
     currents: list[Complex] = []

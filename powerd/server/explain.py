@@ -6,6 +6,7 @@ import numpy as np
 
 from powerd.control.decision import Decision
 from powerd.server.core import Drawn
+from powerd.state.phases import EVERY
 
 SLACK = 0.05
 """Ceilings closer than this count as equal in a sentence [own unit]."""
@@ -15,7 +16,7 @@ def reason(core: Drawn, decision: Decision, evse: int) -> str:
     """The sentence for column ``evse`` after ``decision``."""
     posts, sessions = core.electrical.posts, decision.snapshot.sessions
     unit = "kW" if posts.is_dc[evse] else "A"
-    ceiling, want = float(decision.ceiling[evse]), float(decision.want[evse])
+    ceiling = float(decision.ceiling[evse])
     stop = next((s for s in decision.snapshot.stops if bool((s.evse == evse).any())), None)
     if stop is not None:
         return f"stopped by order at {stop.element}: {stop.reason} (stop {stop.stop_id})"
@@ -26,6 +27,17 @@ def reason(core: Drawn, decision: Decision, evse: int) -> str:
     if not sessions.served[evse]:
         return f"held at {ceiling:g} {unit}: its session was stopped"
     held = _binding(decision, evse)
+    sentence = _held(core, decision, evse, held, unit)
+    used = int(decision.snapshot.phases.used[evse])
+    if used in (0, EVERY):
+        return sentence
+    phases = " and ".join(f"L{k + 1}" for k in range(3) if used >> k & 1)
+    return f"{sentence}; it counts on {phases} alone, the phases that its car uses"
+
+
+def _held(core: Drawn, decision: Decision, evse: int, held: str, unit: str) -> str:
+    """What holds a car that is served; ``held`` is the limit that does, "" = none."""
+    ceiling, want = float(decision.ceiling[evse]), float(decision.want[evse])
     if ceiling < want - SLACK:
         waits = f"at {ceiling:.4g} {unit}, to rise to {want:.4g} {unit} when leases that may still be live have ended"
         return f"{waits}; {want:.4g} {unit} is what {held} allows" if held else waits

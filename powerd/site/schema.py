@@ -449,6 +449,9 @@ class EvseType(Part):
     """AC: most that a ceiling may rise [A/s]; absent = at will. Decreases are never delayed."""
     ramp_kw_per_s: Positive | None = None
     """DC: most that a ceiling may rise [kW/s]; absent = at will."""
+    detects_phases: bool = False
+    """Three-phase AC: a phase that its car has not used for 60 s counts as unused, until it carries a current again.
+    Proved only up to that moment (docs/chargers.md); False = every car counts on all three phases."""
     fallback_a: NotNegative = 0.0
     """AC: ceiling on silence with a car [A]."""
     fallback_idle_a: NotNegative = 0.0

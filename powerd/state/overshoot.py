@@ -1,5 +1,8 @@
 """Declared overshoots (R6): a limit fell below what is already granted; logged, shown, and over within a bound.
 
+Or a car took current on a phase that it had left unused (``phases``): its own cause, under the same bound, counted from
+the reading that showed it.
+
 The bound is the latest instant at which what lies above the lowered ceilings must have ended by itself: for each EVSE
 under the limit its E, or ack + reaction where the lowering is acked. Where even the reserves do not fit there is none:
 the overshoot lasts as long as the limit stays there.
@@ -8,6 +11,7 @@ the overshoot lasts as long as the limit stays there.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -17,6 +21,8 @@ from powerd.state.lease_terms import LeaseTerms
 from powerd.state.leases import in_force, reachable, reserve, slack_s
 from powerd.units import ROW_TOLERANCE
 
+Cause = Literal["limit_fell", "phase_return"]
+"""Why W exceeds a limit: there is less room than before, or a car uses a phase that it had not used."""
 ENDED_KEPT = 16
 """Ended overshoots that are remembered, for people."""
 
@@ -41,6 +47,8 @@ class Overshoot:
     """Lowest limit minus uncontrolled load in it [unit]."""
     ended_s: float
     """When it was over [s]; inf = it lasts."""
+    cause: Cause = "limit_fell"
+    """What began it."""
 
     @property
     def lasts(self) -> bool:
@@ -57,6 +65,7 @@ def track(
     now_s: float,
     *,
     anew: Bools,
+    returned: Bools,
 ) -> tuple[Overshoot, ...]:
     """The overshoots after this tick, the open ones last.
 
@@ -69,6 +78,7 @@ def track(
         now_s: the tick's instant.
         anew: (L,) something was heard in this tick that makes its earlier bound void: a hello, a new epoch, a slower
             car, or what raised W below it, as a car that came.
+        returned: (L,) a car below was seen in this tick on a phase that it had not used.
     """
     over = {int(l): float(flow[l] - available[l]) for l in np.flatnonzero(flow > available + ROW_TOLERANCE)}
     if not over and not any(one.lasts for one in past):
@@ -89,6 +99,7 @@ def track(
             over=excess,
             available=float(available[l]),
             ended_s=np.inf,
+            cause="phase_return" if returned[l] else "limit_fell",
         )
         for l, excess in over.items()
     ]

@@ -20,6 +20,7 @@ from powerd.state.lease_terms import LeaseTerms
 from powerd.state.leases import reopen_book, worst
 from powerd.state.meters import Meters, open_meters
 from powerd.state.overshoot import Overshoot
+from powerd.state.phases import Phases, open_phases
 from powerd.state.switchgear import Switchgear, reopen_switchgear
 from powerd.state.usage import Usage, open_usage, reopen_usage
 
@@ -71,6 +72,7 @@ class Snapshot:
     leases: LeaseBook
     usage: Usage
     meters: Meters
+    phases: Phases
     gear: Switchgear
     impaired: Impaired
     """What is wrong outside of the step."""
@@ -124,6 +126,7 @@ def open_snapshot(
         sessions=sessions,
         leases=book,
         meters=open_meters(meters, n),
+        phases=open_phases(n),
         gear=gear,
         impaired=unimpaired(n),
         usage=open_usage(n, boottime_s),
@@ -152,6 +155,7 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
         snapshot,
         leases=book,
         meters=open_meters(snapshot.meters.stamp_s.shape[0], n),
+        phases=open_phases(n),
         gear=reopen_switchgear(snapshot.gear),
         impaired=unimpaired(n),
         usage=reopen_usage(snapshot.usage, snapshot.boottime_s, boottime_s),
@@ -163,11 +167,12 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
     )
 
 
-GROUPS: dict[str, type[Sessions | LeaseBook | Usage | Meters | Switchgear | Impaired]] = {
+GROUPS: dict[str, type[Sessions | LeaseBook | Usage | Meters | Phases | Switchgear | Impaired]] = {
     "sessions": Sessions,
     "leases": LeaseBook,
     "usage": Usage,
     "meters": Meters,
+    "phases": Phases,
     "gear": Switchgear,
     "impaired": Impaired,
 }

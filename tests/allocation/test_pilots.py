@@ -115,8 +115,8 @@ def test_steps_are_feasible_and_near_the_best_of_all_combinations_at_length() ->
 FRESH = range(1_000_000, 1_001_000)
 """Seeds on which nothing was ever tried before the gap had been stated."""
 SHARE = 0.003
-"""Share of such sites that may exceed the stated gap. Of n sites drawn alike of which none exceeds it, the true share is
-at most 3 / n with a confidence of 95 % (1 - (1 - 3/n)^n >= 0.95; the "rule of three", Hanley & Lippman-Hand 1983)."""
+"""Share of such sites that may exceed the stated gap. Of n sites drawn alike of which none exceeds it the true share is
+at most 3 / n with a confidence of 95 %, as (1 - 3/n)^n <= 0.05 (the "rule of three", Hanley & Lippman-Hand 1983)."""
 
 
 @pytest.mark.slow

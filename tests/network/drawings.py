@@ -147,6 +147,8 @@ class Drawing:
             evse_bus=bus,
             evse_phasor_deg=deg,
             evse_unknown=np.array([e[2] == "unknown" for e in self.evses], dtype=bool),
+            evse_in_step=dc,
+            evse_detects=np.zeros(len(self.evses), dtype=bool),
             evse_rotation=np.zeros(len(self.evses), dtype=np.int64),
             evse_amps_per_unit=amps,
             evse_ramp=np.full(len(self.evses), np.inf),

@@ -36,9 +36,9 @@ NOTICE_S = 0.5
 class Fallen(SwitchingStates):
     """A site whose limits fall without anything in its switchgear."""
 
-    def at(self, gear: object, envelopes: object, now: object) -> CompiledSite:
+    def at(self, gear: object, envelopes: object, now: object, used: object = None) -> CompiledSite:
         """The site as it is made."""
-        del gear, now
+        del gear, envelopes, now, used
         return self._site
 
 

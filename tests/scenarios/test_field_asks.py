@@ -56,7 +56,7 @@ def full_house(path: Path, text: str, posts: int) -> Player:
     return player
 
 
-def test_a_load_on_l3_does_not_throttle_a_car_on_l1(tmp_path: Path) -> None:
+def test_ask_2_a_load_on_l3_does_not_throttle_a_car_on_l1(tmp_path: Path) -> None:
     """Ask 2, per-phase management (evcc#29532, EVerest#2631): each phase has its own room."""
     load = "{id: heater, bus: panel, typical_kw: 4, worst_kw: 4.14, power_factor: 1, phases: l3}"
     player = full_house(tmp_path, one_phase_text(["l1", "l3"], 40.0, load), 2)
@@ -65,7 +65,7 @@ def test_a_load_on_l3_does_not_throttle_a_car_on_l1(tmp_path: Path) -> None:
     assert 18.0 <= ceiling[1] <= 22.0  # 40 A less 4.14 kW at a low 207 V
 
 
-def test_phase_rotation_makes_room(tmp_path: Path) -> None:
+def test_ask_3_phase_rotation_makes_room(tmp_path: Path) -> None:
     """Ask 3, a rotation map per charger (evcc#18522, openWB#2934): three posts on three phases get 32 A each."""
     rotated = full_house(tmp_path, one_phase_text(["l1", "l2", "l3"], 32.0), 3)
     assert approx(rotated.tick().ceiling).tolist() == [32.0, 32.0, 32.0]
@@ -74,7 +74,7 @@ def test_phase_rotation_makes_room(tmp_path: Path) -> None:
     assert approx(same.tick().ceiling.sum()) <= 32.0
 
 
-def test_eight_cars_are_throttled_and_none_is_stopped(tmp_path: Path) -> None:
+def test_ask_4_eight_cars_are_throttled_and_none_is_stopped(tmp_path: Path) -> None:
     """Ask 4, throttle instead of stop, no start/stop loops (evcc#13207: the eighth charger oscillates)."""
     player = full_house(tmp_path, site_text(8, 52.0), 8)
     for _ in range(600):
@@ -84,7 +84,7 @@ def test_eight_cars_are_throttled_and_none_is_stopped(tmp_path: Path) -> None:
         assert decision.lowered.evse.shape == (0,)
 
 
-def test_cars_that_take_26_seconds_to_follow_cause_no_oscillation(tmp_path: Path) -> None:
+def test_ask_5_cars_that_take_26_seconds_to_follow_cause_no_oscillation(tmp_path: Path) -> None:
     """Ask 5, slow cars (openeo#13: 26 to 30 s, openWB#1605): after an arrival each ceiling moves once, then rests."""
     player = full_house(tmp_path, site_text(3, 48.0), 2)
     lag = deque([np.zeros(3)] * 26, maxlen=26)
@@ -101,7 +101,7 @@ def test_cars_that_take_26_seconds_to_follow_cause_no_oscillation(tmp_path: Path
     assert np.all(moves <= 2)
 
 
-def test_the_first_setpoint_already_respects_the_limit(tmp_path: Path) -> None:
+def test_ask_20_the_first_setpoint_already_respects_the_limit(tmp_path: Path) -> None:
     """Ask 20 (evcc#26380: "would burn the main fuse"): ten cars at once, and not even the first tick exceeds it."""
     player = Player.open(tmp_path, site_text(10, 63.0))
     for k in range(10):
@@ -115,7 +115,7 @@ def test_the_first_setpoint_already_respects_the_limit(tmp_path: Path) -> None:
     assert decision.ceiling.sum() >= 60.0
 
 
-def test_one_dead_charger_stops_nobody_else(tmp_path: Path) -> None:
+def test_ask_10_one_dead_charger_stops_nobody_else(tmp_path: Path) -> None:
     """Ask 10 (Tinkerforge#287, evcc#31398): a silent controller costs its own share, and only for a while."""
     player = full_house(tmp_path, site_text(4, 64.0, controllers=4), 4)
     player.alive.discard(3)
@@ -125,7 +125,7 @@ def test_one_dead_charger_stops_nobody_else(tmp_path: Path) -> None:
     assert decision.ceiling[:3].sum() >= 63.0
 
 
-def test_priorities_can_change_while_cars_charge(tmp_path: Path) -> None:
+def test_ask_11_priorities_can_change_while_cars_charge(tmp_path: Path) -> None:
     """Ask 11, an easy VIP toggle (evcc#20435, TWCManager#480): the class takes effect at once and can be taken back."""
     player = full_house(tmp_path, site_text(2, 32.0), 2)
     first = player.snapshot.sessions.session_id[0]

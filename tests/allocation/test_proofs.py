@@ -188,9 +188,38 @@ def test_the_certificate_catches_planted_errors() -> None:
     assert not judge(case.stage, replace(right, x=right.x * np.nan), "kernel").holds
 
 
-def _agreement(seeds: range, ticks: int) -> tuple[int, float]:
-    """Ticks on which Clarabel at 1e-12 says "optimal" and is, and the largest distance from its ceilings [A]."""
-    sampled, farthest = 0, 0.0
+def _in_more_digits(case: Case, solution: Solution) -> Floats:
+    """The optimum that an answer is near, its equations solved in extended precision (19 digits).
+
+    Rows with a price are full, EVSEs between their bounds take w / P: Newton's method on that, its steps in double and
+    its residuals in extended precision. That the point found is the optimum is for ``judged`` to say.
+    """
+    limits, room, weight, lower, upper = case.reduced()
+    x = solution.x[case.stage.free]
+    full = np.flatnonzero(solution.price > 1e-13)
+    matrix = limits.real[full].toarray().astype(np.longdouble)
+    loose = (x > lower * (1.0 + 1e-9)) & (x < upper * (1.0 - 1e-9))
+    at_bound = np.where(np.abs(x - upper) < np.abs(x - lower), upper, lower).astype(np.longdouble)
+    price = solution.price[full].astype(np.longdouble)
+    for _ in range(20):
+        cost = matrix.T @ price
+        exact = np.where(loose, weight / np.where(loose, cost, 1.0), at_bound)
+        slope = (matrix * np.where(loose, exact * exact / weight, 0.0)) @ matrix.T
+        step = np.linalg.lstsq(slope.astype(float), (matrix @ exact - room[full]).astype(float), rcond=None)[0]
+        price = price + step
+    whole, prices = np.zeros_like(solution.x), np.zeros_like(solution.price)
+    whole[case.stage.free], prices[full] = exact, price
+    assert judged(case, replace(solution, x=whole, price=prices)).optimal()
+    return whole
+
+
+def _agreement(seeds: range, ticks: int) -> tuple[int, float, int]:
+    """Ticks on which Clarabel at 1e-12 says "optimal", the largest distance from its ceilings [A], its own errors.
+
+    Those are the ticks on which it is more than 1e-4 A off although we are within 1e-9 A of the optimum in extended
+    precision; they do not count for the distance.
+    """
+    sampled, farthest, wrong = 0, 0.0, 0
     for seed in seeds:
         program: Program | None = None
         for case in cases(seed, ticks, largest=60):
@@ -200,26 +229,38 @@ def _agreement(seeds: range, ticks: int) -> tuple[int, float]:
             oracle = program.solve(case.stage, tolerance=1e-12)
             if oracle is None or program._problem.status != "optimal":
                 continue
-            if abs(judge(case.stage, oracle, "conic").gap) > 1e-12:
-                continue  # "optimal" by its own account, but short of what it was asked for
             ours = kernel(case, np.zeros(case.limits.row_count))
             assert ours is not None
             sampled += 1
-            farthest = max(farthest, float(np.max(np.abs(ours.x - oracle.x))))
-    return sampled, farthest
+            distance = float(np.max(np.abs(ours.x - oracle.x)))
+            if distance > 1e-4 and np.max(np.abs(ours.x - _in_more_digits(case, ours))) <= 1e-9:
+                wrong += 1
+            else:
+                farthest = max(farthest, distance)
+    return sampled, farthest, wrong
 
 
 def test_the_kernel_agrees_with_cvxpy() -> None:
     """Where Clarabel at 1e-12 says "optimal" about the cvxpy statement, ceilings agree to 1e-4 A."""
-    sampled, farthest = _agreement(range(40), 3)
+    sampled, farthest, wrong = _agreement(range(40), 3)
     assert sampled > 20
     assert farthest <= 1e-4
+    assert wrong == 0
+
+
+def test_where_cvxpy_and_the_kernel_differ_the_kernel_is_right() -> None:
+    """On one tick of 2 000 they are 1.8e-4 A apart: in extended precision all of it is Clarabel's."""
+    sampled, farthest, wrong = _agreement(range(5169, 5170), 12)
+    assert sampled > 0
+    assert farthest <= 1e-4
+    assert wrong == 1
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_the_kernel_agrees_with_cvxpy_on_two_thousand_ticks() -> None:
-    """The same on 2 000 ticks with weight ratios up to 1e3."""
-    sampled, farthest = _agreement(range(5000, 5600), 12)
+    """The same on 2 000 ticks with weight ratios up to 1e3, whatever gap Clarabel is left with."""
+    sampled, farthest, wrong = _agreement(range(5000, 5600), 12)
     assert sampled >= 2000
     assert farthest <= 1e-4
+    assert wrong <= 2

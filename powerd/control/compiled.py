@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from powerd.control.topology import believed, load_factor
 from powerd.limits import Bools, Floats, Ints, Limits
+from powerd.network.admission import overbooked
 from powerd.network.electrical import Electrical
 from powerd.network.flow_check import AcCheck, check_of
 from powerd.network.metering import Metering, metering_of
@@ -64,6 +65,9 @@ class CompiledSite:
     limit."""
     import_losses: Floats
     """(k,) what of it is kept for losses [kW]."""
+    overbooked: tuple[str, ...]
+    """Limits that what charges without a grant, and other loads, could exceed in it (R5); none while a switch is held
+    for both positions."""
     ac: AcCheck | None
     """The power flow of the present switching state; None where it has loops or is not certain."""
 
@@ -93,6 +97,7 @@ class CompiledSite:
             pilot_table=table,
             import_limit=np.zeros(0, np.int64),
             import_losses=np.zeros(0),
+            overbooked=(),
             ac=None,
         )
         return site._with_rows(rows, state)
@@ -125,6 +130,7 @@ class CompiledSite:
             state=state,
             live=rows.live,
             parts=tuple(parts) if len(parts) > 1 else (),
+            overbooked=() if state.held.any() else tuple(overbooked(rows.seen, rows.parts[0][1])),
             load_on_limit=share,
             loads_worst=np.asarray(share.sum(axis=1)),
         )
@@ -147,6 +153,7 @@ class CompiledSite:
             load_on_limit=sp.csr_array(own.load_share * self.electrical.loads.worst_kw[None, :]),
             loads_worst=own.load_share @ self.electrical.loads.worst_kw,
             metering=metering,
+            overbooked=(),
             ac=check,
         )
 
@@ -164,6 +171,7 @@ class CompiledSite:
             metering=replace(metering, seen=metering.seen & ~ahead.moved[None, :]),
             import_limit=np.zeros(0, np.int64),  # an envelope speaks of what is, not of what could be
             import_losses=np.zeros(0),
+            overbooked=(),
             ac=None,
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from powerd.control.decision import Decision
 from powerd.control.metered import uncontrolled_now
-from powerd.control.question import question_of
+from powerd.control.question import asked_for, question_of
 from powerd.control.topology import believed, load_factor, observe
 from powerd.limits import Bools, Floats, Ints
 from powerd.network.interlocks import Finding, Move, findings
@@ -60,7 +60,7 @@ def forecast(decision: Decision, planner: Planner, move: Move) -> Forecast:
     uncontrolled = uncontrolled_now(then, replace(state, gear=after), now.boottime_s)
     own = reserve(state.leases, site.terms, state.sessions.plugged)
     had, has = gear.bus_live[electrical.evse_bus], after.bus_live[electrical.evse_bus]
-    question = question_of(electrical, after, now.boottime_s)
+    question = question_of(electrical, after, asked_for(electrical, state.sessions), now.boottime_s)
     return Forecast(
         findings=findings(electrical, gear, move, now.boottime_s),
         name=then.limits.name,
@@ -90,7 +90,8 @@ def planned(decision: Decision, planner: Planner, branches: Ints, supplies: Ints
         cause=_changed(gear.cause, branches, int(Cause.UPSTREAM)),
     )
     after = observe(electrical, gear, lost, decision.now)
-    question = question_of(electrical, after, decision.now.boottime_s)
+    asked = asked_for(electrical, decision.snapshot.sessions)
+    question = question_of(electrical, after, asked, decision.now.boottime_s)
     known = any(entry.key == question.key for entry in gear.playbook)
     exact = int(question.movable.sum()) <= EXACT_SWITCHES
     return (planner.exact(question) if exact else planner.heuristic(question)), question, known

@@ -27,6 +27,12 @@ def overshoot_alarms(overshoots: tuple[Overshoot, ...], now_s: float) -> Iterato
             yield f"{head}; it is over in {one.until_s - now_s:.0f} s at the latest"
 
 
+def overbooked_alarms(site: CompiledSite) -> Iterator[str]:
+    """One sentence for each limit of the present switching state that breaks R5."""
+    for name in site.overbooked:
+        yield f"{name} does not hold what EVSEs and other loads can draw without a grant in this switching state"
+
+
 def silence_alarms(site: CompiledSite, silent: Bools) -> Iterator[str]:
     """One sentence for each controller with silent cars; ``silent`` (n,)."""
     owner = site.electrical.posts.controller

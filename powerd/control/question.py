@@ -1,22 +1,30 @@
-"""From what is known of the switchgear to the planner's question, and the plans that are found in advance."""
+"""From what is known of the switchgear and of the cars to the planner's question."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from powerd.control.topology import feeding, may_be_closed, surely_closed
-from powerd.limits import Bools
+from powerd.limits import Bools, Floats
 from powerd.network.electrical import Electrical
 from powerd.network.interlocks import HOUR_S
 from powerd.network.operation import By
 from powerd.network.plan import Question
+from powerd.network.plan_grid import post_kva
 from powerd.network.states import seen_as
 from powerd.network.supply import energise
+from powerd.state.snapshot import Sessions
 from powerd.state.switchgear import BENIGN, Cause, Flag, Position, Switchgear
 
 
-def question_of(electrical: Electrical, gear: Switchgear, now_s: float) -> Question:
-    """What the planner is asked now."""
+def asked_for(electrical: Electrical, sessions: Sessions) -> Floats:
+    """(n,) most that each car that is there could take; 0 where there is none [own unit]."""
+    most = np.minimum(sessions.max_ceiling, electrical.posts.max_ceiling)
+    return np.where(sessions.plugged & sessions.served, most, 0.0)
+
+
+def question_of(electrical: Electrical, gear: Switchgear, demand: Floats, now_s: float) -> Question:
+    """What the planner is asked now, with cars that could take ``demand`` (n,) [own unit]."""
     branches = electrical.branches
     closed, certain = may_be_closed(electrical, gear), ~gear.unknown
     usable = branches.in_service & gear.in_service & ~gear.lost
@@ -32,7 +40,15 @@ def question_of(electrical: Electrical, gear: Switchgear, now_s: float) -> Quest
         alive=feeding(gear),
         barred=dead & _suspect(electrical, gear),
         dead=dead & ~gear.bus_live,
+        sync=_made_first(electrical, gear),
+        demand=post_kva(electrical, demand),
     )
+
+
+def _made_first(electrical: Electrical, gear: Switchgear) -> Bools:
+    """(E,) two supplies may meet at it for a moment: as the site file permits, and its own sync check does so now."""
+    may: Bools = electrical.operation.closed_transition | electrical.parallel_supplies
+    return may & gear.has(Flag.SYNC)
 
 
 def _movable(electrical: Electrical, gear: Switchgear, now_s: float) -> Bools:

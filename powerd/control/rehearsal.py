@@ -22,7 +22,7 @@ def rehearse(site: CompiledSite, stepper: Stepper, snapshot: Snapshot, now: Now)
     owners = [evse for evse in owners if evse.shape[0]]
     hellos: list[Event] = [_hello(evse, now) for evse in owners]
     decision = stepper.step(snapshot, hellos, now)
-    stepper.planner.exact(question_of(site.electrical, snapshot.gear, now.boottime_s))
+    stepper.planner.exact(question_of(site.electrical, snapshot.gear, posts.max_ceiling, now.boottime_s))
     later = Now(utc=now.utc, boottime_s=now.boottime_s + 1.0)
     stamps: list[Event] = [StampSeen(evse=evse, incarnation=1, boottime_s=later.boottime_s) for evse in owners]
     drawn = np.repeat(decision.ceiling[:, None], 3, axis=1)

@@ -26,8 +26,9 @@ from powerd.control.decision import Decision, GrantBatch, Renewal
 from powerd.control.demand import demands_of, watch_usage
 from powerd.control.events import Event, HelloReceived, SolveSkipped
 from powerd.control.headroom import meter_alarms, trusted, watch_meters
-from powerd.control.lease_alarms import conduct_alarms, overshoot_alarms, silence_alarms
+from powerd.control.lease_alarms import conduct_alarms, overbooked_alarms, overshoot_alarms, silence_alarms
 from powerd.control.metered import uncontrolled_now
+from powerd.control.question import asked_for
 from powerd.control.ramp import ramped
 from powerd.control.switching import Switching, advance, exceeded, picked_up
 from powerd.control.topology import observe
@@ -123,7 +124,8 @@ class Stepper:
             site = self.states.at(gear, state.envelopes, now, state.phases.used)
             return exceeded(site, uncontrolled_now(site, replace(state, gear=gear), now.boottime_s), worst)
 
-        return advance(self.site.electrical, self.planner, state.gear, excess, now)
+        asked = asked_for(self.site.electrical, state.sessions)
+        return advance(self.site.electrical, self.planner, state.gear, asked, excess, now)
 
     def _flowing(
         self, site: CompiledSite, scene: _Scene, allocation: Allocation, demands: Demands
@@ -392,4 +394,5 @@ def _alarms(site: CompiledSite, scene: _Scene, after: Snapshot, guarded: bool) -
         *overshoot_alarms(after.overshoots, after.boottime_s),
         *conduct_alarms(site, after.leases),
         *meter_alarms(site, after.meters, after.boottime_s),
+        *overbooked_alarms(site),
     )

@@ -22,13 +22,13 @@ from powerd.control.question import question_of
 from powerd.control.topology import feeding
 from powerd.limits import Bools, Floats
 from powerd.network.electrical import Electrical
-from powerd.network.interlocks import Move, findings
+from powerd.network.interlocks import Move, break_before_make, findings, no_parallel
 from powerd.network.operation import RETRANSFER_S, By
 from powerd.network.plan import Planner, Question
 from powerd.network.states import seen_as
 from powerd.network.supply import energise
 from powerd.state.columns import put, replace
-from powerd.state.switchgear import Cause, Phase, PlanEntry, Position, Switchgear
+from powerd.state.switchgear import Cause, Phase, Position, Switchgear
 from powerd.units import ROW_TOLERANCE, Now
 
 ORDER_S = 10.0
@@ -79,13 +79,16 @@ Excess = Callable[[Switchgear], dict[str, float]]
 """By how much each limit of a state is exceeded by the most that could be drawing, by its name."""
 
 
-def advance(electrical: Electrical, planner: Planner, gear: Switchgear, excess: Excess, now: Now) -> Switching:
+def advance(
+    electrical: Electrical, planner: Planner, gear: Switchgear, demand: Floats, excess: Excess, now: Now
+) -> Switching:
     """One tick of the failure path.
 
     Args:
         electrical: the drawing.
         planner: of this site.
         gear: after ``absorb`` and ``observe``.
+        demand: (n,) most that each car that is there could take [own unit].
         excess: what would not fit in a state of the switchgear.
         now: the tick's instant.
     """
@@ -94,7 +97,7 @@ def advance(electrical: Electrical, planner: Planner, gear: Switchgear, excess: 
         gear = _wait(electrical, gear, now, alarms)
     unanswered = None
     if gear.phase != Phase.WAITING and gear.wants_plan and not gear.manual:
-        gear, unanswered = _plan(electrical, planner, gear, now, alarms)
+        gear, unanswered = _plan(electrical, planner, gear, demand, now, alarms)
     order = None
     if gear.phase == Phase.MAKING_ROOM:
         gear, order = _make_room(electrical, gear, excess, now, alarms)
@@ -126,12 +129,16 @@ def _wait(electrical: Electrical, gear: Switchgear, now: Now, alarms: list[str])
 
 
 def _plan(
-    electrical: Electrical, planner: Planner, gear: Switchgear, now: Now, alarms: list[str]
+    electrical: Electrical, planner: Planner, gear: Switchgear, demand: Floats, now: Now, alarms: list[str]
 ) -> tuple[Switchgear, Question | None]:
-    """Looks the state up, or plans; keeps wanting a plan while it is too early to act."""
-    if now.boottime_s - gear.changed_at_s < _self_moving_s(electrical, gear):
+    """Looks the state up, or plans; keeps wanting a plan while it is too early to act.
+
+    The tick in which something changed is there to lower; nothing is planned in it.
+    """
+    since_s = now.boottime_s - gear.changed_at_s
+    if since_s <= 0.0 or since_s < _self_moving_s(electrical, gear):
         return gear, None
-    question = question_of(electrical, gear, now.boottime_s)
+    question = question_of(electrical, gear, demand, now.boottime_s)
     steps, unanswered = _answer(electrical, planner, gear, question)
     if steps and _only_returns(electrical, gear, question, steps, now):
         return gear, None
@@ -158,19 +165,22 @@ def _answer(
 ) -> tuple[tuple[int, ...], Question | None]:
     """What to switch, and the question if only a heuristic could answer it in time.
 
-    Where nothing is lost the site goes back to how it is drawn, if what waits for a voltage fits with its pick-up then;
-    nothing is ever switched only to gain a little.
+    Where nothing is lost the site goes back to how it is drawn, as far as it is in service and what waits for a voltage
+    fits with its pick-up then; nothing is ever switched only to gain a little.
     """
-    if nothing_lost(electrical, gear):
+    home, unanswered = (), None
+    if settled(electrical, gear):
         home = planner.towards(question, electrical.branches.normally_closed).steps
-        if home or not question.dead.any():
+        if _all_in_service(electrical, gear) and (home or not question.dead.any()):
             return home, None
-    known = _looked_up(gear.playbook, question.key)
-    if known is not None:
-        return _worth(electrical, planner, question, known), None
-    if int(question.movable.sum()) <= AT_ONCE:
-        return _worth(electrical, planner, question, planner.exact(question).steps), None
-    return _worth(electrical, planner, question, planner.heuristic(question).steps), question
+    known = planner.remembered(gear.playbook, question.key)
+    if known:
+        steps = planner.chosen(question, known)
+    elif int(question.movable.sum()) <= AT_ONCE:
+        steps = planner.exact(question).steps
+    else:
+        steps, unanswered = planner.heuristic(question).steps, question
+    return _worth(electrical, planner, question, steps) or home, unanswered
 
 
 def _worth(electrical: Electrical, planner: Planner, question: Question, steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -178,9 +188,7 @@ def _worth(electrical: Electrical, planner: Planner, question: Question, steps: 
 
     What is alive is not interrupted only because a better state is known.
     """
-    closed = question.closed.copy()
-    for step in steps:
-        closed[abs(step) - 1] = step > 0
+    closed = planner.end(question, steps)
     live = energise(seen_as(electrical, question.known, question.alive), closed).bus_is_live
     woken = live & question.dead & ~question.barred
     serves = bool(woken[electrical.evse_bus].any() or woken[electrical.loads.bus].any())
@@ -188,17 +196,18 @@ def _worth(electrical: Electrical, planner: Planner, question: Question, steps: 
     return steps if serves or safer else ()
 
 
-def nothing_lost(electrical: Electrical, gear: Switchgear) -> bool:
-    """Every supply, branch and switch that the drawing has in use can be used."""
-    supplies = bool((feeding(gear) >= electrical.supplies.in_service).all())
-    branches = bool(((gear.in_service & ~gear.lost) >= electrical.branches.in_service).all())
+def settled(electrical: Electrical, gear: Switchgear) -> bool:
+    """Every supply, branch and switch that the drawing has in use, and nobody has taken out of service, can be used."""
+    supplies = electrical.supplies.in_service & gear.supply_in_service & ~gear.supply_alive
+    branches = electrical.branches.in_service & gear.in_service
     stuck = gear.unknown | gear.refused | (gear.cause == Cause.PROTECTION) | (gear.cause == Cause.UNKNOWN)
-    return supplies and branches and not bool((stuck & electrical.branches.switchable).any())
+    return not bool(supplies.any() or (branches & (gear.lost | (stuck & electrical.branches.switchable))).any())
 
 
-def _looked_up(entries: tuple[PlanEntry, ...], key: str) -> tuple[int, ...] | None:
-    """The plan of a question from the playbook, the newest first."""
-    return next((entry.steps for entry in reversed(entries) if entry.key == key), None)
+def _all_in_service(electrical: Electrical, gear: Switchgear) -> bool:
+    """Nobody has taken anything out of service."""
+    branches = bool((gear.in_service >= electrical.branches.in_service).all())
+    return branches and bool((gear.supply_in_service >= electrical.supplies.in_service).all())
 
 
 def _self_moving_s(electrical: Electrical, gear: Switchgear) -> float:
@@ -239,7 +248,9 @@ def _make_room(
     found = findings(electrical, gear, Move(branch=branch, close=step > 0), now.boottime_s)
     if found:
         alarms.append(f"{name} is not operated: {found[0].message} ({found[0].rule})")
-        return give_up(gear, now), None
+        made_first = any(later < 0 for later in gear.steps[1:])
+        sync = found[0].rule in (break_before_make.__name__, no_parallel.__name__)
+        return (_think_again if made_first and sync else give_up)(gear, now), None
     if now.boottime_s - gear.since_s > ROOM_S:
         alarms.append(f"{name} is not operated: what could be drawing has not fitted for {ROOM_S:g} s")
         return give_up(gear, now), None
@@ -269,6 +280,18 @@ def _make_room(
         reason=gear.reason,
     )
     return gear, order
+
+
+def _think_again(gear: Switchgear, now: Now) -> Switchgear:
+    """The order of the steps is not permitted any more: nothing is wrong with the switch, another way is looked for."""
+    return replace(
+        gear,
+        held_down=np.zeros_like(gear.held_down),
+        phase=int(Phase.IDLE),
+        steps=(),
+        since_s=now.boottime_s,
+        wants_plan=True,
+    )
 
 
 def exceeded(site: CompiledSite, uncontrolled: Floats, worst: Floats) -> dict[str, float]:

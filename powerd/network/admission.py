@@ -6,7 +6,6 @@ that a playbook may order come with the playbook.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,10 +14,10 @@ import numpy as np
 from powerd.faults import Severity
 from powerd.limits import Bools
 from powerd.network.drawing import Drawing, Findings
-from powerd.network.electrical import Electrical, reserve_of
+from powerd.network.electrical import Electrical, least_import_kw, reserve_of
 from powerd.network.moves import transfers
 from powerd.network.operation import By
-from powerd.network.rows import build_rows
+from powerd.network.rows import Rows, build_rows
 from powerd.network.supply import normal_positions
 from powerd.site.codes import Code
 from powerd.site.schema import SiteFile
@@ -60,30 +59,48 @@ def reachable_states(electrical: Electrical) -> Iterator[tuple[str, Bools]]:
 
 def reserved(electrical: Electrical) -> Iterator[Reserved]:
     """Every limit of every reachable state with what it has to hold ready."""
-    own = reserve_of(electrical)
-    posts = electrical.posts
+    least = replace(electrical, site_import_limit_kw=least_import_kw(electrical))
+    for state, closed in reachable_states(electrical):
+        yield from reserved_in(least, state, closed)
+
+
+def reserved_in(electrical: Electrical, state: str, closed: Bools) -> Iterator[Reserved]:
+    """Every limit of one state with what it has to hold ready."""
+    own, posts = reserve_of(electrical), electrical.posts
     without_boot = np.maximum(posts.fallback, posts.fallback_idle)
     bare = np.where(own > np.maximum(posts.boot_current, without_boot), own, without_boot)
-    lowest = electrical.site_import_limit_kw
-    for promised_kw in (electrical.min_envelope_kw, electrical.failsafe_limit_kw):
-        lowest = lowest if math.isnan(promised_kw) else min(lowest, promised_kw)
-    least = replace(electrical, site_import_limit_kw=lowest)
-    for state, closed in reachable_states(electrical):
-        rows = build_rows(least, closed)
-        limits = rows.limits
-        uncontrolled = rows.load_share @ electrical.loads.worst_kw
-        with_boot, steady = limits.limit_flow(own), limits.limit_flow(bare)
-        for l in range(limits.capacity.shape[0]):
-            yield Reserved(
-                state=state,
-                name=limits.name[l],
-                element=limits.element[l],
-                unit=limits.unit[l],
-                capacity=float(limits.capacity[l]),
-                uncontrolled=float(uncontrolled[l]),
-                reserve=float(with_boot[l]),
-                boot_share=float(with_boot[l] - steady[l]),
-            )
+    rows = build_rows(electrical, closed)
+    limits = rows.limits
+    uncontrolled = rows.load_share @ electrical.loads.worst_kw
+    with_boot, steady = limits.limit_flow(own), limits.limit_flow(bare)
+    for l in range(limits.capacity.shape[0]):
+        yield Reserved(
+            state=state,
+            name=limits.name[l],
+            element=limits.element[l],
+            unit=limits.unit[l],
+            capacity=float(limits.capacity[l]),
+            uncontrolled=float(uncontrolled[l]),
+            reserve=float(with_boot[l]),
+            boot_share=float(with_boot[l] - steady[l]),
+        )
+
+
+def overbooked(electrical: Electrical, rows: Rows) -> list[str]:
+    """Names of the limits of a state that break R5, at the smallest import that powerd answers for."""
+    limits = rows.limits
+    own_import = (rows.branch < 0) & (rows.supply < 0)
+    spare = electrical.site_import_limit_kw - least_import_kw(electrical) if own_import.any() else 0.0
+    capacity = limits.capacity - np.where(own_import, spare, 0.0)
+    taken = limits.limit_flow(reserve_of(electrical)) + rows.load_share @ electrical.loads.worst_kw
+    return [limits.name[l] for l in np.flatnonzero(taken > capacity + TOLERANCE)]
+
+
+def keeps_reserve(electrical: Electrical, closed: Bools) -> bool:
+    """R5 in a state (E,), and in those that switches moving by themselves make of it."""
+    states = (closed, *(move.closed for move in transfers(electrical, closed, By.ITSELF)))
+    least = replace(electrical, site_import_limit_kw=least_import_kw(electrical))
+    return not any(overbooked(least, build_rows(least, positions)) for positions in states)
 
 
 def find_admission_faults(drawing: Drawing, electrical: Electrical, findings: Findings) -> None:

@@ -270,3 +270,9 @@ def reserve_of(electrical: Electrical) -> Floats:
     own = np.maximum(np.maximum(posts.fallback, posts.boot_current), posts.fallback_idle)
     never = np.isnan(electrical.controllers.watchdog_s)[posts.controller] if posts.count else np.zeros(0, dtype=bool)
     return np.where(never, posts.max_ceiling, own)
+
+
+def least_import_kw(electrical: Electrical) -> float:
+    """Smallest import that powerd answers for: the contract, ``min_envelope_kw`` and ``failsafe_limit_kw`` [kW]."""
+    promised = (electrical.site_import_limit_kw, electrical.min_envelope_kw, electrical.failsafe_limit_kw)
+    return float(np.nanmin(promised))

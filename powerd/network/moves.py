@@ -83,6 +83,14 @@ def transfers(electrical: Electrical, closed: Bools, *by: By) -> Iterator[Move]:
         yield Move(name=" and ".join(_told(electrical, int(partner[half])) for half in together), closed=after)
 
 
+def follow_source(electrical: Electrical, closed: Bools) -> list[tuple[int, int]]:
+    """(half that opens, half that closes) of each transfer switch that has lost its source and finds another."""
+    live = energise(electrical, closed)
+    halves = _ready(electrical, live, closed, (By.ITSELF,))
+    lost = [half for half in halves if live.supply[_source(electrical, half)] < 0]
+    return [(half, int(electrical.operation.partner[half])) for half in lost]
+
+
 def _ready(electrical: Electrical, live: Energised, closed: Bools, by: tuple[By, ...]) -> list[int]:
     """Closed halves of transfer switches operated ``by`` these that have voltage on the other side."""
     operation, branches = electrical.operation, electrical.branches

@@ -4,29 +4,35 @@ Lexicographic, each level only among the best of the one above (``Score``):
 
     safe            no ring, no two supplies together, nothing fed that must not be, reserves and loads fit every rating
     critical        most critical load fed
-    deliverable     most power that can reach loads and EVSEs: max flow on the tree, phase by phase
-    fed             most EVSE rating fed, what has a voltage first
+    deliverable     most power that can reach loads and the cars that are there: max flow on the tree, phase by phase
+    fed             most EVSE rating fed, whoever plugs in next; what has a voltage first
     operations      fewest switches moved
 
-Exact by enumeration up to ``EXACT_SWITCHES`` switches that may move; beyond that a search over one, two and three
-switches at a time, which may miss a better state. The bound takes every post at its rating, so a
-plan stays right whoever plugs in next, and counts loads at their configured worst, those without voltage times their
-pick-up factor (R8), and EVSEs at least at their reserve (R5).
+Exact by enumeration up to ``EXACT_SWITCHES`` switches that may move. Beyond that a search over one, two and three
+switches at a time, which may miss a better state, and off the tick the same question as a mixed-integer program
+(``plan_milp``). The bound counts loads at their configured worst, those without voltage times their pick-up factor
+(R8), and EVSEs at least at their reserve (R5). Before a state is told, the limits of the tick themselves say whether
+R5 holds in it (``Fits``): what breaks it is refused, and the next best is taken.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from powerd.limits import Bools, Floats, Ints
-from powerd.network.electrical import V_LOW_PU, Electrical, reserve_of
-from powerd.network.plan_kernels import search
-from powerd.units import SQRT3
+from powerd.network.admission import keeps_reserve
+from powerd.network.electrical import Electrical
+from powerd.network.plan_grid import grid_of
+from powerd.network.plan_kernels import Case, Grid, search
+from powerd.network.plan_milp import best_state
+from powerd.network.states import seen_as
+from powerd.state.switchgear import PlanEntry
 
 EXACT_SWITCHES = 16
 """Up to so many switches that may move, every state is looked at."""
@@ -36,100 +42,10 @@ KEPT = 1.001
 """EVSEs that have a voltage count so much more than those that have none: of equal plans the one that keeps them."""
 MARGIN = 0.01
 """A running state is left for another one only for so much more deliverable power, or for something dead."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Grid:
-    """The drawing as the planner reckons with it; B buses, E branches, S supplies, kVA a phase."""
-
-    from_bus: Ints
-    to_bus: Ints
-    start: Ints
-    """(B + 1,) with ``links``: the branches at each bus."""
-    links: Ints
-    capacity: Floats
-    """(E, 3) rating; inf = none."""
-    demand: Floats
-    """(B, 3) ratings of the EVSEs."""
-    reserve: Floats
-    """(B, 3) what they may draw without a grant."""
-    load: Floats
-    """(B, 3) uncontrolled loads at their worst: the current at the lowest voltage, as kVA at the nominal one."""
-    pickup: Floats
-    """(B, 3) the same, right after an outage."""
-    worth: Floats
-    """(B, 2) critical load and EVSE rating, all phases."""
-    supply_bus: Ints
-    """(S,) bus of each supply."""
-    import_kva: Floats
-    """(S,) most it may give, all phases."""
-    site_kva: float
-    """Most for the whole site."""
-    locks: tuple[Ints, Ints, Ints]
-    """Interlock groups: where each starts (G + 1,), their branches, and how many may be closed (G,)."""
-
-    @staticmethod
-    def of(electrical: Electrical) -> Grid:
-        """The columns of a site."""
-        branches, buses = electrical.branches, electrical.buses.voltage_v.shape[0]
-        ends = np.concatenate([branches.from_bus, branches.to_bus])
-        order = np.argsort(ends, kind="stable")
-        count = branches.kind.shape[0]
-        sides = [
-            np.where(np.isfinite(c), c, np.inf) * electrical.buses.voltage_v[end] / SQRT3 / 1000
-            for c, end in (
-                (branches.capacity_from_a, branches.from_bus),
-                (branches.capacity_to_a, branches.to_bus),
-            )
-        ]
-        posts = _post_kva(electrical, electrical.posts.max_ceiling)
-        loads = _load_kva(electrical, np.ones_like(electrical.loads.worst_kw))
-        critical = _load_kva(electrical, electrical.loads.critical.astype(np.float64))
-        return Grid(
-            from_bus=branches.from_bus,
-            to_bus=branches.to_bus,
-            start=np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=buses))]).astype(np.int64),
-            links=(order % max(count, 1)).astype(np.int64),
-            capacity=np.repeat(np.minimum(*sides)[:, None], 3, axis=1),
-            demand=posts,
-            reserve=_post_kva(electrical, reserve_of(electrical)),
-            load=loads,
-            pickup=_load_kva(electrical, electrical.loads.pickup_factor),
-            worth=np.column_stack([critical.sum(axis=1), posts.sum(axis=1)]),
-            supply_bus=electrical.supplies.bus,
-            import_kva=electrical.supplies.import_limit_kw,
-            site_kva=float(electrical.site_import_limit_kw),
-            locks=_locks(electrical),
-        )
-
-
-def _locks(electrical: Electrical) -> tuple[Ints, Ints, Ints]:
-    """See ``Grid.locks``."""
-    groups = electrical.interlocks
-    start = np.cumsum([0] + [len(group.branches) for group in groups]).astype(np.int64)
-    branches = np.array([b for group in groups for b in group.branches], np.int64)
-    return start, branches, np.array([group.at_most_closed for group in groups], np.int64)
-
-
-def _post_kva(electrical: Electrical, ceiling: Floats) -> Floats:
-    """(B, 3) what EVSEs at these ceilings (n,) put on their bus's phases [kVA]."""
-    on = ~np.isnan(electrical.evse_phasor_deg)
-    posts, volts = electrical.posts, electrical.buses.voltage_v[electrical.evse_bus]
-    dc = electrical.evse_amps_per_unit * SQRT3 * volts / 1000
-    whole = ceiling * np.where(posts.is_dc, dc, posts.kw_per_unit)
-    total = np.zeros((electrical.buses.voltage_v.shape[0], 3))
-    np.add.at(total, electrical.evse_bus, whole[:, None] * on / np.maximum(on.sum(axis=1, keepdims=True), 1))
-    return total
-
-
-def _load_kva(electrical: Electrical, factor: Floats) -> Floats:
-    """(B, 3) uncontrolled loads at ``factor`` (D,) times their worst, at the lowest voltage, as in the rows [kVA]."""
-    loads = electrical.loads
-    on = (loads.phase_bits[:, None] >> np.arange(3)) & 1
-    share = loads.worst_kw * factor / loads.power_factor / V_LOW_PU / np.maximum(on.sum(axis=1), 1)
-    total = np.zeros((electrical.buses.voltage_v.shape[0], 3))
-    np.add.at(total, loads.bus, share[:, None] * on)
-    return total
+TRIES = 32
+"""Best states that are held against R5 before the planner stays where it is."""
+SECONDS = 20.0
+"""Most time for a level of the mixed-integer program [s]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,12 +66,20 @@ class Question:
     """(B,) without voltage, and must stay so."""
     dead: Bools
     """(B,) without voltage now."""
+    sync: Bools
+    """(E,) may be closed while both sides have voltage: the site permits it, and its sync check does so now."""
+    demand: Floats
+    """(B, 3) what the cars at each bus can take [kVA]."""
 
     @cached_property
     def key(self) -> str:
-        """The same for the same question."""
+        """The same for the same state of the switchgear, whatever cars there are and sync checks say."""
         parts = (self.closed, self.known, self.shadow, self.movable, self.alive, self.barred, self.dead)
         return hashlib.blake2b(b"".join(part.tobytes() for part in parts), digest_size=12).hexdigest()
+
+
+Fits = Callable[[Question, Bools], bool]
+"""Whether R5 holds in a state (E,) by the limits of the tick."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -185,92 +109,154 @@ class Plan:
     score: Score
     """How good the end is."""
     found_by: str
-    """"exact" or "heuristic"."""
+    """"exact", "heuristic" or "program"."""
 
 
 class Planner:
     """Plans for one site."""
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, fits: Fits | None = None) -> None:
+        """``fits`` refuses states that the kernels' bound lets through; None = none."""
         self.grid = grid
+        self._refuses = fits
+        self._book: tuple[tuple[PlanEntry, ...], dict[str, list[tuple[int, ...]]]] = ((), {})
+
+    def _fits(self, question: Question, closed: Bools) -> bool:
+        return self._refuses is None or self._refuses(question, closed)
 
     @staticmethod
     def of(electrical: Electrical) -> Planner:
         """The planner of a site."""
-        return Planner(Grid.of(electrical))
+        kept: dict[bytes, bool] = {}
+
+        def holds(question: Question, closed: Bools) -> bool:
+            key = np.concatenate([closed & question.known, question.alive]).tobytes()
+            if key not in kept:
+                here = seen_as(electrical, question.known, question.alive)
+                kept[key] = keeps_reserve(here, closed)
+            return kept[key]
+
+        def no_worse(question: Question, closed: Bools) -> bool:
+            return holds(question, closed) or not holds(question, question.closed)
+
+        return Planner(grid_of(electrical), no_worse)
 
     def plan(self, question: Question) -> Plan:
-        """The best state: exact where few enough switches may move."""
+        """The best state, taking its time: exact where few enough switches may move, else by HiGHS."""
         if int(question.movable.sum()) <= EXACT_SWITCHES:
             return self.exact(question)
-        return self.heuristic(question)
+        return self.program(question)
 
     def exact(self, question: Question) -> Plan:
         """Looks at every state of the switches that may move."""
-        which = np.flatnonzero(question.movable)
-        best, top = _bits(question.closed, which), self.score(question, question.closed)
-        for first in range(0, 2 ** which.shape[0], CHUNK):
-            states = np.arange(first, min(first + CHUNK, 2 ** which.shape[0]), dtype=np.int64)
-            best, top = self._better(question, which, states, best, top)
-        return self._told(question, _state(question.closed, which, best), top, "exact")
+        best, top = next(self._ranked(question), (question.closed, self.score(question, question.closed)))
+        return self._told(question, best, top, "exact")
+
+    def some(self, question: Question, count: int) -> list[Plan]:
+        """The best ``count`` states at most, each another end: for cars that are not there yet."""
+        if int(question.movable.sum()) > EXACT_SWITCHES:
+            return [self.program(question)]
+        found = itertools.islice(self._ranked(question), count)
+        return [self._told(question, closed, score, "exact") for closed, score in found] or [self.exact(question)]
 
     def heuristic(self, question: Question) -> Plan:
         """Moves one, two or three switches at a time as long as that helps."""
-        which = np.flatnonzero(question.movable)
-        best, top = _bits(question.closed, which), self.score(question, question.closed)
-        flips = _flips(which.shape[0])
-        for _ in range(2 * which.shape[0] + 1):
-            at = best
-            best, top = self._better(question, which, flips ^ at, at, top)
-            if best == at:
+        case = self.case(question)
+        which = case.which
+        for careful in (False, True):
+            best, top = _bits(question.closed, which), self.score(question, question.closed)
+            flips = _flips(which.shape[0])
+            for _ in range(2 * which.shape[0] + 1):
+                at = best
+                best, top = self._better(question, case, flips ^ at, at, top, careful=careful)
+                if best == at:
+                    break
+            closed = _state(question.closed, which, best)
+            if careful or self._fits(question, closed):
                 break
-        return self._told(question, _state(question.closed, which, best), top, "heuristic")
+        return self._told(question, closed, top, "heuristic")
+
+    def program(self, question: Question) -> Plan:
+        """The answer of HiGHS where it is better than the search, else the search's."""
+        found = self.heuristic(question)
+        closed = best_state(self.grid, self.case(question), SECONDS)
+        if closed is None or not self._fits(question, closed):
+            return found
+        plan = self._told(question, closed, self.score(question, closed), "program")
+        return plan if plan.score > found.score else found
 
     def towards(self, question: Question, closed: Bools) -> Plan:
         """The way to a given state of the switches that may move, if it is safe and no worse than to stay."""
         goal = np.where(question.movable, closed, question.closed)
         score, stay = self.score(question, goal), self.score(question, question.closed)
         worse = score.wrong < 0 or score.critical < stay.critical or score.deliverable < stay.deliverable
-        if worse:
+        if worse or score.fed < stay.fed or not self._fits(question, goal):
             goal, score = question.closed, stay
-        return Plan(closed=goal, steps=self._steps(question, goal), score=score, found_by="exact")
+        return Plan(closed=goal, steps=self.steps(question, goal), score=score, found_by="exact")
+
+    def remembered(self, entries: tuple[PlanEntry, ...], key: str) -> list[tuple[int, ...]]:
+        """What a playbook answers to a question; its index is made anew when it is another one."""
+        kept, index = self._book
+        if kept is not entries:
+            index = {}
+            for entry in entries:
+                index.setdefault(entry.key, []).append(entry.steps)
+            self._book = (entries, index)
+        return index.get(key, [])
+
+    def chosen(self, question: Question, answers: list[tuple[int, ...]]) -> tuple[int, ...]:
+        """The way to the end of the answers that is best for the cars that are there; the first of equals."""
+        ends = [self.end(question, steps) for steps in answers]
+        return self.steps(question, max(ends, key=lambda end: self.score(question, end)))
 
     def score(self, question: Question, closed: Bools) -> Score:
         """How good a state is, compared with the present one where that is not safe either."""
         which = np.flatnonzero(question.movable)
-        return _score(self._scores(question, which, np.array([_bits(closed, which)], np.int64))[0])
+        return _score(search(self.grid, self.case(question), np.array([_bits(closed, which)], np.int64))[0])
 
-    def _better(self, question: Question, which: Ints, states: Ints, best: int, top: Score) -> tuple[int, Score]:
-        """The best of the ``states`` and the one known so far, which wins a tie."""
-        scores = self._scores(question, which, states)
-        order = np.lexsort((-np.arange(states.shape[0]), *(scores[:, c] for c in (4, 3, 2, 1, 0))))
-        chosen = _score(scores[order[-1]])
-        return (int(states[order[-1]]), chosen) if chosen > top else (best, top)
+    def _ranked(self, question: Question) -> Iterator[tuple[Bools, Score]]:
+        """States better than the present one that are safe and keep R5, best first."""
+        case = self.case(question)
+        which, stay = case.which, _bits(question.closed, case.which)
+        chunks = np.array_split(np.arange(2 ** which.shape[0], dtype=np.int64), max(1, 2 ** which.shape[0] // CHUNK))
+        scores = np.concatenate([search(self.grid, case, some) for some in chunks])
+        top = _score(scores[stay])
+        for at in _best_first(scores)[:TRIES]:
+            score = _score(scores[at])
+            if score <= top:
+                return
+            closed = _state(question.closed, which, int(at))
+            if self._fits(question, closed):
+                yield closed, score
 
-    def _scores(self, question: Question, which: Ints, states: Ints) -> Floats:
-        """(len(states), 5) see ``search``."""
-        grid = self.grid
-        return search(
-            question.closed,
-            states,
-            which,
-            *grid.locks,
-            question.known,
-            question.shadow,
-            grid.from_bus,
-            grid.to_bus,
-            grid.start,
-            grid.links,
-            grid.supply_bus[question.alive],
-            grid.supply_bus,
-            question.barred,
-            np.where(question.dead[:, None], grid.worth, grid.worth * [1.0, KEPT]),
-            grid.capacity,
-            grid.demand,
-            grid.reserve,
-            np.where(question.dead[:, None], grid.pickup, grid.load),
-            grid.import_kva[question.alive],
-            grid.site_kva,
+    def _better(
+        self, question: Question, case: Case, states: Ints, best: int, top: Score, *, careful: bool
+    ) -> tuple[int, Score]:
+        """The best of the ``states`` and the one known so far, which wins a tie; ``careful``: that keeps R5."""
+        scores = search(self.grid, case, states)
+        for at in _best_first(scores)[: TRIES if careful else 1]:
+            chosen = _score(scores[at])
+            if chosen <= top:
+                break
+            if not careful or self._fits(question, _state(question.closed, case.which, int(states[at]))):
+                return int(states[at]), chosen
+        return best, top
+
+    def case(self, question: Question) -> Case:
+        """The question as the kernels read it."""
+        grid, dead = self.grid, question.dead
+        return Case(
+            present=question.closed,
+            known=question.known,
+            shadow=question.shadow,
+            which=np.flatnonzero(question.movable),
+            roots=grid.supply_bus[question.alive],
+            import_kw=grid.import_kw[question.alive],
+            barred=question.barred,
+            worth=np.where(dead[:, None], grid.worth, grid.worth * [1.0, KEPT]),
+            demand=question.demand,
+            load=np.where(dead[:, None], grid.pickup, grid.load),
+            load_kw=np.where(dead, grid.pickup_kw, grid.load_kw),
         )
 
     def _told(self, question: Question, closed: Bools, score: Score, found_by: str) -> Plan:
@@ -280,14 +266,28 @@ class Planner:
         gains |= score.deliverable > (1 + MARGIN) * stay.deliverable
         if not gains:
             closed, score = question.closed, stay
-        return Plan(closed=closed, steps=self._steps(question, closed), score=score, found_by=found_by)
+        return Plan(closed=closed, steps=self.steps(question, closed), score=score, found_by=found_by)
 
-    def _steps(self, question: Question, closed: Bools) -> tuple[int, ...]:
-        """Openings first, then closings outwards from what is fed: a dead source is apart before its bus is fed."""
+    def end(self, question: Question, steps: tuple[int, ...]) -> Bools:
+        """(E,) positions after all the steps."""
+        closed = question.closed.copy()
+        for step in steps:
+            closed[abs(step) - 1] = step > 0
+        return closed
+
+    def steps(self, question: Question, closed: Bools) -> tuple[int, ...]:
+        """Openings first, then closings outwards from what is fed: a dead source is apart before its bus is fed.
+
+        Where the sync check permits it and everything fits meanwhile, a closing comes before: nobody is interrupted.
+        """
         opened = np.flatnonzero(question.closed & ~closed)
-        steps = [-(int(e) + 1) for e in opened]
         waiting = np.flatnonzero(~question.closed & closed).tolist()
-        at = question.closed.copy()
+        at, steps = question.closed.copy(), []
+        for e in self._made_first(question, waiting) if opened.shape[0] else []:
+            waiting.remove(e)
+            at[e] = True
+            steps.append(e + 1)
+        steps += [-(int(e) + 1) for e in opened]
         at[opened] = False
         while waiting:
             live = self.fed(question, at)
@@ -298,10 +298,32 @@ class Planner:
             steps.append(chosen + 1)
         return tuple(steps)
 
+    def _made_first(self, question: Question, waiting: list[int]) -> list[int]:
+        """Closings of live on live that are permitted now, as many as interlocks and R5 allow together."""
+        live, at, found = self.fed(question, question.closed), question.closed.copy(), []
+        for e in waiting:
+            both = live[self.grid.from_bus[e]] and live[self.grid.to_bus[e]]
+            if not (question.sync[e] and both):
+                continue
+            at[e] = True
+            if self._unlocked(at) and self._fits(question, at):
+                found.append(e)
+            else:
+                at[e] = False
+        return found
+
+    def _unlocked(self, closed: Bools) -> bool:
+        """No interlock has more closed than it may."""
+        grid = self.grid
+        return all(
+            closed[grid.lock_branch[grid.lock_start[g] : grid.lock_start[g + 1]]].sum() <= most
+            for g, most in enumerate(grid.lock_most.tolist())
+        )
+
     def fed(self, question: Question, closed: Bools) -> Bools:
         """(B,) buses with voltage in a state."""
         conducting = question.known & closed
-        live = np.zeros(self.grid.demand.shape[0], np.bool_)
+        live = np.zeros(self.grid.rating.shape[0], np.bool_)
         live[self.grid.supply_bus[question.alive]] = True
         while True:
             ends = live[self.grid.from_bus] | live[self.grid.to_bus]
@@ -325,6 +347,11 @@ def _state(closed: Bools, which: Ints, bits: int) -> Bools:
     return state
 
 
+def _best_first(scores: Floats) -> Ints:
+    """Places in order of their scores (k, 5), best first, equal ones as they come."""
+    return np.lexsort(tuple(-scores[:, c] for c in (4, 3, 2, 1, 0)))
+
+
 def _flips(count: int) -> Ints:
     """Numbers with one, two or three bits of ``count``."""
     chosen = itertools.chain.from_iterable(itertools.combinations(range(count), k) for k in (1, 2, 3))
@@ -334,13 +361,3 @@ def _flips(count: int) -> Ints:
 def _score(row: Floats) -> Score:
     wrong, critical, delivered, fed, operations = row.tolist()
     return Score(wrong=round(wrong), critical=critical, deliverable=delivered, fed=fed, operations=round(operations))
-
-
-def without(question: Question, *, branch: int | None = None, supply: int | None = None) -> Question:
-    """The same question after one more loss, upstream of everything it fed and without a fault there."""
-    known, alive, shadow = question.known.copy(), question.alive.copy(), question.shadow.copy()
-    if branch is not None:
-        known[branch], shadow[branch] = False, True
-    if supply is not None:
-        alive[supply] = False
-    return replace(question, known=known, alive=alive, shadow=shadow)

@@ -2,11 +2,80 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
-from powerd.network.electrical import V_LOW_PU
+
+
+class Grid(NamedTuple):
+    """What is built, as the kernels read it; B buses, E branches, S supplies, G interlocks, kVA a phase."""
+
+    from_bus: Ints
+    to_bus: Ints
+    start: Ints
+    """(B + 1,) with ``links``: the branches at each bus."""
+    links: Ints
+    capacity: Floats
+    """(E, 3) rating; inf = none."""
+    rating: Floats
+    """(B, 3) ratings of the EVSEs."""
+    reserve: Floats
+    """(B, 3) what they may draw without a grant."""
+    reserve_kw: Floats
+    """(B,) the same as limits in kW count it."""
+    load: Floats
+    """(B, 3) uncontrolled loads at their worst, at the lowest voltage."""
+    load_kw: Floats
+    """(B,) the same as limits in kW count it."""
+    pickup: Floats
+    """(B, 3) ``load`` right after an outage."""
+    pickup_kw: Floats
+    """(B,) ``load_kw`` right after an outage."""
+    worth: Floats
+    """(B, 2) critical load and EVSE rating, all phases."""
+    supply_bus: Ints
+    """(S,) bus of each supply."""
+    import_kw: Floats
+    """(S,) most it may give."""
+    site_kw: float
+    """Most for the whole site."""
+    least_kw: float
+    """Least that the whole site is ever left by envelopes that powerd answers for."""
+    lock_start: Ints
+    """(G + 1,) where the branches of each interlock start."""
+    lock_branch: Ints
+    lock_most: Ints
+    """(G,) how many of an interlock may be closed."""
+
+
+class Case(NamedTuple):
+    """What is asked, as the kernels read it; r feeding supplies."""
+
+    present: Bools
+    """(E,) positions now."""
+    known: Bools
+    """(E,) conducts where it is closed."""
+    shadow: Bools
+    """(E,) could conduct although nothing is fed through it."""
+    which: Ints
+    """(k,) switches that may move: bit k of a state closes the k-th."""
+    roots: Ints
+    """(r,) buses of feeding supplies."""
+    import_kw: Floats
+    """(r,) most each may give."""
+    barred: Bools
+    """(B,) must not be fed."""
+    worth: Floats
+    """(B, 2) ``Grid.worth``, a little more for what is fed now."""
+    demand: Floats
+    """(B, 3) what the EVSEs could take [kVA]."""
+    load: Floats
+    """(B, 3) uncontrolled loads, as they come back where they are off [kVA]."""
+    load_kw: Floats
+    """(B,) the same as limits in kW count it."""
 
 
 @kernel
@@ -83,150 +152,92 @@ def tree_of(from_bus: Ints, to_bus: Ints, sure: Bools, start: Ints, links: Ints,
 
 
 @kernel
-def deliverable(  # one pass up the tree: split, each array would be walked once more
-    from_bus: Ints,
-    to_bus: Ints,
-    tree: Ints,
-    capacity: Floats,
-    demand: Floats,
-    reserve: Floats,
-    load: Floats,
-    import_kva: Floats,
-    site_kva: float,
-) -> Floats:
+def deliverable(grid: Grid, case: Case, tree: Ints) -> Floats:  # one pass up the tree, for all at once
     """(2,) most power that the fed buses can be given, loads and charging [kVA], and by how much reserves do not fit.
 
     On a tree, max flow is min(capacity, sum of the children's) from the leaves up, for each phase alone.
-    ``capacity`` (E, 3), ``demand``, ``reserve`` and ``load`` (B, 3) [kVA a phase]; ``import_kva`` (r,), all phases.
-    Loads come as their current at the lowest voltage, of which an import limit counts the power.
     """
-    flow, bound, fixed = demand.copy(), reserve.copy(), load.copy()
-    count = import_kva.shape[0]
+    flow, bound, fixed = case.demand.copy(), grid.reserve.copy(), case.load.copy()
+    bound_kw, fixed_kw = grid.reserve_kw.copy(), case.load_kw.copy()
+    count = case.import_kw.shape[0]
     given, held, taken = np.zeros(count), np.zeros(count), np.zeros(count)
-    loads = 0.0
     misfit = 0.0
     for k in range(tree.shape[1] - 1, -1, -1):
         bus = tree[0, k]
         if bus < 0:
             continue
         e, supply = tree[1, bus], tree[2, bus]
+        if e < 0:
+            given[supply] += flow[bus].sum()
+            held[supply] += bound_kw[bus]
+            taken[supply] += fixed_kw[bus]
+            continue
+        above = grid.from_bus[e] if grid.to_bus[e] == bus else grid.to_bus[e]
+        bound_kw[above] += bound_kw[bus]
+        fixed_kw[above] += fixed_kw[bus]
         for p in range(3):
-            if e < 0:
-                given[supply] += flow[bus, p]
-                held[supply] += bound[bus, p]
-                taken[supply] += V_LOW_PU * fixed[bus, p]
-                loads += fixed[bus, p]
-                continue
-            above = from_bus[e] if to_bus[e] == bus else to_bus[e]
-            room = capacity[e, p] - fixed[bus, p]
+            room = grid.capacity[e, p] - fixed[bus, p]
             misfit = max(misfit, bound[bus, p] - room)
             flow[above, p] += min(flow[bus, p], max(room, 0.0))
             bound[above, p] += bound[bus, p]
             fixed[above, p] += fixed[bus, p]
     total, reserved, fed = 0.0, 0.0, 0.0
     for k in range(count):
-        total += min(given[k], max(import_kva[k] - taken[k], 0.0))
-        misfit = max(misfit, held[k] + taken[k] - import_kva[k])
+        total += min(given[k], max(case.import_kw[k] - taken[k], 0.0))
+        misfit = max(misfit, held[k] + taken[k] - case.import_kw[k])
         reserved += held[k]
         fed += taken[k]
-    misfit = max(misfit, reserved + fed - site_kva)
-    return np.array([min(total, max(site_kva - fed, 0.0)) + loads, misfit])
+    misfit = max(misfit, reserved + fed - grid.least_kw)
+    return np.array([min(total, max(grid.site_kw - fed, 0.0)) + fed, misfit])
 
 
 @kernel
-def judge(
-    closed: Bools,
-    known: Bools,
-    shadow: Bools,
-    from_bus: Ints,
-    to_bus: Ints,
-    start: Ints,
-    links: Ints,
-    roots: Ints,
-    sources: Ints,
-    barred: Bools,
-    worth: Floats,
-    capacity: Floats,
-    demand: Floats,
-    reserve: Floats,
-    load: Floats,
-    import_kva: Floats,
-    site_kva: float,
-) -> Floats:
-    """(6,) rings, supplies too many, misfit [kVA], critical load [kVA], deliverable [kVA], what else is fed.
+def judge(grid: Grid, case: Case, closed: Bools) -> Floats:
+    """(6,) rings, supplies too many, misfit [kVA], critical load [kVA], deliverable [kVA], EVSE rating fed [kVA].
 
-    ``closed`` (E,) is the state; ``known`` (E,) conducts where it is closed; ``shadow`` (E,) could conduct although
-    nothing is fed through it; ``barred`` (B,) must not be fed: counted as supplies too many; ``worth`` (B, 2) critical
-    load and EVSE ratings of each bus [kVA].
+    ``closed`` (E,) is the state; what is fed and must not be counts as supplies too many.
     """
-    buses = demand.shape[0]
-    sure = known & closed
-    faults = faults_of(from_bus, to_bus, sure, shadow, roots, sources, buses)
-    tree = tree_of(from_bus, to_bus, sure, start, links, roots, buses)
-    result = deliverable(from_bus, to_bus, tree, capacity, demand, reserve, load, import_kva, site_kva)
+    buses = case.demand.shape[0]
+    sure = case.known & closed
+    faults = faults_of(grid.from_bus, grid.to_bus, sure, case.shadow, case.roots, grid.supply_bus, buses)
+    tree = tree_of(grid.from_bus, grid.to_bus, sure, grid.start, grid.links, case.roots, buses)
+    result = deliverable(grid, case, tree)
     critical, posts, wrong = 0.0, 0.0, 0
     for bus in range(buses):
         if tree[2, bus] >= 0:
-            critical += worth[bus, 0]
-            posts += worth[bus, 1]
-            if barred[bus]:
+            critical += case.worth[bus, 0]
+            posts += case.worth[bus, 1]
+            if case.barred[bus]:
                 wrong += 1
     return np.array([faults[0], faults[1] + wrong, result[1], critical, result[0], posts])
 
 
 @kernel
-def search(
-    present: Bools,
-    states: Ints,
-    which: Ints,
-    lock_start: Ints,
-    lock_branch: Ints,
-    lock_most: Ints,
-    known: Bools,
-    shadow: Bools,
-    from_bus: Ints,
-    to_bus: Ints,
-    start: Ints,
-    links: Ints,
-    roots: Ints,
-    sources: Ints,
-    barred: Bools,
-    worth: Floats,
-    capacity: Floats,
-    demand: Floats,
-    reserve: Floats,
-    load: Floats,
-    import_kva: Floats,
-    site_kva: float,
-) -> Floats:
-    """(len(states), 5) the columns of ``Score`` of each state; bit k of a state closes switch ``which[k]``.
+def shut_in(grid: Grid, closed: Bools, lock: int) -> int:
+    """How many switches of an interlock are closed."""
+    count = 0
+    for p in range(grid.lock_start[lock], grid.lock_start[lock + 1]):
+        count += closed[grid.lock_branch[p]]
+    return count
+
+
+@kernel
+def search(grid: Grid, case: Case, states: Ints) -> Floats:
+    """(len(states), 5) the columns of ``Score`` of each state.
 
     What is wrong with the present state too does not count against another one.
     """
     result = np.zeros((states.shape[0], 5))
-    shut = np.zeros(lock_most.shape[0], np.int64)
-    for g in range(lock_most.shape[0]):
-        for p in range(lock_start[g], lock_start[g + 1]):
-            shut[g] += present[lock_branch[p]]
-    now = judge(
-        present, known, shadow, from_bus, to_bus, start, links, roots, sources, barred, worth, capacity, demand,
-        reserve, load, import_kva, site_kva,
-    )  # fmt: skip
-    closed = present.copy()
+    now = judge(grid, case, case.present)
+    closed = case.present.copy()
     for i in range(states.shape[0]):
         moved, wrong = 0, 0.0
-        for k in range(which.shape[0]):
-            closed[which[k]] = (states[i] >> k) & 1 == 1
-            moved += closed[which[k]] != present[which[k]]
-        for g in range(lock_most.shape[0]):
-            count = 0
-            for p in range(lock_start[g], lock_start[g + 1]):
-                count += closed[lock_branch[p]]
-            wrong += max(0, count - max(lock_most[g], shut[g]))
-        found = judge(
-            closed, known, shadow, from_bus, to_bus, start, links, roots, sources, barred, worth, capacity, demand,
-            reserve, load, import_kva, site_kva,
-        )  # fmt: skip
+        for k in range(case.which.shape[0]):
+            closed[case.which[k]] = (states[i] >> k) & 1 == 1
+            moved += closed[case.which[k]] != case.present[case.which[k]]
+        for g in range(grid.lock_most.shape[0]):
+            wrong += max(0, shut_in(grid, closed, g) - max(grid.lock_most[g], shut_in(grid, case.present, g)))
+        found = judge(grid, case, closed)
         wrong += max(0.0, found[0] - now[0]) + max(0.0, found[1] - now[1])
         if found[2] > max(1e-6, now[2] + 1e-6):
             wrong += 1

@@ -11,8 +11,9 @@ import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from powerd.network.electrical import V_LOW_PU
-from powerd.network.plan import KEPT, Grid, Planner, Question, Score
+from powerd.network.plan import KEPT, Planner, Question, Score
+from powerd.network.plan_kernels import Grid
+from powerd.network.plan_milp import best_state
 
 BIG = 10**9
 
@@ -42,7 +43,7 @@ class Judge:
 
     def _graph(self, conducting: np.ndarray) -> nx.MultiGraph:
         graph = nx.MultiGraph()
-        graph.add_nodes_from(range(self.grid.demand.shape[0]))
+        graph.add_nodes_from(range(self.grid.rating.shape[0]))
         for e in np.flatnonzero(conducting).tolist():
             graph.add_edge(int(self.grid.from_bus[e]), int(self.grid.to_bus[e]), key=e)
         return graph
@@ -71,30 +72,33 @@ class Judge:
 
     def _misfit(self, graph: nx.MultiGraph, load: np.ndarray) -> float:
         """How far what must be carried exceeds a rating; each branch of a tree carries what is cut off by taking it."""
-        grid, need = self.grid, self.grid.reserve + load
-        worst = -np.inf
-        for root, most in zip(self._roots(), grid.import_kva[self.question.alive], strict=True):
+        need, worst, all_kw = self.grid.reserve + load, -np.inf, 0.0
+        for root, most in zip(self._roots(), self.grid.import_kw[self.question.alive], strict=True):
             members = nx.node_connected_component(graph, root)
-            power = grid.reserve + V_LOW_PU * load
-            worst = max(worst, float(power[list(members)].sum()) - float(most))
+            taken = float((self.grid.reserve_kw + self._load_kw())[list(members)].sum())
+            all_kw += taken
+            worst = max(worst, taken - float(most))
             for u, v, e in list(graph.subgraph(members).edges(keys=True)):
                 cut = graph.subgraph(members).copy()
                 cut.remove_edge(u, v, key=e)
                 below = members - nx.node_connected_component(cut, root)
                 for p in range(3):
                     worst = max(worst, float(need[list(below), p].sum()) - float(self.grid.capacity[e, p]))
-        return max(worst, 0.0)
+        return max(worst, all_kw - self.grid.least_kw, 0.0)
+
+    def _load_kw(self) -> np.ndarray:
+        return np.where(self.question.dead, self.grid.pickup_kw, self.grid.load_kw)
 
     def _flow(self, closed: np.ndarray, load: np.ndarray, live: set[int]) -> float:
         """Loads first, then the most that EVSEs can get: maximum flow of each phase, then the supplies' limits."""
         grid, given = self.grid, 0.0
         graph = self._graph(self.question.known & closed)
-        fed = float(load[list(live)].sum())
-        for root, most in zip(self._roots(), grid.import_kva[self.question.alive], strict=True):
+        fed = float(self._load_kw()[list(live)].sum())
+        for root, most in zip(self._roots(), grid.import_kw[self.question.alive], strict=True):
             members = nx.node_connected_component(graph, root)
             flow = sum(self._phase(graph.subgraph(members), root, load, p) for p in range(3))
-            given += min(flow, max(float(most) - V_LOW_PU * float(load[list(members)].sum()), 0.0))
-        return min(given, max(grid.site_kva - V_LOW_PU * fed, 0.0)) + fed
+            given += min(flow, max(float(most) - float(self._load_kw()[list(members)].sum()), 0.0))
+        return min(given, max(grid.site_kw - fed, 0.0)) + fed
 
     def _phase(self, tree: nx.MultiGraph, root: int, load: np.ndarray, p: int) -> float:
         flow = nx.DiGraph()
@@ -104,7 +108,7 @@ class Judge:
             room = float(self.grid.capacity[e, p]) - float(load[list(below), p].sum())
             flow.add_edge(above, bus, capacity=min(max(room, 0.0), BIG))
         for bus in tree:
-            flow.add_edge(bus, "t", capacity=float(self.grid.demand[bus, p]))
+            flow.add_edge(bus, "t", capacity=float(self.question.demand[bus, p]))
         return float(nx.maximum_flow_value(flow, root, "t"))
 
 
@@ -136,15 +140,21 @@ def cases(draw: st.DrawFn) -> tuple[Grid, Question]:
         start=np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=buses))]).astype(np.int64),
         links=(order % count).astype(np.int64),
         capacity=np.repeat(flags(count, [8.0, 15.0, 40.0, np.inf])[:, None], 3, axis=1),
-        demand=demand,
+        rating=demand,
         reserve=reserve,
+        reserve_kw=1.1 * reserve.sum(axis=1),
         load=load,
+        load_kw=0.8 * load.sum(axis=1),
         pickup=1.5 * load,
+        pickup_kw=1.2 * load.sum(axis=1),
         worth=np.column_stack([load.sum(axis=1) * flags(buses, [0.0, 1.0]), demand.sum(axis=1)]),
         supply_bus=np.array(draw(st.permutations(range(buses)))[:supplies]),
-        import_kva=np.array(draw(st.lists(numbers, min_size=supplies, max_size=supplies))) + 10.0,
-        site_kva=draw(st.sampled_from([25.0, 200.0])),
-        locks=(np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64)),
+        import_kw=np.array(draw(st.lists(numbers, min_size=supplies, max_size=supplies))) + 10.0,
+        site_kw=draw(st.sampled_from([25.0, 200.0])),
+        least_kw=draw(st.sampled_from([15.0, 25.0, 200.0])),
+        lock_start=np.zeros(1, np.int64),
+        lock_branch=np.zeros(0, np.int64),
+        lock_most=np.zeros(0, np.int64),
     )
     movable = flags(count, [True, True, False])
     closed = flags(count, [True, False]) | ~movable & flags(count, [True, True, False])
@@ -157,6 +167,8 @@ def cases(draw: st.DrawFn) -> tuple[Grid, Question]:
         alive=flags(supplies, [True, True, False]),
         barred=dead & flags(buses, [False, True]),
         dead=dead,
+        sync=np.zeros(count, np.bool_),
+        demand=demand * flags(3 * buses, [0.0, 0.5, 1.0]).reshape(-1, 3),
     )
     return grid, question
 
@@ -184,7 +196,120 @@ def test_no_state_is_better_than_the_exact_plan(case: tuple[Grid, Question]) -> 
         assert plan.steps == ()
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@given(case=cases())
+def test_the_program_finds_what_trying_all_finds(case: tuple[Grid, Question]) -> None:
+    """HiGHS on the statement of ``plan_milp`` and the enumeration of every state end with the same score."""
+    grid, question = case
+    assume(Judge(grid, question).present == (0, 0, 0.0))
+    plan, best = Planner(grid).program(question), Planner(grid).exact(question)
+    assert _near(plan.score, best.score)
+    found = best_state(grid, Planner(grid).case(question), 20.0)
+    assert found is not None
+    score = Planner(grid).score(question, found)
+    assert score.wrong == 0
+    assert score.critical >= best.score.critical - 2e-3
+    if abs(score.critical - best.score.critical) <= 2e-3:
+        assert score.deliverable >= best.score.deliverable - 2e-3
+
+
 def _near(one: Score, other: Score) -> bool:
     numbers = [(getattr(one, f), getattr(other, f)) for f in ("critical", "deliverable", "fed")]
     same = (one.wrong, one.operations) == (other.wrong, other.operations)
     return same and all(abs(a - b) <= 2e-3 for a, b in numbers)
+
+
+def two_ways() -> tuple[Grid, Question]:
+    """Section 2 has lost its voltage; 10 kVA a phase could come from supply a, which has no cars, 30 from b's 30."""
+    none, flat = np.zeros((3, 3)), np.zeros(3)
+    grid = Grid(
+        from_bus=np.array([0, 1]),
+        to_bus=np.array([2, 2]),
+        start=np.array([0, 1, 2, 4]),
+        links=np.array([0, 1, 0, 1]),
+        capacity=np.repeat([[10.0], [30.0]], 3, axis=1),
+        rating=np.repeat([[0.0], [25.0], [20.0]], 3, axis=1),
+        reserve=none,
+        reserve_kw=flat,
+        load=none,
+        load_kw=flat,
+        pickup=none,
+        pickup_kw=flat,
+        worth=np.array([[0.0, 0.0], [0.0, 75.0], [0.0, 60.0]]),
+        supply_bus=np.array([0, 1]),
+        import_kw=np.array([90.0, 90.0]),
+        site_kw=np.inf,
+        least_kw=np.inf,
+        lock_start=np.zeros(1, np.int64),
+        lock_branch=np.zeros(0, np.int64),
+        lock_most=np.zeros(0, np.int64),
+    )
+    both = np.ones(2, np.bool_)
+    question = Question(
+        closed=~both,
+        known=both,
+        shadow=~both,
+        movable=both,
+        alive=both,
+        barred=np.zeros(3, np.bool_),
+        dead=np.array([False, False, True]),
+        sync=~both,
+        demand=grid.rating,
+    )
+    return grid, question
+
+
+def test_the_cars_that_are_there_choose_the_plan() -> None:
+    """A full house is best served from a (35 of 45 kVA a phase), the section's cars alone from b (20 instead of 10);
+    the playbook, made for a full house, holds both ends and the cars choose between them.
+    """
+    grid, full = two_ways()
+    alone = replace(full, demand=full.demand * np.array([[0.0], [0.0], [1.0]]))
+    planner = Planner(grid)
+    assert (planner.exact(full).steps, planner.exact(alone).steps) == ((1,), (2,))
+    assert full.key == alone.key
+    kept = [plan.steps for plan in planner.some(full, 3)]
+    assert (planner.chosen(full, kept), planner.chosen(alone, kept)) == ((1,), (2,))
+
+
+def test_the_program_sees_what_three_switches_at_a_time_do_not() -> None:
+    """A critical load behind five open switches in a row: the search finds no first step, HiGHS closes all five."""
+    count = 18
+    chain = np.arange(count)
+    flat, none = np.zeros(count + 1), np.zeros((count + 1, 3))
+    worth = np.zeros((count + 1, 2))
+    worth[5, 0] = 9.0
+    ends = np.concatenate([chain, chain + 1])
+    grid = two_ways()[0]._replace(
+        from_bus=chain,
+        to_bus=chain + 1,
+        start=np.concatenate([[0], np.cumsum(np.bincount(ends))]),
+        links=np.argsort(ends, kind="stable") % count,
+        capacity=np.full((count, 3), np.inf),
+        rating=none,
+        reserve=none,
+        reserve_kw=flat,
+        load=none,
+        load_kw=flat,
+        pickup=none,
+        pickup_kw=flat,
+        worth=worth,
+        supply_bus=np.array([0]),
+        import_kw=np.array([np.inf]),
+    )
+    every = np.ones(count, np.bool_)
+    question = Question(
+        closed=~every,
+        known=every,
+        shadow=~every,
+        movable=every,
+        alive=np.ones(1, np.bool_),
+        barred=np.zeros(count + 1, np.bool_),
+        dead=np.arange(count + 1) > 0,
+        sync=~every,
+        demand=none,
+    )
+    planner = Planner(grid)
+    assert planner.heuristic(question).steps == ()
+    plan = planner.plan(question)
+    assert (plan.steps, plan.found_by) == ((1, 2, 3, 4, 5), "program")

@@ -51,7 +51,7 @@ switches:
      operated_by: powerd, source: nameplate}
   - {id: hand, kind: breaker, from_bus: board-b, to_bus: posts-b, rated_current_a: 100, operated_by: hand,
      source: nameplate}
-loads: [{id: pump, bus: board-a, typical_kw: 10, worst_kw: 40}]
+loads: [{id: pump, bus: board-a, typical_kw: 10, worst_kw: 35}]
 controller_classes: [{id: c, ttl_s: 15, reaction_s: 5, watchdog_s: 0}]
 controllers: [{id: c0, class: c}]
 evse_types: [{id: ac, phases: '3', max_current_a: 32}]
@@ -82,7 +82,10 @@ class GearCore(FakeCore):
         self, lowered: GrantBatch, raised: GrantBatch, renewal: Renewal, outcomes: tuple[Outcome, ...], now: Now
     ) -> Decision:
         gear = observe(self.electrical, self._before, self.snapshot.gear, now)
-        switching = advance(self.electrical, self._planner, gear, lambda _: {}, now)
+        later = replace(now, boottime_s=now.boottime_s + 1.0)  # nothing is planned in the tick of a change itself
+        switching = advance(
+            self.electrical, self._planner, gear, self.electrical.posts.max_ceiling, lambda _: {}, later
+        )
         self.snapshot = replace(self.snapshot, gear=switching.gear)
         self._before = switching.gear
         freeze(columns_of(self.snapshot).values())

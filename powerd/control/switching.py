@@ -168,7 +168,8 @@ def _answer(
     Where nothing is lost the site goes back to how it is drawn, as far as it is in service and what waits for a voltage
     fits with its pick-up then; nothing is ever switched only to gain a little.
     """
-    home, unanswered = (), None
+    home: tuple[int, ...] = ()
+    unanswered = None
     if settled(electrical, gear):
         home = planner.towards(question, electrical.branches.normally_closed).steps
         if _all_in_service(electrical, gear) and (home or not question.dead.any()):

@@ -5,7 +5,7 @@ Lexicographic, each level only among the best of the one above (``Score``):
     safe            no ring, no two supplies together, nothing fed that must not be, reserves and loads fit every rating
     critical        most critical load fed
     deliverable     most power that can reach loads and the cars that are there: max flow on the tree, phase by phase
-    fed             most EVSE rating fed, whoever plugs in next; what has a voltage first
+    fed             most EVSE rating and load fed, whoever plugs in next; what has a voltage first
     operations      fewest switches moved
 
 Exact by enumeration up to ``EXACT_SWITCHES`` switches that may move. Beyond that a search over one, two and three
@@ -93,7 +93,7 @@ class Score:
     deliverable: float
     """Bound on what can be delivered [kVA]."""
     fed: float
-    """EVSE rating fed, times ``KEPT`` where it is fed now [kVA]."""
+    """EVSE rating and load fed, times ``KEPT`` where it is fed now [kVA]."""
     operations: int
     """Minus the number of switches moved."""
 

@@ -21,6 +21,7 @@ def grid_of(electrical: Electrical) -> Grid:
     ends = np.concatenate([branches.from_bus, branches.to_bus])
     posts, reserve = post_kva(electrical, electrical.posts.max_ceiling), reserve_of(electrical)
     critical = _load_kva(electrical, loads.critical.astype(np.float64))
+    load = _load_kva(electrical, np.full(loads.bus.shape[0], 1 / V_LOW_PU))
     start, branch, most = _locks(electrical)
     whole = float(electrical.site_import_limit_kw)
     return Grid(
@@ -32,11 +33,11 @@ def grid_of(electrical: Electrical) -> Grid:
         rating=posts,
         reserve=post_kva(electrical, reserve),
         reserve_kw=_post_kw(electrical, reserve),
-        load=_load_kva(electrical, np.full(loads.bus.shape[0], 1 / V_LOW_PU)),
+        load=load,
         load_kw=_load_kw(electrical, np.ones(loads.bus.shape[0])),
         pickup=_load_kva(electrical, loads.pickup_factor / V_LOW_PU),
         pickup_kw=_load_kw(electrical, loads.pickup_factor),
-        worth=np.column_stack([critical.sum(axis=1), posts.sum(axis=1)]),
+        worth=np.column_stack([critical.sum(axis=1), posts.sum(axis=1) + load.sum(axis=1)]),
         supply_bus=electrical.supplies.bus,
         import_kw=electrical.supplies.import_limit_kw,
         site_kw=whole,

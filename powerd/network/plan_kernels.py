@@ -35,7 +35,7 @@ class Grid(NamedTuple):
     pickup_kw: Floats
     """(B,) ``load_kw`` right after an outage."""
     worth: Floats
-    """(B, 2) critical load and EVSE rating, all phases."""
+    """(B, 2) critical load, and EVSE rating with all loads; all phases."""
     supply_bus: Ints
     """(S,) bus of each supply."""
     import_kw: Floats
@@ -161,7 +161,7 @@ def deliverable(grid: Grid, case: Case, tree: Ints) -> Floats:  # one pass up th
     bound_kw, fixed_kw = grid.reserve_kw.copy(), case.load_kw.copy()
     count = case.import_kw.shape[0]
     given, held, taken = np.zeros(count), np.zeros(count), np.zeros(count)
-    misfit = 0.0
+    misfit, loads = 0.0, 0.0
     for k in range(tree.shape[1] - 1, -1, -1):
         bus = tree[0, k]
         if bus < 0:
@@ -171,6 +171,7 @@ def deliverable(grid: Grid, case: Case, tree: Ints) -> Floats:  # one pass up th
             given[supply] += flow[bus].sum()
             held[supply] += bound_kw[bus]
             taken[supply] += fixed_kw[bus]
+            loads += fixed[bus].sum()
             continue
         above = grid.from_bus[e] if grid.to_bus[e] == bus else grid.to_bus[e]
         bound_kw[above] += bound_kw[bus]
@@ -181,19 +182,22 @@ def deliverable(grid: Grid, case: Case, tree: Ints) -> Floats:  # one pass up th
             flow[above, p] += min(flow[bus, p], max(room, 0.0))
             bound[above, p] += bound[bus, p]
             fixed[above, p] += fixed[bus, p]
-    total, reserved, fed = 0.0, 0.0, 0.0
+    total, reserved, fed, usual = 0.0, 0.0, 0.0, 0.0
+    for bus in range(tree.shape[1]):
+        if tree[2, bus] >= 0:
+            usual += grid.load_kw[bus]
     for k in range(count):
         total += min(given[k], max(case.import_kw[k] - taken[k], 0.0))
         misfit = max(misfit, held[k] + taken[k] - case.import_kw[k])
         reserved += held[k]
         fed += taken[k]
-    misfit = max(misfit, reserved + fed - grid.least_kw)
-    return np.array([min(total, max(grid.site_kw - fed, 0.0)) + fed, misfit])
+    misfit = max(misfit, reserved + usual - grid.least_kw, reserved + fed - grid.site_kw)
+    return np.array([min(total, max(grid.site_kw - fed, 0.0)) + loads, misfit])
 
 
 @kernel
 def judge(grid: Grid, case: Case, closed: Bools) -> Floats:
-    """(6,) rings, supplies too many, misfit [kVA], critical load [kVA], deliverable [kVA], EVSE rating fed [kVA].
+    """(6,) rings, supplies too many, misfit [kVA], critical load [kVA], deliverable [kVA], fed [kVA].
 
     ``closed`` (E,) is the state; what is fed and must not be counts as supplies too many.
     """

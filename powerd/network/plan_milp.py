@@ -120,7 +120,7 @@ def best_state(grid: Grid, case: Case, seconds: float) -> Bools | None:
     moved = [(int(c), -1.0 if case.present[e] else 1.0) for c, e in zip(position, case.which, strict=True)]
     levels: list[list[tuple[int, float]]] = [
         [(int(c), float(v)) for c, v in zip(fed, case.worth[:, 0], strict=True)],
-        [*charging, *((int(c), float(v)) for c, v in zip(fed, case.load_kw, strict=True))],
+        [*charging, *((int(c), float(v)) for c, v in zip(fed, case.load.sum(axis=1), strict=True))],
         [(int(c), float(v)) for c, v in zip(fed, case.worth[:, 1], strict=True)],
         [(column, -sign) for column, sign in moved],
     ]
@@ -270,8 +270,10 @@ def _carried(model: _Model, grid: Grid, case: Case, wires: _Wires, fed: Ints) ->
     loads = [(int(c), float(v)) for c, v in zip(fed, case.load_kw, strict=True)]
     held = [(int(c), float(v)) for c, v in zip(fed, grid.reserve_kw, strict=True)]
     if np.isfinite(grid.least_kw):
-        model.row([*loads, *held], high=grid.least_kw + slack)
+        usual = [(int(c), float(v)) for c, v in zip(fed, grid.load_kw, strict=True)]
+        model.row([*usual, *held], high=grid.least_kw + slack)
     if np.isfinite(grid.site_kw):
+        model.row([*loads, *held], high=grid.site_kw + slack)
         model.row([*charged, *loads], high=grid.site_kw + slack)
     return charged
 

@@ -49,13 +49,15 @@ def as_designed(electrical: Electrical, planner: Planner) -> Question:
     )
 
 
-def contingencies(electrical: Electrical, question: Question) -> Iterator[tuple[tuple[Loss, ...], Question]]:
-    """Every single loss with the question after it, then every pair where the planner can afford them."""
+def contingencies(
+    electrical: Electrical, question: Question, *, pairs: bool = True
+) -> Iterator[tuple[tuple[Loss, ...], Question]]:
+    """Every single loss with the question after it, then every pair where wanted and affordable."""
     losses = _losses(electrical, question)
     after = [(loss, lose(electrical, question, loss)) for loss in losses]
     yield from (((loss,), asked) for loss, asked in after)
-    pairs, movable = len(losses) * (len(losses) - 1) // 2, int(question.movable.sum())
-    if movable <= EXACT_SWITCHES and pairs * 2**movable <= PAIRS_MAX:
+    count, movable = len(losses) * (len(losses) - 1) // 2, int(question.movable.sum())
+    if pairs and movable <= EXACT_SWITCHES and count * 2**movable <= PAIRS_MAX:
         for (one, asked), (other, _) in itertools.combinations(after, 2):
             yield (one, other), lose(electrical, asked, other)
 

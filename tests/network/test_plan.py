@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import networkx as nx
@@ -72,11 +73,13 @@ class Judge:
 
     def _misfit(self, graph: nx.MultiGraph, load: np.ndarray) -> float:
         """How far what must be carried exceeds a rating; each branch of a tree carries what is cut off by taking it."""
-        need, worst, all_kw = self.grid.reserve + load, -np.inf, 0.0
+        need, worst, site = self.grid.reserve + load, -np.inf, -self.grid.site_kw
+        least = -self.grid.least_kw
         for root, most in zip(self._roots(), self.grid.import_kw[self.question.alive], strict=True):
             members = nx.node_connected_component(graph, root)
             taken = float((self.grid.reserve_kw + self._load_kw())[list(members)].sum())
-            all_kw += taken
+            site += taken
+            least += float((self.grid.reserve_kw + self.grid.load_kw)[list(members)].sum())
             worst = max(worst, taken - float(most))
             for u, v, e in list(graph.subgraph(members).edges(keys=True)):
                 cut = graph.subgraph(members).copy()
@@ -84,7 +87,7 @@ class Judge:
                 below = members - nx.node_connected_component(cut, root)
                 for p in range(3):
                     worst = max(worst, float(need[list(below), p].sum()) - float(self.grid.capacity[e, p]))
-        return max(worst, all_kw - self.grid.least_kw, 0.0)
+        return max(worst, site, least, 0.0)
 
     def _load_kw(self) -> np.ndarray:
         return np.where(self.question.dead, self.grid.pickup_kw, self.grid.load_kw)
@@ -98,7 +101,7 @@ class Judge:
             members = nx.node_connected_component(graph, root)
             flow = sum(self._phase(graph.subgraph(members), root, load, p) for p in range(3))
             given += min(flow, max(float(most) - float(self._load_kw()[list(members)].sum()), 0.0))
-        return min(given, max(grid.site_kw - fed, 0.0)) + fed
+        return min(given, max(grid.site_kw - fed, 0.0)) + float(load[list(live)].sum())
 
     def _phase(self, tree: nx.MultiGraph, root: int, load: np.ndarray, p: int) -> float:
         flow = nx.DiGraph()

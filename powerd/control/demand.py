@@ -28,7 +28,8 @@ def watch_usage(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Sn
     energy = sessions.energy_kwh + np.where(sessions.plugged, power_kw(site, snapshot.drawn) * hours, 0.0)
     charging = sessions.plugged & (ceiling > 0.0)
     waiting = sessions.plugged & sessions.served & ~charging & ~idle(usage, boottime_s)
-    usage = watch_turns(usage, charging, waiting, energy, snapshot.boottime_s, boottime_s)
+    told_off = snapshot.leases.sent_ceiling == 0.0
+    usage = watch_turns(usage, charging, told_off, waiting, energy, snapshot.boottime_s, boottime_s)
     reach = watch_reach(
         usage.reach, ceiling, site.electrical.evse_ramp, site.next_step_up, boottime_s - snapshot.boottime_s
     )

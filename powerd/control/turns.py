@@ -9,7 +9,8 @@ The allocation switches the cars of a class on in the order given here, each one
 3. the others by energy at the last renewal, least first; a newcomer has had none.
 
 The order is renewed every ``ROTATION_S``; between renewals it stands, so the set changes only as cars and limits do.
-Who was switched off stays off for ``MIN_OFF_S``, whatever happens. The bound on waiting that follows is in
+Who was switched off stays off for ``MIN_OFF_S``, whatever happens; whose lease ended in silence goes on as soon as
+both sides speak again (I6). The bound on waiting that follows is in
 ``docs/chargers.md`` and held by ``tests/control/test_turns.py``.
 """
 
@@ -43,12 +44,15 @@ def longest_wait_s(ahead: int, slots: int, lag_s: float) -> float:
     return OVERDUE_S + rounds * ROTATION_S + MIN_ON_S + lag_s
 
 
-def watch_turns(usage: Usage, charging: Bools, waiting: Bools, energy_kwh: Floats, was_s: float, now_s: float) -> Usage:
+def watch_turns(
+    usage: Usage, charging: Bools, told_off: Bools, waiting: Bools, energy_kwh: Floats, was_s: float, now_s: float
+) -> Usage:
     """Notes who is on, off and waiting, and renews the order when it is time.
 
     Args:
         usage: as of the last step.
         charging: (n,) a car with a ceiling above 0.
+        told_off: (n,) its newest grant says 0; a car at 0 without it fell back in silence, and that is no turn.
         waiting: (n,) a car at 0 that would take more.
         energy_kwh: (n,) energy of each session.
         was_s: boottime of the last step, which decided the ceilings.
@@ -58,7 +62,7 @@ def watch_turns(usage: Usage, charging: Bools, waiting: Bools, energy_kwh: Float
     noted = replace(
         usage,
         on_since_s=np.where(charging, np.minimum(usage.on_since_s, was_s), np.inf),
-        off_since_s=np.where(was_on & ~charging, now_s, usage.off_since_s),
+        off_since_s=np.where(was_on & ~charging & told_off, now_s, usage.off_since_s),
         waiting_since_s=np.where(waiting, np.minimum(usage.waiting_since_s, was_s), np.inf),
     )
     if now_s - usage.order_at_s < ROTATION_S:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from powerd.control import events as ev
 from powerd.control.turns import MIN_OFF_S, MIN_ON_S, OVERDUE_S, ROTATION_S, longest_wait_s
 from powerd.limits import Bools, Floats
-from tests.control.garage import REACTION, TTL, Player, site_text
+from tests.control.garage import LIFE, REACTION, TTL, Player, site_text
 
 TICK_S = TTL
 """Stamps and renewals keep the leases alive at this pace, and hours pass in few ticks."""
@@ -124,6 +124,33 @@ def test_off_is_off_even_when_room_comes_back(tmp_path: Path) -> None:
     while player.tick().ceiling[first] == 0.0:
         assert player.now_s - off_at <= MIN_OFF_S + 2.0
     assert player.now_s - off_at >= MIN_OFF_S
+
+
+@pytest.mark.parametrize("silent", ["controllers", "daemon"])
+def test_a_lease_that_ended_in_silence_is_no_turn(tmp_path: Path, silent: str) -> None:
+    """Whoever was silent for longer than a lease, controllers or the daemon: once both speak, cars go on within ticks,
+    as I6 says; nobody has switched them off, so nothing is to be waited for.
+    """
+    player = Player.open(tmp_path, site_text(3, 60.0))
+    player.hello(0)
+    player.hello(1)
+    for evse in range(3):
+        player.plug(evse)
+    before = [player.tick() for _ in range(10)][-1].ceiling
+    if silent == "controllers":
+        player.alive.clear()
+        for _ in range(int(TTL + LIFE) + 5):  # renewals go on for a ttl, for the case that only the reports are lost
+            player.tick()
+    else:
+        player.now_s += LIFE + 5.0
+        player.alive.clear()
+        player.tick()
+    assert np.all(player.tick().ceiling == 0.0)
+    player.hello(0, highest_epoch=1)
+    player.hello(1, highest_epoch=1)
+    after = [player.tick() for _ in range(5)][-1].ceiling
+    assert after == pytest.approx(before)
+    assert before.sum() > 59.0
 
 
 def play(folder: Path, count: int, slots: int, seed: int, ticks: int) -> Watch:

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Self
 
 from powerd.client.aio import PowerdController
+from powerd.client.core import ControllerCore
 from powerd.client.lease import EvseConfig
 from powerd.v1 import controller_service_pb2 as pb
 from tests.control.garage import site_text
+from tests.faults.lean import LeanController
 from tests.faults.truth import Truth
 
 TTL_S, REACTION_S, DRIFT = 3.0, 1.0, 1e-3
@@ -82,7 +84,8 @@ class Served:
         command += ["--first-start", "--tick", str(tick_s)]
         command += [] if journal is None else ["--journal", str(journal)]
         self.launched_s = boottime_s()
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        env = {name: own for name, own in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # as installed
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
         self.ready = threading.Event()
         self.said: list[str] = []
         threading.Thread(target=self._listen, daemon=True).start()
@@ -102,6 +105,11 @@ class Served:
         """kill -9."""
         self.process.kill()
         self.process.wait()
+
+    def cpu_s(self) -> float:
+        """CPU time that it has used [s]."""
+        words = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
         """SIGSTOP."""
@@ -132,7 +140,9 @@ class Fleet:
     truth: Truth
     members: tuple[int, ...] = ()
     """Controllers that this fleet is; empty = all."""
-    controllers: dict[int, PowerdController] = field(default_factory=dict)
+    lean: bool = False
+    """Controllers are ``LeanController``: for loads that must leave the daemon its core."""
+    controllers: dict[int, PowerdController | LeanController] = field(default_factory=dict)
     first_grant_s: float | None = None
     """Boottime of the first grants received since ``listen``."""
     raised_s: float | None = None
@@ -147,8 +157,12 @@ class Fleet:
         self.listen()
         for c in self.members or range(self.hall.controllers):
             evses = [EvseConfig(evse_id=f"P{i}", fallback=0.0) for i in self.hall.of(c)]
-            controller = PowerdController(self.target, f"c{c}", evses, self._apply)
-            self._hear(controller)
+            controller: PowerdController | LeanController
+            if self.lean:
+                controller = LeanController(self.target, f"c{c}", evses, self._taken)
+            else:
+                controller = PowerdController(self.target, f"c{c}", evses, self._apply)
+            self._hear(controller.core)
             self.controllers[c] = controller
             await self._open.enter_async_context(controller)
         return self
@@ -156,18 +170,21 @@ class Fleet:
     async def __aexit__(self, *error: object) -> None:
         await self._open.aclose()
 
-    def _hear(self, controller: PowerdController) -> None:
+    def _hear(self, core: ControllerCore) -> None:
         """Notes the first grants."""
-        receive = controller.core.receive
+        receive = core.receive
 
         def noted(message: pb.ConnectResponse, now_s: float) -> object:
             if self.first_grant_s is None and message.WhichOneof("message") == "grants":
                 self.first_grant_s = now_s
             return receive(message, now_s)
 
-        controller.core.receive = noted  # type: ignore[method-assign, assignment]
+        core.receive = noted  # type: ignore[method-assign, assignment]
 
     async def _apply(self, evse_id: str, ceiling: float, valid_for_s: float) -> None:
+        self._taken(evse_id, ceiling, valid_for_s)
+
+    def _taken(self, evse_id: str, ceiling: float, valid_for_s: float) -> None:
         evse, now_s = int(evse_id[1:]), boottime_s()
         if self.raised_s is None and ceiling > self._had[evse] + 0.5:
             self.raised_s = now_s

@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 Classes = Mapping[str, type[Any]]
 
 _LENGTH = struct.Struct("<I")
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN = frozenset((str, int, float, bool, type(None)))
 _NARROW = tuple(np.dtype(kind) for kind in ("<i1", "<i2", "<i4"))
 
 
@@ -68,9 +68,10 @@ class _Writer:
     """One value on its way to bytes."""
 
     def __init__(self) -> None:
-        self.classes: dict[type[Any], int] = {}
+        self.classes: dict[type[Any], tuple[int, tuple[str, ...]]] = {}
         self.names: list[list[str]] = []
         self.parts: list[bytes] = []
+        self.ranges: dict[int, list[Any]] = {}  # by id: the columns live as long as the value that is being written
 
     def form(self, value: Any) -> Any:
         """What stands for the value in the JSON text."""
@@ -78,16 +79,18 @@ class _Writer:
         if kind in _PLAIN:
             return value
         if kind is np.ndarray:
-            return self.array(value)
+            known = self.ranges.get(id(value))
+            return self.array(value) if known is None else known
         if kind is tuple or kind is list:
             return ["l", *map(self.form, value)]
-        if is_dataclass(kind):
-            number = self.classes.get(kind)
-            if number is None:
-                number = self.classes[kind] = len(self.names)
-                self.names.append([kind.__name__, *(own.name for own in fields(kind))])
-            return ["o", number, *(self.form(getattr(value, name)) for name in self.names[number][1:])]
-        return self.rare(value)
+        known_class = self.classes.get(kind)
+        if known_class is None:
+            if not is_dataclass(kind):
+                return self.rare(value)
+            names = tuple(own.name for own in fields(kind))
+            known_class = self.classes[kind] = len(self.names), names
+            self.names.append([kind.__name__, *names])
+        return ["o", known_class[0], *[self.form(getattr(value, name)) for name in known_class[1]]]
 
     def rare(self, value: Any) -> Any:
         """The same for what comes seldom."""
@@ -104,7 +107,7 @@ class _Writer:
         kind, shape = array.dtype.str, array.shape
         if array.size > 1 and array.itemsize <= 8:
             if array.dtype.kind == "i" and array.ndim == 1 and _consecutive(array):
-                return ["r", kind, shape[0], int(array[0])]
+                return self.ranges.setdefault(id(array), ["r", kind, shape[0], int(array[0])])
             flat = np.ascontiguousarray(array).reshape(-1)
             raw = flat.view(f"i{array.itemsize}")  # bit by bit: -0.0 is not 0.0, and a nan equals itself
             if raw[0] == raw[-1] and bool((raw == raw[0]).all()):
@@ -132,9 +135,10 @@ class _Writer:
 
 def _consecutive(array: Array) -> bool:
     """Whether each entry is one more than that before it."""
-    if int(array[-1]) - int(array[0]) != array.shape[0] - 1:
+    first, last = int(array[0]), int(array[-1])
+    if last - first != array.shape[0] - 1:
         return False
-    return bool((array[1:] - array[:-1] == 1).all())
+    return array.tobytes() == np.arange(first, last + 1, dtype=array.dtype).tobytes()
 
 
 def encode(value: object) -> bytes:

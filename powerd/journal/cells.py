@@ -121,11 +121,13 @@ class Packer:
         self._cells: Cells = {}
 
     def take(self, snapshot: Snapshot) -> bytes:
-        """Packs a snapshot and returns the digest of it all."""
+        """Packs a snapshot and returns the digest of it all; a column replaced by an equal one did not change."""
         cells = cells_of(snapshot)
         for path, cell in cells.items():
-            if path not in self.packed or self._cells[path] is not cell:
-                self.packed[path] = pack(cell)
+            before = self.packed.get(path)
+            if before is None or self._cells[path] is not cell:
+                own = pack(cell)
+                self.packed[path] = before if own == before else own
         self._cells = cells
         seal = hashlib.sha256()
         for path in sorted(cells):

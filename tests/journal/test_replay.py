@@ -171,10 +171,11 @@ def test_an_altered_event_is_found_even_with_new_digests(copy: Path, story: tupl
         events = tuple(_later(event) for event in content.events)
         return replace(own, content=encode(replace(content, events=events)))
 
-    _forge(copy, number, more)
     db = apsw.Connection(str(copy))
-    ((tick,),) = db.execute("SELECT tick FROM records WHERE number = ?", (number,))
+    later = "SELECT number, tick FROM records WHERE kind = 'tick' AND number >= ? LIMIT 1"  # not a checkpoint
+    ((number, tick),) = db.execute(later, (number,))
     db.close()
+    _forge(copy, number, more)
     fault = replay(copy, story[1].site, verify=True).fault
     assert fault is not None
     assert fault.startswith(f"tick {tick} ")

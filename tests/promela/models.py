@@ -45,7 +45,7 @@ def check(name: str, folder: Path, *defines: str) -> Verdict:
     subprocess.run(["spin", *flags, "-a", str(HERE / f"{name}.pml")], cwd=folder, check=True, capture_output=True)
     compiler = ["gcc", "-O2", "-w", "-DSAFETY", "-DCOLLAPSE", "-DMEMLIM=3000", "-o", "pan", "pan.c"]
     subprocess.run(compiler, cwd=folder, check=True)
-    run = subprocess.run(["./pan", "-m1000000", "-w24"], cwd=folder, check=False, capture_output=True, text=True)
+    run = subprocess.run(["./pan", "-m4000000", "-w24"], cwd=folder, check=False, capture_output=True, text=True)
     states = re.search(r"([\d.e+]+) states, stored", run.stdout)
     errors = re.search(r"errors: (\d+)", run.stdout)
     assert states, run.stdout + run.stderr

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.setup
 
 BROKEN = {
     "fencing": ("BROKEN_WAIT", "BROKEN_FENCE"),
+    "nested": ("BROKEN_INNER", "BROKEN_OUTER", "BROKEN_LEND", "BROKEN_LIFE"),
     "falling": ("BROKEN_LATE",),
     "reenergise": ("BROKEN_LEASE", "BROKEN_PICKUP", "BROKEN_FALLBACK"),
 }

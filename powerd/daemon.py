@@ -8,11 +8,13 @@ Missed ticks are skipped and the rhythm is kept (skip-and-resync): a late tick n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
+import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +33,7 @@ from powerd.control.rehearsal import rehearse
 from powerd.control.step import Stepper
 from powerd.errors import Overloaded
 from powerd.journal.disk import DiskWatch
+from powerd.journal.drawing import fingerprint_of
 from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
 from powerd.journal.writer import JournalWriter
 from powerd.limits import Limits
@@ -435,8 +438,34 @@ class ServeOptions:
     """About how large its record of ticks may grow."""
 
 
+def _open_journal(path: Path, electrical: Electrical, bound_bytes: int) -> Journal:
+    """The journal of a site; whoever drew the site anew reads what that means for it."""
+    ids, drawing = electrical.posts.ids, fingerprint_of(electrical)
+    journal = Journal(path, evse_ids=ids, drawing=drawing, bound_bytes=bound_bytes)
+    if journal.redrawn:
+        _log.warning(
+            "%s: the site was drawn otherwise when this was written; the new limits hold from the first tick on, "
+            "sessions and leases stay, and ticks of before can be replayed with the old site file only",
+            path,
+        )
+    journal.compact()
+    return journal
+
+
+async def _for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def _until_told_to_end(ticking: Coroutine[None, None, None]) -> None:
+    """Ticks until SIGTERM, after which the journal is folded as after Ctrl-C."""
+    running = asyncio.create_task(ticking)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
 async def serve_site(options: ServeOptions) -> None:
-    """Loads the site, listens, warms up, ticks until cancelled.
+    """Loads the site, listens, warms up, ticks until cancelled or told to end by SIGTERM.
 
     Raises:
         UnreadableInput: the site file cannot be read.
@@ -448,8 +477,7 @@ async def serve_site(options: ServeOptions) -> None:
     start = STEPPED_START if options.stepped_clock else clock.now()
     journal = None
     if options.journal is not None:
-        journal = Journal(options.journal, evse_ids=electrical.posts.ids, bound_bytes=options.journal_bytes)
-        journal.compact()
+        journal = _open_journal(options.journal, electrical, options.journal_bytes)
     elif not options.first_start:
         _log.warning("no --journal: nothing is raised until every lease of an earlier start must have ended")
     ticker = Ticker(electrical, tick_s=options.tick_s, first_start=options.first_start, start=start, journal=journal)
@@ -469,9 +497,7 @@ async def serve_site(options: ServeOptions) -> None:
         if not options.stepped_clock:
             await ticker.advance(clock.now())  # whoever reads the address may ask at once
         print(json.dumps({"address": server.address, "site": electrical.site_id}), flush=True)  # noqa: T201  the contract
-        if options.stepped_clock:
-            await asyncio.Event().wait()
-        await ticker.run(clock)
+        await _until_told_to_end(_for_ever() if options.stepped_clock else ticker.run(clock))
     finally:
         await server.stop()
         await ticker.close()

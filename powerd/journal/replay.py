@@ -21,6 +21,7 @@ from powerd.control.step import Stepper
 from powerd.errors import PowerdError
 from powerd.journal import layout
 from powerd.journal.cells import Cells, Packer, cell_of, cells_of
+from powerd.journal.drawing import fingerprint_of
 from powerd.journal.machine import fingerprint
 from powerd.journal.record import (
     CLASSES,
@@ -215,6 +216,10 @@ def _open(path: Path, site: CompiledSite) -> apsw.Connection:
         )
     if about.get("evse_ids") != "\n".join(site.electrical.posts.ids):
         raise ReplayRefused(f"{path} belongs to a site with other EVSEs; name that one with --site")
+    if about.get("drawing", "") not in ("", fingerprint_of(site.electrical)):
+        raise ReplayRefused(
+            f"{path} was last written for another drawing of these EVSEs; name the site file of that time with --site"
+        )
     return db
 
 

@@ -66,13 +66,20 @@ class Journal:
     """One open journal file; used by one thread at a time."""
 
     def __init__(
-        self, path: Path, *, evse_ids: tuple[str, ...], bound_bytes: int = BOUND_BYTES, vfs: str | None = None
+        self,
+        path: Path,
+        *,
+        evse_ids: tuple[str, ...],
+        drawing: str = "",
+        bound_bytes: int = BOUND_BYTES,
+        vfs: str | None = None,
     ) -> None:
         """Opens, migrates or makes the file.
 
         Args:
             path: the file; its folder must exist.
             evse_ids: the site's EVSEs; a file that was written for others is refused.
+            drawing: ``fingerprint_of`` the drawing; another one than before is noted, and told by ``redrawn``.
             bound_bytes: about how large the record may grow.
             vfs: SQLite's way to the disk; None = the usual one.
 
@@ -81,6 +88,9 @@ class Journal:
                 refuses.
         """
         self._path = path
+        self._drawing = drawing
+        self.redrawn = False
+        """The file was last written for another drawing of the same EVSEs."""
         self._bound_bytes = bound_bytes
         self._machine = fingerprint()
         self._packer = Packer()
@@ -135,7 +145,7 @@ class Journal:
         if not _has_tables(self._db):
             with self._db:
                 layout.create(self._db)
-                news = [("version", str(layout.VERSION)), ("evse_ids", ids)]
+                news = [("version", str(layout.VERSION)), ("evse_ids", ids), ("drawing", self._drawing)]
                 self._db.executemany("INSERT INTO about VALUES (?, ?)", news)
             return
         about = self._about()
@@ -154,6 +164,10 @@ class Journal:
             )
         if version < layout.VERSION:
             layout.migrate(self._db, version)
+        if about.get("drawing", "") != self._drawing:
+            self.redrawn = bool(about.get("drawing"))
+            with self._db:
+                self._db.execute("INSERT OR REPLACE INTO about VALUES ('drawing', ?)", (self._drawing,))
 
     def _about(self) -> dict[str, str]:
         """What the file says of itself; nothing where it is another program's."""

@@ -100,3 +100,18 @@ def test_a_second_daemon_on_the_same_journal_is_refused(site: Path, tmp_path: Pa
         assert second.returncode == 2
         assert str(journal) in second.stderr
         assert "locked" in second.stderr
+
+
+def test_sigterm_ends_in_order_and_folds_the_log(site: Path, tmp_path: Path) -> None:
+    """What a service manager sends: exit 0, no write-ahead log is left beside the file, and the session is in it."""
+    journal = tmp_path / "journal"
+    with daemon(site, journal) as (channel, process):
+        start = session_service_pb2.StartSessionRequest(evse_id="P0", session_id="mine")
+        SessionServiceStub(channel).StartSession(start, timeout=30, wait_for_ready=True)
+        assert Path(f"{journal}-wal").exists()
+        process.terminate()
+        assert process.wait(30) == 0
+    assert not Path(f"{journal}-wal").exists()
+    with daemon(site, journal) as (channel, _):
+        sessions = SessionServiceStub(channel).ListSessions(session_service_pb2.ListSessionsRequest(), timeout=30)
+        assert [own.session_id for own in sessions.sessions] == ["mine"]

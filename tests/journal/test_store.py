@@ -18,8 +18,9 @@ from powerd.codec import encode
 from powerd.control import events as ev
 from powerd.journal import store
 from powerd.journal.cells import FORGOTTEN, cell_of, cells_of, pack, snapshot_of
+from powerd.journal.drawing import fingerprint_of
 from powerd.journal.layout import VERSION
-from powerd.journal.replay import replay
+from powerd.journal.replay import ReplayRefused, replay
 from powerd.journal.store import Entry, Journal, JournalBroken
 from powerd.journal.writer import JournalWriter
 from powerd.state.snapshot import Snapshot
@@ -254,3 +255,19 @@ def test_the_writer_merges_what_waits_and_tells_everybody(tmp_path: Path, player
     assert sum(written) == 5
     assert len(written) <= 2
     writer.close()
+
+
+def test_another_drawing_of_the_same_posts_is_noticed_once(tmp_path: Path) -> None:
+    """A lower limit under the same ids: told at the first opening, no longer at the next; and a replay refuses it."""
+    before = Player.open(tmp_path, site_text(2, 32.0)).site
+    after = Player.open(tmp_path, site_text(2, 24.0)).site
+    ids = before.electrical.posts.ids
+    redrawn = []
+    for site in (before, before, after, after):
+        journal = Journal(tmp_path / "j", evse_ids=ids, drawing=fingerprint_of(site.electrical))
+        redrawn.append(journal.redrawn)
+        journal.close()
+    assert redrawn == [False, False, True, False]
+    with pytest.raises(ReplayRefused, match="another drawing"):
+        replay(tmp_path / "j", before, verify=True)
+    assert "no record" in str(replay(tmp_path / "j", after, verify=True).fault)

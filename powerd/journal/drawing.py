@@ -1,0 +1,14 @@
+"""Which drawing a journal was written for: more than the names of its posts."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from powerd.codec import encode
+from powerd.network.electrical import Electrical
+
+
+def fingerprint_of(electrical: Electrical) -> str:
+    """Digest of the columns of a drawing; where its files lie does not matter."""
+    return hashlib.sha256(encode(replace(electrical, term_files=()))).hexdigest()

@@ -300,22 +300,32 @@ def _overshoots(
     """Declares, continues and ends overshoots; in most ticks there are none."""
     limits, now_s = site.limits, after.boottime_s
     flow, available = limits.limit_flow(worst), limits.capacity - scene.uncontrolled
-    over = bool(np.any(flow > available + ROW_TOLERANCE))
-    if not over and not any(one.lasts for one in after.overshoots):
+    over, lasting = bool(np.any(flow > available + ROW_TOLERANCE)), any(one.lasts for one in after.overshoots)
+    if not over and not lasting:
         return after.overshoots
     bound_s = np.full(flow.shape, np.inf)
     if over:
         bound_s = bounds(after.leases, site.terms, limits, after.sessions.plugged, worst, available, now_s)
-    # Where W is more than time alone would have left of it, something was heard: a car came, a reading. This tick's own
-    # grants are no news: they must not raise it.
+    came_back = after.phases.returned
+    returned = _above(limits, came_back) if came_back.any() else np.zeros(flow.shape, np.bool_)
+    anew = returned | _news_below(site, before, scene, now_s) if lasting else returned
+    return track(after.overshoots, limits, flow, available, bound_s, now_s, anew=anew, returned=returned)
+
+
+def _news_below(site: CompiledSite, before: Snapshot, scene: _Scene, now_s: float) -> Bools:
+    """(L,) something was heard that moves the bound of an overshoot: W is more than time alone would have left of it.
+
+    A car came, or a reading. This tick's own grants are no news: they must not raise W there.
+    """
     drawn = largest_phase(before.drawn)
     left = leases.worst(before.leases, site.terms, before.sessions.plugged, drawn, now_s)
-    rose = scene.worst > left + ROW_TOLERANCE
-    anew = scene.anew | (limits.limit_flow(rose.astype(np.float64)) > 0.0)
-    came_back = after.phases.returned
-    returned = limits.limit_flow(came_back.astype(np.float64)) > 0.0 if came_back.any() else np.zeros_like(anew)
-    anew |= returned
-    return track(after.overshoots, limits, flow, available, bound_s, now_s, anew=anew, returned=returned)
+    return scene.anew | _above(site.limits, scene.worst > left + ROW_TOLERANCE)
+
+
+def _above(limits: Limits, evse: Bools) -> Bools:
+    """(L,) the limits that one of these EVSEs, (n,), is under."""
+    found: Bools = limits.limit_flow(evse.astype(np.float64)) > 0.0
+    return found
 
 
 def _who_is_named(

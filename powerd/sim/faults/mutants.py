@@ -159,8 +159,8 @@ def _takes_any_hello(_self: Hellos, _controller: int, _incarnation: int, _bootti
 
 
 def _no_news(honest: Callable[..., Any]) -> Callable[..., Any]:
-    def track(*rest: Any, anew: Any) -> Any:
-        return honest(*rest, anew=np.zeros_like(anew))
+    def track(*rest: Any, anew: Any, returned: Any) -> Any:
+        return honest(*rest, anew=np.zeros_like(anew), returned=returned)
 
     return track
 

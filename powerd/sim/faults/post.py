@@ -110,4 +110,8 @@ class Post:
         return self.drawn(now_s) * (self.lie if now_s < self.lying_until_s else 1.0)
 
     def _followed(self, lag_s: float, now_s: float) -> float:
-        return max([self.ceiling, *(before for end_s, before in self._past if end_s > now_s - lag_s)])
+        most = self.ceiling
+        for end_s, before in self._past:
+            if before > most and end_s > now_s - lag_s:
+                most = before
+        return most

@@ -360,8 +360,13 @@ def _owned(site: CompiledSite, controllers: Ints) -> Bools:
 
 
 def _fits_fallback(site: CompiledSite, state: Snapshot, ceiling: Floats) -> Bools:
-    """(n,) a grant of this ceiling opens nothing larger: the fallback was granted before, or the ceiling covers it."""
-    return state.leases.granted | (ceiling >= leases.fallback_of(state.leases, site.terms))
+    """(n,) a grant of this ceiling opens nothing larger: the fallback was granted before, or what counts covers it.
+
+    So does what is held without end, as of a car that an earlier leader granted to behind a controller without
+    watchdog: only the ack of a grant ends it, so a post that waited for the row to have room would wait for ever.
+    """
+    covered = np.maximum(ceiling, leases.held_without_end(state.leases))
+    return state.leases.granted | (covered >= leases.fallback_of(state.leases, site.terms))
 
 
 def _batch(

@@ -144,6 +144,11 @@ def _granted(book: LeaseBook, then_s: Floats) -> Floats:
     return np.maximum(acked, _live(book.slot_ceiling, book.slot_until_s, then_s))
 
 
+def held_without_end(book: LeaseBook) -> Floats:
+    """(n,) the largest ceiling held until an ack comes, however long that takes [own unit]; 0 = none."""
+    return _live(book.hold_ceiling, book.hold_until_s, np.full(book.sent_at_s.shape, np.finfo(np.float64).max))
+
+
 def permitted(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -> Floats:
     """(n,) the largest ceiling that may be in force at the post, whatever was lost on the way."""
     return np.maximum(in_force(book, terms, plugged, now_s), _granted(book, now_s - slack_s(book, terms)))

@@ -60,6 +60,7 @@ class Claims:
                 raise Broken(f"trace 14: EVSE {i} obeys and is called non-compliant")
         if self.leader.reused:
             raise Broken(f"R4: {self.leader.reused[0]}")
+        self._stopped(decision)
         if self.leader.up:
             self._stops_kept()
             self._covered(decision.worst, t_s)
@@ -73,6 +74,15 @@ class Claims:
                 raise Broken(f"I8: EVSE {i} is granted {ceiling} A, below its minimum {least[i]}")
             if ceiling > 0.0 and any(i in stop.evse for stop in decision.snapshot.stops):
                 raise Broken(f"I10: EVSE {i} is granted {ceiling} A under a stop")
+
+    def _stopped(self, decision: Decision) -> None:
+        """I10 at the posts: who has acked a stop stays at 0 while it holds, also in silence; no restart is meant."""
+        book = decision.snapshot.leases
+        acked = book.sent_latched & (book.explicit_seq > 0) & (book.acked_seq >= book.explicit_seq)
+        for i in {int(i) for stop in decision.snapshot.stops for i in stop.evse}:
+            post = self.posts[i]
+            if acked[i] and post.ceiling > 0.0 and not post.booted:
+                raise Broken(f"I10: EVSE {i} has acked a stop and stands at {post.ceiling:.2f} A")
 
     def _stops_kept(self) -> None:
         """Nothing that was confirmed is lost."""

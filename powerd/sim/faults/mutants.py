@@ -158,6 +158,10 @@ def _takes_any_hello(_self: Hellos, _controller: int, _incarnation: int, _bootti
     pass
 
 
+def _nothing_held(book: LeaseBook) -> Any:
+    return np.zeros_like(book.sent_at_s)
+
+
 def _no_news(honest: Callable[..., Any]) -> Callable[..., Any]:
     def track(*rest: Any, anew: Any, returned: Any) -> Any:
         return honest(*rest, anew=np.zeros_like(anew), returned=returned)
@@ -197,6 +201,7 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "next-car-follows-at-once": (Swap(where=leases, name="linger", by=_no_linger),),
     "old-hello-counts": (Swap(where=Hellos, name="take", by=_takes_any_hello),),
     "no-news-in-an-overshoot": (Swap(where=step, name="track", by=_no_news(overshoot.track)),),
+    "endless-hold-waits-for-room": (Swap(where=leases, name="held_without_end", by=_nothing_held),),
     "barred-gets-grants": (Swap(where=hello, name="bar", by=lambda book, _evse, _ceiling: book),),
 }
 """Name -> what is replaced."""

@@ -13,6 +13,7 @@ import gc
 import json
 import logging
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ SLOW_TICKS = 2
 """A tick that waits for the disk for longer than this many periods is trouble."""
 SOLVE_SHARE = 0.5
 """A solve that takes a longer share of the period is late: the guard decides the tick."""
+SWITCH_S = 0.0005
+"""How long the thread of a solve may keep the interpreter while the guard waits for it [s]; by default it is 5 ms."""
 URGENT_SPACING_S = 0.05
 """At most 20 urgent ticks a second; the first of a window is never delayed."""
 
@@ -138,6 +141,7 @@ class Ticker:
         )
         self._published: asyncio.Task[None] | None = None
         self._planning: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._inbox: list[_Waiting] = []
         self._inbox_events = 0
         self._latest: Decision | None = None
@@ -211,18 +215,23 @@ class Ticker:
     async def run(self, clock: Clock) -> None:
         """Ticks for ever: every ``tick_s``, and at once when something urgent came.
 
-        An urgent tick is decided by the guard alone, whether a solve is running or not; a full one follows as soon as
-        no solve is running.
+        An urgent tick is decided by the guard alone, whether a solve is running or not; a full one follows when what it
+        lowered has had the time to go out and no solve is running.
         """
         loop = asyncio.get_running_loop()
         origin = due = loop.time()
         while True:
             urgent = await self._called(due)
-            if urgent or (self._solving() and loop.time() >= due):
+            over = loop.time() >= due
+            if urgent or (over and self._solving()):
                 await self._guard_tick(clock, late=not urgent)
-            if not self._solving():
+            if not self._solving() and (over or self._overtaken is not None):
                 await self._full_tick(clock, loop.time() + SOLVE_SHARE * self.tick_s)
-            due = origin + (int((loop.time() - origin) / self.tick_s) + 1) * self.tick_s
+                over = True
+            if over:
+                due = origin + (int((loop.time() - origin) / self.tick_s) + 1) * self.tick_s
+            elif urgent:
+                due = min(due, loop.time() + URGENT_SPACING_S)
 
     def _solving(self) -> bool:
         """A solve that a guard-only tick overtook is still running."""
@@ -315,6 +324,7 @@ class Ticker:
         """Everything that follows from a decision, in order: decreases, disk, raises and answers."""
         self._snapshot, self._latest = decision.snapshot, decision
         self._plan_ahead(decision)
+        self._prepare_ahead(decision)
         lowered, held_back = split_lowered(decision, self._disk.covering(decision))
         if self.sink is not None:
             self.sink.publish_lowered(lowered)
@@ -348,6 +358,17 @@ class Ticker:
         work = plans_wanted(decision)
         if work is not None:
             self._planning = asyncio.create_task(self._planned(work))
+
+    def _prepare_ahead(self, decision: Decision) -> None:
+        """Lets a thread compile the limits of one state that may come next: the guard must not wait for that.
+
+        Limits depend on their state alone, so no decision depends on what has been prepared.
+        """
+        if self._preparing is not None and not self._preparing.done():
+            return
+        state = self._stepper.states.unprepared(decision.snapshot.gear)
+        if state is not None:
+            self._preparing = asyncio.create_task(asyncio.to_thread(self._stepper.states.prepare, state))
 
     async def _planned(self, work: PlanWork) -> None:
         found = await asyncio.to_thread(work.run, self._stepper.planner)
@@ -491,6 +512,7 @@ async def serve_site(options: ServeOptions) -> None:
         ticker.sink = server.sink
         ticker.on_serving = server.set_serving
         await ticker.warm_up(start)
+        sys.setswitchinterval(SWITCH_S)
         gc.freeze()  # site, kernels and libraries stay: no tick has to wait until a collection has looked at them
         gc.enable()
         server.set_serving()

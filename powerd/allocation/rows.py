@@ -22,7 +22,7 @@ from powerd.limits import Bools, Floats, Ints, Kind, Limits
 SLACK = 1e-9
 
 #: How many switching states stay compiled.
-KEPT_STATES = 16
+KEPT_STATES = 96
 
 
 class Columns(NamedTuple):

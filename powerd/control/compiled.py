@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
 import scipy.sparse as sp
 
+from powerd.allocation.rows import rows_of
 from powerd.control.topology import believed, load_factor
 from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.admission import overbooked
@@ -17,7 +20,7 @@ from powerd.network.flow_check import AcCheck, check_of
 from powerd.network.metering import Metering, metering_of
 from powerd.network.moves import Ahead
 from powerd.network.rows import Rows
-from powerd.network.states import StateRows, Uncertain, build_state
+from powerd.network.states import StateRows, Uncertain, build_state, one_loss_away
 from powerd.network.supply import Energised, energise
 from powerd.state.columns import replace
 from powerd.state.envelopes import Bound, Envelopes, bound
@@ -29,6 +32,9 @@ STATES_KEPT = 256
 """Switching states whose limits are kept compiled; some MB each at 5 000 EVSEs."""
 PHASES_KEPT = 8
 """The same for states in which some cars are known to use some phases only: these seldom come again."""
+
+AHEAD_MOST = 64
+"""States that may come next whose limits are compiled in advance, supplies first; some MB each at 5 000 EVSEs."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -216,6 +222,8 @@ class SwitchingStates:
         self._kept: OrderedDict[bytes, CompiledSite] = OrderedDict({site.state.key(): site})
         self._by_phases: OrderedDict[bytes, CompiledSite] = OrderedDict()
         self._bounded: tuple[CompiledSite, Bound, CompiledSite] | None = None
+        self._ahead_of = b""
+        self._ahead: Iterator[Uncertain] = iter(())
         self._turn = Lock()  # the guard may step while a solve that it overtook still runs
         self._newest: tuple[Switchgear, Ints | None, CompiledSite] | None = None  # in most ticks nothing moves
 
@@ -237,6 +245,22 @@ class SwitchingStates:
         if last is None or last[0] is not site or last[1] != allowed:
             last = self._bounded = (site, allowed, site.within(allowed))
         return last[2]
+
+    def unprepared(self, gear: Switchgear) -> Uncertain | None:
+        """A state that may come next and is not compiled yet; None = all that are compiled in advance are.
+
+        To be asked by one thread alone; ``prepare`` may run in another one.
+        """
+        electrical = self._site.electrical
+        base = believed(electrical, gear)
+        if base.key() != self._ahead_of:
+            self._ahead_of = base.key()
+            self._ahead = itertools.islice(one_loss_away(base, electrical.branches.switchable), AHEAD_MOST)
+        return next((state for state in self._ahead if state.key() not in self._kept), None)
+
+    def prepare(self, state: Uncertain) -> None:
+        """Compiles the limits of a state and the columns of their rows, so that no tick has to."""
+        rows_of(self.of(state).limits)
 
     def of(self, state: Uncertain, used: Ints | None = None) -> CompiledSite:
         """The site in one state."""

@@ -74,7 +74,9 @@ class Stepper:
         state = _watched(self.site, replace(absorbed.snapshot, gear=gear), now)
         drawn = largest_phase(state.drawn)
         worst = leases.worst(state.leases, self.site.terms, state.sessions.plugged, drawn, now.boottime_s)
-        switching = self._switch(state, worst, now)
+        order, moved = failsafe.skipped(events), gear.changed_at_s == now.boottime_s
+        # Ceilings fall first: where the guard was called because a switch moved, the next tick says what to switch.
+        switching = Switching(gear=gear) if moved and order is not None else self._switch(state, worst, now)
         state = replace(state, gear=switching.gear)
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *switching.alarms))
         site = self.states.at(state.gear, state.envelopes, now, state.phases.used)
@@ -84,8 +86,6 @@ class Stepper:
         demands = demands_of(site, state, scene.takes, scene.worst, scene.uncontrolled, now.boottime_s)
         demands, unmet = self._terms.bound(site.limits, demands)
         warm = Warm(stage=state.warm_stage, price=state.warm_price)
-        order = failsafe.skipped(events)
-        moved = state.gear.changed_at_s == now.boottime_s
         if order is None and not moved:
             allocation = self._allocator.allocate(site.limits, demands, warm)
             allocation, limits, warned = self._flowing(site, scene, allocation, demands)

@@ -63,8 +63,9 @@ def observe(electrical: Electrical, before: Switchgear, after: Switchgear, now: 
         return after
     after = replace(after, changed_at_s=now.boottime_s)
     here = seen_as(electrical, after.in_service & ~after.lost, feeding(after))
-    maybe = energise(here, may_be_closed(electrical, after))
-    sure = energise(here, surely_closed(electrical, after))
+    perhaps, surely = may_be_closed(electrical, after), surely_closed(electrical, after)
+    maybe = energise(here, perhaps)
+    sure = maybe if np.array_equal(perhaps, surely) else energise(here, surely)
     live = sure.bus_is_live | (before.bus_live & maybe.bus_is_live)
     died, came = before.bus_live & ~live, live & ~before.bus_live
     if not (died.any() or came.any()):

@@ -47,6 +47,26 @@ class Uncertain:
         return np.packbits(np.concatenate(parts)).tobytes()
 
 
+def one_loss_away(state: Uncertain, switchable: Bools) -> Iterator[Uncertain]:
+    """What may come next: a supply is lost; one is lost and a switch has closed for it; a branch opened or is lost."""
+    alive, closed = np.flatnonzero(state.supply_alive).tolist(), state.closed & state.in_service
+    for s in alive:
+        yield replace(state, supply_alive=_put(state.supply_alive, s, False))
+    for s, e in itertools.product(alive, np.flatnonzero(switchable & state.in_service & ~state.closed).tolist()):
+        yield replace(state, supply_alive=_put(state.supply_alive, s, False), closed=_put(state.closed, e, True))
+    for e in np.flatnonzero(closed & switchable).tolist():
+        yield replace(state, closed=_put(state.closed, e, False))
+    for e in np.flatnonzero(closed & ~switchable).tolist():
+        yield replace(state, in_service=_put(state.in_service, e, False))
+
+
+def _put(column: Bools, index: int, value: bool) -> Bools:
+    """The column with one entry changed."""
+    changed = column.copy()
+    changed[index] = value
+    return changed
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StateRows:
     """Limits that hold whatever the uncertain positions are."""

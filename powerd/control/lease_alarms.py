@@ -8,13 +8,17 @@ import numpy as np
 
 from powerd.control.compiled import CompiledSite
 from powerd.limits import Bools, Floats
+from powerd.network.electrical import Electrical
+from powerd.network.tolerance import tolerated_s
 from powerd.state.lease_book import LeaseBook
 from powerd.state.overshoot import Overshoot
 
 
-def overshoot_alarms(overshoots: tuple[Overshoot, ...], now_s: float) -> Iterator[str]:
-    """One sentence for each overshoot that lasts."""
+def overshoot_alarms(electrical: Electrical, overshoots: tuple[Overshoot, ...], now_s: float) -> Iterator[str]:
+    """One sentence for each overshoot that lasts, and one when what is measured is within the limit again."""
     for one in overshoots:
+        if one.since_s < one.complied_s == now_s:
+            yield _complied(electrical, one)
         if not one.lasts:
             continue
         why = ", for a car came back on a phase that it had not used" if one.cause == "phase_return" else ""
@@ -31,6 +35,21 @@ def overbooked_alarms(site: CompiledSite) -> Iterator[str]:
     """One sentence for each limit of the present switching state that breaks R5."""
     for name in site.overbooked:
         yield f"{name} does not hold what EVSEs and other loads can draw without a grant in this switching state"
+
+
+def _complied(electrical: Electrical, one: Overshoot) -> str:
+    """How long it took until the sum of the readings was within the limit, beside what the element tolerates."""
+    took = f"{one.limit} was over for {one.complied_s - one.since_s:.1f} s, at most at {one.peak:.1f} {one.unit}"
+    stands_s = tolerance_s(electrical, one)
+    return f"{took}; it stands that {'for ever' if stands_s == np.inf else f'for {stands_s:.0f} s'}"
+
+
+def tolerance_s(electrical: Electrical, one: Overshoot) -> float:
+    """How long the element stands the largest current measured, hot, at its earliest edge [s]; inf = no known end."""
+    if one.unit != "A" or one.element not in electrical.branches.ids:
+        return float(np.inf)
+    branch = electrical.branches.ids.index(one.element)
+    return tolerated_s(electrical.overload[branch], one.peak, to_side=", low side" in one.limit)
 
 
 def silence_alarms(site: CompiledSite, silent: Bools) -> Iterator[str]:

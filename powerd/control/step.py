@@ -309,7 +309,8 @@ def _overshoots(
     came_back = after.phases.returned
     returned = _above(limits, came_back) if came_back.any() else np.zeros(flow.shape, np.bool_)
     anew = returned | _news_below(site, before, scene, now_s) if lasting else returned
-    return track(after.overshoots, limits, flow, available, bound_s, now_s, anew=anew, returned=returned)
+    measured = limits.limit_flow(largest_phase(after.drawn))
+    return track(after.overshoots, limits, flow, measured, available, bound_s, now_s, anew=anew, returned=returned)
 
 
 def _news_below(site: CompiledSite, before: Snapshot, scene: _Scene, now_s: float) -> Bools:
@@ -406,7 +407,7 @@ def _alarms(site: CompiledSite, scene: _Scene, after: Snapshot, guarded: bool) -
     return (
         *guard,
         *silence_alarms(site, after.sessions.plugged & ~scene.reachable),
-        *overshoot_alarms(after.overshoots, after.boottime_s),
+        *overshoot_alarms(site.electrical, after.overshoots, after.boottime_s),
         *conduct_alarms(site, after.leases),
         *meter_alarms(site, after.meters, after.boottime_s),
         *overbooked_alarms(site),

@@ -49,6 +49,10 @@ class Overshoot:
     """When it was over [s]; inf = it lasts."""
     cause: Cause = "limit_fell"
     """What began it."""
+    peak: float = 0.0
+    """Largest sum of the posts' readings and the uncontrolled load in it [unit]."""
+    complied_s: float = np.inf
+    """Since when that sum is within the limit [s]; inf = it is not. Time to compliance is ``complied_s - since_s``."""
 
     @property
     def lasts(self) -> bool:
@@ -60,6 +64,7 @@ def track(
     past: tuple[Overshoot, ...],
     limits: Limits,
     flow: Floats,
+    measured: Floats,
     available: Floats,
     bound_s: Floats,
     now_s: float,
@@ -73,6 +78,7 @@ def track(
         past: of the tick before.
         limits: of this tick.
         flow: (L,) flow of W [unit].
+        measured: (L,) flow of the newest readings [unit].
         available: (L,) capacity minus uncontrolled load [unit].
         bound_s: (L,) by when each would be over if nothing else happened.
         now_s: the tick's instant.
@@ -86,24 +92,47 @@ def track(
     open_now = {one.limit: one for one in past if one.lasts}
     ended = [one for one in past if not one.lasts]
     names = {limits.name[l] for l in over}
-    ended += [replace(one, ended_s=now_s) for name, one in open_now.items() if name not in names]
-    standing = [
-        _continued(open_now[limits.name[l]], excess, float(available[l]), float(bound_s[l]), anew=bool(anew[l]))
-        if limits.name[l] in open_now
-        else Overshoot(
-            limit=limits.name[l],
-            element=limits.element[l],
-            unit=limits.unit[l],
-            since_s=now_s,
-            until_s=float(bound_s[l]),
-            over=excess,
-            available=float(available[l]),
-            ended_s=np.inf,
-            cause="phase_return" if returned[l] else "limit_fell",
-        )
-        for l, excess in over.items()
+    # W covers the readings: what it no longer exceeds, they do not either.
+    ended += [
+        replace(one, ended_s=now_s, complied_s=min(one.complied_s, now_s))
+        for name, one in open_now.items()
+        if name not in names
     ]
+    standing = []
+    for l, excess in over.items():
+        name, room, bound = limits.name[l], float(available[l]), float(bound_s[l])
+        if name in open_now:
+            one = _continued(open_now[name], excess, room, bound, anew=bool(anew[l]))
+        else:
+            cause: Cause = "phase_return" if returned[l] else "limit_fell"
+            one = _declared(limits, l, excess, room, bound, now_s, cause)
+        standing.append(_measured(one, float(measured[l]), room, float(limits.capacity[l]), now_s))
     return (*ended[-ENDED_KEPT:], *standing)
+
+
+def _declared(
+    limits: Limits, l: int, over: float, available: float, bound_s: float, now_s: float, cause: Cause
+) -> Overshoot:
+    """A new one."""
+    return Overshoot(
+        limit=limits.name[l],
+        element=limits.element[l],
+        unit=limits.unit[l],
+        since_s=now_s,
+        until_s=bound_s,
+        over=over,
+        available=available,
+        ended_s=np.inf,
+        cause=cause,
+    )
+
+
+def _measured(one: Overshoot, measured: float, available: float, capacity: float, now_s: float) -> Overshoot:
+    """The same with what the posts' readings show now."""
+    peak = max(one.peak, measured + capacity - available)
+    if measured > available + ROW_TOLERANCE:
+        return one if peak == one.peak and one.complied_s == np.inf else replace(one, peak=peak, complied_s=np.inf)
+    return replace(one, peak=peak, complied_s=min(one.complied_s, now_s))
 
 
 def _continued(one: Overshoot, over: float, available: float, bound_s: float, *, anew: bool) -> Overshoot:

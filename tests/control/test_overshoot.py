@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from powerd.control import events as ev
+from powerd.control.lease_alarms import tolerance_s
 from powerd.control.step import Stepper
+from powerd.network.tolerance import tolerated_s
 from powerd.state.hello import Said
 from tests.control.garage import LIFE, REACTION, Player, site_text
 
@@ -48,6 +50,34 @@ def test_an_acked_curtailment_is_over_after_the_reaction(full: Player) -> None:
     assert full.now_s - began <= REACTION + 2.0
     assert all(one.ended_s == full.now_s for one in decision.overshoots)
     assert not full.tick().overshoots
+
+
+def test_the_time_until_the_readings_comply_is_told_beside_what_the_element_stands(full: Player) -> None:
+    """Cars follow 3 s after the limit fell: 3.0 s at 32 A, and how long feeder F1 stands that at its earliest edge."""
+    full.tick(full.draw({0: 16.0, 1: 16.0}))
+    falls(full, 0.5)
+    for _ in range(3):
+        decision = full.tick(full.draw({0: 16.0, 1: 16.0}))
+        assert all(one.complied_s == np.inf for one in decision.overshoots)
+        assert not any("was over for" in alarm for alarm in decision.alarms)
+    decision = full.tick(full.draw({0: 8.0, 1: 8.0}))
+    assert {(one.complied_s - one.since_s, one.peak) for one in decision.overshoots} == {(3.0, 32.0)}
+    stands_s = tolerance_s(full.site.electrical, decision.overshoots[0])
+    assert stands_s == tolerated_s(full.site.electrical.overload[0], 32.0)
+    told = [alarm for alarm in decision.alarms if "was over for" in alarm]
+    assert told
+    assert all("was over for 3.0 s, at most at 32.0 A; it stands that for" in alarm for alarm in told)
+    decision = full.tick(full.draw({0: 16.0, 1: 16.0}))
+    assert all(one.complied_s == np.inf for one in decision.overshoots)
+
+
+def test_what_was_never_drawn_complies_at_once(full: Player) -> None:
+    """A limit that falls below the ceilings, but not below the readings, is no overload: nothing is told of one."""
+    full.tick(full.draw({0: 5.0, 1: 5.0}))
+    falls(full, 0.5)
+    decision = full.tick()
+    assert {one.complied_s - one.since_s for one in decision.overshoots} == {0.0}
+    assert not any("was over for" in alarm for alarm in decision.alarms)
 
 
 def test_a_silent_controller_bounds_the_overshoot_by_its_expiry(full: Player) -> None:

@@ -86,10 +86,10 @@ def test_no_switch_ever_closes_where_it_must_not(singles: list[Outcome]) -> None
 
 
 def test_the_surviving_side_is_used(singles: list[Outcome]) -> None:
-    """With one transformer gone the other one delivers more than a megawatt, and all of it fits."""
+    """With one transformer gone the other one charges with more than a megawatt, the workshop fed beside it."""
     for o in singles:
         if o.outage in (("utility-a",), ("T1",), ("main-a",)):
-            assert 1100 < o.remaining_kw < o.before_kw
+            assert 1000 < o.remaining_kw < o.before_kw
 
 
 def test_without_shedding_overloading_outages_trip_a_breaker(depot: Study, singles: list[Outcome]) -> None:

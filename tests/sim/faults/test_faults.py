@@ -102,3 +102,13 @@ def test_a_broken_rule_is_found(mutant: str) -> None:
     scenarios = [read(own.read_text(encoding="utf-8"))] if own.exists() else map(drawn, range(SEEDS_OF_A_MUTANT))
     with mutated(mutant):
         assert any(failure_of(scenario) is not None for scenario in scenarios)
+
+
+@pytest.mark.parametrize("name", ["car-comes-as-a-hold-ends", "car-comes-as-an-overshoot-ends"])
+def test_a_car_that_comes_is_news(name: str) -> None:
+    """Were it none, the bound of an overshoot that lasts would pass while its reserve still counts."""
+    (path,) = (one for one in KEPT if one.stem == name)
+    with mutated("no-news-in-an-overshoot"):
+        found = failure_of(read(path.read_text(encoding="utf-8")))
+    assert found is not None
+    assert found.startswith("declared overshoot")

@@ -101,7 +101,10 @@ def build_state(electrical: Electrical, state: Uncertain, used: Ints | None = No
     ahead = tuple(one for closed, rows in parts for one in held_ahead(in_use, closed, rows))
     every = [*(rows.limits for _, rows in parts), *(one.rows.limits for one in ahead)]
     limits = every[0] if len(every) == 1 else _together(every, len(parts))
-    fed = (live.supply >= 0) & ~_below_dark(live, state.dark)
+    # Both halves of an uncertain transfer switch count as closed in ``live``: what only both together would feed has no
+    # voltage in any combination, hence no limit, and must not be granted anything.
+    somewhere = np.any([energise(now, closed).bus_is_live for closed, _ in parts], axis=0)
+    fed = (live.supply >= 0) & somewhere & ~_below_dark(live, state.dark)
     limits = replace(limits, energized=fed[electrical.evse_bus])
     return StateRows(limits=limits, seen=now, in_use=in_use, parts=parts, ahead=ahead, live=live)
 

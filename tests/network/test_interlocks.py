@@ -326,6 +326,29 @@ def test_limits_of_an_unknown_position_hold_for_both(names: tuple[str, ...], bel
     assert states >= 2 or names == ("ats/alternate",)
 
 
+def test_what_only_both_halves_of_a_transfer_switch_would_feed_is_not_fed() -> None:
+    """T2 lost, no side of the transfer switch certain: switchboard B hangs on neither side, no limit holds for it."""
+    electrical, in_service = _depot(), _depot().branches.in_service.copy()
+    in_service[_branches("T2")] = False
+    halves = _branches("ats/preferred", "ats/alternate")
+    closed, held = electrical.branches.normally_closed.copy(), np.zeros_like(in_service)
+    closed[halves], held[halves] = True, True
+    state = Uncertain(
+        closed=closed,
+        held=held,
+        in_service=in_service,
+        supply_alive=electrical.supplies.in_service.copy(),
+        dark=np.zeros(len(electrical.buses.ids), np.bool_),
+    )
+    limits = build_state(electrical, state).limits
+    on_board_b = np.isin(
+        [electrical.buses.ids[b] for b in electrical.evse_bus], ["dc-5", "dc-6", "dc-7", "dc-8", "staff"]
+    )
+    assert (limits.energized == ~on_board_b).all()
+    counted = limits.limit_flow(np.where(limits.energized, electrical.posts.max_ceiling, 0.0))
+    assert counted.max() > 0.0
+
+
 def test_the_limits_of_one_position_would_not_hold_for_the_other() -> None:
     """Why both are asked for: what the open tie admits overloads the closed one by tens of per cent."""
     normal, tie = _depot().branches.normally_closed, _branches("tie")

@@ -31,6 +31,12 @@ def test_a_sequence_is_its_seed(depot: Study) -> None:
     assert play_sequence(depot, 7) == play_sequence(depot, 7)
 
 
+def test_a_transformer_comes_back_while_no_side_of_the_transfer_switch_is_certain(depot: Study) -> None:
+    """Seed 66: in the dark everything was raised to its rating, for no limit held what neither side fed."""
+    played = play_sequence(depot, 66)
+    assert not played.broken, (played.story, played.broken)
+
+
 @pytest.mark.slow
 def test_ten_thousand_sequences_keep_every_promise(depot: Study) -> None:
     """The long form: hours."""

@@ -79,6 +79,10 @@ class Relays:
         event = sw.OutageSeen(kind=sw.ElementKind(loss.kind), index=loss.index, lost=loss.lost, flags=int(flags))
         self._waiting.append((now_s + self.delay_s, event))
 
+    def tells(self, branch: int, now_s: float) -> None:
+        """How a switch stands, though it has not moved: somebody tagged or earthed it."""
+        self._waiting.append((now_s + self.delay_s, self._seen([branch], now_s)))
+
     def lies(self, branch: int, now_s: float) -> None:
         """Another device says the opposite of the truth about a switch."""
         event = self._seen([branch], now_s, reporter=LIAR, flip=True)
@@ -93,6 +97,8 @@ class Relays:
         ordered = np.isin(index, list(self.gear.obeyed))
         upstream = ~closed & ~tripped & ~ordered
         flags = np.where(tripped & ~closed, int(Flag.PROTECTION), np.where(upstream, int(Flag.UPSTREAM_LOST), 0))
+        for marked, flag in ((self.gear.tagged, Flag.TAGGED), (self.gear.earthed, Flag.EARTHED)):
+            flags = flags | np.where(np.isin(index, list(marked)), int(flag), 0)
         return sw.SwitchesSeen(
             reporter=reporter,
             reporter_id="gateway" if reporter == GATEWAY else "another",

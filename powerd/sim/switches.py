@@ -12,6 +12,8 @@ import numpy as np
 
 from powerd.limits import Bools, Ints
 from powerd.network.electrical import Electrical
+from powerd.network.interlocks import HOUR_S
+from powerd.network.operation import By
 from powerd.network.supply import energise
 from powerd.sim.wires import GridState, as_drawn, seen_in
 from powerd.site.schema import Operator, SiteFile, TransferKind
@@ -49,7 +51,7 @@ class Broken:
     """A rule of I9 that a movement broke."""
 
     rule: str
-    """ "onto_fault", "back_feed", "parallel" or "interlock"."""
+    """ "onto_fault", "back_feed", "parallel", "interlock", "earthed", "tagged", "not_ours" or "too_often"."""
     element: str
     """Where."""
     at_s: float
@@ -73,6 +75,10 @@ class Gear:
         """Branches that do not take orders and say so."""
         self.stuck: set[int] = set()
         """Branches that take orders and do not move."""
+        self.tagged: set[int] = set()
+        """Switches that somebody works at: no order may come."""
+        self.earthed: set[int] = set()
+        """Branches with an earth on them: no voltage may come near."""
         self.obeyed: set[int] = set()
         """Branches whose last movement was ordered."""
         self.broken: list[Broken] = []
@@ -81,6 +87,7 @@ class Gear:
         """(when, branch, closed) of every movement."""
         self._transfers = tuple(transfers)
         self._travel_s = travel_s
+        self._ordered: list[tuple[float, int]] = []
         self._under_way: dict[int, tuple[bool, float]] = {}
         self._dead_since = [float("inf")] * len(self._transfers)
         self._back_since = [-float("inf")] * len(self._transfers)
@@ -123,6 +130,8 @@ class Gear:
 
     def order(self, branch: int, close: bool, now_s: float) -> bool:
         """An order from outside; False = refused. It moves after its travel time, if it is not stuck."""
+        self._ordered.append((now_s, branch))
+        self._judge_order(branch, now_s)
         if branch in self.refuses:
             return False
         self.obeyed.add(branch)
@@ -220,6 +229,17 @@ class Gear:
             self._dead_since[k] = float("inf") if preferred else min(self._dead_since[k], now_s)
             self._back_since[k] = min(self._back_since[k], now_s) if preferred else float("inf")
 
+    def _judge_order(self, branch: int, now_s: float) -> None:
+        """Whether this switch may be ordered at all, and now."""
+        operation, name = self.electrical.operation, self.electrical.branches.ids[branch]
+        often = sum(other == branch and now_s - at_s < HOUR_S for at_s, other in self._ordered)
+        found = {
+            "not_ours": operation.by[branch] != By.POWERD,
+            "tagged": branch in self.tagged,
+            "too_often": often > operation.max_operations[branch],
+        }
+        self.broken += [Broken(rule=rule, element=name, at_s=now_s) for rule, is_so in found.items() if is_so]
+
     def _judge(self, branch: int, now_s: float) -> None:
         """I9 after a movement, from the true state alone; ``branch`` is what closed, -1 = a supply came back."""
         branches = self.electrical.branches
@@ -232,12 +252,19 @@ class Gear:
         island = energise(everything, self.closed).island
         ends = set(island[[branches.from_bus[branch], branches.to_bus[branch]]].tolist()) if branch >= 0 else set()
         found = [*self._onto_fault(branch, ends, island), *self._sources(ends, island)]
+        found += ["earthed" for earthed in self.earthed if self._voltage_at(earthed, ends, island)]
         found += [
             "interlock"
             for lock in self.electrical.interlocks
             if branch in lock.branches and int(self.closed[list(lock.branches)].sum()) > lock.at_most_closed
         ]
         self.broken += [Broken(rule=rule, element=closing or "a supply", at_s=now_s) for rule in found]
+
+    def _voltage_at(self, branch: int, ends: set[int], island: Ints) -> bool:
+        """The closing that joined ``ends`` brings a voltage to an end of a branch."""
+        branches = self.electrical.branches
+        both = (int(branches.from_bus[branch]), int(branches.to_bus[branch]))
+        return any(int(island[bus]) in ends and self._live[bus] for bus in both)
 
     def _onto_fault(self, branch: int, ends: set[int], island: Ints) -> Iterator[str]:
         """The switch that closed is faulty itself, or brings a voltage to the open end of something that is."""

@@ -77,7 +77,8 @@ class World:
         self.last: Decision | None = None
         self.still_s = 0.0
         """How long nothing has changed: no ceiling, no draw, no contact, no plan [s]."""
-        self._answers: list[Event] = []
+        self.news: list[Event] = []
+        """What comes in with the next tick besides: plans of the background, an operator's word."""
 
     def fork(self) -> Self:
         """A copy; what never changes is shared."""
@@ -115,11 +116,11 @@ class World:
         self.now_s += after_s
         before = self._signs()
         self.gear.advance(self.now_s)
-        events = (*self.fleet.speaks(self.now_s), *self.relays.speaks(self.now_s), *self._answers)
+        events = (*self.fleet.speaks(self.now_s), *self.relays.speaks(self.now_s), *self.news)
         now = Now(utc=START + timedelta(seconds=self.now_s), boottime_s=self.now_s)
         decision = self.stepper.step(self.snapshot, events, now)
         self.snapshot, self.last = decision.snapshot, decision
-        self._answers = self._planned(decision)
+        self.news = self._planned(decision)
         offered = self.fleet.ceiling.copy()
         self.fleet.hears(decision, self.now_s)
         if not self.sheds:
@@ -142,7 +143,7 @@ class World:
         """Something is under way, overloaded, or silent with leases that will end."""
         under_way = self.snapshot.gear.phase != Phase.IDLE or self.gear.moving or self.relays.waiting
         silent = bool((self.fleet.silent).any())
-        return under_way or silent or self.windows.any_open or bool(self.cars.following.any()) or bool(self._answers)
+        return under_way or silent or self.windows.any_open or bool(self.cars.following.any()) or bool(self.news)
 
     def _signs(self) -> bytes:
         """Equal as long as nothing changes."""

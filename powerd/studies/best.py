@@ -35,7 +35,9 @@ def most_energised(world: World) -> int:
     pick-up within every rating as R8 counts them: loads at the lowest voltage, posts at the highest where power counts,
     magnitudes added; a bus that went dead by protection stays dead (I9 a).
     """
-    free = _free(world)
+    free, live = _free(world), int(world.live.sum())
+    if live >= _within_reach(world, free):
+        return live
     if free.shape[0] <= MOST_SWITCHES:
         return most_tried(world, free)
     return -1 if world.electrical.parallel_supplies else most_stated(world, free)
@@ -46,6 +48,25 @@ def _free(world: World) -> Ints:
     gear = world.gear
     own = [b for b in operated(world.electrical) if b not in gear.refuses | gear.stuck]
     return np.array([b for b in own if gear.sound[b] and not gear.faulted[b]], np.int64)
+
+
+def _within_reach(world: World, free: Ints) -> int:
+    """EVSEs that hang together with a living supply when all that can be closed is: no state feeds more."""
+    electrical, gear = world.electrical, world.gear
+    closed = gear.closed.copy()
+    closed[free] = True
+    dark = [*gear.exposed, *gear.barred.tolist()]
+    graph = _graph(world, closed)
+    graph.remove_nodes_from(dark)
+    near = _reached(world, graph)
+    return sum(int(bus) in near for bus in electrical.evse_bus)
+
+
+def _reached(world: World, graph: nx.MultiGraph) -> set[int]:
+    """Buses that hang together with a living supply."""
+    supplies = world.electrical.supplies
+    roots = supplies.bus[np.flatnonzero(supplies.in_service & world.gear.alive)].tolist()
+    return set().union(*(nx.node_connected_component(graph, root) for root in roots if root in graph), set())
 
 
 def most_tried(world: World, free: Ints) -> int:
@@ -82,7 +103,7 @@ def _situation(world: World, free: Ints) -> Situation:
     buses = len(electrical.buses.ids)
     dark = np.zeros(buses, np.bool_)
     dark[[*gear.exposed, *gear.barred.tolist()]] = True
-    factor, reserve = _returning(world), reserve_of(electrical)
+    factor, reserve = _returning(world, gear.closed), reserve_of(electrical)
     posts_a, loads_a = world.survey.positive_sequence(reserve, factor)
     power = np.zeros(buses)
     np.add.at(power, electrical.evse_bus, _at_high_voltage(electrical, reserve) * electrical.posts.kw_per_unit)
@@ -107,21 +128,25 @@ def _count(world: World, closed: Bools) -> int:
     return 0 if live is None else int(live[world.electrical.evse_bus].sum())
 
 
-def _returning(world: World) -> Floats:
-    """(D,) what R8 counts for each load, of its typical power: its worst, at its pick-up where it is or was dark."""
-    loads = world.electrical.loads
-    most = loads.worst_kw * np.where(world.gear.cold(world.now_s), loads.pickup_factor, 1.0)
+def _returning(world: World, closed: Bools) -> Floats:
+    """(D,) what R8 counts for each load, of its typical power, on the way to a state: openings come before closings.
+
+    Its worst; at its pick-up where it is, was a short time ago, or is meanwhile without a voltage.
+    """
+    loads, before = world.electrical.loads, world.gear.closed
+    cold = world.gear.cold(world.now_s)
+    if (closed < before).any() and (closed > before).any():
+        kept = _reached(world, _graph(world, closed & before))
+        cold = cold | np.array([int(bus) not in kept for bus in loads.bus], np.bool_)
+    most = loads.worst_kw * np.where(cold, loads.pickup_factor, 1.0)
     return np.divide(most, loads.typical_kw, out=np.ones_like(most), where=loads.typical_kw > 0)
 
 
 def _live_buses(world: World, closed: Bools) -> Bools | None:
     """(B,) which buses have a supply; None = the state is forbidden."""
     electrical, gear = world.electrical, world.gear
-    branches, supplies = electrical.branches, electrical.supplies
-    graph = nx.MultiGraph()
-    graph.add_nodes_from(range(len(electrical.buses.ids)))
-    usable = gear.sound & ~gear.faulted & (~branches.switchable | closed)
-    graph.add_edges_from((int(branches.from_bus[e]), int(branches.to_bus[e])) for e in np.flatnonzero(usable))
+    supplies = electrical.supplies
+    graph = _graph(world, closed)
     live = np.zeros(len(electrical.buses.ids), np.bool_)
     for island in nx.connected_components(graph):
         sources = [s for s in np.flatnonzero(supplies.in_service) if int(supplies.bus[s]) in island]
@@ -140,11 +165,21 @@ def _live_buses(world: World, closed: Bools) -> Bools | None:
     return live
 
 
+def _graph(world: World, closed: Bools) -> nx.MultiGraph:
+    """Buses, and what conducts between them."""
+    branches, gear = world.electrical.branches, world.gear
+    graph = nx.MultiGraph()
+    graph.add_nodes_from(range(len(world.electrical.buses.ids)))
+    usable = gear.sound & ~gear.faulted & (~branches.switchable | closed)
+    graph.add_edges_from((int(branches.from_bus[e]), int(branches.to_bus[e])) for e in np.flatnonzero(usable))
+    return graph
+
+
 def _fits(world: World, closed: Bools) -> bool:
     """Reserves and returning loads within every rating."""
     electrical, gear = world.electrical, world.gear
     sound = gear.sound & ~gear.faulted
-    state = GridState(closed=closed, sound=sound, alive=gear.alive, load_factor=_returning(world))
+    state = GridState(closed=closed, sound=sound, alive=gear.alive, load_factor=_returning(world, closed))
     try:
         wires = world.survey.wires(state)
     except PowerdError:

@@ -17,7 +17,8 @@ from powerd.state.switchgear import Cause, Flag, Phase, Position, Switchgear
 from powerd.units import Now
 
 DISPUTE_S = 30.0
-"""A reporter that contradicts another one is believed only when the other has been silent for this long [s]."""
+"""A reporter that contradicts another one is believed only when the other has been silent for this long [s]; the
+controller of a switch is not silent as long as it is heard."""
 FLAPS, FLAP_WINDOW_S = 4, 60.0
 """So many movements that nobody ordered within so many seconds lock a switch."""
 PLANS_KEPT = 5000
@@ -101,7 +102,7 @@ def _one_seen(
         return gear, [f"late report of {name} by {event.reporter_id} dropped"]
     gear = _noted(gear, branch, place, position, event, now)
     other = gear.said[branch, 1 - place]
-    fresh = gear.said_by[branch, 1 - place] != 0 and now.boottime_s - gear.said_at_s[branch, 1 - place] <= DISPUTE_S
+    fresh = _stands_by(gear, branch, 1 - place, now)
     alarms: list[str] = []
     if fresh and other != position and Position.UNKNOWN not in (other, position):
         alarms.append(f"{name} is reported open and closed by two devices: limits hold for both until they agree")
@@ -121,6 +122,18 @@ def _one_seen(
         # The relay's word may come after the contact's: it says why the switch opened.
         gear = replace(gear, cause=put(gear.cause, branch, int(_cause_told(Flag(flags), int(gear.cause[branch])))))
     return gear, alarms
+
+
+def _stands_by(gear: Switchgear, branch: int, place: int, now: Now) -> bool:
+    """The reporter in that column still says what it said: not long ago, or it is the switch's controller and is heard.
+
+    A controller reports what moves; of what stays as it is it need not speak.
+    """
+    if gear.said_by[branch, place] == 0:
+        return False
+    theirs = gear.linked[branch] and gear.said_incarnation[branch, place] == gear.link_incarnation[branch]
+    heard = theirs and now.boottime_s - gear.silent_at_s[branch] <= SILENT_S
+    return bool(heard or now.boottime_s - gear.said_at_s[branch, place] <= DISPUTE_S)
 
 
 def _place(gear: Switchgear, branch: int, reporter: int) -> int:

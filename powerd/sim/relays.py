@@ -102,7 +102,7 @@ class Relays:
         return sw.SwitchesSeen(
             reporter=reporter,
             reporter_id="gateway" if reporter == GATEWAY else "another",
-            incarnation=1,
+            incarnation=reporter,
             clock_s=now_s,
             branch=index,
             position=np.where(closed, int(Position.CLOSED), int(Position.OPEN)),

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from powerd.errors import PowerdError
 from powerd.sim.outage import Cause
 from powerd.sim.relays import operated
 from powerd.sim.world import World
@@ -128,11 +129,14 @@ def play(study: Study, sequence: Sequence) -> tuple[World, list[str]]:
     world = study.house.fork()
     world.relays.delay_s = float(sequence.delay_s)
     at_s = []
-    for one in sequence.happenings:
-        at_s.append(world.now_s)
-        _happens(study, world, one)
-        world.run(one.then_s)
-    world.run(CALM_S)
+    try:
+        for one in sequence.happenings:
+            at_s.append(world.now_s)
+            _happens(study, world, one)
+            world.run(one.then_s)
+        world.run(CALM_S)
+    except PowerdError as error:  # what flows in a ring or between two supplies is not known: the sequence ends there
+        return world, [*_broken(study, world, at_s), str(error)]
     return world, _broken(study, world, at_s)
 
 

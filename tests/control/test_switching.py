@@ -208,6 +208,28 @@ def test_two_devices_that_disagree_make_a_position_unknown(depot: Substation) ->
     assert not depot.tick().site.state.held[tie]
 
 
+def test_a_controller_that_is_heard_stands_by_what_it_said(depot: Substation) -> None:
+    """A minute after main-a was last reported another device calls it open: disputed, not believed, nothing closes."""
+    main_a, switches = depot.branch("main-a"), depot.switches
+    for _ in range(60):
+        depot.tick(sw.GearHeard(branch=switches, incarnation=7, clock_s=depot.player.now_s), report=False)
+    other = sw.SwitchesSeen(
+        reporter=2,
+        reporter_id="relay",
+        incarnation=3,
+        clock_s=1.0,
+        branch=np.array([main_a]),
+        position=np.array([int(Position.OPEN)]),
+        flags=np.array([UPSTREAM]),
+    )
+    heard = sw.GearHeard(branch=switches, incarnation=7, clock_s=depot.player.now_s)
+    decision = depot.tick(other, heard, report=False)
+    assert decision.snapshot.gear.position[main_a] == Position.UNKNOWN
+    for _ in range(20):
+        depot.tick(sw.GearHeard(branch=switches, incarnation=7, clock_s=depot.player.now_s), report=False)
+    assert depot.orders == []
+
+
 def test_a_late_report_is_dropped(depot: Substation) -> None:
     """An older stamp of the same process changes nothing."""
     depot.closed[depot.branch("tie")] = True

@@ -37,6 +37,12 @@ def test_a_transformer_comes_back_while_no_side_of_the_transfer_switch_is_certai
     assert not played.broken, (played.story, played.broken)
 
 
+def test_one_wrong_report_does_not_bring_two_supplies_together(depot: Study) -> None:
+    """Seed 78: main-a had not moved for long, so a wrong word of another device was believed and the tie closed."""
+    played = play_sequence(depot, 78)
+    assert not played.broken, (played.story, played.broken)
+
+
 @pytest.mark.slow
 def test_ten_thousand_sequences_keep_every_promise(depot: Study) -> None:
     """The long form: hours."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from powerd.errors import SiteRefused, UnreadableInput
 from powerd.faults import Fault, Severity
-from powerd.network.admission import find_admission_faults
+from powerd.network.admission_faults import find_admission_faults
 from powerd.network.charging import find_charging_faults
 from powerd.network.compile import compile_drawing
 from powerd.network.drawing import Cable, Drawing, Findings

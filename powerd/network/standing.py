@@ -18,7 +18,7 @@ from scipy.optimize import linprog
 
 from powerd.faults import Severity
 from powerd.limits import Floats, Ints
-from powerd.network.admission import place_of
+from powerd.network.admission_faults import place_of
 from powerd.network.drawing import Drawing, Findings
 from powerd.network.electrical import Electrical
 from powerd.network.moves import (

@@ -136,6 +136,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_controllers_that_are_stopped_lend_nothing_before_their_leases_end(port: int) -> None:
     """SIGSTOP of half the controllers: their posts fall back by themselves, the others rise only after E; then back."""
 

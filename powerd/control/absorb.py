@@ -181,6 +181,8 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
         book = hello.advance_epoch(book, site.terms, event.highest_epoch, now.boottime_s)
     if event.said is not None:
         book = hello.reconcile(book, site.terms, event.evse, event.said)
+    unheard = ~np.isfinite(book.echo_at_s[event.evse]) & event.plugged
+    book = leases.linger(book, site.terms, event.evse[unheard], now.boottime_s)
     book = leases.stamp(book, event.evse, event.incarnation, event.boottime_s, now.boottime_s)
     unsettled = np.zeros(event.evse.shape, np.bool_) if event.unsettled is None else event.unsettled
     known = ~unsettled
@@ -227,7 +229,8 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     swapped &= np.isfinite(snapshot.leases.plug_boottime_s[event.evse])
     left = event.evse[was & (~event.plugged | swapped)]
     came = event.evse[event.plugged & (~was | swapped)]
-    book = leases.linger(snapshot.leases, site.terms, event.evse[swapped], now.boottime_s)
+    settles = snapshot.leases.unsettled[event.evse] & event.plugged
+    book = leases.linger(snapshot.leases, site.terms, event.evse[swapped | settles], now.boottime_s)
     if left.shape[0] or came.shape[0]:
         book = leases.void(book, site.terms, np.union1d(left, came))
     book = hello.settle(book, event.evse, np.zeros(event.evse.shape, np.bool_))

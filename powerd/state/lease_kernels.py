@@ -154,8 +154,10 @@ def retire(  # one pass over the EVSEs of an ack: everything that it changes
     for e in range(evse.shape[0]):
         i = evse[e]
         alive = acked_until[i] > then_s[e]
-        before = acked_ceiling[i] if alive else 0.0
-        before, ended, own_until, found = np.maximum(before, 0.0), acked_until[i], acked_until[i], False
+        before = np.maximum(acked_ceiling[i] if alive else 0.0, 0.0)
+        # Nothing outlives its own end: at E the car has followed, acked or not. What is not lowered has no say in it.
+        ended = acked_until[i] if acked_ceiling[i] > ceiling[e] else -np.inf
+        own_until, found = acked_until[i], False
         for k in range(SLOTS):
             if slot_seq[i, k] <= 0 or not slot_until[i, k] > then_s[e]:
                 continue
@@ -164,8 +166,8 @@ def retire(  # one pass over the EVSEs of an ack: everything that it changes
                 own_until, found = slot_until[i, k], True
             if slot_seq[i, k] <= seq:
                 before = np.maximum(before, slot_ceiling[i, k])
-                # Nothing outlives its own end: at E the car has followed, acked or not.
-                ended = np.maximum(ended, slot_until[i, k])
+                if slot_ceiling[i, k] > ceiling[e]:
+                    ended = np.maximum(ended, slot_until[i, k])
         for k in range(HOLDS):
             # What an earlier leader granted is older than any ack of ours: where it would never end, it ends so.
             if hold_until[i, k] == np.inf:

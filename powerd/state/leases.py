@@ -304,7 +304,9 @@ def void(book: LeaseBook, terms: LeaseTerms, evse: Ints) -> LeaseBook:
 
 
 def linger(book: LeaseBook, terms: LeaseTerms, evse: Ints, now_s: float) -> LeaseBook:
-    """A car came so soon after another that it may have seen that one's ceiling: it has its reaction time to follow.
+    """A car may have seen more than counts for it from now on: it has its reaction time to follow.
+
+    It came soon after another, or its post was heard of, or took its controller's first order, only now.
 
     Not beyond the end of that one's leases, which has a reaction time in it: no bound that was declared moves. To be
     called before ``void``, with the grants of the car before.
@@ -312,7 +314,7 @@ def linger(book: LeaseBook, terms: LeaseTerms, evse: Ints, now_s: float) -> Leas
     Args:
         book: before the swap.
         terms: lease terms.
-        evse: (k,) where cars were swapped.
+        evse: (k,) where that is so.
         now_s: the instant of the report.
     """
     if evse.shape[0] == 0:

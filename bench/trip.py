@@ -1,8 +1,9 @@
 """``python -m bench trip``: a real daemon, a supply lost at any phase of the tick, until the last lowered grant is in.
 
 5 000 EVSEs of ``mega_hub`` on 50 controllers, 50 streams in this process. Everything is fed over the closed tie; then
-the northern supply is lost, which takes half of what all of them may draw: every EVSE is lowered. Counted from before
-the report is written to the socket until the last stream has handed the last lowered grant to its reader.
+the northern supply is lost, which takes half of what all of them may draw: every EVSE that charges is lowered. Those
+are all 5 000 the first time, later fewer, where some still wait for their off-time. Counted from before the report is
+written to the socket until the last stream has handed the last lowered grant to its reader.
 """
 
 from __future__ import annotations

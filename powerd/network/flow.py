@@ -68,9 +68,7 @@ class RadialFlow:
     def balanced(self, drawn: Drawn) -> Solution:
         """One sequence; ``drawn`` must take the same on all phases."""
         v, j, sweeps = self.single(self.columns(drawn))
-        none = np.zeros(v.shape[1])
-        voltage, current = (np.stack([none, one[0] + 1j * one[1], none], axis=1) for one in (v, j))
-        return Solution(v=voltage, j=current, sweeps=sweeps)
+        return Solution(v=_positive_alone(v), j=_positive_alone(j), sweeps=sweeps)
 
     def columns(self, drawn: Drawn) -> Floats:
         """(3, N) active power, reactive power and constant current at the ladder's buses [pu], all phases alike."""
@@ -80,10 +78,10 @@ class RadialFlow:
 
     def single(self, taken: Floats) -> tuple[Floats, Floats, int]:
         """The positive sequence of ``columns`` (3, N): voltages and currents (2, N), real and imaginary; sweeps."""
-        v, j = np.zeros((2, taken.shape[1])), np.empty((2, taken.shape[1]))
-        v[0] = 1.0
-        ladder, (z, y) = self.ladder, self._positive
-        return v, j, sweep_balanced(ladder.parent, z, y, ladder.emf, taken, v, j)
+        count = taken.shape[1]
+        v, j = np.empty((2, count)), np.empty((2, count + 1))
+        sweeps = sweep_balanced(*self._positive, taken, v, j)
+        return v, j[:, :count], sweeps
 
     def unbalanced(self, drawn: Drawn) -> Solution:
         """All three sequences."""
@@ -136,10 +134,18 @@ class RadialFlow:
         return at_parent, at_bus
 
     @cached_property
-    def _positive(self) -> tuple[Floats, Floats]:
-        """(2, N) impedance and shunt of the positive sequence, real and imaginary parts."""
-        z, y = self.ladder.z[:, 1], self.ladder.y[:, 1]
-        return np.stack([z.real, z.imag]), np.stack([y.real, y.imag])
+    def _positive(self) -> tuple[Ints, Ints, Floats, Floats, Floats]:
+        """The first five columns of ``sweep_balanced``."""
+        ladder = self.ladder
+        place = np.arange(ladder.parent.shape[0])
+        above = np.where(ladder.parent >= 0, ladder.parent, place)
+        emf, size = ladder.emf.copy(), np.ones_like(place)
+        for k in place[ladder.parent >= 0].tolist():
+            emf[k] = emf[above[k]]
+        for k in place[ladder.parent >= 0][::-1].tolist():
+            size[above[k]] += size[k]
+        z, y = ladder.z[:, 1], ladder.y[:, 1]
+        return above, place + size, np.stack([z.real, z.imag]), np.stack([y.real, y.imag]), emf
 
     @cached_property
     def _start(self) -> Complex:
@@ -147,6 +153,13 @@ class RadialFlow:
         start = np.zeros((self.ladder.bus.shape[0], 3), dtype=np.complex128)
         start[:, 1] = 1.0
         return start
+
+
+def _positive_alone(parts: Floats) -> Complex:
+    """(N, 3) sequences of which only the positive one, real and imaginary ``parts`` (2, N), is not zero."""
+    whole = np.zeros((parts.shape[1], 3), dtype=np.complex128)
+    whole.real[:, 1], whole.imag[:, 1] = parts
+    return whole
 
 
 def phases(sequence: Complex) -> Complex:

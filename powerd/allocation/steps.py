@@ -70,3 +70,13 @@ def all_down(steps: PilotSteps, x: Floats) -> Floats:
     for i in range(x.shape[0]):
         result[i] = step_down(steps, i, x[i])
     return result
+
+
+@kernel
+def all_up(steps: PilotSteps, x: Floats) -> Floats:
+    """``step_up`` for every EVSE (n,); x itself where the post has no such step."""
+    result = np.empty(x.shape[0])
+    for i in range(x.shape[0]):
+        above = step_up(steps, i, x[i])
+        result[i] = above if above < np.inf else x[i]
+    return result

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from powerd.allocation.rows import rows_of
+from powerd.allocation.steps import PilotSteps, all_up, pack_steps
 from powerd.control.topology import believed, load_factor
 from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.admission import overbooked
@@ -64,8 +65,8 @@ class CompiledSite:
     """What meters tell about the limits."""
     meters_loads: Bools
     """(M,) loads are drawn behind the meter in the normal state: what it does not see elsewhere is not unknown load."""
-    pilot_table: Floats
-    """(n, p) pilot steps of each EVSE, ascending, padded with inf; no finite entry = continuous."""
+    steps: PilotSteps
+    """Pilot steps of each EVSE."""
     import_limit: Ints
     """(k,) limits that bound what the whole site imports: one for each of ``parts``; none where the site has no such
     limit."""
@@ -82,10 +83,6 @@ class CompiledSite:
         """Compiles the site in its normal switching state."""
         state = believed(electrical, as_drawn(electrical))
         rows = build_state(electrical, state)
-        steps = electrical.posts.pilot_steps
-        table = np.full((len(steps), max((s.shape[0] for s in steps), default=0) + 1), np.inf)
-        for i, own in enumerate(steps):
-            table[i, : own.shape[0]] = own
         metering = metering_of(rows.seen, *rows.parts[0])
         seen: Bools = np.asarray(metering.seen.any(axis=1), dtype=np.bool_)
         site = CompiledSite(
@@ -100,7 +97,7 @@ class CompiledSite:
             load_factor=np.ones_like(electrical.loads.worst_kw),
             metering=metering,
             meters_loads=seen,
-            pilot_table=table,
+            steps=pack_steps(electrical.posts),
             import_limit=np.zeros(0, np.int64),
             import_losses=np.zeros(0),
             overbooked=(),
@@ -198,8 +195,7 @@ class CompiledSite:
 
     def next_step_up(self, ceiling: Floats) -> Floats:
         """(n,) smallest pilot step >= ``ceiling``; the ceiling itself where the post has no such step."""
-        above = np.where(self.pilot_table >= ceiling[:, None], self.pilot_table, np.inf).min(axis=1)
-        return np.where(np.isfinite(above), above, ceiling)
+        return all_up(self.steps, ceiling)
 
 
 def as_drawn(electrical: Electrical) -> Switchgear:

@@ -15,8 +15,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from powerd.compiled import kernel
 from powerd.limits import Bools, Floats
-from powerd.state.columns import replace
+from powerd.state.columns import read, replace
 from powerd.state.usage import Usage
 
 SETTLE_S = 60.0
@@ -53,19 +54,49 @@ def watch_draw(
         next_step_up: (n,) -> (n,) the smallest ceiling the posts can take that is not below.
         now_s: this step's boottime.
     """
-    offered = metered & (ceiling > 0.0)
-    was_idle = idle(usage, now_s) & (now_s - usage.dry_since_s < IDLE_S + PROBE_S) & metered
-    asleep = was_idle & ~offered  # at 0 it cannot show what it wants: what was known of it stays
-    dry = np.where(offered & (drawn < PRESSING), np.minimum(usage.dry_since_s, now_s), np.inf)
-    slack = np.where(offered & (drawn < ceiling - PRESSING), np.minimum(usage.slack_since_s, now_s), np.inf)
-    dry_since = np.where(asleep, usage.dry_since_s, dry)
-    slack_since = np.where(asleep, usage.slack_since_s, slack)
-    room = usage.usable - drawn
-    stands = (room >= ROOM_KEPT[0]) & (room <= ROOM_KEPT[1])
-    bound = np.where(stands, usage.usable, next_step_up(np.maximum(drawn + HEADROOM, least)))
-    settled = np.isfinite(slack_since) & (now_s - slack_since >= SETTLE_S) & ~asleep
-    usable = np.where(settled, bound, np.where(np.isfinite(slack_since), usage.usable, np.inf))
-    return replace(usage, slack_since_s=slack_since, dry_since_s=dry_since, usable=usable)
+    up = next_step_up(np.maximum(drawn + HEADROOM, least))
+    slack_since_s, dry_since_s, usable = _noted(
+        read(usage.slack_since_s),
+        read(usage.dry_since_s),
+        read(usage.usable),
+        read(drawn),
+        read(ceiling),
+        read(metered),
+        read(up),
+        now_s,
+    )
+    return replace(usage, slack_since_s=slack_since_s, dry_since_s=dry_since_s, usable=usable)
+
+
+@kernel
+def _noted(
+    slack_since_s: Floats,
+    dry_since_s: Floats,
+    usable: Floats,
+    drawn: Floats,
+    ceiling: Floats,
+    metered: Bools,
+    up: Floats,
+    now_s: float,
+) -> tuple[Floats, Floats, Floats]:
+    """The three columns anew; ``up`` is the step above reading and headroom, the rest as in ``watch_draw``; (n,)."""
+    slack_since_s, dry_since_s, usable = slack_since_s.copy(), dry_since_s.copy(), usable.copy()
+    for i in range(drawn.shape[0]):
+        offered = metered[i] and ceiling[i] > 0.0
+        dry_s = now_s - dry_since_s[i]
+        if metered[i] and not offered and IDLE_S <= dry_s < IDLE_S + PROBE_S:
+            # Asleep: at 0 it cannot show what it wants; what was known of it stays.
+            usable[i] = usable[i] if np.isfinite(slack_since_s[i]) else np.inf
+            continue
+        dry_since_s[i] = min(dry_since_s[i], now_s) if offered and drawn[i] < PRESSING else np.inf
+        if not (offered and drawn[i] < ceiling[i] - PRESSING):
+            slack_since_s[i], usable[i] = np.inf, np.inf
+            continue
+        slack_since_s[i] = min(slack_since_s[i], now_s)
+        stands = ROOM_KEPT[0] <= usable[i] - drawn[i] <= ROOM_KEPT[1]
+        if now_s - slack_since_s[i] >= SETTLE_S and not stands:
+            usable[i] = up[i]
+    return slack_since_s, dry_since_s, usable
 
 
 def idle(usage: Usage, now_s: float) -> Bools:

@@ -14,7 +14,6 @@ from powerd.allocation.allocate import Allocation, Allocator, Warm
 from powerd.allocation.demands import Demands
 from powerd.allocation.guard import admit_raises, shed
 from powerd.allocation.max_min import MaxMinSolver
-from powerd.allocation.steps import pack_steps
 from powerd.allocation.user_terms import UserTerms, find_sources
 from powerd.control import failsafe
 from powerd.control.absorb import Absorbed, absorb
@@ -58,7 +57,7 @@ class Stepper:
         self._again = Allocator(posts, MaxMinSolver() if site.electrical.max_min else None)
         self._terms = UserTerms(posts, find_sources(site.electrical.term_files))
         self._terms.compile(site.limits)
-        self._steps = pack_steps(site.electrical.posts)
+        self._steps = site.steps
 
     def step(self, snapshot: Snapshot, events: Sequence[Event], now: Now) -> Decision:
         """Absorbs the events and decides every ceiling.

@@ -31,6 +31,9 @@ MIN_ON_S = 210.0
 MIN_OFF_S = 210.0
 """Shortest pause; cars that are switched on again at once report faults (WARP)."""
 
+FIRST = 1e9
+"""More than any two order keys differ by [kWh, cars]; small enough that they keep their order to 1e-6."""
+
 
 def longest_wait_s(ahead: int, slots: int, lag_s: float) -> float:
     """Longest that a car can wait at 0 for its turn [s]; the derivation is in ``docs/chargers.md``.
@@ -90,9 +93,6 @@ def resting(usage: Usage, now_s: float) -> Bools:
 
 
 def service_order(usage: Usage, now_s: float) -> Floats:
-    """(n,) place in the order of service, lower first; ties keep the order of the EVSEs."""
-    in_turn = np.isfinite(usage.on_since_s) & (now_s - usage.on_since_s < MIN_ON_S)
-    order = np.lexsort((np.arange(in_turn.shape[0]), usage.order_key, ~in_turn))
-    place = np.empty(in_turn.shape[0])
-    place[order] = np.arange(in_turn.shape[0])
-    return place
+    """(n,) who goes first, lower first: those in their turn before all others, each group by its order keys."""
+    in_turn = now_s - usage.on_since_s < MIN_ON_S
+    return usage.order_key - np.where(in_turn & np.isfinite(usage.on_since_s), FIRST, 0.0)

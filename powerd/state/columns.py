@@ -46,7 +46,12 @@ def own(column: Column) -> Column:
 
 
 def read(column: Column) -> Column:
-    """A read-only view, for loops that only read it: numba compiles anew for each other kind of array."""
+    """The column, or a view of it, that is read-only, for loops that only read it.
+
+    numba compiles anew for each other kind of array.
+    """
+    if not column.flags.writeable:
+        return column
     view = column.view()
     view.flags.writeable = False
     return view

@@ -6,6 +6,8 @@ columns of this tick's own (``powerd.state.columns``), so that each kernel is co
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from powerd.compiled import kernel
@@ -18,79 +20,166 @@ MARGIN_SHARE = 0.05
 """Relative part of the same margin."""
 
 
+class Lines(NamedTuple):
+    """What the loops read of the book and the terms, as read-only columns; (n,) unless said otherwise."""
+
+    echo_at_s: Floats
+    """See ``LeaseBook``, likewise those up to ``defiant``."""
+    unsettled: Bools
+    granted: Bools
+    reaction_s: Floats
+    late_s: Floats
+    said_fallback: Floats
+    said_idle: Floats
+    said_boot: Floats
+    sent_ceiling: Floats
+    sent_latched: Bools
+    sent_until_s: Floats
+    acked_ceiling: Floats
+    acked_until_s: Floats
+    slot_ceiling: Floats
+    """(n, SLOTS)"""
+    slot_until_s: Floats
+    """(n, SLOTS)"""
+    hold_ceiling: Floats
+    """(n, HOLDS)"""
+    hold_until_s: Floats
+    """(n, HOLDS)"""
+    barred_ceiling: Floats
+    defiant: Bools
+    plugged: Bools
+    """A car is plugged in."""
+    ttl_s: Floats
+    """See ``LeaseTerms``, likewise the others."""
+    class_reaction_s: Floats
+    has_watchdog: Bools
+    fallback: Floats
+    fallback_idle: Floats
+    boot: Floats
+    rating: Floats
+
+
 @kernel
-def live(ceiling: Floats, until_s: Floats, then_s: Floats) -> Floats:
-    """(n,) largest ceiling (n, k) of those that have not expired at ``then_s`` (n,)."""
-    largest = np.zeros(then_s.shape[0])
-    for i in range(largest.shape[0]):
-        for k in range(ceiling.shape[1]):
-            if until_s[i, k] > then_s[i]:
-                largest[i] = np.maximum(largest[i], ceiling[i, k])
+def _larger(own: float, said: float) -> float:
+    """The larger of the site file's and what the controller said; nan = it did not."""
+    return own if np.isnan(said) else max(own, said)
+
+
+@kernel
+def margin(drawn: float) -> float:
+    """By how much a reading may exceed a ceiling and still count as obedient [own unit]: meters and cars round."""
+    return max(MARGIN_A, MARGIN_SHARE * drawn)
+
+
+@kernel
+def _largest_live(ceiling: Floats, until_s: Floats, i: int, then_s: float) -> float:
+    """Largest ceiling of EVSE ``i``'s entries that have not expired at ``then_s``."""
+    largest = 0.0
+    for k in range(ceiling.shape[1]):
+        if until_s[i, k] > then_s:
+            largest = np.maximum(largest, ceiling[i, k])
     return largest
 
 
 @kernel
-def follow(
-    until_s: Floats, latched: Bools, ceiling: Floats, then_s: Floats, opened: Bools, fallback: Floats, idle: Floats
-) -> Floats:
-    """(n,) the newest ceiling sent while it lives; then the fallback where a grant has opened it, else the idle one."""
-    followed = np.empty(until_s.shape[0])
-    for i in range(followed.shape[0]):
-        if (until_s[i] > then_s[i] or latched[i]) and not np.isnan(ceiling[i]):
-            followed[i] = ceiling[i]
-        else:
-            followed[i] = fallback[i] if opened[i] else idle[i]
-    return followed
+def live(ceiling: Floats, until_s: Floats, then_s: Floats) -> Floats:
+    """(n,) largest ceiling (n, k) of those that have not expired at ``then_s`` (n,)."""
+    largest = np.empty(then_s.shape[0])
+    for i in range(largest.shape[0]):
+        largest[i] = _largest_live(ceiling, until_s, i, then_s[i])
+    return largest
+
+
+# The parts take numbers, not ``Lines``: a call that is handed those counts the references of all their columns.
 
 
 @kernel
-def reserved(
-    heard: Bools,
-    plugged: Bools,
-    opened: Bools,
-    fallback: Floats,
-    idle: Floats,
-    boot: Floats,
-    falls_back: Bools,
-    rating: Floats,
-) -> Floats:
-    """(n,) see ``leases.reserve``; all (n,)."""
-    own = np.empty(heard.shape[0])
+def _falls_back(has_watchdog: bool, late_s: float) -> bool:
+    """The post falls back by itself when its controller is gone."""
+    return bool(has_watchdog and np.isfinite(late_s))
+
+
+@kernel
+def _follows(sent: float, lives: bool, opened: bool, fallback: float, idle: float) -> float:
+    """The newest ceiling sent while it lives; then the fallback where a grant has opened it, else the idle one."""
+    if lives and not np.isnan(sent):
+        return sent
+    return fallback if opened else idle
+
+
+@kernel
+def followed(lines: Lines, now_s: float) -> Floats:
+    """(n,) see ``leases.in_force``."""
+    ceiling = np.empty(lines.rating.shape[0])
+    for i in range(ceiling.shape[0]):
+        then_s = now_s - (lines.reaction_s[i] - lines.class_reaction_s[i])
+        ceiling[i] = _follows(
+            lines.sent_ceiling[i],
+            lines.sent_until_s[i] > then_s or lines.sent_latched[i],
+            lines.plugged[i] and lines.granted[i],
+            _larger(lines.fallback[i], lines.said_fallback[i]),
+            _larger(lines.fallback_idle[i], lines.said_idle[i]),
+        )
+    return ceiling
+
+
+@kernel
+def granted(lines: Lines, now_s: float) -> Floats:
+    """(n,) the largest grant that may be in force: the acked one and every later one that has not expired."""
+    ceiling = np.empty(lines.rating.shape[0])
+    slots, until_s = lines.slot_ceiling, lines.slot_until_s
+    for i in range(ceiling.shape[0]):
+        then_s = now_s - (lines.reaction_s[i] - lines.class_reaction_s[i])
+        acked = lines.acked_ceiling[i] if lines.acked_until_s[i] > then_s else 0.0
+        ceiling[i] = np.maximum(acked, _largest_live(slots, until_s, i, then_s))
+    return ceiling
+
+
+@kernel
+def reserved(lines: Lines) -> Floats:
+    """(n,) see ``leases.reserve``."""
+    own = np.empty(lines.rating.shape[0])
     for i in range(own.shape[0]):
-        if heard[i]:
-            with_car = np.maximum(boot[i], fallback[i] if opened[i] else 0.0)
-            own[i] = np.maximum(idle[i], with_car if plugged[i] else 0.0)
+        fallback = _larger(lines.fallback[i], lines.said_fallback[i])
+        idle = _larger(lines.fallback_idle[i], lines.said_idle[i])
+        boot = _larger(lines.boot[i], lines.said_boot[i])
+        if np.isfinite(lines.echo_at_s[i]) and not lines.unsettled[i]:
+            with_car = np.maximum(boot, fallback if lines.granted[i] else 0.0)
+            own[i] = np.maximum(idle, with_car if lines.plugged[i] else 0.0)
+        elif _falls_back(lines.has_watchdog[i], lines.late_s[i]):
+            own[i] = np.maximum(np.maximum(fallback, boot), idle)
         else:
-            own[i] = np.maximum(np.maximum(fallback[i], boot[i]), idle[i]) if falls_back[i] else rating[i]
+            own[i] = lines.rating[i]
     return own
 
 
 @kernel
-def most(
-    reserve: Floats,
-    lawful: Floats,
-    in_force: Floats,
-    drawn: Floats,
-    mute: Bools,
-    barred: Floats,
-    defiant: Bools,
-    rating: Floats,
-) -> Floats:
+def most(lines: Lines, reserve: Floats, drawn: Floats, now_s: float) -> Floats:
     """(n,) W, from what each post may do by itself, what it was granted and what it draws [own unit]."""
-    w = np.empty(reserve.shape[0])
+    w, follows = granted(lines, now_s), followed(lines, now_s)
+    holds, until_s = lines.hold_ceiling, lines.hold_until_s
     for i in range(w.shape[0]):
-        w[i] = np.maximum(reserve[i], lawful[i])
-        margin = max(MARGIN_A, MARGIN_SHARE * drawn[i])
+        then_s = now_s - (lines.reaction_s[i] - lines.class_reaction_s[i])
+        lawful = np.maximum(w[i], _largest_live(holds, until_s, i, then_s))
+        w[i] = np.maximum(reserve[i], lawful)
         # What it may still be following is no excess: a lowering must not raise W by the margin.
-        if drawn[i] > np.maximum(lawful[i], in_force[i]) + margin:
-            w[i] = np.maximum(w[i], drawn[i] + margin)
-        if mute[i]:
+        if drawn[i] > np.maximum(lawful, follows[i]) + margin(drawn[i]):
+            w[i] = np.maximum(w[i], drawn[i] + margin(drawn[i]))
+        heard = now_s - lines.echo_at_s[i] <= lines.ttl_s[i]
+        if not (heard or _falls_back(lines.has_watchdog[i], lines.late_s[i])):
             w[i] = np.maximum(w[i], drawn[i])
-        elif not np.isnan(barred[i]):
-            w[i] = np.maximum(w[i], barred[i])
-        if defiant[i]:
-            w[i] = np.maximum(w[i], rating[i])
+        elif not np.isnan(lines.barred_ceiling[i]):
+            w[i] = np.maximum(w[i], lines.barred_ceiling[i])
+        if lines.defiant[i]:
+            w[i] = np.maximum(w[i], lines.rating[i])
     return w
+
+
+@kernel
+def possible(lines: Lines, now_s: float) -> Floats:
+    """(n,) see ``leases.permitted``."""
+    ceiling: Floats = np.maximum(followed(lines, now_s), granted(lines, now_s))
+    return ceiling
 
 
 @kernel

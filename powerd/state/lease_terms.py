@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from powerd.limits import Bools, Controllers, Floats, Posts
+from powerd.state.columns import read
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,6 +33,12 @@ class LeaseTerms:
     """After the post's own restart."""
     rating: Floats
     """Largest ceiling."""
+
+    @cached_property
+    def lines(self) -> tuple[Floats | Bools, ...]:
+        """What the loops over the lease book read of them, read-only, in the order of ``lease_kernels.Lines``."""
+        numbers = map(read, (self.fallback, self.fallback_idle, self.boot, self.rating))
+        return (read(self.ttl_s), read(self.reaction_s), read(self.has_watchdog), *numbers)
 
     @staticmethod
     def of(posts: Posts, controllers: Controllers) -> LeaseTerms:

@@ -18,12 +18,16 @@ expiry, newer seq), which can only raise W. Source of the rules: docs/leases.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
+
 import numpy as np
 
 from powerd.limits import Bools, Floats, Ints
 from powerd.state.columns import own, put, read, replace
 from powerd.state.lease_book import LeaseBook, open_book
-from powerd.state.lease_kernels import MARGIN_A, MARGIN_SHARE, follow, live, most, reserved, retire
+from powerd.state.lease_kernels import Lines, followed, live, most, possible, reserved, retire
 from powerd.state.lease_slots import insert_hold, insert_slot
 from powerd.state.lease_terms import LeaseTerms
 
@@ -99,38 +103,21 @@ def reserve(book: LeaseBook, terms: LeaseTerms, plugged: Bools) -> Floats:
     With a car: the boot current (it may restart at any moment) and, from the first grant sent after the plug-in, F.
     A post never heard from counts at the most of these, at its rating where it has no watchdog.
     """
-    return reserved(
-        read(np.isfinite(book.echo_at_s) & ~book.unsettled),
-        read(plugged),
-        read(book.granted),
-        read(fallback_of(book, terms)),
-        read(idle_of(book, terms)),
-        read(np.fmax(terms.boot, book.said_boot)),
-        read(terms.has_watchdog & np.isfinite(book.late_s)),
-        read(terms.rating),
-    )
+    return reserved(_lines(book, terms, plugged))
 
 
 def worst(book: LeaseBook, terms: LeaseTerms, plugged: Bools, drawn: Floats, now_s: float) -> Floats:
     """(n,) W at ``now_s``. ``drawn`` (n,) is the newest reading, largest phase [own unit]."""
-    then = now_s - slack_s(book, terms)
-    lawful = np.maximum(_granted(book, then), _live(book.hold_ceiling, book.hold_until_s, then))
-    mute = ~(terms.has_watchdog & np.isfinite(book.late_s) | reachable(book, terms, now_s))
-    return most(
-        read(reserve(book, terms, plugged)),
-        read(lawful),
-        read(in_force(book, terms, plugged, now_s)),
-        read(drawn),
-        read(mute),
-        read(book.barred_ceiling),
-        read(book.defiant),
-        read(terms.rating),
-    )
+    return most(_lines(book, terms, plugged), read(reserve(book, terms, plugged)), read(drawn), now_s)
 
 
-def margin_of(drawn: Floats) -> Floats:
-    """By how much a reading may exceed a ceiling and still count as obedient [own unit]: meters and cars round."""
-    return np.maximum(MARGIN_A, MARGIN_SHARE * drawn)
+#: The book's part of ``Lines``, which ends where ``plugged`` begins.
+_OF_BOOK: Callable[[LeaseBook], tuple[Any, ...]] = attrgetter(*Lines._fields[: Lines._fields.index("plugged")])
+
+
+def _lines(book: LeaseBook, terms: LeaseTerms, plugged: Bools) -> Lines:
+    """What the loops read."""
+    return Lines._make((*map(read, _OF_BOOK(book)), read(plugged), *terms.lines))
 
 
 def _live(ceiling: Floats, until_s: Floats, then_s: Floats) -> Floats:
@@ -151,7 +138,7 @@ def held_without_end(book: LeaseBook) -> Floats:
 
 def permitted(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -> Floats:
     """(n,) the largest ceiling that may be in force at the post, whatever was lost on the way."""
-    return np.maximum(in_force(book, terms, plugged, now_s), _granted(book, now_s - slack_s(book, terms)))
+    return possible(_lines(book, terms, plugged), now_s)
 
 
 def excused(book: LeaseBook, allowed: Floats, now_s: float) -> Floats:
@@ -164,15 +151,7 @@ def in_force(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -
 
     A latched stop never ends by itself.
     """
-    return follow(
-        read(book.sent_until_s),
-        read(book.sent_latched),
-        read(book.sent_ceiling),
-        read(now_s - slack_s(book, terms)),
-        read(plugged & book.granted),
-        read(fallback_of(book, terms)),
-        read(idle_of(book, terms)),
-    )
+    return followed(_lines(book, terms, plugged), now_s)
 
 
 def reachable(book: LeaseBook, terms: LeaseTerms, now_s: float) -> Bools:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.limits import Bools, Floats
-from powerd.state.columns import replace
+from powerd.compiled import kernel
+from powerd.limits import Bools, Floats, Ints
+from powerd.state.columns import read, replace
 from powerd.state.lease_book import LeaseBook
+from powerd.state.lease_kernels import margin
 from powerd.state.lease_terms import LeaseTerms
-from powerd.state.leases import excused, margin_of, permitted, reachable
+from powerd.state.leases import excused, permitted, reachable
 
 REACTION_MAX_S = 60.0
 """No car is waited for longer than this [s]."""
@@ -43,22 +45,73 @@ def watch(
     """
     allowed = permitted(book, terms, plugged, now_s)
     book = _turn_window(book, excused(book, allowed, now_s), now_s)
-    sample = plugged & np.isfinite(drawn_at_s) & ((book.echo_at_s >= now_s) | (drawn_at_s >= now_s))
-    margin = margin_of(drawn)
-    obeys = drawn <= allowed + margin
-    lag = np.where(sample & ~obeys, now_s - book.lowered_at_s, 0.0)
-    within = drawn <= np.maximum(book.high, book.high_before) + margin
-    above = np.where(sample, np.where(within, 0, book.above + 1), book.above)
-    since = np.where(sample, np.where(obeys, np.minimum(book.obeyed_since_s, now_s), np.inf), book.obeyed_since_s)
-    believed = reachable(book, terms, now_s) & (now_s - since >= OBEYED_S)
+    reaction_s, lowered_at_s, above, obeyed_since_s, defiant = _judged(
+        read(plugged & np.isfinite(drawn_at_s) & ((book.echo_at_s >= now_s) | (drawn_at_s >= now_s))),
+        read(drawn),
+        read(allowed),
+        read(np.maximum(book.high, book.high_before)),
+        read(reachable(book, terms, now_s)),
+        read(book.reaction_s),
+        read(book.lowered_at_s),
+        read(book.above),
+        read(book.obeyed_since_s),
+        read(book.defiant),
+        now_s,
+    )
     return replace(
         book,
-        reaction_s=np.maximum(book.reaction_s, np.minimum(lag, REACTION_MAX_S)),
-        lowered_at_s=np.where(sample & obeys, np.inf, book.lowered_at_s),
+        reaction_s=reaction_s,
+        lowered_at_s=lowered_at_s,
         above=above,
-        obeyed_since_s=since,
-        defiant=(book.defiant | (above >= DEFIANT_SAMPLES)) & ~believed,
+        obeyed_since_s=obeyed_since_s,
+        defiant=defiant,
     )
+
+
+@kernel
+def _judged(
+    sample: Bools,
+    drawn: Floats,
+    allowed: Floats,
+    excuse: Floats,
+    heard: Bools,
+    reaction_s: Floats,
+    lowered_at_s: Floats,
+    above: Ints,
+    obeyed_since_s: Floats,
+    defiant: Bools,
+    now_s: float,
+) -> tuple[Floats, Floats, Ints, Floats, Bools]:
+    """What each reading says of its car; (n,) each.
+
+    Args:
+        sample: there is a reading of this tick.
+        drawn: it, largest phase [own unit].
+        allowed: the largest ceiling that may be in force.
+        excuse: the largest one that was in the last one or two windows.
+        heard: its controller is reachable.
+        reaction_s: see ``LeaseBook``, likewise the others; they are returned anew, in this order.
+        lowered_at_s: of it.
+        above: of it.
+        obeyed_since_s: of it.
+        defiant: of it.
+        now_s: the tick's instant.
+    """
+    reaction_s, lowered_at_s, above = reaction_s.copy(), lowered_at_s.copy(), above.copy()
+    obeyed_since_s, defiant = obeyed_since_s.copy(), defiant.copy()
+    for i in range(sample.shape[0]):
+        if sample[i]:
+            limit = allowed[i] + margin(drawn[i])
+            if drawn[i] <= limit:
+                lowered_at_s[i] = np.inf
+                obeyed_since_s[i] = min(obeyed_since_s[i], now_s)
+            else:
+                reaction_s[i] = max(reaction_s[i], min(now_s - lowered_at_s[i], REACTION_MAX_S))
+                obeyed_since_s[i] = np.inf
+            above[i] = 0 if drawn[i] <= excuse[i] + margin(drawn[i]) else above[i] + 1
+        believed = heard[i] and now_s - obeyed_since_s[i] >= OBEYED_S
+        defiant[i] = (defiant[i] or above[i] >= DEFIANT_SAMPLES) and not believed
+    return reaction_s, lowered_at_s, above, obeyed_since_s, defiant
 
 
 def _turn_window(book: LeaseBook, allowed: Floats, now_s: float) -> LeaseBook:

@@ -37,6 +37,7 @@ class Relays:
     _waiting: list[tuple[float, Event]] = field(default_factory=list)
     _refused: list[int] = field(default_factory=list)
     _order: int = 0
+    _in_step: set[int] = field(default_factory=set)
 
     def speaks(self, now_s: float) -> list[Event]:
         """Everything that is due at ``now_s``."""
@@ -51,6 +52,7 @@ class Relays:
             found.append(sw.GearHeard(branch=mine, incarnation=1, clock_s=now_s))
         moved = [branch for _, branch, _ in self.gear.moves[self._told :] if branch not in self.mute]
         self._told = len(self.gear.moves)
+        moved += self._sync_changed()
         if moved:
             self._waiting.append((now_s + self.delay_s, self._seen(dict.fromkeys(moved), now_s)))
         found += [event for due_s, event in self._waiting if due_s <= now_s]
@@ -88,6 +90,13 @@ class Relays:
         event = self._seen([branch], now_s, reporter=LIAR, flip=True)
         self._waiting.append((now_s, event))
 
+    def _sync_changed(self) -> list[int]:
+        """Switches with a sync check, whose permissive came or went."""
+        may = self.gear.electrical.operation.closed_transition | self.gear.electrical.parallel_supplies
+        checked = np.flatnonzero(may & self.gear.electrical.branches.switchable).tolist()
+        before, self._in_step = self._in_step, {branch for branch in checked if self.gear.in_step(branch)}
+        return sorted(before ^ self._in_step)
+
     def _seen(
         self, branches: Iterable[int], now_s: float, reporter: int = GATEWAY, *, flip: bool = False
     ) -> sw.SwitchesSeen:
@@ -97,7 +106,8 @@ class Relays:
         ordered = np.isin(index, list(self.gear.obeyed))
         upstream = ~closed & ~tripped & ~ordered
         flags = np.where(tripped & ~closed, int(Flag.PROTECTION), np.where(upstream, int(Flag.UPSTREAM_LOST), 0))
-        for marked, flag in ((self.gear.tagged, Flag.TAGGED), (self.gear.earthed, Flag.EARTHED)):
+        marks = (self.gear.tagged, Flag.TAGGED), (self.gear.earthed, Flag.EARTHED), (self._in_step, Flag.SYNC)
+        for marked, flag in marks:
             flags = flags | np.where(np.isin(index, list(marked)), int(flag), 0)
         return sw.SwitchesSeen(
             reporter=reporter,
@@ -105,7 +115,11 @@ class Relays:
             incarnation=reporter,
             clock_s=now_s,
             branch=index,
-            position=np.where(closed, int(Position.CLOSED), int(Position.OPEN)),
+            position=np.where(
+                np.isin(index, list(self.gear.blind)),
+                int(Position.UNKNOWN),
+                np.where(closed, int(Position.CLOSED), int(Position.OPEN)),
+            ),
             flags=flags,
         )
 

@@ -51,7 +51,8 @@ class Broken:
     """A rule of I9 that a movement broke."""
 
     rule: str
-    """ "onto_fault", "back_feed", "parallel", "interlock", "earthed", "tagged", "not_ours" or "too_often"."""
+    """ "onto_fault", "back_feed", "parallel", "out_of_step", "both_halves", "interlock", "earthed", or of the order
+    itself "tagged", "blind", "not_ours", "too_often"."""
     element: str
     """Where."""
     at_s: float
@@ -79,6 +80,10 @@ class Gear:
         """Switches that somebody works at: no order may come."""
         self.earthed: set[int] = set()
         """Branches with an earth on them: no voltage may come near."""
+        self.blind: set[int] = set()
+        """Switches whose position contacts disagree: nobody can say how they stand, so no order may come."""
+        self.drifting: set[int] = set()
+        """Supplies that are not in step with the others: joined to one of them, the surge is as a fault's."""
         self.obeyed: set[int] = set()
         """Branches whose last movement was ordered."""
         self.broken: list[Broken] = []
@@ -127,6 +132,12 @@ class Gear:
     def moving(self) -> bool:
         """An order is being carried out."""
         return bool(self._under_way)
+
+    def in_step(self, branch: int) -> bool:
+        """What the sync check at a switch sees: voltage at both ends, and no supply drifting against another."""
+        one, other = self._supplies_at(branch)
+        together = one | other
+        return bool(one and other) and (len(together) == 1 or not together & self.drifting)
 
     def order(self, branch: int, close: bool, now_s: float) -> bool:
         """An order from outside; False = refused. It moves after its travel time, if it is not stuck."""
@@ -236,6 +247,7 @@ class Gear:
         found = {
             "not_ours": operation.by[branch] != By.POWERD,
             "tagged": branch in self.tagged,
+            "blind": branch in self.blind,
             "too_often": often > operation.max_operations[branch],
         }
         self.broken += [Broken(rule=rule, element=name, at_s=now_s) for rule, is_so in found.items() if is_so]
@@ -251,7 +263,7 @@ class Gear:
         )
         island = energise(everything, self.closed).island
         ends = set(island[[branches.from_bus[branch], branches.to_bus[branch]]].tolist()) if branch >= 0 else set()
-        found = [*self._onto_fault(branch, ends, island), *self._sources(ends, island)]
+        found = [*self._onto_fault(branch, ends, island), *self._joined(branch), *self._sources(branch, ends, island)]
         found += ["earthed" for earthed in self.earthed if self._voltage_at(earthed, ends, island)]
         found += [
             "interlock"
@@ -274,9 +286,40 @@ class Gear:
             if any(int(island[bus]) in ends and self._live[bus] for bus in exposed):
                 yield "onto_fault"
 
-    def _sources(self, ends: set[int], island: Ints) -> Iterator[str]:
+    def _supplies_at(self, branch: int) -> tuple[set[int], set[int]]:
+        """Live supplies behind either end of a switch, as if it were open."""
+        branches, apart = self.electrical.branches, self.closed.copy()
+        apart[branch] = False
+        state = GridState(closed=apart, sound=self.sound & ~self.faulted, alive=self.alive, load_factor=np.zeros(0))
+        island = energise(seen_in(self.electrical, state), apart).island
+        at = island[self.electrical.supplies.bus]
+        one, other = (
+            set(np.flatnonzero(self.alive & (at == island[ends[branch]])).tolist())
+            for ends in (branches.from_bus, branches.to_bus)
+        )
+        return one, other
+
+    def _joined(self, branch: int) -> Iterator[str]:
+        """The switch that closed joins what is out of step, or is the second half of a transfer switch to be closed."""
+        if branch < 0:
+            return
+        if all(self._supplies_at(branch)) and not self.in_step(branch):
+            yield "out_of_step"
+        partner = int(self.electrical.operation.partner[branch])
+        if partner >= 0 and self.closed[partner] and not self._transition(branch):
+            yield "both_halves"
+
+    def _transition(self, branch: int) -> bool:
+        """The halves of a transfer switch overlap as its site file allows, its supplies in step."""
+        operation = self.electrical.operation
+        partner = int(operation.partner[branch])
+        overlap = partner >= 0 and bool(self.closed[[branch, partner]].all())
+        return overlap and bool(operation.closed_transition[branch]) and self.in_step(branch)
+
+    def _sources(self, branch: int, ends: set[int], island: Ints) -> Iterator[str]:
         """Supplies that hang together: one dead = it is fed back into, both alive = in parallel."""
         supplies = self.electrical.supplies
+        may = self.electrical.parallel_supplies or (branch >= 0 and self._transition(branch))
         groups: dict[int, list[bool]] = {}
         for s in np.flatnonzero(supplies.in_service).tolist():
             groups.setdefault(int(island[supplies.bus[s]]), []).append(bool(self.alive[s]))
@@ -285,7 +328,7 @@ class Gear:
                 continue
             if any(alive) and not all(alive):
                 yield "back_feed"
-            if sum(alive) > 1 and not self.electrical.parallel_supplies:
+            if sum(alive) > 1 and not may:
                 yield "parallel"
 
 

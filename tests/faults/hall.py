@@ -53,12 +53,13 @@ class Hall:
     posts: int
     controllers: int
     limit_a: float
+    ttl_s: float = TTL_S
 
     def write(self, folder: Path) -> Path:
         """The site file."""
         text = site_text(self.posts, self.limit_a, controllers=self.controllers)
         for before, after in (
-            ("ttl_s: 15.0, reaction_s: 5.0", f"ttl_s: {TTL_S}, reaction_s: {REACTION_S}"),
+            ("ttl_s: 15.0, reaction_s: 5.0", f"ttl_s: {self.ttl_s}, reaction_s: {REACTION_S}"),
             ("r_ohm_per_km: 0.2, x_ohm_per_km: 0.08", "r_ohm_per_km: 0.0001, x_ohm_per_km: 0.0001"),  # a busbar
         ):
             assert before in text

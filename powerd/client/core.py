@@ -170,7 +170,8 @@ class ControllerCore:
     def expire(self, now_s: float) -> tuple[Write, ...]:
         """Ends leases whose time is over; returns the fallbacks to write, and asks for fresh grants."""
         now_s = self._tick(now_s)
-        writes = tuple(w for e in self.evses if (w := e.expire(now_s)) is not None)
+        over = [e for e in self.evses if e.live and e.until_s <= now_s]
+        writes = tuple(w for e in over if (w := e.expire(now_s)) is not None)
         self._wanted.update(w.index for w in writes)
         return writes
 

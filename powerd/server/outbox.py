@@ -8,7 +8,7 @@ after it among themselves, never across: else a renewal could extend a ceiling t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,8 +112,10 @@ class Outbox:
         self._empty.clear()
 
 
-def merge(parts: Iterable[Part], size: int) -> list[Part]:
+def merge(parts: Sequence[Part], size: int) -> list[Part]:
     """The newest entry of each EVSE, one part a lease, ascending in (epoch, seq)."""
+    if len(parts) < 2:  # nearly always
+        return list(parts)
     newest: dict[Lease, list[Part]] = {}
     seen = np.zeros(size, np.bool_)
     for part in sorted(parts, key=lambda p: p.lease.order, reverse=True):

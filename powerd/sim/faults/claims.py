@@ -40,6 +40,8 @@ class Claims:
     """Controller -> highest epoch it has accepted in this process."""
     stops: set[str] = field(default_factory=set)
     """Stops that were confirmed to the operator."""
+    _fitted: list[float] = field(default_factory=list)  # draws that were last found to fit
+    _under: Floats | None = None  # and the limits they fitted under
 
     def decided(self, decision: Decision, t_s: float) -> None:
         """After a tick."""
@@ -103,10 +105,14 @@ class Claims:
 
     def hold(self, t_s: float) -> None:
         """I1, at any time."""
+        seen = [post.could(t_s) for post in self.posts]
+        if seen == self._fitted and self.leader.capacity is self._under:
+            return
         limit_of_row = self.layout.site.limits.limit_of_row
-        load = self.layout.rows @ [post.could(t_s) for post in self.posts] + self.layout.loads
+        load = self.layout.rows @ seen + self.layout.loads
         over = load - self.leader.capacity[limit_of_row]
         if over.max() <= SLACK_A:
+            self._fitted, self._under = seen, self.leader.capacity
             return
         for r in np.flatnonzero(over > SLACK_A):
             name = self.layout.site.limits.name[limit_of_row[r]]

@@ -15,7 +15,7 @@ from powerd.control.decision import Decision, GrantBatch
 from powerd.control.durable import covered_by, split_lowered
 from powerd.control.events import Event, StreamClosed
 from powerd.errors import BadRequest
-from powerd.journal.cells import CLASSES, cells_of, snapshot_of
+from powerd.journal.cells import CLASSES, Cells, cells_of, snapshot_of
 from powerd.limits import Floats, Ints
 from powerd.server.convert import Speaker, check_number, hello_event, report_events
 from powerd.server.hellos import Hellos
@@ -128,9 +128,7 @@ class Leader:
         )
         self.snapshot = empty
         if self.durable is not None:
-            cells = {path: decode(encode(cell), CLASSES) for path, cell in cells_of(self.durable).items()}
-            found = snapshot_of(empty, cells)
-            self.snapshot = reopen_snapshot(found, site.terms, now_s)
+            self.snapshot = reopen_snapshot(snapshot_of(empty, _read_again(self.durable)), site.terms, now_s)
             if self.snapshot.leases.epoch <= self.published[0]:
                 self.reused.append(f"epoch {self.snapshot.leases.epoch} after {self.published}")
         self.durable, self.durable_worst = self.snapshot, worst_of(self.snapshot, site.terms)
@@ -355,3 +353,11 @@ class Leader:
             owner = self.owners[stream.speaker.controller]
             for message in stream.outbox.take():
                 owner.down.send(message, stream.number, t_s)
+
+
+def _read_again(snapshot: Snapshot) -> Cells:
+    """The cells of a snapshot as a journal gives them back: columns are copied, all others encoded, together."""
+    cells = cells_of(snapshot)
+    others = [path for path, cell in cells.items() if not isinstance(cell, np.ndarray)]
+    decoded = decode(encode([cells.pop(path) for path in others]), CLASSES)
+    return {path: cell.copy() for path, cell in cells.items()} | dict(zip(others, decoded, strict=True))

@@ -376,7 +376,7 @@ class World:
             self.tally.idle += 1
             return
         self.tally.steps += 1
-        self.tally.binding += bool(np.any(decision.binding_limit >= 0))
+        self.tally.binding += int(decision.binding_limit.max() >= 0)
         recent = [kind for kind, step in self._last.items() if self.step_number - step <= self._ttl]
         for rule in self._at_work(decision):
             self.tally.rules[f"{rule}|"] += 1
@@ -390,21 +390,20 @@ class World:
         refused = [owner.refused() for owner in self.owners]
         refusals, old_epoch = sum(every for every, _ in refused), sum(old for _, old in refused)
         expired = sum(owner.expired for owner in self.owners)
-        silent = plugged & ~leases.reachable(book, terms, now_s)
         was = (self._refused, self._fenced, self._expired)
         self._refused, self._fenced, self._expired = refusals, old_epoch + self.leader.fenced, expired
         works = {
-            Rule.RAISE_HELD: bool(np.any((decision.ceiling < decision.want - 0.1) & plugged)),
+            Rule.RAISE_HELD: ((decision.ceiling < decision.want - 0.1) & plugged).any(),
             Rule.RAISE: decision.raised.evse.shape[0] > 0,
             Rule.LOWER: decision.lowered.evse.shape[0] > 0,
-            Rule.RESTART: self.leader.starts > 1 and bool(np.any(book.hold_until_s[:, 0] > now_s)),
-            Rule.FENCE: self._fenced != was[1] or bool(np.any(~np.isnan(book.barred_ceiling))),
-            Rule.RESERVE: bool(np.any(leases.reserve(book, terms, plugged) > decision.ceiling + 0.1)),
+            Rule.RESTART: self.leader.starts > 1 and book.hold_until_s[:, 0].max() > now_s,
+            Rule.FENCE: self._fenced != was[1] or not np.isnan(book.barred_ceiling).all(),
+            Rule.RESERVE: (leases.reserve(book, terms, plugged) > decision.ceiling + 0.1).any(),
             Rule.OVERSHOOT: bool(decision.overshoots),
-            Rule.SILENCE: bool(np.any(silent)),
+            Rule.SILENCE: (plugged & ~leases.reachable(book, terms, now_s)).any(),
             Rule.CONTROLLER: refusals != was[0],
             Rule.EXPIRY: expired != was[2],
-            Rule.REACTION: bool(np.any(book.defiant | (book.reaction_s > terms.reaction_s))),
+            Rule.REACTION: (book.defiant | (book.reaction_s > terms.reaction_s)).any(),
             Rule.STOPPED: bool(decision.snapshot.stops),
         }
         return [rule for rule, at_work in works.items() if at_work]

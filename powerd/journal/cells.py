@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import zlib
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from functools import cache
+from typing import Any, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
 from powerd.codec import classes_of, decode, encode
-from powerd.state.snapshot import Snapshot
+from powerd.state.snapshot import Snapshot, largest_phase
 
 FORGOTTEN = ("warm_stage", "warm_price")
 """Fields that a restart does not need: where a solve starts is no part of what is going on."""
+READINGS = "drawn"
+"""Kept by their largest phase: W asks for no more, and every reading stands in the record with all its phases."""
 CLASSES = classes_of(Snapshot)
 """What a cell may hold."""
 ENCODED = "value"
@@ -38,15 +41,29 @@ Row = tuple[str, int, str, str, bytes, int]
 def cells_of(snapshot: Snapshot) -> Cells:
     """Every field of the snapshot and of its parts by its path, e.g. "leases/sent_ceiling"."""
     found: Cells = {}
-    for own in fields(snapshot):
-        value = getattr(snapshot, own.name)
-        if own.name in FORGOTTEN:
-            continue
-        if is_dataclass(value):
-            found |= {f"{own.name}/{inner.name}": getattr(value, inner.name) for inner in fields(value)}
+    for name, inner in _places().items():
+        value = getattr(snapshot, name)
+        if inner:
+            found |= {path: getattr(value, own) for path, own in inner}
         else:
-            found[own.name] = value
+            found[name] = value
     return found
+
+
+@cache
+def _places() -> dict[str, tuple[tuple[str, str], ...]]:
+    """(path, name) of every field of each part of a snapshot; none where it is a cell itself."""
+    kinds = get_type_hints(Snapshot)
+    return {
+        name: tuple((f"{name}/{own.name}", own.name) for own in fields(kind)) if is_dataclass(kind) else ()
+        for name, kind in kinds.items()
+        if name not in FORGOTTEN
+    }
+
+
+def kept_of(path: str, cell: Any) -> Any:
+    """What of a cell is kept for a restart."""
+    return largest_phase(cell) if path == READINGS else cell
 
 
 def snapshot_of(like: Snapshot, cells: Cells) -> Snapshot:
@@ -76,6 +93,8 @@ def _fitting(path: str, cells: Cells, like: Any) -> Any:
     if path not in cells:
         return like
     cell = cells[path]
+    if path == READINGS and cell.ndim == 1:
+        cell = np.repeat(cell[:, None], 3, axis=1)
     if isinstance(like, np.ndarray) != isinstance(cell, np.ndarray):
         raise ValueError(f"{path} is a {type(cell).__name__}, this powerd needs a {type(like).__name__}")
     if isinstance(like, np.ndarray) and (cell.shape != like.shape or cell.dtype != like.dtype):
@@ -116,24 +135,39 @@ class Packer:
     """Packs one snapshot after the other; what did not change since the one before is not packed again."""
 
     def __init__(self) -> None:
-        self.packed: dict[str, Packed] = {}
-        """Cells of the newest snapshot."""
+        self.kept: dict[str, Packed] = {}
+        """What is kept of the cells of the newest snapshot."""
+        self._packed: dict[str, Packed] = {}
         self._cells: Cells = {}
+        self._lines: dict[str, bytes] = {}  # of each cell what the digest covers; in the order of their paths
 
     def take(self, snapshot: Snapshot) -> bytes:
         """Packs a snapshot and returns the digest of it all; a column replaced by an equal one did not change."""
         cells = cells_of(snapshot)
+        if not self._lines:
+            self._lines = dict.fromkeys(sorted(cells), b"")
         for path, cell in cells.items():
-            before = self.packed.get(path)
-            if before is None or self._cells[path] is not cell:
-                own = pack(cell)
-                self.packed[path] = before if own == before else own
+            if path not in self._cells or not _same_bits(self._cells[path], cell):
+                self._repack(path, cell)
         self._cells = cells
-        seal = hashlib.sha256()
-        for path in sorted(cells):
-            own = self.packed[path]
-            seal.update(f"{path}|{own.dtype}|{own.shape}|{own.crc}\n".encode())
-        return seal.digest()
+        return hashlib.sha256(b"".join(self._lines.values())).digest()
+
+    def _repack(self, path: str, cell: Any) -> None:
+        """Packs a cell that may have changed."""
+        own, kept = pack(cell), kept_of(path, cell)
+        if own == self._packed.get(path):
+            return
+        self._packed[path] = own
+        self.kept[path] = own if kept is cell else pack(kept)
+        self._lines[path] = f"{path}|{own.dtype}|{own.shape}|{own.crc}\n".encode()
+
+
+def _same_bits(one: Any, other: Any) -> bool:
+    """A column of words replaced by an equal one did not change; bit by bit: nan equals itself, -0.0 is not 0.0."""
+    if one is other or not isinstance(one, np.ndarray) or one.itemsize != _WORD:
+        return one is other  # all others are small, and compared when they are packed
+    fits = one.shape == other.shape and one.dtype == other.dtype
+    return fits and bool((one.view(np.int64) == other.view(np.int64)).all())
 
 
 def cell_of(row: Row) -> tuple[str, Any]:

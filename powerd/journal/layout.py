@@ -5,6 +5,7 @@
 | 1 | the newest committed state, one row a column |
 | 2 | the record of every tick; a checksum on every cell of the state |
 | 3 | envelopes: a powerd that does not know them would lift them at its restart |
+| 4 | of readings only the largest phase: one that wants all three would refuse them |
 
 A file of an older version is migrated when it is opened, in one transaction; one of a newer version is refused.
 """
@@ -22,7 +23,7 @@ import numpy as np
 from powerd.journal.cells import Cells, Packed, pack
 from powerd.state.snapshot import Stop
 
-VERSION = 3
+VERSION = 4
 """Raised with every change that an older powerd could misread."""
 
 _ABOUT = "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
@@ -76,7 +77,11 @@ def _to_3(_db: apsw.Connection) -> None:
     """Version 2 had no envelopes: there is nothing to bring over."""
 
 
-MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {1: _to_2, 2: _to_3}
+def _to_4(_db: apsw.Connection) -> None:
+    """Readings of version 3 have three phases, and are read as such."""
+
+
+MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {1: _to_2, 2: _to_3, 3: _to_4}
 """Version -> what brings a file of it to the next one."""
 
 

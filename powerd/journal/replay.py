@@ -20,7 +20,7 @@ from powerd.control.decision import Decision
 from powerd.control.step import Stepper
 from powerd.errors import PowerdError
 from powerd.journal import layout
-from powerd.journal.cells import Cells, Packer, cell_of, cells_of
+from powerd.journal.cells import Cells, Packer, cell_of, cells_of, kept_of
 from powerd.journal.drawing import fingerprint_of
 from powerd.journal.machine import fingerprint
 from powerd.journal.record import (
@@ -265,7 +265,7 @@ def _same_state(db: apsw.Connection, snapshot: Snapshot | None) -> None:
     except ValueError as damage:
         raise _Broken(str(damage)) from damage
     if snapshot is not None:
-        _same_cells(cells_of(snapshot), found)
+        _same_cells({path: kept_of(path, cell) for path, cell in cells_of(snapshot).items()}, found)
 
 
 def _same_cells(ours: Cells, theirs: Cells) -> None:

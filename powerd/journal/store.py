@@ -232,7 +232,7 @@ class Journal:
 
     def _write(self, snapshot: Snapshot) -> int:
         """One transaction: the cells that changed, and what was not yet recorded; ``snapshot`` is packed already."""
-        cells = dict(self._packer.packed)
+        cells = dict(self._packer.kept)
         changed = {path: cell for path, cell in cells.items() if self._committed.get(path) is not cell}
         number, head, rows = self._chained()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,13 +18,13 @@ from hypothesis import strategies as st
 from powerd.codec import encode
 from powerd.control import events as ev
 from powerd.journal import store
-from powerd.journal.cells import FORGOTTEN, cell_of, cells_of, pack, snapshot_of
+from powerd.journal.cells import FORGOTTEN, cell_of, cells_of, kept_of, pack, snapshot_of
 from powerd.journal.drawing import fingerprint_of
 from powerd.journal.layout import VERSION
 from powerd.journal.replay import ReplayRefused, replay
 from powerd.journal.store import Entry, Journal, JournalBroken
 from powerd.journal.writer import JournalWriter
-from powerd.state.snapshot import Snapshot
+from powerd.state.snapshot import Snapshot, reopen_snapshot
 from powerd.units import Now
 from tests.control.garage import Player, site_text
 from tests.control.test_step import ACTIONS, play
@@ -92,6 +93,22 @@ def test_a_large_column_survives_sparse_or_not(others: list[tuple[int, float]], 
         assert len(packed.data) < 2000
     dense = np.random.default_rng(seed).random(5000)
     assert cell_of(pack(dense).row("x", 1))[1].tobytes() == dense.tobytes()
+
+
+@settings(max_examples=10, deadline=None)
+@given(actions=ACTIONS)
+def test_what_is_kept_of_readings_holds_as_much_after_a_restart(
+    tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int, float]]
+) -> None:
+    """Of three phases the largest alone is kept: the state of a restart is the same bit by bit."""
+    player = Player.open(tmp_path_factory.mktemp("j"), site_text(6, 37.0))
+    empty, terms = player.snapshot, player.site.terms
+    player.hello(0)
+    play(player, actions)
+    uneven = replace(player.snapshot, drawn=np.tile([3.0, 40.0, 10.0], (6, 1)))  # above every ceiling: W follows it
+    rows = [pack(kept_of(path, cell)).row(path, 1) for path, cell in cells_of(uneven).items()]
+    kept = snapshot_of(empty, dict(map(cell_of, rows)))
+    assert same(reopen_snapshot(kept, terms, 99.0), reopen_snapshot(uneven, terms, 99.0))
 
 
 def test_what_a_restart_forgets_is_listed() -> None:

@@ -23,6 +23,7 @@ from powerd.journal import layout
 from powerd.journal.cells import Packed, Packer, cell_of, snapshot_of
 from powerd.journal.machine import fingerprint
 from powerd.journal.record import ROOT, Kind, Record, state_record, tick_record
+from powerd.journal.trouble import AWAY, told
 from powerd.state.snapshot import Snapshot
 from powerd.units import Now
 
@@ -42,8 +43,6 @@ SMALL_PAGE, LARGE_PAGE = 4096, 16384
 """Page sizes of SQLite [bytes]."""
 WAL_BYTES = 16 * 1024 * 1024
 """The write-ahead log is folded into the file beyond this, between two ticks."""
-
-_AWAY = "move the file away to start without state (raises then wait for old leases to end)"
 
 
 class JournalBroken(PowerdError):
@@ -102,7 +101,7 @@ class Journal:
         try:
             self._db = apsw.Connection(str(path), vfs=vfs)
         except apsw.Error as error:
-            raise JournalBroken(f"{path}: {_why(error)}; {_AWAY}") from error
+            raise JournalBroken(told(path, error)) from error
         try:
             self._take_over(evse_ids)
         except apsw.BusyError as busy:
@@ -110,7 +109,7 @@ class Journal:
             raise JournalBroken(f"{path}: {busy}: another daemon has it open; stop that one first") from busy
         except apsw.Error as error:
             self._db.close()
-            raise JournalBroken(f"{path}: {_why(error)}; {_AWAY}") from error
+            raise JournalBroken(told(path, error)) from error
         except JournalBroken:
             self._db.close()
             raise
@@ -137,7 +136,7 @@ class Journal:
         """Looks at every page once; a restart is rare and the file bounded."""
         verdict = self._db.pragma("quick_check")
         if verdict != "ok":
-            raise JournalBroken(f"{self._path} is damaged ({verdict}); {_AWAY}")
+            raise JournalBroken(f"{self._path} is damaged ({verdict}); {AWAY}")
 
     def _claim(self, evse_ids: tuple[str, ...]) -> None:
         """Checks version and site, or writes them into a new file."""
@@ -195,9 +194,9 @@ class Journal:
         try:
             found = read_state(self._db, like)
         except apsw.Error as error:
-            raise JournalBroken(f"{self._path}: {_why(error)}; {_AWAY}") from error
+            raise JournalBroken(told(self._path, error)) from error
         except ValueError as error:
-            raise JournalBroken(f"{self._path} cannot be read ({error}); {_AWAY}") from error
+            raise JournalBroken(f"{self._path} cannot be read ({error}); {AWAY}") from error
         return found
 
     # --- writing ------------------------------------------------------------------------------------------------------
@@ -243,7 +242,7 @@ class Journal:
                 )
                 self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         except apsw.Error as error:
-            raise JournalBroken(f"{self._path}: {_why(error)}; no ceiling is raised until it can be written") from error
+            raise JournalBroken(f"{told(self._path, error)}; no ceiling is raised until it can be written") from error
         self._settle(number, head, snapshot, cells)
         return len(changed)
 
@@ -285,7 +284,7 @@ class Journal:
             if self.logged_pages * self.page_bytes > WAL_BYTES:
                 self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as error:
-            raise JournalBroken(f"{self._path}: {_why(error)}") from error
+            raise JournalBroken(told(self._path, error)) from error
 
     def _cut(self) -> None:
         """Cuts off whole segments at the old end until the record is within its bound; the last one stays."""
@@ -312,7 +311,7 @@ class Journal:
                 self._db.execute("VACUUM")
                 self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except apsw.Error as error:
-            raise JournalBroken(f"{self._path}: {_why(error)}") from error
+            raise JournalBroken(told(self._path, error)) from error
 
     def close(self) -> None:
         """Folds the log and closes."""
@@ -335,11 +334,3 @@ def _has_tables(db: apsw.Connection) -> bool:
 
 def _version(text: str) -> int:
     return int(text) if text.isdecimal() else 0
-
-
-def _why(error: apsw.Error) -> str:
-    """SQLite's words, with the operating system's where it has some."""
-    code = getattr(error, "extendedresult", 0)
-    said = str(error) or type(error).__name__
-    name = apsw.mapping_extended_result_codes.get(code)
-    return said if name is None else f"{said} ({name})"

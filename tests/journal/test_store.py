@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from powerd.journal.drawing import fingerprint_of
 from powerd.journal.layout import VERSION
 from powerd.journal.replay import ReplayRefused, replay
 from powerd.journal.store import Entry, Journal, JournalBroken
+from powerd.journal.trouble import told
 from powerd.journal.writer import JournalWriter
 from powerd.state.snapshot import Snapshot, reopen_snapshot
 from powerd.units import Now
@@ -160,6 +162,43 @@ def test_a_full_disk_loses_nothing_that_was_committed(tmp_path: Path, player: Pl
         player.snapshot.tick - 1,
         player.snapshot.tick,
     ]
+
+
+def test_a_place_that_cannot_be_used_is_named_with_its_mend(tmp_path: Path, player: Player) -> None:
+    """No folder, a folder itself, a stranger's file: each has its own mend, and only a bad file is to be moved away."""
+    with pytest.raises(JournalBroken, match=r"no folder .*none: make it"):
+        journal_at(tmp_path / "none" / "j", player)
+    with pytest.raises(JournalBroken, match="this is a folder: name a file in it"):
+        journal_at(tmp_path, player)
+    (tmp_path / "j").write_bytes(5000 * b"x")
+    with pytest.raises(JournalBroken, match="not a database; move the file away"):
+        journal_at(tmp_path / "j", player)
+
+
+def test_a_read_only_disk_is_named_as_such(tmp_path: Path, player: Player, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's refusal to write, and any of its errors where the file system says so: mount it, move nothing."""
+    journal = journal_at(tmp_path / "j", player)
+    journal.start(player.snapshot, at(player))
+    journal._db.pragma("query_only", 1)
+    mend = r"the file system of .* is read-only: mount it for writing, or .* copied there; no ceiling is raised"
+    with pytest.raises(JournalBroken, match=mend):
+        journal.commit([entry(player)])
+    journal._db.pragma("query_only", 0)
+    journal.commit([entry(player)])
+    like = os.statvfs(tmp_path)
+    read_only = os.statvfs_result([*like[:8], like.f_flag | os.ST_RDONLY, like.f_namemax])
+    monkeypatch.setattr(os, "statvfs", lambda _folder: read_only)
+    assert "is read-only: mount it" in told(tmp_path / "j", apsw.IOError("disk I/O error"))
+
+
+def test_a_disk_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for the mend never fails by itself: the writer's thread would end."""
+
+    def gone(_folder: object) -> os.statvfs_result:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "statvfs", gone)
+    assert "does not answer (Input/output error): mend it" in told(tmp_path / "j", apsw.IOError("disk I/O error"))
 
 
 def test_a_disk_that_is_away_for_long_leaves_a_gap(

@@ -3,8 +3,11 @@
 Each network is a ring of sections between two supplies with chords, every joint a switch that may move, one of them
 open; what is planned around is the loss of one supply. ``exact`` tries every state, ``HiGHS`` solves the statement of
 ``network/plan_milp`` (all four levels) beside the search. ``gap_percent`` is what is delivered less than by the exact
-plan, beyond 16 switches than by the better of the two. ``playbook`` is the plans for every single loss, ``lookup`` one
-question's key and its way through them.
+plan, beyond 16 switches than by the better of the two. ``playbook`` is the plan for a single loss, ``together_s`` those
+for all of them, ``lookup`` one question's key and its way through them.
+
+An engine is asked nothing more of a size once it has used ``SECONDS`` there, and HiGHS has ``LEVEL_S`` for a level;
+where that stopped one, ``stopped`` says how many questions were left.
 """
 
 from __future__ import annotations
@@ -27,6 +30,10 @@ PACKAGES = ("numpy", "numba", "highspy")
 SIZES = (5, 10, 14, 16, 20, 30, 40)
 #: Networks a size.
 NETWORKS = 3
+#: An engine that has used this much on one size is asked no more there [s].
+SECONDS = 15.0
+#: Most time for a level of the mixed-integer program [s]; the daemon gives it more.
+LEVEL_S = 5.0
 
 Row = dict[str, object]
 
@@ -39,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> list[Row]:
     """One row for each size and engine."""
     rows: list[Row] = []
+    _size(min(SIZES))  # compiles
     for size in SIZES:
         if size <= arguments.max_switches:
             print(f"{size} switches", file=sys.stderr)
@@ -47,29 +55,40 @@ def run(arguments: argparse.Namespace) -> list[Row]:
 
 
 def _size(switches: int) -> list[Row]:
-    """All engines on the same networks."""
-    times: dict[str, list[float]] = {"exact": [], "search": [], "HiGHS": [], "playbook": [], "lookup": []}
-    short: dict[str, list[float]] = {"search": [], "HiGHS": []}
-    for seed in range(NETWORKS):
-        planner, question = _network(switches, seed)
-        asked = _without_supply(question)
-        found = {"search": _timed(times["search"], planner.heuristic, asked)}
-        found["HiGHS"] = _timed(times["HiGHS"], planner.program, asked)
-        best = max(plan.score for plan in found.values())
+    """All engines on the same networks; one that has used its time is asked no more, and its row says so."""
+    spent: dict[str, list[float]] = {"exact": [], "search": [], "HiGHS": []}
+    short: dict[str, list[float]] = {engine: [] for engine in spent}
+    cases = [_network(switches, seed) for seed in range(NETWORKS)]
+    for planner, question in cases:
+        engines = {"search": planner.heuristic, "HiGHS": planner.program}
         if switches <= EXACT_SWITCHES:
-            best = _timed(times["exact"], planner.exact, asked).score
-        for engine, plan in found.items():
-            short[engine].append(100.0 * (1.0 - plan.score.deliverable / max(best.deliverable, 1e-9)))
-        if seed == 0:
-            _playbook(times, planner, question)
-    rows = []
-    for engine, spent in times.items():
-        if spent:
-            row: Row = {"case": "two supplies", "engine": f"powerd {engine}", "n": switches}
-            row |= {"median_ms": round(1e3 * float(np.median(spent)), 4)}
-            row |= {"p99_ms": round(1e3 * float(np.percentile(spent, 99)), 4)}
-            rows.append(row | ({"gap_percent": round(max(short[engine]), 3)} if engine in short else {}))
-    return rows
+            engines["exact"] = planner.exact
+        asked = _without_supply(question)
+        found = {
+            name: _timed(spent[name], engine, asked) for name, engine in engines.items() if sum(spent[name]) < SECONDS
+        }
+        best = found["exact"].score if "exact" in found else max(plan.score for plan in found.values())
+        for name, plan in found.items():
+            short[name].append(100.0 * (1.0 - plan.score.deliverable / max(best.deliverable, 1e-9)))
+    rows = [
+        _row(name, switches, times, NETWORKS) | {"gap_percent": round(max(short[name]), 3)}
+        for name, times in spent.items()
+        if times
+    ]
+    return [*rows, *_playbook(switches, *cases[0])]
+
+
+def _row(engine: str, switches: int, times: list[float], wanted: int) -> Row:
+    """The JSON row of an engine that was asked ``wanted`` questions and answered each in ``times`` [s]."""
+    return {
+        "case": "two supplies",
+        "engine": f"powerd {engine}",
+        "n": switches,
+        "median_ms": round(1e3 * float(np.median(times)), 4),
+        "p99_ms": round(1e3 * float(np.percentile(times, 99)), 4),
+        "answered": len(times),
+        "stopped": f"after {SECONDS:g} s: {wanted - len(times)} left" if len(times) < wanted else "",
+    }
 
 
 def _without_supply(question: Question) -> Question:
@@ -87,27 +106,31 @@ def _without_branch(question: Question, branch: int) -> Question:
 
 
 def _timed(times: list[float], plan: Callable[[Question], Plan], question: Question) -> Plan:
-    """One plan, the second time: the first compiles."""
-    plan(question)
+    """One plan."""
     started = perf_counter()
     found = plan(question)
     times.append(perf_counter() - started)
     return found
 
 
-def _playbook(times: dict[str, list[float]], planner: Planner, question: Question) -> None:
+def _playbook(switches: int, planner: Planner, question: Question) -> list[Row]:
     """Plans for the loss of each branch and of a supply, as the daemon makes them, and look-ups as the tick does."""
     losses = [_without_supply(question)]
     losses += [_without_branch(question, e) for e in range(question.closed.shape[0])]
-    started = perf_counter()
-    book = tuple(PlanEntry(key=loss.key, steps=planner.plan(loss).steps) for loss in losses)
-    times["playbook"].append(perf_counter() - started)
+    plans: list[float] = []
+    book: tuple[PlanEntry, ...] = ()
+    for loss in losses:
+        if sum(plans) < SECONDS:
+            book += (PlanEntry(key=loss.key, steps=_timed(plans, planner.plan, loss).steps),)
     planner.remembered(book, "")
+    lookups: list[float] = []
     for loss in losses:
         asked = replace(loss)  # its key is not known yet
         started = perf_counter()
         planner.remembered(book, asked.key)
-        times["lookup"].append(perf_counter() - started)
+        lookups.append(perf_counter() - started)
+    playbook = _row("playbook", switches, plans, len(losses))
+    return [playbook | {"together_s": round(sum(plans), 3)}, _row("lookup", switches, lookups, len(losses))]
 
 
 def _network(switches: int, seed: int) -> tuple[Planner, Question]:
@@ -157,4 +180,4 @@ def _network(switches: int, seed: int) -> tuple[Planner, Question]:
         sync=np.zeros(len(edges), np.bool_),
         demand=demand,
     )
-    return Planner(grid), question
+    return Planner(grid, seconds=LEVEL_S), question

@@ -115,9 +115,10 @@ class Plan:
 class Planner:
     """Plans for one site."""
 
-    def __init__(self, grid: Grid, fits: Fits | None = None) -> None:
-        """``fits`` refuses states that the kernels' bound lets through; None = none."""
+    def __init__(self, grid: Grid, fits: Fits | None = None, seconds: float = SECONDS) -> None:
+        """``fits`` refuses states that the kernels' bound lets through, None = none; ``seconds`` is for each level."""
         self.grid = grid
+        self._seconds = seconds
         self._refuses = fits
         self._book: tuple[tuple[PlanEntry, ...], dict[str, list[tuple[int, ...]]]] = ((), {})
 
@@ -179,7 +180,7 @@ class Planner:
     def program(self, question: Question) -> Plan:
         """The answer of HiGHS where it is better than the search, else the search's."""
         found = self.heuristic(question)
-        closed = best_state(self.grid, self.case(question), SECONDS)
+        closed = best_state(self.grid, self.case(question), self._seconds)
         if closed is None or not self._fits(question, closed):
             return found
         plan = self._told(question, closed, self.score(question, closed), "program")

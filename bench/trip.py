@@ -234,32 +234,34 @@ def _until(done: Callable[[], bool]) -> bool:
     return True
 
 
-def _trip(streams: list[Stream], switchgear: Switchgear, phase_s: float) -> tuple[float, int]:
-    """One trip: (ms until the last lowered grant was received, EVSEs lowered)."""
+def _trip(streams: list[Stream], switchgear: Switchgear, phase_s: float) -> tuple[float, int, int]:
+    """One trip: (ms until the last lowered grant was received, EVSEs lowered, EVSEs that had a ceiling above zero)."""
     switchgear.tells(tie_closed=False, north_lost=False)
     switchgear.released()
     time.sleep(SETTLE_S + phase_s)
     for stream in streams:
         stream.lowered_at, stream.changed = 0.0, 0
+    charging = sum(int((stream.ceilings > 0).sum()) for stream in streams)
     began = time.perf_counter()
     switchgear.tells(tie_closed=True, north_lost=True)
     time.sleep(0.6)  # what is still on its way would show as a later arrival
     last = max(stream.lowered_at for stream in streams)
-    return 1e3 * (last - began), sum(stream.changed for stream in streams)
+    return 1e3 * (last - began), sum(stream.changed for stream in streams), charging
 
 
 def run(arguments: argparse.Namespace) -> list[Row]:
     """Trips one after the other; median and p99 of the time to the last lowered grant."""
     chance = random.Random(arguments.seed)
-    found: list[tuple[float, int]] = []
+    found: list[tuple[float, int, int]] = []
     with tempfile.TemporaryDirectory(prefix="powerd-bench-") as folder, _hub(Path(folder)) as (streams, stub):
         if not _until(lambda: all((stream.ceilings > 0).all() for stream in streams)):
             raise SystemExit("not every EVSE got a first grant")
         switchgear = Switchgear(stub)
         for number in range(arguments.trips):
             found.append(_trip(streams, switchgear, chance.random()))
-            print(f"trip {number + 1}: {found[-1][0]:.1f} ms, {found[-1][1]} lowered", file=sys.stderr)
-    times = np.array([ms for ms, _ in found])
+            ms, lowered, charging = found[-1]
+            print(f"trip {number + 1}: {ms:.1f} ms, {lowered} of {charging} lowered", file=sys.stderr)
+    times = np.array([ms for ms, *_ in found])
     return [
         {
             "case": "north lost, tie closed",
@@ -267,7 +269,8 @@ def run(arguments: argparse.Namespace) -> list[Row]:
             "n": len(streams) * EACH,
             "controllers": len(streams),
             "trips": len(found),
-            "lowered_least": min(count for _, count in found),
+            "lowered_least": min(lowered for _, lowered, _ in found),
+            "charging_least": min(charging for *_, charging in found),
             "median_ms": round(float(np.median(times)), 2),
             "p99_ms": round(float(np.percentile(times, 99)), 2),
             "worst_ms": round(float(times.max()), 2),

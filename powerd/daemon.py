@@ -260,6 +260,7 @@ class Ticker:
             taken, events = self._drained(now)
             decision = await asyncio.to_thread(self._stepper.step, self._snapshot, events, now)
             await self._settle(decision, taken, events)
+            self._work_ahead(decision)
             return decision
 
     async def _full_tick(self, clock: Clock, deadline: float) -> None:
@@ -274,6 +275,7 @@ class Ticker:
             if self._overtaken.done():
                 decision, self._overtaken = self._overtaken.result(), None
                 await self._settle(decision, taken, events)
+                self._work_ahead(decision)
                 return
             await self._decide_unsolved(clock, taken, events, late=not urgent)
 
@@ -296,6 +298,8 @@ class Ticker:
         events = [*(e for e in events if not isinstance(e, SolveSkipped)), *news, *own]
         decision = self._stepper.step(self._snapshot, events, now)
         await self._settle(decision, [*taken, *newer], events)
+        if late:
+            self._work_ahead(decision)
 
     def _late_answer(self) -> list[Event]:
         """The answer of a solve that came late, as events; one that was only overtaken is worth nothing any more."""
@@ -323,8 +327,6 @@ class Ticker:
     async def _settle(self, decision: Decision, taken: list[_Waiting], events: list[Event]) -> None:
         """Everything that follows from a decision, in order: decreases, disk, raises and answers."""
         self._snapshot, self._latest = decision.snapshot, decision
-        self._plan_ahead(decision)
-        self._prepare_ahead(decision)
         lowered, held_back = split_lowered(decision, self._disk.covering(decision))
         if self.sink is not None:
             self.sink.publish_lowered(lowered)
@@ -350,6 +352,14 @@ class Ticker:
         if self.sink is not None:
             self.sink.publish_raised(covered)
         return rest
+
+    def _work_ahead(self, decision: Decision) -> None:
+        """Threads for what may come next; after an urgent tick not before the full one that follows.
+
+        They would take the interpreter from the streams while the decreases of that tick go out.
+        """
+        self._plan_ahead(decision)
+        self._prepare_ahead(decision)
 
     def _plan_ahead(self, decision: Decision) -> None:
         """Lets a thread find plans in advance; they come back as an event, so that a replay has them, too."""

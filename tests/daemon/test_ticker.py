@@ -170,6 +170,38 @@ def test_an_urgent_event_does_not_wait_for_the_tick(electrical: Electrical) -> N
     asyncio.run(story())
 
 
+def test_work_in_advance_waits_until_the_decreases_are_out(
+    electrical: Electrical, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An urgent tick starts no plan; the full one that follows it does."""
+
+    async def story() -> None:
+        ticker = ticker_of(electrical, tick_s=30.0)
+        await ticker.advance(at(0.5))
+        sink = ticker.sink = Heard()
+        begun: list[int] = []
+        again = asyncio.Event()
+
+        def begin(decision: Decision) -> None:
+            begun.append(decision.tick)
+            again.set()
+
+        monkeypatch.setattr(ticker, "_plan_ahead", begin)
+        running = asyncio.create_task(ticker.run(SystemClock()))
+        await asyncio.sleep(0.3)
+        stop = ev.StopOrdered(request_id="", stop_id="s", element="F1", evse=np.array([0]), reason="smoke")
+        await asyncio.wait_for(ticker.post(stop, urgent=True), 5)
+        urgent = sink.lowered[-1]
+        assert urgent.path == "guard"
+        assert urgent.tick not in begun
+        again.clear()
+        await asyncio.wait_for(again.wait(), 5)
+        assert begun[-1] == urgent.tick + 1
+        running.cancel()
+
+    asyncio.run(story())
+
+
 def test_a_late_solve_loses_no_tick_and_its_answer_is_used(
     electrical: Electrical, monkeypatch: pytest.MonkeyPatch
 ) -> None:

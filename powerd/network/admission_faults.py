@@ -31,13 +31,13 @@ def find_admission_faults(drawing: Drawing, electrical: Electrical, findings: Fi
         place = place_of(drawing.site, element)
         if one.reserve <= TOLERANCE:
             message = f"{one.name}{when}: other loads alone can draw {one.uncontrolled:.4g} {one.unit}, {holds}"
-            findings.add(Code.LOAD_ABOVE_RATING, place, element, message, _mend(one), Severity.WARNING)
+            findings.add(Code.LOAD_ABOVE_RATING, place, element, message, mend_of(one), Severity.WARNING)
             continue
         message = (
             f"{one.name}{when}: EVSEs without a grant can draw {one.reserve:.4g} {one.unit}, other loads "
             f"{one.uncontrolled:.4g} {one.unit}, together {holds}"
         )
-        findings.add(Code.FALLBACK_SUM, place, element, message, _mend(one))
+        findings.add(Code.FALLBACK_SUM, place, element, message, mend_of(one))
 
 
 def _excess(one: Reserved) -> float:
@@ -49,7 +49,8 @@ def _badness(one: Reserved) -> tuple[bool, float]:
     return one.reserve > TOLERANCE, _excess(one)
 
 
-def _mend(one: Reserved) -> str:
+def mend_of(one: Reserved) -> str:
+    """What would make it fit."""
     if one.uncontrolled > one.capacity:
         over = one.uncontrolled - one.capacity
         return f"raise the rating, or lower worst_kw of the loads behind it by {over:.4g} {one.unit}"

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from powerd.errors import UnreadableInput
 from powerd.faults import Fault
 from powerd.network.admission import Reserved, reserved
+from powerd.network.drawing import Findings
 from powerd.network.load import LoadedSite, load_site
+from powerd.network.planned import Planned, find_planned_faults, planned
 from powerd.network.rows import build_limits
 from powerd.network.standing import Patience, Standing, patience, standings
 from powerd.network.supply import normal_positions
 from powerd.reports.overloads import moves_text, patience_text
+from powerd.reports.planned import planned_json, planned_text
+from powerd.site.read import read_site
 
 #: How many of the fullest limits the summary shows.
 SHOWN = 8
@@ -37,6 +41,8 @@ class CheckReport:
     """R9: every limit of every state that comes about by itself, with what it stands; empty where there are errors."""
     patience: tuple[Patience, ...]
     """R6: every controller with the tightest element above its EVSEs; empty where the site has errors."""
+    planned: tuple[Planned, ...]
+    """R5 in the state that powerd makes after each single loss; empty where it moves no switch or there are errors."""
 
     @property
     def exit_code(self) -> int:
@@ -52,15 +58,22 @@ def check_site(path: Path) -> CheckReport:
     """
     loaded = load_site(path)
     if loaded.electrical is None or loaded.site is None:
-        return CheckReport(loaded=loaded, limit_count=0, row_count=0, reserved=(), standings=(), patience=())
+        return CheckReport(
+            loaded=loaded, limit_count=0, row_count=0, reserved=(), standings=(), patience=(), planned=()
+        )
     limits = build_limits(loaded.electrical, normal_positions(loaded.electrical))
+    plans = tuple(planned(loaded.electrical))
+    read = read_site(path)
+    findings = Findings(name=read.name, place=read.place, faults=list(loaded.faults))
+    find_planned_faults(plans, loaded.site, findings)
     return CheckReport(
-        loaded=loaded,
+        loaded=replace(loaded, faults=tuple(sorted(set(findings.faults)))),
         limit_count=len(limits.name),
         row_count=limits.row_count,
         reserved=tuple(reserved(loaded.electrical)),
         standings=tuple(standings(loaded.electrical)),
         patience=tuple(patience(loaded.electrical)),
+        planned=plans,
     )
 
 
@@ -113,6 +126,7 @@ def report_json(report: CheckReport) -> dict[str, Any]:
             }
             for one in report.patience
         ],
+        "planned": [planned_json(one) for one in report.planned],
     }
 
 
@@ -178,6 +192,7 @@ def _summary(report: CheckReport) -> list[str]:
         *_held(report.reserved),
         *moves_text(report.standings),
         *patience_text(report.patience),
+        *planned_text(report.planned),
     ]
 
 

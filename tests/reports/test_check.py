@@ -7,6 +7,7 @@ from io import StringIO
 from pathlib import Path
 
 from powerd.reports.check import run_check
+from tests.control.test_plans import TWO_HALVES
 
 CASES = Path(__file__).parents[1] / "site" / "cases"
 KEYS = {"severity", "code", "element", "message", "mend", "file", "line"}
@@ -91,3 +92,32 @@ def test_the_table_of_moves_is_printed_and_in_the_json() -> None:
     moves = json.loads(check(site, as_json=True)[1])["after_moves"]
     assert {"state", "element", "worst", "tolerated_s", "bound_s", "answering_s", "fits"} <= set(moves[0])
     assert all(one["fits"] for one in moves)
+
+
+def test_what_each_plan_has_to_hold_ready_is_told() -> None:
+    """R5 after each single loss: the orders, the limit with least left, and that it fits."""
+    site = Path(__file__).parents[2] / "models" / "two_feeder_depot"
+    lines = check(site)[1].splitlines()
+    assert "  90.7 % of 882.4 kW  import of the site: T1 lost, open main-a, close tie" in "\n".join(lines)
+    plans = {one["lost"]: one for one in json.loads(check(site, as_json=True)[1])["planned"]}
+    assert {"utility-a", "utility-b", "T1", "T2", "trunk-1", "main-a", "main-b"} <= set(plans)
+    assert all(one["fits"] and one["forbidden"] is None for one in plans.values())
+    assert plans["T2"]["steps"] == ["open main-b", "close tie"]
+
+
+def test_a_plan_that_fallbacks_forbid_is_a_fault_with_its_mend(tmp_path: Path) -> None:
+    """Fallbacks of 10 A do not fit on one main: the tie stays open when a supply is lost, and check says why."""
+    for fallback, forbidden in ((7, False), (10, True)):
+        (tmp_path / "site.yaml").write_text(TWO_HALVES.replace("FALLBACK", str(fallback)), "utf-8")
+        answer = json.loads(check(tmp_path, as_json=True)[1])
+        lost_a = next(one for one in answer["planned"] if one["lost"] == "a")
+        assert lost_a["fits"]
+        assert (lost_a["forbidden"] is not None) == forbidden
+        assert (lost_a["steps"] == []) == forbidden
+        told = [one for one in answer["faults"] if one["code"] == "fallback-sum"]
+        assert bool(told) == forbidden
+        for fault in told:
+            assert fault["severity"] == "warning"
+            assert "lost, in a better state than the one planned" in fault["message"]
+            assert "lower fallback and boot current" in fault["mend"]
+            assert fault["element"] in TWO_HALVES.splitlines()[fault["line"] - 1]

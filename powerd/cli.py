@@ -34,6 +34,13 @@ app.add_typer(envelope_app, name="envelope")
 SitePath = Annotated[Path, typer.Argument(metavar="SITE", help="Folder with a site.yaml, or the file itself.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Address = Annotated[str, typer.Option(help="Address of the daemon.")]
+TlsCa = Annotated[
+    Path | None, typer.Option(envvar="POWERD_TLS_CA", help="PEM certificate of the authority that issued the daemon's.")
+]
+TlsCert = Annotated[
+    Path | None, typer.Option(envvar="POWERD_TLS_CERT", help="Your PEM certificate chain, where the daemon wants one.")
+]
+TlsKey = Annotated[Path | None, typer.Option(envvar="POWERD_TLS_KEY", help="Its PEM private key.")]
 Cap = Annotated[float | None, typer.Option(help="Scale the transformers to this many kW in all.")]
 DEFAULT_ADDRESS = "127.0.0.1:7433"
 
@@ -64,10 +71,14 @@ def serve(
         typer.Option(help="File of the durable record: sessions, leases and stops survive a restart; made if missing."),
     ] = None,
     cap_kw: Cap = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate chain.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM private key.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate chain of this daemon.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its PEM private key.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="PEM certificate of the authority whose clients may command; no others may.")
+    ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Listen off loopback without TLS: anybody on that network may command.")
+        bool,
+        typer.Option("--insecure", help="Listen off loopback for anybody: whoever is on that network may command."),
     ] = False,
     stepped_clock: Annotated[
         bool,
@@ -102,6 +113,7 @@ def serve(
             cap_kw=cap_kw,
             tls_cert=tls_cert,
             tls_key=tls_key,
+            tls_client_ca=tls_client_ca,
             insecure=insecure,
             stepped_clock=stepped_clock,
             journal=journal,
@@ -264,13 +276,16 @@ def replay(
 def explain(
     evse: Annotated[str, typer.Argument(help="EVSE id as in the site file.")],
     address: Address = DEFAULT_ADDRESS,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: Json = False,
 ) -> None:
     """Ask a running daemon why an EVSE's ceiling is what it is."""
-    from powerd.client.ask import explain_ceiling
+    from powerd.client.ask import Daemon, explain_ceiling
 
     try:
-        answer = explain_ceiling(address, evse)
+        answer = explain_ceiling(Daemon(address=address, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key), evse)
     except PowerdError as error:
         raise _fail(str(error), 2) from None
     typer.echo(json.dumps(answer.as_json()) if as_json else f"{evse}: {answer.reason}")
@@ -295,15 +310,19 @@ def set_envelope(
         float | None, typer.Option(min=1, help="You say it again within this; silence then lowers it to the failsafe.")
     ] = None,
     address: Address = DEFAULT_ADDRESS,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: Json = False,
 ) -> None:
     """Lower what the site may import: from now or --start, until --until or withdrawn. Local times."""
     from powerd.client import envelopes
+    from powerd.client.ask import Daemon
 
     heartbeat = None if heartbeat_s is None else timedelta(seconds=heartbeat_s)
     try:
         taken = envelopes.set_envelope(
-            address,
+            Daemon(address=address, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key),
             import_limit_kw,
             source=source,
             envelope_id=envelope_id,
@@ -320,23 +339,35 @@ def set_envelope(
 def withdraw_envelope(
     envelope_id: Annotated[str, typer.Argument(metavar="ID", help="As `set` and `list` tell it.")],
     address: Address = DEFAULT_ADDRESS,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """Take an envelope back before its end."""
     from powerd.client import envelopes
+    from powerd.client.ask import Daemon
 
     try:
-        envelopes.withdraw_envelope(address, envelope_id)
+        daemon = Daemon(address=address, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
+        envelopes.withdraw_envelope(daemon, envelope_id)
     except PowerdError as error:
         raise _fail(str(error), 2) from None
 
 
 @envelope_app.command("list")
-def list_envelopes(address: Address = DEFAULT_ADDRESS, as_json: Json = False) -> None:
+def list_envelopes(
+    address: Address = DEFAULT_ADDRESS,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    as_json: Json = False,
+) -> None:
     """All envelopes, whether each is kept and since when. 1 = one that is in force is not kept."""
     from powerd.client import envelopes
+    from powerd.client.ask import Daemon
 
     try:
-        found = envelopes.list_envelopes(address)
+        found = envelopes.list_envelopes(Daemon(address=address, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key))
     except PowerdError as error:
         raise _fail(str(error), 2) from None
     if as_json:

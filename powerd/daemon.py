@@ -32,7 +32,7 @@ from powerd.control.events import Event, Outcome, SolveSkipped, TroubleBegan, Tr
 from powerd.control.plans_ahead import PlanWork, plans_wanted
 from powerd.control.rehearsal import rehearse
 from powerd.control.step import Stepper
-from powerd.errors import Overloaded
+from powerd.errors import Overloaded, PowerdError
 from powerd.journal.disk import DiskWatch
 from powerd.journal.drawing import fingerprint_of
 from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
@@ -459,8 +459,10 @@ class ServeOptions:
     """PEM certificate chain."""
     tls_key: Path | None = None
     """PEM private key."""
+    tls_client_ca: Path | None = None
+    """PEM certificate of the authority whose clients may command; None = anybody who reaches the port may."""
     insecure: bool = False
-    """May listen off loopback without TLS."""
+    """May listen off loopback for anybody."""
     stepped_clock: bool = False
     """Time moves only by SteppedClockService."""
     journal: Path | None = None
@@ -481,6 +483,20 @@ def _open_journal(path: Path, electrical: Electrical, bound_bytes: int) -> Journ
         )
     journal.compact()
     return journal
+
+
+def _tls_of(options: ServeOptions) -> TlsFiles | None:
+    """The files of TLS; None = plain text.
+
+    Raises:
+        PowerdError: some are missing.
+    """
+    certificate, key, authority = options.tls_cert, options.tls_key, options.tls_client_ca
+    if certificate is None and key is None and authority is None:
+        return None
+    if certificate is None or key is None:
+        raise PowerdError("--tls-cert and --tls-key belong together, and --tls-client-ca wants both")
+    return TlsFiles(certificate=certificate, key=key, client_authority=authority)
 
 
 async def _for_ever() -> None:
@@ -512,11 +528,8 @@ async def serve_site(options: ServeOptions) -> None:
     elif not options.first_start:
         _log.warning("no --journal: nothing is raised until every lease of an earlier start must have ended")
     ticker = Ticker(electrical, tick_s=options.tick_s, first_start=options.first_start, start=start, journal=journal)
-    tls = None
-    if options.tls_cert is not None and options.tls_key is not None:
-        tls = TlsFiles(certificate=options.tls_cert, key=options.tls_key)
     server = await start_server(
-        ticker, options.address, tls=tls, allow_insecure=options.insecure, stepped=options.stepped_clock
+        ticker, options.address, tls=_tls_of(options), allow_insecure=options.insecure, stepped=options.stepped_clock
     )
     try:
         ticker.sink = server.sink

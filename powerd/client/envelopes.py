@@ -9,27 +9,27 @@ from datetime import UTC, datetime, timedelta
 import grpc
 from google.protobuf.json_format import MessageToDict
 
-from powerd.client.ask import PATIENCE_S, refused
+from powerd.client.ask import PATIENCE_S, Daemon
 from powerd.v1 import envelope_service_pb2 as pb
 from powerd.v1.envelope_service_pb2_grpc import EnvelopeServiceStub
 
 
 @contextmanager
-def _daemon(address: str) -> Iterator[EnvelopeServiceStub]:
-    """The service of the daemon at ``address`` (host:port, loopback, no TLS).
+def _service(daemon: Daemon) -> Iterator[EnvelopeServiceStub]:
+    """The service of a daemon.
 
     Raises:
         PowerdError: nobody answers there, or it refuses.
     """
-    with grpc.insecure_channel(address) as channel:
+    with daemon.channel() as channel:
         try:
             yield EnvelopeServiceStub(channel)
         except grpc.RpcError as error:
-            raise refused(address, error) from error
+            raise daemon.refused(error) from error
 
 
 def set_envelope(
-    address: str,
+    daemon: Daemon,
     import_limit_kw: float,
     *,
     source: str,
@@ -50,28 +50,28 @@ def set_envelope(
         request.end_time.FromDatetime(end.astimezone(UTC))
     if heartbeat is not None:
         request.heartbeat.FromTimedelta(heartbeat)
-    with _daemon(address) as daemon:
-        return daemon.SetEnvelope(request, timeout=PATIENCE_S).envelope
+    with _service(daemon) as service:
+        return service.SetEnvelope(request, timeout=PATIENCE_S).envelope
 
 
-def withdraw_envelope(address: str, envelope_id: str) -> None:
+def withdraw_envelope(daemon: Daemon, envelope_id: str) -> None:
     """Takes an envelope back.
 
     Raises:
         PowerdError: nobody answers there, or there is none of that id.
     """
-    with _daemon(address) as daemon:
-        daemon.WithdrawEnvelope(pb.WithdrawEnvelopeRequest(envelope_id=envelope_id), timeout=PATIENCE_S)
+    with _service(daemon) as service:
+        service.WithdrawEnvelope(pb.WithdrawEnvelopeRequest(envelope_id=envelope_id), timeout=PATIENCE_S)
 
 
-def list_envelopes(address: str) -> pb.ListEnvelopesResponse:
+def list_envelopes(daemon: Daemon) -> pb.ListEnvelopesResponse:
     """All that hold or wait, and what the site could import now.
 
     Raises:
         PowerdError: nobody answers there.
     """
-    with _daemon(address) as daemon:
-        return daemon.ListEnvelopes(pb.ListEnvelopesRequest(), timeout=PATIENCE_S)
+    with _service(daemon) as service:
+        return service.ListEnvelopes(pb.ListEnvelopesRequest(), timeout=PATIENCE_S)
 
 
 def as_json(message: pb.Envelope | pb.ListEnvelopesResponse) -> dict[str, object]:

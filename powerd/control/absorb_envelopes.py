@@ -21,6 +21,9 @@ def envelope_set(
     if not np.isfinite(site.electrical.site_import_limit_kw):
         wanted = "a site whose file has grid_connection.import_limit_kw: an envelope lowers that limit"
         return snapshot, ev.Refused("import_limit_kw", wanted)
+    others = [one for one in snapshot.envelopes if one.envelope_id == event.envelope_id and one.source != event.source]
+    if others:
+        return snapshot, ev.Refused("envelope_id", f"an id of your own: this one is the envelope of {others[0].source}")
     utc_s = now.utc.timestamp()
     start_utc_s = utc_s if event.start_time is None else event.start_time.timestamp()
     end_utc_s = np.inf if event.end_time is None else event.end_time.timestamp()

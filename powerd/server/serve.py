@@ -73,6 +73,8 @@ SERVICES = (
 STEPPED = stepped_clock_service_pb2.DESCRIPTOR.services_by_name["SteppedClockService"].full_name
 OVERALL = ""
 """The name under which health speaks for the whole server."""
+PORT_MAX = 65535
+"""gRPC takes larger ones modulo 65 536."""
 GRACE_S = 1.0
 """What running calls get to end when the server stops [s]; streams never end by themselves."""
 
@@ -131,7 +133,7 @@ async def start_server(
         core: The controller.
         address: Where to listen. Choose a port below 32768: above, Linux may have lent it to an outgoing connection.
         tls: Its certificate; None = plain text.
-        allow_insecure: Plain text beyond this machine is what the user asked for.
+        allow_insecure: That anybody beyond this machine may command is what the user asked for.
         stepped: Also serve SteppedClockService; only on loopback.
 
     Raises:
@@ -140,10 +142,11 @@ async def start_server(
     loopback = _is_loopback(address)
     if stepped and not loopback:
         raise CannotListen(f"{address}: a stepped clock is served on loopback only; listen on 127.0.0.1")
-    if tls is None and not loopback and not allow_insecure:
+    if (tls is None or tls.client_authority is None) and not loopback and not allow_insecure:
         raise CannotListen(
-            f"{address}: without TLS everybody on that network could command the chargers; give --tls-cert and "
-            "--tls-key, listen on 127.0.0.1, or say --insecure if another layer protects the network"
+            f"{address}: everybody on that network could command the chargers; give --tls-cert, --tls-key and "
+            "--tls-client-ca (TLS without it only encrypts), listen on 127.0.0.1, or say --insecure if another layer "
+            "protects the network"
         )
     names = Directory.of(core.electrical)
     publisher = Publisher(names, core.electrical.controllers.ttl_s)
@@ -204,7 +207,7 @@ def _is_loopback(address: str) -> bool:
     if address.startswith("unix:"):
         return True
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal():
+    if not colon or not port.isdecimal() or int(port) > PORT_MAX:
         raise CannotListen(f"{address}: write host:port, for example 127.0.0.1:7433")
     host = host.strip("[]")
     if host == "localhost":
@@ -224,11 +227,10 @@ def _listen(server: grpc.aio.Server, address: str, tls: TlsFiles | None) -> int:
     try:
         port = _bind(server, address, tls)
     except RuntimeError as refused:
-        raise CannotListen(
-            f"{address}: cannot listen there; is another daemon running, or is it not ours?"
-        ) from refused
-    if port == 0:
-        raise CannotListen(f"{address}: cannot listen there; is another daemon running, or a TLS file no valid PEM?")
+        pem = "" if tls is None else ", or is a TLS file no PEM, or the key another certificate's"
+        raise CannotListen(f"{address}: cannot listen there; is another daemon running, or is it not ours{pem}?") from (
+            refused
+        )
     return port
 
 

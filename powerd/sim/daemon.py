@@ -42,8 +42,10 @@ from powerd.v1 import switchgear_service_pb2_grpc as pb_gear_grpc
 
 #: The boottime clock of daemon and controllers at the start of the run [s]; not 0, which means "before the start".
 BOOTTIME_S = 1000.0
-#: A first start compiles kernels and the convex program.
-START_TIMEOUT_S = 180.0
+#: A first start compiles the kernels: two minutes of one core, which others may be using as well.
+START_TIMEOUT_S = 900.0
+#: After this long the user is told so.
+START_USUAL_S = 15.0
 #: One call of the daemon; a tick takes milliseconds, a first one seconds.
 CALL_TIMEOUT_S = 120.0
 #: A change is over when nothing moved for the longest reaction plus two ticks and the ack between them.
@@ -95,14 +97,21 @@ class Child:
         if stdout is None:
             raise PowerdError("the daemon has no stdout")
         threading.Thread(target=_read_line, args=(stdout, lines), daemon=True).start()
-        try:
-            line = lines.get(timeout=START_TIMEOUT_S)
-        except queue.Empty:
-            raise PowerdError(f"the daemon was not ready within {START_TIMEOUT_S:.0f} s\n{self.said()}") from None
+        line = self._first_line(lines)
         try:
             self.address = str(json.loads(line)["address"])
         except (ValueError, KeyError, TypeError) as error:
             raise PowerdError(f"the daemon did not start\n{self.said()}") from error
+
+    def _first_line(self, lines: queue.Queue[bytes]) -> bytes:
+        """What it says as soon as it can be asked."""
+        with contextlib.suppress(queue.Empty):
+            return lines.get(timeout=START_USUAL_S)
+        print("first start: the daemon compiles its kernels, which takes some minutes ...", file=sys.stderr)  # noqa: T201
+        try:
+            return lines.get(timeout=START_TIMEOUT_S - START_USUAL_S)
+        except queue.Empty:
+            raise PowerdError(f"the daemon was not ready within {START_TIMEOUT_S:.0f} s\n{self.said()}") from None
 
     def said(self) -> str:
         """The end of its stderr."""

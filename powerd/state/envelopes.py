@@ -154,8 +154,28 @@ def _noted(one: Envelope, allowed_kw: float, imported_kw: float, now: Now) -> En
     return replace(one, in_force_utc_s=since, kept_utc_s=utc_s if one.kept_utc_s is None else one.kept_utc_s)
 
 
-def reopen(envelopes: Envelopes, boottime_s: float) -> Envelopes:
-    """After a restart: nobody could be heard meanwhile, so silence counts from now; windows went on."""
-    return tuple(
-        replace(one, heard_s=boottime_s, starts_s=np.inf, ends_s=-np.inf, kept_utc_s=None) for one in envelopes
+def reopen(envelopes: Envelopes, was_s: float, utc_ahead_s: float, boottime_s: float) -> Envelopes:
+    """After a restart: nobody could be heard meanwhile, so silence counts from now; windows went on.
+
+    A restart is no word of a source: who was silent stays so. Nor does it end a window before whose end its source
+    still owed a word: that one holds until the source speaks, or is silent.
+
+    Args:
+        envelopes: as journalled.
+        was_s: boottime of the last step before, on its own boot's clock [s].
+        utc_ahead_s: by how much the wall clock was ahead of that clock then [s].
+        boottime_s: this instant, on this boot's clock [s].
+    """
+    return tuple(_reopened(one, was_s, utc_ahead_s, boottime_s) for one in envelopes)
+
+
+def _reopened(one: Envelope, was_s: float, utc_ahead_s: float, boottime_s: float) -> Envelope:
+    due_s = one.heard_s + one.heartbeat_s
+    owed = np.isfinite(one.heartbeat_s) and not due_s >= one.end_utc_s - utc_ahead_s
+    return replace(
+        one,
+        heard_s=-np.inf if was_s > due_s else boottime_s,
+        starts_s=np.inf,
+        ends_s=np.inf if owed else -np.inf,
+        kept_utc_s=None,
     )

@@ -161,7 +161,7 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
         usage=reopen_usage(snapshot.usage, snapshot.boottime_s, boottime_s),
         drawn=np.zeros_like(snapshot.drawn),
         drawn_at_s=np.full(n, -np.inf),
-        envelopes=envelopes.reopen(snapshot.envelopes, boottime_s),
+        envelopes=envelopes.reopen(snapshot.envelopes, snapshot.boottime_s, snapshot.impaired.utc_ahead_s, boottime_s),
         overshoots=(),  # their times were those of another boot; what still lasts is declared again
         boottime_s=boottime_s,
     )

@@ -118,8 +118,8 @@ def study_sequences(site: Path, seeds: str, extent: Extent, *, as_json: bool) ->
 
     def play(loaded: LoadedSite, console: Console) -> int:
         first, colon, last = seeds.partition(":")
-        if not (first.isdigit() and colon and last.isdigit()):
-            raise UnreadableInput(f"--seeds {seeds}: write FIRST:LAST, e.g. 0:100")
+        if not (first.isdigit() and colon and last.isdigit() and int(first) < int(last)):
+            raise UnreadableInput(f"--seeds {seeds}: write FIRST:LAST, the smaller first, e.g. 0:100")
         house = Study(loaded, seed=extent.seed)
         found = sequences(house, range(int(first), int(last)), extent, console)
         broken = [one for one in found if one.broken]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -225,6 +226,56 @@ def test_a_restart_keeps_it(full: Player) -> None:
     while full.now_s < 500:
         full.tick()
     assert settle(full, int(LIFE)).ceiling == pytest.approx(32.0)
+
+
+@pytest.mark.parametrize("end_s", [None, 20.0])
+def test_a_restart_is_no_word_of_a_silent_operator(full: Player, end_s: float | None) -> None:
+    """35 kW, the failsafe limit, held before the restart; it holds after it, also where the window has ended."""
+    full.tick(said(40.0, heartbeat_s=10.0, end_s=end_s))
+    assert import_kw(settle(full, 40)) <= 35.0
+    reopen(full, 200.0)
+    for _ in range(60):
+        assert import_kw(full.tick()) <= 35.0
+    assert Trigger.OPERATOR_SILENT in full.tick().modes
+
+
+def test_a_window_that_ends_unheard_while_the_daemon_is_down_holds_until_its_operator_is_silent(full: Player) -> None:
+    """A word was still owed before the window's end: after the restart 40 kW hold for a heartbeat, then the failsafe
+    limit, until it is withdrawn.
+    """
+    full.tick(said(40.0, heartbeat_s=10.0, end_s=50.0))
+    reopen(full, 200.0)
+    assert import_kw(full.tick()) <= 40.0
+    assert Trigger.OPERATOR_SILENT not in full.tick().modes
+    assert import_kw(settle(full, int(LIFE) + 12)) <= 35.0
+    assert Trigger.OPERATOR_SILENT in full.tick().modes
+    full.tick(ev.EnvelopeWithdrawn(request_id="", envelope_id="night", reason="over"))
+    assert settle(full, int(LIFE)).ceiling == pytest.approx(32.0)
+
+
+def test_a_window_that_was_promised_to_its_end_ends_while_the_daemon_is_down(full: Player) -> None:
+    """No word was owed any more: nothing is left of it after the restart."""
+    full.tick(said(40.0, heartbeat_s=100.0, end_s=50.0))
+    reopen(full, 200.0)
+    full.tick()
+    assert full.snapshot.envelopes == ()
+
+
+def reopen(player: Player, now_s: float) -> None:
+    """The daemon starts again at ``now_s`` with what it had journalled; the controllers are back."""
+    player.snapshot = reopen_snapshot(player.snapshot, player.site.terms, now_s)
+    player.now_s, player.decision = now_s, None
+    for c in range(2):
+        player.hello(c, highest_epoch=1, ceiling=6.0, remaining_s=0.0)
+
+
+def test_an_id_belongs_to_the_source_that_took_it(full: Player) -> None:
+    """Another operator's 70 kW do not replace 40 kW by the same name: the lowest counts, whoever set it."""
+    full.tick(said(40.0))
+    refusal = full.tick(replace(said(70.0), source="market")).outcomes[-1]
+    assert isinstance(refusal, ev.Refused)
+    assert "dso" in refusal.expected
+    assert full.snapshot.envelopes[0].import_limit_kw == 40.0
 
 
 def test_too_many_are_refused(full: Player) -> None:

@@ -55,7 +55,7 @@ def test_a_stepped_clock_stays_on_this_machine() -> None:
         asyncio.run(_start("0.0.0.0:0", insecure=True, stepped=True))
 
 
-@pytest.mark.parametrize("address", ["7040", "localhost", "localhost:port", ""])
+@pytest.mark.parametrize("address", ["7040", "localhost", "localhost:port", "127.0.0.1:99999", ""])
 def test_an_address_without_host_and_port_is_refused(address: str) -> None:
     """With an example of a right one."""
     with pytest.raises(CannotListen, match="host:port"):
@@ -77,7 +77,23 @@ def test_missing_tls_files_are_named(tmp_path: Path) -> None:
     """Not a stack trace of gRPC's."""
     tls = TlsFiles(certificate=tmp_path / "cert.pem", key=tmp_path / "key.pem")
     with pytest.raises(CannotListen, match=r"key\.pem"):
+        asyncio.run(_start("127.0.0.1:0", tls=tls))
+
+
+def test_tls_alone_lets_nobody_beyond_this_machine_in(tmp_path: Path) -> None:
+    """It encrypts, and does not say who may command: that needs the authority of the clients."""
+    tls = TlsFiles(certificate=tmp_path / "cert.pem", key=tmp_path / "key.pem")
+    with pytest.raises(CannotListen, match="--tls-client-ca"):
         asyncio.run(_start("0.0.0.0:0", tls=tls))
+
+
+def test_a_key_of_another_certificate_is_named(tmp_path: Path) -> None:
+    """Not the port is to blame."""
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    trustme.CA().issue_cert("localhost").cert_chain_pems[0].write_to_path(str(certificate))
+    trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(str(key))
+    with pytest.raises(CannotListen, match="TLS file"):
+        asyncio.run(_start("127.0.0.1:0", tls=TlsFiles(certificate=certificate, key=key)))
 
 
 @pytest.mark.parametrize("mutual", [False, True])
@@ -102,7 +118,7 @@ def test_with_tls_the_peer_is_known(mutual: bool, tmp_path: Path) -> None:
 
     async def scene() -> None:
         tls = TlsFiles(certificate=chain, key=key, client_authority=trusted if mutual else None)
-        server = await start_server(FakeCore(), "0.0.0.0:0", tls=tls, allow_insecure=False, stepped=False)
+        server = await start_server(FakeCore(), "0.0.0.0:0", tls=tls, allow_insecure=not mutual, stepped=False)
         target = f"localhost:{server.port}"
         known = grpc.ssl_channel_credentials(authority, *pair)
         unknown = grpc.ssl_channel_credentials(authority)

@@ -8,7 +8,7 @@ Where to look, from the file to the answer:
 | its faults | ``references``, ``ratings``, ``charging``, ``topology``, ``protection`` |
 | what an element stands | ``curves`` (standards), ``tolerance`` (of a branch) |
 | the drawing as columns | ``parts``, ``compile``, ``electrical``, ``operation`` |
-| who feeds whom | ``supply``: islands, loops, the tree, for given switch positions |
+| who feeds whom | ``graph``, ``supply``: islands, loops, the tree, for given switch positions |
 | limit rows | ``taps``, ``phasors``, ``cones``, ``losses``, ``blocks``, ``balance``, ``names``, ``tree`` -> ``rows`` |
 | rows of the tick | ``states`` (uncertain positions), ``moves`` (R9), ``metering``, ``in_use`` (phases that cars use) |
 | promises before it is built | ``admission``, ``admission_faults``, ``planned`` (R5), ``standing`` (R6, R9) |

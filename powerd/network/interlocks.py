@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.sparse import csgraph
 
 from powerd.limits import Bools
 from powerd.network.electrical import Electrical
 from powerd.network.operation import By
-from powerd.network.supply import adjacency
+from powerd.network.supply import joined
 from powerd.state.switchgear import BENIGN, Cause, Flag, Position, Switchgear
 
 HOUR_S = 3600.0
@@ -75,10 +74,9 @@ class Question:
     def _ends(self) -> tuple[Bools, Bools]:
         """(B,) twice: what could hang together with each end of the switch while that is open."""
         branches = self.electrical.branches
-        joined = self.may_conduct.copy()
-        joined[self.move.branch] = False
-        graph = adjacency(branches, joined, self.electrical.buses.voltage_v.shape[0])
-        label = csgraph.connected_components(graph, directed=False)[1]
+        others = self.may_conduct.copy()
+        others[self.move.branch] = False
+        label = joined(self.electrical, others)
         one, other = label[branches.from_bus[self.move.branch]], label[branches.to_bus[self.move.branch]]
         return label == one, label == other
 

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 from power_grid_model import ComponentType, LoadGenType, PowerGridModel, WindingType, initialize_array
 from power_grid_model.errors import PowerGridError  # type: ignore[attr-defined] # documented, though not in __all__
-from scipy.sparse import csgraph
 
 from powerd.limits import Bools, Floats, Ints
 from powerd.network.electrical import BranchKind, Electrical
+from powerd.network.graph import components
 from powerd.network.models import BASE_KVA, transformer_pi
 from powerd.network.phasors import Complex
 from powerd.network.supply import energise
@@ -237,9 +236,7 @@ def _rated_volts(electrical: Electrical, branch: Ints) -> Floats:
     """(B,) one nominal voltage for all buses that lines join: the first one's; power-grid-model asks for equal ones."""
     branches, count = electrical.branches, electrical.buses.voltage_v.shape[0]
     plain = branch[branches.kind[branch] != BranchKind.TRANSFORMER]
-    ones = np.ones(plain.shape[0], dtype=np.int8)
-    graph = sp.coo_array((ones, (branches.from_bus[plain], branches.to_bus[plain])), shape=(count, count)).tocsr()
-    label = csgraph.connected_components(graph, directed=False)[1]
+    label = components(count, branches.from_bus[plain], branches.to_bus[plain])
     first = np.unique(label, return_index=True)[1]
     rated: Floats = electrical.buses.voltage_v[first][label]
     return rated

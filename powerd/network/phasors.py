@@ -15,11 +15,10 @@ from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csgraph
 
 from powerd.limits import Floats, Ints
 from powerd.network.electrical import BranchKind, Electrical
-from powerd.network.supply import Energised, adjacency
+from powerd.network.supply import Energised, joined
 
 Complex = npt.NDArray[np.complex128]
 
@@ -65,9 +64,7 @@ def _zones(electrical: Electrical, live: Energised) -> Ints:
     """(B,) label of the buses that conducting branches join without a winding that stops the zero sequence."""
     branches = electrical.branches
     blocks = (branches.kind == BranchKind.TRANSFORMER) & (branches.high_delta | (branches.clock % 2 == 1))
-    graph = adjacency(branches, live.conducting & ~blocks, live.supply.shape[0])
-    zone: Ints = csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
-    return zone
+    return joined(electrical, live.conducting & ~blocks)
 
 
 def carry(currents: Complex, place: Places, here: Ints, there: Ints) -> Complex:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
-from scipy.sparse import csgraph
 
 from powerd.limits import Bools, Ints
 from powerd.network.electrical import Branches, Electrical
+from powerd.network.graph import breadth_first, components
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,8 +71,7 @@ def energise(electrical: Electrical, closed: Bools) -> Energised:
     order, parent_bus = _search(electrical, conducting)
     parent_branch = _branch_to_parent(electrical.branches, conducting, parent_bus)
     supply, depth = _inherit(electrical, order, parent_bus)
-    graph = adjacency(electrical.branches, conducting, electrical.buses.voltage_v.shape[0])
-    island = csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
+    island = joined(electrical, conducting)
     loop, supply_loop = _loops(electrical, conducting, island, supply, parent_branch, parent_bus, depth)
     return Energised(
         supply=supply,
@@ -96,11 +94,10 @@ def _conducting(electrical: Electrical, closed: Bools) -> Bools:
     return joined & (~branches.switchable | closed)
 
 
-def adjacency(branches: Branches, conducting: Bools, buses: int) -> sp.csr_array:
-    """(B, B) symmetric graph of the conducting branches."""
-    a, b = branches.from_bus[conducting], branches.to_bus[conducting]
-    ones = np.ones(2 * a.shape[0], dtype=np.int8)
-    return sp.csr_array((ones, (np.r_[a, b], np.r_[b, a])), shape=(buses, buses))
+def joined(electrical: Electrical, branches: Bools) -> Ints:
+    """(B,) label of the buses that these branches (E,) join."""
+    ends = electrical.branches
+    return components(electrical.buses.voltage_v.shape[0], ends.from_bus[branches], ends.to_bus[branches])
 
 
 def _feeding(electrical: Electrical) -> Ints:
@@ -110,16 +107,11 @@ def _feeding(electrical: Electrical) -> Ints:
 
 
 def _search(electrical: Electrical, conducting: Bools) -> tuple[Ints, Ints]:
-    """Breadth first from a virtual bus joined to every supply: (energised buses in order, parent bus (B,))."""
+    """Breadth first from the buses of all supplies: (energised buses in order, parent bus (B,))."""
     buses = electrical.buses.voltage_v.shape[0]
     roots = np.unique(electrical.supplies.bus[_feeding(electrical)])
     a, b = electrical.branches.from_bus[conducting], electrical.branches.to_bus[conducting]
-    rows, cols = np.r_[a, b, np.full(roots.shape[0], buses)], np.r_[b, a, roots]
-    graph = sp.csr_array((np.ones(rows.shape[0], dtype=np.int8), (rows, cols)), shape=(buses + 1, buses + 1))
-    order, parent = csgraph.breadth_first_order(graph, buses, directed=True, return_predecessors=True)
-    parent_bus = parent[:buses].astype(np.int64)
-    parent_bus[(parent_bus < 0) | (parent_bus == buses)] = -1
-    return order[1:].astype(np.int64), parent_bus
+    return breadth_first(buses, a, b, roots)
 
 
 def _branch_to_parent(branches: Branches, conducting: Bools, parent_bus: Ints) -> Ints:

@@ -17,7 +17,17 @@ from tests.control.garage import site_text
 from tests.test_codec import same
 
 MODELS = Path(__file__).parents[2] / "models"
-NOT_NEEDED = ("pydantic", "ruamel.yaml", "pandapower", "pandas", "cvxpy", "matplotlib", "scipy.optimize", "networkx")
+NOT_NEEDED = (
+    "pydantic",
+    "ruamel.yaml",
+    "pandapower",
+    "pandas",
+    "cvxpy",
+    "matplotlib",
+    "scipy.optimize",
+    "scipy.linalg",
+    "networkx",
+)
 """A warm start has no use for these: together they take longer to import than a restart may last."""
 
 

@@ -12,6 +12,8 @@ from powerd.limits import Bools, Floats, Ints
 
 QUANTITY_MAX = 1e6
 """Largest current, power or energy believed [A, kW, kWh]."""
+OFFSET_MAX = 1.0
+"""How far below 0 a reading may be for its meter's offset [A, kW]; beyond, it is connected the wrong way round."""
 TIME_MAX_S = 1e10
 """Largest clock reading or span believed [s], 300 years."""
 ID_MAX = 128
@@ -90,6 +92,13 @@ def numbers(field: str, values: Sequence[float], *, most: float = QUANTITY_MAX) 
         place = int(np.argmin(good))
         number(f"{field}[{place}]", float(column[place]), most=most)
     return column
+
+
+def readings(field: str, values: Sequence[float]) -> Floats:
+    """Readings of a post's meter -> (k,) >= 0: a little below 0 is the offset of a current transformer, and is 0."""
+    column = np.asarray(values, np.float64)
+    offset = (column >= -OFFSET_MAX) & (column < 0.0)
+    return numbers(field, np.where(offset, 0.0, column).tolist())
 
 
 def is_clock_order(field: str, value: float, earlier: float, what: str) -> None:

@@ -210,7 +210,7 @@ def _measured(report: pb.Report, speaker: Speaker) -> Measured:
     count = len(report.measured_index)
     checks.same_length("report.measured", len(report.measured), "3 per entry of report.measured_index", 3 * count)
     index = checks.indices("report.measured_index", report.measured_index, len(speaker.evse))
-    drawn = checks.numbers("report.measured", report.measured)
+    drawn = checks.readings("report.measured", report.measured)
     window_s = None
     if report.HasField("measured_window_s"):
         window_s = checks.clock("report.measured_window_s", report.measured_window_s)

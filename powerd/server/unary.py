@@ -96,7 +96,7 @@ class SetpointDesk:
             what = "1 entry, the power [kW]" if dc else "3 entries, the currents on L1, L2, L3 [A]"
             raise BadRequest("measured", f"{what}, or none, got {len(request.measured)}")
         drawn = np.zeros((1, 3))
-        drawn[0, :wanted] = checks.numbers("measured", request.measured)
+        drawn[0, :wanted] = checks.readings("measured", request.measured)
         return drawn
 
     def _grant(self, evse: int, lease: Lease, ceiling: float, *, latched: bool) -> pb_common.Grant:

@@ -71,7 +71,7 @@ BAD_REPORTS: list[tuple[str, dict[str, object]]] = [
     ("report.measured", {"measured_index": [0], "measured": [1.0, 2.0]}),
     ("report.measured", {"measured": [1.0, 2.0, 3.0]}),
     ("report.measured[4]", {"measured_index": [0, 1], "measured": [1.0, 2.0, 3.0, 4.0, math.nan, 6.0]}),
-    ("report.measured[0]", {"measured_index": [0], "measured": [-0.1, 0.0, 0.0]}),
+    ("report.measured[0]", {"measured_index": [0], "measured": [-1.1, 0.0, 0.0]}),
     ("report.measured[2]", {"measured_index": [0], "measured": [0.0, 0.0, math.inf]}),
     ("report.measured_index[1]", {"measured_index": [0, 3], "measured": [0.0] * 6}),
     ("report.measured_index[0]", {"measured_index": [-1], "measured": [0.0] * 3}),
@@ -234,7 +234,7 @@ def test_a_report_becomes_events_in_one_post() -> None:
                     52.0,
                     applied=applied,
                     measured_index=[2, 0],
-                    measured=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+                    measured=[1.0, 2.0, 3.0, 4.0, -0.02, 6.0],
                     plug_index=[1],
                     plugged=[True],
                     plug_boottime_s=[51.5],
@@ -255,7 +255,7 @@ def test_a_report_becomes_events_in_one_post() -> None:
     assert (plug.evse.tolist(), plug.plugged.tolist(), plug.plug_boottime_s.tolist()) == ([0], [True], [51.5])
     assert isinstance(measured, Measured)
     assert measured.evse.tolist() == [1, 2]
-    assert measured.drawn.tolist() == [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+    assert measured.drawn.tolist() == [[1.0, 2.0, 3.0], [4.0, 0.0, 6.0]]
 
 
 def test_a_second_stream_takes_over() -> None:

@@ -38,7 +38,7 @@ BAD: list[tuple[str, Change]] = [
     ("measured", lambda r: r.measured.append(1.0)),
     ("measured", lambda r: r.measured.extend([1.0] * 4)),
     ("measured[1]", lambda r: r.measured.extend([1.0, math.nan, 1.0])),
-    ("measured[2]", lambda r: r.measured.extend([1.0, 1.0, -1.0])),
+    ("measured[2]", lambda r: r.measured.extend([1.0, 1.0, -1.1])),
 ]
 
 

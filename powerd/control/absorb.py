@@ -268,23 +268,17 @@ def _begin_sessions(sessions: Sessions, evse: Ints, names: dict[int, str], now: 
 
 def _end_sessions(site: CompiledSite, sessions: Sessions, evse: Ints) -> Sessions:
     """The cars are gone: nothing is known there any more."""
-    posts = site.electrical.posts
     if evse.shape[0] == 0:
         return sessions
     ids = list(sessions.session_id)
     for i in evse.tolist():
         ids[i] = ""
-    return Sessions(
+    return replace(
+        _undemanded(site, sessions, evse),
         plugged=put(sessions.plugged, evse, False),
         served=put(sessions.served, evse, False),
         session_id=tuple(ids),
         started_utc_s=put(sessions.started_utc_s, evse, np.nan),
-        requested_kwh=put(sessions.requested_kwh, evse, np.nan),
-        departure_utc_s=put(sessions.departure_utc_s, evse, np.nan),
-        min_ceiling=put(sessions.min_ceiling, evse, posts.min_ceiling[evse]),
-        max_ceiling=put(sessions.max_ceiling, evse, posts.max_ceiling[evse]),
-        priority=put(sessions.priority, evse, 0),
-        weight=put(sessions.weight, evse, 1.0),
         energy_kwh=put(sessions.energy_kwh, evse, 0.0),
     )
 
@@ -341,7 +335,7 @@ def _done_again(snapshot: Snapshot, key: str) -> ev.Done:
 def _session_started(
     site: CompiledSite, snapshot: Snapshot, event: ev.SessionStarted, now: Now
 ) -> tuple[Snapshot, ev.Outcome]:
-    """Begins or renames the session of an EVSE; energy already measured for a car that is plugged in stays."""
+    """Begins or replaces the session of an EVSE; energy already measured for a car that is plugged in stays."""
     sessions = snapshot.sessions
     if event.session_id in sessions.session_id and sessions.session_id.index(event.session_id) != event.evse:
         where = site.electrical.posts.ids[sessions.session_id.index(event.session_id)]
@@ -351,7 +345,7 @@ def _session_started(
         return snapshot, refused
     evse = np.array([event.evse])
     sessions = _begin_sessions(sessions, evse, {event.evse: event.session_id}, now)
-    sessions = _demanded(sessions, event.evse, event.demand)
+    sessions = _demanded(site, _undemanded(site, sessions, evse), event.evse, event.demand)
     return replace(snapshot, sessions=sessions), ev.Done(event.session_id, (event.evse,))
 
 
@@ -363,7 +357,9 @@ def _session_updated(site: CompiledSite, snapshot: Snapshot, event: ev.SessionUp
     refused = _demand_misfit(site, i, event.demand)
     if refused is not None:
         return snapshot, refused
-    return replace(snapshot, sessions=_demanded(snapshot.sessions, i, event.demand)), ev.Done(event.session_id, (i,))
+    return replace(snapshot, sessions=_demanded(site, snapshot.sessions, i, event.demand)), ev.Done(
+        event.session_id, (i,)
+    )
 
 
 def _session_stopped(snapshot: Snapshot, event: ev.SessionStopped) -> tuple[Snapshot, ev.Outcome]:
@@ -392,7 +388,21 @@ def _demand_misfit(site: CompiledSite, i: int, demand: ev.Demand) -> ev.Refused 
     return None
 
 
-def _demanded(sessions: Sessions, i: int, demand: ev.Demand) -> Sessions:
+def _undemanded(site: CompiledSite, sessions: Sessions, evse: Ints) -> Sessions:
+    """Nothing was said of the cars at ``evse`` (k,)."""
+    posts = site.electrical.posts
+    return replace(
+        sessions,
+        requested_kwh=put(sessions.requested_kwh, evse, np.nan),
+        departure_utc_s=put(sessions.departure_utc_s, evse, np.nan),
+        min_ceiling=put(sessions.min_ceiling, evse, posts.min_ceiling[evse]),
+        max_ceiling=put(sessions.max_ceiling, evse, posts.max_ceiling[evse]),
+        priority=put(sessions.priority, evse, 0),
+        weight=put(sessions.weight, evse, 1.0),
+    )
+
+
+def _demanded(site: CompiledSite, sessions: Sessions, i: int, demand: ev.Demand) -> Sessions:
     """What was said replaces what was known; what was not said stays."""
     changes: dict[str, object] = {}
     if demand.requested_energy_kwh is not None:
@@ -400,7 +410,9 @@ def _demanded(sessions: Sessions, i: int, demand: ev.Demand) -> Sessions:
     if demand.departure_time is not None:
         changes["departure_utc_s"] = put(sessions.departure_utc_s, i, demand.departure_time.timestamp())
     if demand.min_ceiling is not None:
-        changes["min_ceiling"] = put(sessions.min_ceiling, i, max(demand.min_ceiling, sessions.min_ceiling[i]))
+        changes["min_ceiling"] = put(
+            sessions.min_ceiling, i, max(demand.min_ceiling, site.electrical.posts.min_ceiling[i])
+        )
     if demand.max_ceiling is not None:
         changes["max_ceiling"] = put(sessions.max_ceiling, i, demand.max_ceiling)
     if demand.priority is not None:

@@ -285,6 +285,20 @@ def test_energy_is_counted_from_the_readings(two: Player) -> None:
     assert decision.snapshot.sessions.energy_kwh[0] == pytest.approx(10 * 400 * 3**0.5 / 1000, rel=1e-9)
 
 
+def test_a_session_that_is_started_again_is_what_the_second_start_says(two: Player) -> None:
+    """Nothing of the first demand is left; an update replaces only what it says, and may lower a minimum again."""
+    before = two.snapshot.sessions
+    two.tick(
+        ev.SessionStarted(request_id="", evse=0, session_id="a", demand=ev.Demand(min_ceiling=10.0, priority=3)),
+        ev.SessionUpdated(request_id="", session_id="a", demand=ev.Demand(min_ceiling=8.0)),
+    )
+    assert (two.snapshot.sessions.min_ceiling[0], two.snapshot.sessions.priority[0]) == (8.0, 3)
+    two.tick(ev.SessionStarted(request_id="", evse=0, session_id="b", demand=ev.Demand()))
+    after = two.snapshot.sessions
+    assert after.session_id[0] == "b"
+    assert (after.min_ceiling[0], after.priority[0]) == (before.min_ceiling[0], 0)
+
+
 def test_requests_answer_what_does_not_fit_and_change_nothing(two: Player) -> None:
     """Outcomes name the field and the expectation."""
     two.plug(0)

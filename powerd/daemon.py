@@ -15,7 +15,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -326,6 +326,7 @@ class Ticker:
 
     async def _settle(self, decision: Decision, taken: list[_Waiting], events: list[Event]) -> None:
         """Everything that follows from a decision, in order: decreases, disk, raises and answers."""
+        before = () if self._latest is None else self._latest.modes
         self._snapshot, self._latest = decision.snapshot, decision
         lowered, held_back = split_lowered(decision, self._disk.covering(decision))
         if self.sink is not None:
@@ -343,6 +344,7 @@ class Ticker:
         if serving != self._serving and self.on_serving is not None:
             self.on_serving(serving)
         self._serving = serving
+        _tell_modes(before, decision.modes)
         async with self._news:
             self._news.notify_all()
 
@@ -429,6 +431,17 @@ def _refuse(taken: list[_Waiting], why: str) -> None:
     for waiting in taken:
         if not waiting.answer.done():
             waiting.answer.set_exception(Unavailable(why))
+
+
+def _tell_modes(before: Sequence[Trigger], now: Sequence[Trigger]) -> None:
+    """Logs which degraded modes begin and end; what they mean is in docs/failsafe.md."""
+    for trigger in now:
+        if trigger not in before:
+            row = failsafe.BY_TRIGGER[trigger]
+            _log.warning("%s: %s; %s; ends: %s", trigger, row.mode, row.granted, row.ends)
+    for trigger in before:
+        if trigger not in now:
+            _log.warning("%s: over", trigger)
 
 
 def _answer(taken: list[_Waiting], decision: Decision) -> None:

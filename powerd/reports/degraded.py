@@ -13,7 +13,8 @@ HEAD = """# What powerd does when something fails
 Whatever fails, three things hold: decreases and stops go out at once, a ceiling rises only as far as
 [R1](leases.md) admits, and every lease ends by itself. A degraded mode only ever takes raises away.
 
-The modes that hold now are in the alarms of `WatchSite`; in a mode that is not serving, health says `NOT_SERVING`. The
+The modes that hold now are in the alarms of `WatchSite`, and the log tells when each begins and ends; in a mode that is
+not serving, health says `NOT_SERVING`. The
 table is [`powerd/control/failsafe.py`](../powerd/control/failsafe.py), and this page is written from it
 (`python -m powerd.reports.degraded`; a test holds the two together, and another triggers every row).
 

@@ -90,8 +90,8 @@ def ticker_of(electrical: Electrical, *, tick_s: float = 1.0, journal: Journal |
     return Ticker(electrical, tick_s=tick_s, first_start=True, start=at(0.0), journal=journal)
 
 
-def test_a_full_inbox_takes_nothing_and_says_so(electrical: Electrical) -> None:
-    """The call that would overflow it is refused whole; after a tick there is room again."""
+def test_a_full_inbox_takes_nothing_and_says_so(electrical: Electrical, caplog: pytest.LogCaptureFixture) -> None:
+    """The call that would overflow it is refused whole; after a tick there is room again. The log has both, once."""
 
     async def story() -> None:
         ticker = ticker_of(electrical)
@@ -107,6 +107,9 @@ def test_a_full_inbox_takes_nothing_and_says_so(electrical: Electrical) -> None:
         assert (await ticker.advance(at(2.0))).modes == ()
 
     asyncio.run(story())
+    begun, over = [record.getMessage() for record in caplog.records if record.name == "powerd"]
+    assert begun.startswith("inbox full: calls turned away; ")
+    assert over == "inbox full: over"
 
 
 def test_a_disk_that_refuses_stops_raises_and_answers_but_no_decrease(

@@ -218,6 +218,7 @@ class SwitchingStates:
         self._kept: OrderedDict[bytes, CompiledSite] = OrderedDict({site.state.key(): site})
         self._by_phases: OrderedDict[bytes, CompiledSite] = OrderedDict()
         self._bounded: tuple[CompiledSite, Bound, CompiledSite] | None = None
+        self._picked_up: tuple[CompiledSite, Floats, CompiledSite] | None = None
         self._ahead_of = b""
         self._ahead: Iterator[Uncertain] = iter(())
         self._turn = Lock()  # the guard may step while a solve that it overtook still runs
@@ -231,9 +232,16 @@ class SwitchingStates:
         electrical, newest = self._site.electrical, self._newest
         if newest is None or newest[0] is not gear or newest[1] is not used:
             newest = self._newest = gear, used, self.of(believed(electrical, gear), used)
-        site = newest[2].with_load_factor(load_factor(electrical, gear, now))
+        site = self._loaded(newest[2], load_factor(electrical, gear, now))
         allowed = bound(envelopes, electrical.failsafe_limit_kw, now) if envelopes else None
         return site if allowed is None else self._within(site, allowed)
+
+    def _loaded(self, site: CompiledSite, factor: Floats) -> CompiledSite:
+        """The site with loads that come back; the last answer is kept, for a pick-up lasts many ticks."""
+        last = self._picked_up
+        if last is None or last[0] is not site or not np.array_equal(last[1], factor):
+            last = self._picked_up = (site, factor, site.with_load_factor(factor))
+        return last[2]
 
     def _within(self, site: CompiledSite, allowed: Bound) -> CompiledSite:
         """The site within what is allowed; the last answer is kept, for it mostly holds for hours."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from powerd.errors import PowerdError
 from powerd.limits import Bools, Floats, Ints
@@ -33,7 +34,10 @@ _KIND = {BranchKind.FEEDER: "feeder", BranchKind.TRANSFORMER: "transformer", Bra
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Wires:
-    """Everything with a rating, as linear maps of what the cars draw; P ratings, K distinct taps, n EVSEs."""
+    """Everything with a rating, as linear maps of what the cars draw; P ratings, K distinct taps, n EVSEs.
+
+    The maps are sparse: a rating sees only the taps below it.
+    """
 
     name: tuple[str, ...]
     """(P,) for people: "phase L2 of transformer T1, low side"."""
@@ -53,12 +57,12 @@ class Wires:
     """(n,) which tap each EVSE loads."""
     amps: Floats
     """(n,) ampere at its bus for one own unit."""
-    gain: Complex
-    """(P, K) what one ampere (kW limits: one kW) through each tap puts on each rating."""
+    gain: sp.csr_array
+    """(P, K) complex: what one ampere (kW limits: one kW) through each tap puts on each rating."""
     load: Complex
     """(P,) what the uncontrolled loads put there."""
-    less: Complex
-    """(P, K) the same for the phase that an imbalance is held against; 0 for all other ratings."""
+    less: sp.csr_array
+    """(P, K) complex: the same for the phase that an imbalance is held against; 0 for all other ratings."""
     load_less: Complex
     """(P,) what the uncontrolled loads put there."""
     kw_per_unit: Floats
@@ -75,9 +79,11 @@ class Wires:
         power = np.bincount(self.tap, weights=drawn * self.kw_per_unit, minlength=taps)
         rated = int(np.count_nonzero(self.branch >= 0))  # kW limits come next, then what phases differ by and neutrals
         kw = rated + self.unit.count("kW")
-        passes = np.concatenate([self.gain[:rated] @ current, self.gain[rated:kw] @ power, self.gain[kw:] @ current])
+        passes: Complex = self.gain @ current
+        passes[rated:kw] = self.gain[rated:kw] @ power
         flow: Floats = np.abs(passes + self.load)
-        flow[kw:] = np.maximum(flow[kw:] - np.abs(self.less[kw:] @ current + self.load_less[kw:]), 0.0)
+        if kw < flow.shape[0]:
+            flow[kw:] = np.maximum(flow[kw:] - np.abs((self.less @ current + self.load_less)[kw:]), 0.0)
         return flow
 
     def site_kw(self, drawn: Floats) -> float:
@@ -207,11 +213,11 @@ class Survey:
             to_side=np.array([t for _, t, _ in self._places] + [False] * others, dtype=np.bool_),
             tap=tap,
             amps=electrical.evse_amps_per_unit,
-            gain=np.concatenate([_gather(sides, fed, through, bus.shape[0]), high]),
+            gain=sp.csr_array(np.concatenate([_gather(sides, fed, through, bus.shape[0]), high])),
             load=np.concatenate(
                 [_gather(sides, [], load_through, 1)[:, 0], np.array(loads, dtype=np.complex128), load_high[:, 0]]
             ),
-            less=np.concatenate([np.zeros((before, bus.shape[0])), less]),
+            less=sp.csr_array(np.concatenate([np.zeros((before, bus.shape[0])), less])),
             load_less=np.concatenate([np.zeros(before), load_less[:, 0]]),
             kw_per_unit=electrical.posts.kw_per_unit,
             load_kw=float(power[live.bus_is_live[electrical.loads.bus]].sum()),

@@ -40,7 +40,7 @@ def most_energised(world: World) -> int:
         return live
     if free.shape[0] <= MOST_SWITCHES:
         return most_tried(world, free)
-    return -1 if world.electrical.parallel_supplies else most_stated(world, free)
+    return -1 if world.electrical.parallel_supplies else most_stated(world, free, known=live)
 
 
 def _free(world: World) -> Ints:
@@ -81,13 +81,14 @@ def most_tried(world: World, free: Ints) -> int:
     return best
 
 
-def most_stated(world: World, free: Ints) -> int:
-    """By the program; -1 = too many of its answers did not hold phase by phase."""
+def most_stated(world: World, free: Ints, known: int = 0) -> int:
+    """By the program, at least the ``known`` that have one; -1 = too many answers did not hold phase by phase."""
     statement = Statement(_situation(world, free))
+    statement.more_than(known)
     for _ in range(MOST_CUTS):
         found = statement.best()
-        if found is None or found[0] == 0:
-            return 0
+        if found is None:
+            return known
         count, closed = found
         if _count(world, closed) != count:
             raise PowerdError("the program and networkx do not agree on what is permitted")

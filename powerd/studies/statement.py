@@ -108,6 +108,11 @@ class Statement:
             closed[e] = bool(shut[self._edges == e].any())
         return round(-found.fun), closed
 
+    def more_than(self, count: int) -> None:
+        """From now on more than ``count`` EVSEs have a voltage: sooner answered than what is the most."""
+        terms = [(int(at), float(n)) for at, n in zip(self._at["live"], self._situation.count, strict=True) if n]
+        self._rows.add(terms, count + 1.0, np.inf)
+
     def without(self, closed: Bools) -> None:
         """From now on at least one free switch stands otherwise."""
         edge = {int(e): k for k, e in enumerate(self._edges)}

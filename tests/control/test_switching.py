@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 
 from powerd.control import switch_events as sw
+from powerd.control.compiled import SwitchingStates, as_drawn
+from powerd.control.topology import PICKUP_S
+from powerd.state.columns import replace
 from powerd.state.switchgear import Flag, Phase, Position
+from powerd.units import Now
 from tests.control.substation import Substation, model
 
 UPSTREAM, PROTECTION = int(Flag.UPSTREAM_LOST), int(Flag.PROTECTION)
@@ -253,3 +259,17 @@ def test_what_an_operator_opened_stays_open(depot: Substation) -> None:
     depot.run(20)
     assert depot.orders == [("main-a", False), ("main-a", True)]
     assert depot.live() >= CRITICAL_BUSES
+
+
+def test_loads_count_at_their_pick_up_for_as_long_as_it_lasts() -> None:
+    """The same site object while a pick-up lasts, larger loads in it; when it is over, the loads of before."""
+    site = model("two_feeder_depot")
+    drawn = as_drawn(site.electrical)
+    gear = replace(drawn, back_at_s=np.zeros_like(drawn.back_at_s))
+    states = SwitchingStates(site)
+    day = datetime(2026, 1, 5, tzinfo=UTC)
+    seconds = (1.0, PICKUP_S - 1.0, PICKUP_S + 1.0)
+    during, later, over = (states.at(gear, (), Now(utc=day, boottime_s=second)) for second in seconds)
+    assert later is during
+    assert during.loads_worst.sum() > over.loads_worst.sum()
+    np.testing.assert_array_equal(over.loads_worst, site.loads_worst)

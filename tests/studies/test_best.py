@@ -34,7 +34,7 @@ def struck(study: Study, *names: str, cause: Cause = Cause.UPSTREAM) -> World:
 
 
 def test_both_judges_agree_on_every_pair(depot: Study) -> None:
-    """Every single and double loss of the depot, both causes."""
+    """Every single and double loss of the depot, both causes; also where the program is told what is known already."""
     found = []
     for k, cause in itertools.product((1, 2), Cause):
         for some in itertools.combinations([element.name for element in depot.elements], k):
@@ -43,6 +43,8 @@ def test_both_judges_agree_on_every_pair(depot: Study) -> None:
             free = free[~world.gear.faulted[free]]
             tried = most_tried(world, free)
             assert most_stated(world, free) == tried, (some, cause)
+            assert most_stated(world, free, known=max(0, tried - 1)) == tried
+            assert most_stated(world, free, known=tried) == tried
             found.append(tried)
     assert {0, 20, 40, 60} <= set(found)
 

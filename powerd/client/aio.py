@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import secrets
 import time
@@ -41,6 +42,11 @@ Apply = Callable[[str, float, float], Awaitable[None]]
 
 Returns when the post has taken it; raises ``OSError`` (or ``TimeoutError``) if it has not, and is called again."""
 
+Switch = Callable[[str, int], Awaitable[None]]
+"""Makes the post of an EVSE connect so many phases: 1 (its L1) or 3. Called at a ceiling of 0.
+
+Lets no contactor move before the current is gone; returns and raises as ``Apply`` does, and may take minutes."""
+
 SLEEP_MAX_S = 0.5
 """Longest sleep before the clock is read again [s]: asyncio's timers stand still while the machine is suspended."""
 RETRY_S = (0.2, 10.0)
@@ -49,6 +55,8 @@ CALM_S = 10.0
 """A stream that lived this long starts the pauses anew [s]."""
 APPLY_RETRY_S = 0.5
 """Pause before a failed actuator write is tried again [s]."""
+SWITCH_TIMEOUT_S = 300.0
+"""A ``switch`` that takes longer counts as failed [s]: posts pause for up to 120 s (evcc#29359), cars lag for 60 s."""
 OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -72,6 +80,7 @@ class PowerdController:
         evses: Sequence[EvseConfig],
         apply: Apply,
         *,
+        switch: Switch | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         memory_file: Path | None = None,
         apply_timeout_s: float = 10.0,
@@ -83,18 +92,22 @@ class PowerdController:
             controller_id: as in the site file.
             evses: all EVSEs that the site file gives to this controller.
             apply: how to put a ceiling into force.
+            switch: how to make a post connect L1 alone or all phases; for those that say ``switches_phases``.
             credentials: TLS; None = plain text.
             memory_file: where a stop is remembered over restarts; None = a restart forgets it.
             apply_timeout_s: an ``apply`` that takes longer counts as failed [s].
 
         Raises:
             UnreadableInput: the memory file is damaged.
+            ValueError: a post says that it switches phases, and there is no ``switch``.
         """
+        if switch is None and any(config.switches_phases for config in evses):
+            raise ValueError("switch: needed for EVSEs with switches_phases")
         memory = Memory() if memory_file is None else load_memory(memory_file)
         self.core = ControllerCore(controller_id, evses, incarnation=secrets.randbits(62) | 1, memory=memory)
         """The rules; read ``core.in_force`` and ``core.refusals`` as you like."""
         self._target, self._credentials = target, credentials
-        self._apply, self._apply_timeout_s = apply, apply_timeout_s
+        self._apply, self._switch, self._apply_timeout_s = apply, switch, apply_timeout_s
         self._memory_file, self._saved = memory_file, memory
         self._index = {config.evse_id: i for i, config in enumerate(evses)}
         self._orders: dict[int, Write] = {}  # newest order of each EVSE that no lane has taken yet
@@ -165,14 +178,27 @@ class PowerdController:
 
     async def _carry_out(self, write: Write) -> bool:
         """One actuator write, cut off at the end of its lease; False = it failed."""
-        left_s = write.valid_until_s - boottime_s()
         try:
+            await self._connect(write)
+            if (left_s := write.valid_until_s - boottime_s()) <= 0:
+                return False  # it took so long to switch; the next grant finds it done
             async with asyncio.timeout(min(self._apply_timeout_s, left_s)):
                 await self._apply(write.evse_id, write.ceiling, left_s)
         except OSError as failed:  # also TimeoutError and ConnectionError
             logger.warning("%s did not take %g: %r", write.evse_id, write.ceiling, failed)
             return False
         return True
+
+    async def _connect(self, write: Write) -> None:
+        """Makes the post connect the phases of ``write``: first 0, then the contactor. Its lease may end meanwhile."""
+        if write.one_phase is None or self._switch is None or not self.core.must_switch(write):
+            return
+        async with asyncio.timeout(self._apply_timeout_s):
+            await self._apply(write.evse_id, 0.0, math.inf)
+        self.core.switching(write.index)
+        async with asyncio.timeout(SWITCH_TIMEOUT_S):
+            await self._switch(write.evse_id, 1 if write.one_phase else 3)
+        self.core.switched(write.index, one_phase=write.one_phase)
 
     async def _keep_time(self) -> None:
         """Ends leases on time, connected or not."""

@@ -79,7 +79,7 @@ class ControllerCore:
         self._stamp_s = 0.0  # newest stamp sent
         self._carried = 0  # Grants and RenewAll messages of this stream
         self._report_number = 0
-        self._acks: dict[Order, dict[int, float]] = {}
+        self._acks: dict[Order, dict[int, Write]] = {}
         self._renewed_all: set[Order] = set()
         self._plugs: set[int] = set()
         self._measured: set[int] = set()
@@ -145,8 +145,24 @@ class ControllerCore:
             self._wanted.add(write.index)
         if not lease.apply(write, now_s):
             return False
-        self._acks.setdefault(write.order, {})[write.index] = write.ceiling
+        self._acks.setdefault(write.order, {})[write.index] = write
         return True
+
+    def must_switch(self, write: Write) -> bool:
+        """The post has, or may have, connected other phases than ``write`` is for: it has to be switched before.
+
+        At a ceiling of 0 and without current; ``switching`` before that, ``switched`` after it.
+        """
+        lease = self.evses[write.index]
+        return lease.config.switches_phases and write.one_phase not in {None, lease.on_one_phase}
+
+    def switching(self, index: int) -> None:
+        """The contactor of the post is about to move; its ceiling is 0."""
+        self.evses[index].in_force, self.evses[index].on_one_phase = 0.0, None
+
+    def switched(self, index: int, *, one_phase: bool) -> None:
+        """The post has connected its L1 alone, or all its phases."""
+        self.evses[index].on_one_phase = one_phase
 
     def plug(self, index: int, plugged: bool, now_s: float) -> tuple[Write, ...]:
         """A car came or left. A repeated state changes nothing: tell a swap of cars as two calls."""
@@ -229,8 +245,12 @@ class ControllerCore:
         writes: list[Write] = []
         for i, ceiling in zip(columns.index, columns.ceiling, strict=True):
             lease = self.evses[i]
-            if (why := lease.refusal(terms)) is None:
-                writes.append(lease.accept(terms, ceiling, latched=i in columns.latched))
+            one_phase = i in columns.one_phase
+            why = lease.refusal(terms)
+            if why is None and one_phase and not lease.config.switches_phases:
+                why = Refusal.CANNOT_SWITCH
+            if why is None:
+                writes.append(lease.accept(terms, ceiling, latched=i in columns.latched, one_phase=one_phase))
                 self._wanted.discard(i)
             else:
                 self._refuse(i, terms.order, why)
@@ -264,7 +284,7 @@ class ControllerCore:
             why = e.renewal_refusal(terms)
             e.sent = max(e.sent, terms.order)
             if why is None:
-                writes.append(e.accept(terms, e.ceiling, latched=e.latched))
+                writes.append(e.accept(terms, e.ceiling, latched=e.latched, one_phase=e.one_phase))
             else:
                 self._refuse(e.index, terms.order, why)
                 self._want((e.index,), why)
@@ -290,7 +310,7 @@ class ControllerCore:
 
     def _want(self, indices: Iterable[int], why: Refusal) -> None:
         """Asks for fresh grants, except where we already hold something newer."""
-        if why not in {Refusal.NOT_NEWER, Refusal.OLD_EPOCH, Refusal.UNSETTLED}:
+        if why not in {Refusal.NOT_NEWER, Refusal.OLD_EPOCH, Refusal.UNSETTLED, Refusal.CANNOT_SWITCH}:
             self._wanted.update(indices)
 
     def _next_stamp(self, now_s: float) -> pb_common.Stamp:

@@ -39,6 +39,8 @@ class Refusal(StrEnum):
     """The post has not yet taken the order that a start or an unplugging gave it; until it has, nothing else counts."""
     NOT_APPLIED = "not-applied"
     """A renewal of a grant that the actuator has not taken."""
+    CANNOT_SWITCH = "cannot-switch"
+    """It is for L1 alone, and this post cannot be told to connect that."""
     NO_LEASE = "no-lease"
     """A renewal of a lease that has ended (expiry, unplugging) or never was."""
 
@@ -58,6 +60,8 @@ class EvseConfig:
     watchdog_s: float | None = None
     """Time the post needs to fall back when this process is gone [s]; inf = it never does; None = powerd's site file
     knows."""
+    switches_phases: bool = False
+    """The post can be told to connect its L1 alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +82,8 @@ class Write:
     """Epoch of the grant; 0 = no grant but a fallback."""
     seq: int
     """Seq of the grant; 0 = no grant but a fallback."""
+    one_phase: bool | None = None
+    """The ceiling is for L1 alone; None = for what the post has connected: a fallback moves no contactor."""
 
     @property
     def order(self) -> Order:
@@ -134,6 +140,10 @@ class EvseLease:
     """The post has taken the order that the process's start, or the last unplugging, gave it."""
     latched: bool = False
     """A stop holds: 0 until a newer grant that is not latched."""
+    one_phase: bool = False
+    """The newest accepted grant is for L1 alone."""
+    on_one_phase: bool | None = None
+    """The post has connected L1 alone; None = this process has not told it anything yet, or its contactor may move."""
     known: bool = False
     """A grant that knew of this plug-in was accepted, so that powerd reserves ``fallback`` for it."""
     measured: tuple[float, float, float] | None = field(default=None)
@@ -159,16 +169,22 @@ class EvseLease:
             return Refusal.NOT_APPLIED
         return None
 
-    def accept(self, terms: Terms, ceiling: float, *, latched: bool) -> Write:
+    def accept(self, terms: Terms, ceiling: float, *, latched: bool, one_phase: bool) -> Write:
         """Takes a grant."""
-        self.accepted, self.ceiling, self.latched = terms.order, ceiling, latched
+        self.accepted, self.ceiling, self.latched, self.one_phase = terms.order, ceiling, latched, one_phase
         self.until_s, self.live = terms.valid_until_s, True
         self.known = self.plugged
         return self._write(order=terms.order)
 
+    def again(self) -> Write:
+        """The order that holds, for a post that has lost it."""
+        return self._write(order=self.accepted if self.live else NONE)
+
     def apply(self, write: Write, now_s: float) -> bool:
         """The actuator took ``write``. True if that is to be acked: a grant, in time, that no plug has voided since."""
         self.in_force, self.in_force_until_s = write.ceiling, 0.0
+        if write.one_phase is not None:
+            self.on_one_phase = write.one_phase
         if write.order <= self.ended or now_s > write.valid_until_s:
             return False
         self.in_force_until_s = self.until_s if write.latched else write.valid_until_s
@@ -228,4 +244,5 @@ class EvseLease:
             latched=self.latched,
             epoch=order[0],
             seq=order[1],
+            one_phase=None if order == NONE else self.one_phase,
         )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from powerd.client.lease import EvseLease, Order, Terms
+from powerd.client.lease import EvseLease, Order, Terms, Write
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import controller_service_pb2 as pb
 
@@ -21,6 +21,8 @@ class Columns:
     """Their ceilings [own unit], >= 0 and finite."""
     latched: frozenset[int]
     """Which of them are stops."""
+    one_phase: frozenset[int]
+    """Which of them are for L1 alone."""
 
 
 def terms_of(message: pb.Grants | pb.RenewAll | pb_common.Grant) -> Terms | None:
@@ -35,9 +37,9 @@ def terms_of(message: pb.Grants | pb.RenewAll | pb_common.Grant) -> Terms | None
 def grants_columns(message: pb.Grants, count: int) -> Columns | None:
     """The entries of ``message`` for a controller of ``count`` EVSEs; None if it is malformed."""
     index, ceiling = list(message.index), list(message.ceiling)
-    latched = frozenset(message.latched_index)
+    latched, one_phase = frozenset(message.latched_index), frozenset(message.one_phase_index)
     known = set(index)
-    if len(index) != len(ceiling) or len(known) != len(index) or not latched <= known:
+    if len(index) != len(ceiling) or len(known) != len(index) or not latched | one_phase <= known:
         return None
     if index and not 0 <= min(index) <= max(index) < count:
         return None
@@ -45,7 +47,7 @@ def grants_columns(message: pb.Grants, count: int) -> Columns | None:
         return None
     if any(c > 0 for i, c in zip(index, ceiling, strict=True) if i in latched):
         return None
-    return Columns(index=index, ceiling=ceiling, latched=latched)
+    return Columns(index=index, ceiling=ceiling, latched=latched, one_phase=one_phase)
 
 
 def evse_state(lease: EvseLease, now_s: float) -> pb.EvseState:
@@ -67,11 +69,19 @@ def evse_state(lease: EvseLease, now_s: float) -> pb.EvseState:
         watchdog_s=None if endless else config.watchdog_s,
         no_watchdog=endless,
         unsettled=not lease.settled,
+        switches_phases=config.switches_phases,
+        one_phase=bool(lease.on_one_phase),
     )
 
 
-def applied_grants(order: Order, taken: Mapping[int, float], *, everyone: bool) -> pb.AppliedGrants:
-    """The ack of one message: which EVSEs took it (index -> ceiling), or ``everyone``."""
+def applied_grants(order: Order, taken: Mapping[int, Write], *, everyone: bool) -> pb.AppliedGrants:
+    """The ack of one message: which EVSEs took it (index -> what was written), or ``everyone``."""
     if everyone:
         return pb.AppliedGrants(epoch=order[0], seq=order[1], all=True)
-    return pb.AppliedGrants(epoch=order[0], seq=order[1], index=list(taken), ceiling=list(taken.values()))
+    return pb.AppliedGrants(
+        epoch=order[0],
+        seq=order[1],
+        index=list(taken),
+        ceiling=[write.ceiling for write in taken.values()],
+        one_phase_index=[i for i, write in taken.items() if write.one_phase],
+    )

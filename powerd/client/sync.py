@@ -37,24 +37,33 @@ class BlockingController:
         evses: Sequence[EvseConfig],
         apply: Callable[[str, float, float], None],
         *,
+        switch: Callable[[str, int], None] | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         memory_file: Path | None = None,
         apply_timeout_s: float = 10.0,
     ) -> None:
-        """See ``PowerdController``; ``apply`` is called in worker threads, one at a time for each EVSE."""
+        """See ``PowerdController``; ``apply`` and ``switch`` are called in worker threads, one at a time an EVSE."""
         busy: dict[str, asyncio.Future[None]] = {}  # a thread cannot be interrupted: never two for one EVSE
 
-        async def apply_in_thread(evse_id: str, ceiling: float, valid_for_s: float) -> None:
+        async def in_thread(evse_id: str, call: Callable[[], None]) -> None:
             if evse_id in busy and not busy[evse_id].done():
                 raise TimeoutError(f"{evse_id}: the write before is still running")
-            busy[evse_id] = asyncio.ensure_future(asyncio.to_thread(apply, evse_id, ceiling, valid_for_s))
+            busy[evse_id] = asyncio.ensure_future(asyncio.to_thread(call))
             await asyncio.shield(busy[evse_id])
+
+        async def apply_in_thread(evse_id: str, ceiling: float, valid_for_s: float) -> None:
+            await in_thread(evse_id, lambda: apply(evse_id, ceiling, valid_for_s))
+
+        async def switch_in_thread(evse_id: str, phases: int) -> None:
+            if switch is not None:
+                await in_thread(evse_id, lambda: switch(evse_id, phases))
 
         self._inner = PowerdController(
             target,
             controller_id,
             evses,
             apply_in_thread,
+            switch=None if switch is None else switch_in_thread,
             credentials=credentials,
             memory_file=memory_file,
             apply_timeout_s=apply_timeout_s,

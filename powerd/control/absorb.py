@@ -19,7 +19,7 @@ from powerd.control.compiled import CompiledSite
 from powerd.control.merge import Joinable, joined, runs
 from powerd.control.switch_events import ServiceChanged, SwitchEvent, SwitchOrdered
 from powerd.limits import Bools, Ints
-from powerd.state import hello, leases, meters
+from powerd.state import contactors, hello, leases, meters
 from powerd.state.columns import put, replace
 from powerd.state.lease_book import LeaseBook
 from powerd.state.phases import forget_phases
@@ -79,7 +79,9 @@ def _apply(site: CompiledSite, state: Absorbed, event: ev.Event, now: Now) -> tu
     match event:
         case ev.HelloReceived():
             return _hello(site, state, event, now), ev.Done()
-        case ev.StampSeen() | ev.Acked() | ev.RenewalAcked() | ev.StreamClosed():
+        case ev.Acked():
+            return _with(state, _acked(site, state.snapshot, event, now)), ev.Done()
+        case ev.StampSeen() | ev.RenewalAcked() | ev.StreamClosed():
             return _with_book(state, _book_after(site, state.snapshot.leases, event, now)), ev.Done()
         case ev.FreshWanted():
             return _freshen(state, event.evse), ev.Done()
@@ -150,21 +152,29 @@ def _freshen(state: Absorbed, evse: Ints) -> Absorbed:
 def _book_after(
     site: CompiledSite,
     book: LeaseBook,
-    event: ev.StampSeen | ev.Acked | ev.RenewalAcked | ev.StreamClosed,
+    event: ev.StampSeen | ev.RenewalAcked | ev.StreamClosed,
     now: Now,
 ) -> LeaseBook:
     """News that only the lease book cares for."""
     match event:
         case ev.StampSeen():
             return leases.stamp(book, event.evse, event.incarnation, event.boottime_s, now.boottime_s)
-        case ev.Acked():
-            return leases.ack(book, site.terms, event.evse, event.epoch, event.seq, event.ceiling, now.boottime_s)
         case ev.RenewalAcked():
             return leases.ack_renewal(book, site.terms, event.evse, event.epoch, event.seq, now.boottime_s)
         case ev.StreamClosed():
             return replace(book, streamed=put(book.streamed, event.evse, False))
         case _:
             assert_never(event)
+
+
+def _acked(site: CompiledSite, snapshot: Snapshot, event: ev.Acked, now: Now) -> Snapshot:
+    """Posts took ceilings, for the phases that they now connect."""
+    book, state = snapshot.leases, snapshot.contactors
+    if event.epoch == book.epoch and state.one.any():
+        one = ev.or_none(event.one_phase, event.evse)
+        state = contactors.heed(state, event.evse, event.seq, book.sent_seq[event.evse], one)
+    book = leases.ack(book, site.terms, event.evse, event.epoch, event.seq, event.ceiling, now.boottime_s)
+    return replace(snapshot, leases=book, contactors=state)
 
 
 def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: Now) -> Absorbed:
@@ -179,12 +189,15 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     book = hello.trust(book, event.evse)
     if hello.foreign_epoch(book, event.evse, event.highest_epoch):
         book = hello.advance_epoch(book, site.terms, event.highest_epoch, now.boottime_s)
+        state = _with(
+            state, replace(state.snapshot, contactors=contactors.doubt(state.snapshot.contactors, now.boottime_s))
+        )
     if event.said is not None:
         book = hello.reconcile(book, site.terms, event.evse, event.said)
     unheard = ~np.isfinite(book.echo_at_s[event.evse]) & event.plugged
     book = leases.linger(book, site.terms, event.evse[unheard], now.boottime_s)
     book = leases.stamp(book, event.evse, event.incarnation, event.boottime_s, now.boottime_s)
-    unsettled = np.zeros(event.evse.shape, np.bool_) if event.unsettled is None else event.unsettled
+    unsettled = ev.or_none(event.unsettled, event.evse)
     known = ~unsettled
     state = _with_book(state, replace(book, streamed=put(book.streamed, event.evse, True)))
     plugs = ev.PlugChanged(
@@ -199,7 +212,9 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
         accepted=event.plugged & ((event.epoch > 0) | (event.ceiling > 0)),
     )
     book = hello.reported(snapshot.leases, site.terms, report, now.boottime_s)
-    return _freshen(_with(state, replace(snapshot, leases=book)), event.evse[known])
+    able, one = (ev.or_none(said, event.evse) for said in (event.switches, event.one_phase))
+    greeted = contactors.greet(snapshot.contactors, event.evse, able, event.ceiling, one, now.boottime_s)
+    return _freshen(_with(state, replace(snapshot, leases=book, contactors=greeted)), event.evse[known])
 
 
 def _measured(snapshot: Snapshot, event: ev.Measured, now: Now) -> Snapshot:

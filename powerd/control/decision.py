@@ -29,6 +29,8 @@ class GrantBatch:
     """(k,) [own unit]."""
     latched: Bools
     """(k,) a stop."""
+    one_phase: Bools
+    """(k,) the ceiling is for the post's L1 alone."""
     ttl_s: Floats
     """(k,) lease length [s]."""
     echo_incarnation: Ints

@@ -6,6 +6,7 @@ import numpy as np
 
 from powerd.allocation.demands import Demands
 from powerd.control.compiled import CompiledSite
+from powerd.control.phase_switch import within_contactors
 from powerd.control.ramp import watch_reach
 from powerd.control.reclaim import idle, watch_draw
 from powerd.control.turns import overdue, resting, service_order, watch_turns
@@ -66,6 +67,7 @@ def demands_of(
     returned = snapshot.gear.back_at_s[site.electrical.evse_bus] >= snapshot.usage.off_since_s
     may_charge = takes & (returned | ~resting(snapshot.usage, boottime_s))
     upper = np.where(may_charge, np.minimum(sessions.max_ceiling, snapshot.usage.usable), 0.0)
+    upper = within_contactors(site, snapshot, upper, boottime_s)
     return Demands(
         weight=sessions.weight,
         upper=upper,

@@ -9,10 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import numpy as np
+
 from powerd.control.switch_events import SwitchEvent
 from powerd.limits import Bools, Floats, Ints
 from powerd.state.hello import Said
 from powerd.state.impaired import Trigger
+
+
+def or_none(said: Bools | None, evse: Ints) -> Bools:
+    """(k,) what was said of ``evse`` (k,), where nothing was said: of none of them."""
+    return np.zeros(evse.shape, np.bool_) if said is None else said
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,6 +52,10 @@ class HelloReceived:
     """How it is configured; None = it does not say."""
     unsettled: Bools | None = None
     """(k,) what the post does is not known yet; None = nowhere."""
+    switches: Bools | None = None
+    """(k,) the post can be told to connect its L1 alone; None = none can."""
+    one_phase: Bools | None = None
+    """(k,) the ceiling is for its L1 alone; None = none is."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,6 +82,8 @@ class Acked:
     """Seq of the message."""
     ceiling: Floats
     """(k,) ceilings now in force."""
+    one_phase: Bools | None = None
+    """(k,) the post has connected its L1 alone; None = none has."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

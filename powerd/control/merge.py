@@ -55,6 +55,9 @@ def joined(events: list[Joinable]) -> Joinable:
     for name in ("ceiling", "drawn", "plugged", "plug_boottime_s"):
         if hasattr(first, name):
             changes[name] = np.concatenate([getattr(event, name) for event in events])
+    acks = [event for event in events if isinstance(event, ev.Acked)]
+    if any(ack.one_phase is not None for ack in acks):
+        changes["one_phase"] = np.concatenate([ev.or_none(ack.one_phase, ack.evse) for ack in acks])
     return replace(first, **changes)  # type: ignore[arg-type]
 
 

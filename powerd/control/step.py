@@ -27,13 +27,14 @@ from powerd.control.events import Event, HelloReceived, SolveSkipped
 from powerd.control.headroom import meter_alarms, trusted, watch_meters
 from powerd.control.lease_alarms import conduct_alarms, overbooked_alarms, overshoot_alarms, silence_alarms
 from powerd.control.metered import uncontrolled_now
+from powerd.control.phase_switch import PATIENCE, Patience, Room, counted_on, decide_phases
 from powerd.control.question import asked_for
 from powerd.control.ramp import ramped
 from powerd.control.switching import Switching, advance, exceeded, picked_up
 from powerd.control.topology import observe
 from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.plan import Planner
-from powerd.state import leases
+from powerd.state import contactors, leases
 from powerd.state.columns import replace
 from powerd.state.envelopes import is_silent
 from powerd.state.lease_book import LeaseBook
@@ -48,8 +49,9 @@ from powerd.units import ROW_TOLERANCE, Now
 class Stepper:
     """The step with what it compiles once (problem, pilot tables). Its answers depend on the arguments alone."""
 
-    def __init__(self, site: CompiledSite) -> None:
+    def __init__(self, site: CompiledSite, patience: Patience = PATIENCE) -> None:
         self.site = site
+        self.patience = patience
         self.states = SwitchingStates(site)
         self.planner = Planner.of(site.electrical)
         posts = site.electrical.posts
@@ -77,8 +79,9 @@ class Stepper:
         # Ceilings fall first: where the guard was called because a switch moved, the next tick says what to switch.
         switching = Switching(gear=gear) if moved and order is not None else self._switch(state, worst, now)
         state = replace(state, gear=switching.gear)
-        absorbed = replace(absorbed, alarms=(*absorbed.alarms, *switching.alarms))
-        site = self.states.at(state.gear, state.envelopes, now, state.phases.used)
+        state, gone = (state, ()) if order is not None else self._phases(state, worst, now)
+        absorbed = replace(absorbed, alarms=(*absorbed.alarms, *switching.alarms, *gone))
+        site = self.states.at(state.gear, state.envelopes, now, counted_on(state))
         state = watch_meters(site, state, now.boottime_s)
         clock = failsafe.clock_modes(snapshot, now, float(site.terms.ttl_s.min(initial=np.inf)))
         scene = _scene(site, state, absorbed, worst, now, anew=_anew(snapshot, state, events))
@@ -120,11 +123,20 @@ class Stepper:
         """The failure path, with W (n,) as it is before this tick's grants."""
 
         def excess(gear: Switchgear) -> dict[str, float]:
-            site = self.states.at(gear, state.envelopes, now, state.phases.used)
+            site = self.states.at(gear, state.envelopes, now, counted_on(state))
             return exceeded(site, uncontrolled_now(site, replace(state, gear=gear), now.boottime_s), worst)
 
         asked = asked_for(self.site.electrical, state.sessions)
         return advance(self.site.electrical, self.planner, state.gear, asked, excess, now)
+
+    def _phases(self, state: Snapshot, worst: Floats, now: Now) -> tuple[Snapshot, tuple[str, ...]]:
+        """Which posts are granted L1 alone, with W (n,) as it is before this tick's grants."""
+
+        def room_of(used: Ints) -> Room:
+            site = self.states.at(state.gear, state.envelopes, now, used)
+            return Room(site.limits, site.limits.capacity - uncontrolled_now(site, state, now.boottime_s))
+
+        return decide_phases(self.site, state, worst, room_of, self.patience, now.boottime_s)
 
     def _flowing(
         self, site: CompiledSite, scene: _Scene, allocation: Allocation, demands: Demands
@@ -251,12 +263,15 @@ def _decide(
     idle = leases.idle_of(state.leases, site.terms)
     ceiling = np.where(name & ~state.sessions.plugged & ~scene.stopped, idle, ceiling)
     book = state.leases
-    book, lowered = _batch(site, book, np.flatnonzero(lower), ceiling, scene.stopped, now)
-    book, raised = _batch(site, book, np.flatnonzero(name), ceiling, scene.stopped, now)
+    one = state.contactors.one
+    book, lowered = _batch(site, book, np.flatnonzero(lower), ceiling, scene.stopped, one, now)
+    book, raised = _batch(site, book, np.flatnonzero(name), ceiling, scene.stopped, one, now)
     book, renewal = _renewals(site, book, scene, now)
+    told = contactors.told(state.contactors, lowered.evse, lowered.seq)
     after = replace(
         state,
         leases=book,
+        contactors=contactors.told(told, raised.evse, raised.seq),
         impaired=replace(state.impaired, utc_ahead_s=failsafe.utc_ahead_s(now)),
         warm_stage=allocation.warm.stage,
         warm_price=allocation.warm.price,
@@ -339,7 +354,8 @@ def _who_is_named(
     raise_ = scene.deliverable & (ceiling > scene.in_force + ROW_TOLERANCE)
     # A lease that lapsed or was never given must be named again before a RenewAll may carry it.
     unnamed = scene.deliverable & state.sessions.plugged & np.isnan(book.sent_ceiling)
-    name = raise_ | (scene.deliverable & free_again) | (absorbed.fresh & scene.deliverable) | unnamed
+    unsaid = state.contactors.said_seq == 0
+    name = raise_ | (scene.deliverable & (free_again | absorbed.fresh | unsaid)) | unnamed
     name |= leases.renewal_due(book, site.terms, now.boottime_s) & scene.deliverable & _beside_waiting(site, state)
     first_zero = ~book.granted & state.sessions.plugged & ~_fits_fallback(site, state, ceiling) & ~scene.stopped
     return lower, name & ~lower & ~first_zero
@@ -370,7 +386,7 @@ def _fits_fallback(site: CompiledSite, state: Snapshot, ceiling: Floats) -> Bool
 
 
 def _batch(
-    site: CompiledSite, book: LeaseBook, evse: Ints, ceiling: Floats, stopped: Bools, now: Now
+    site: CompiledSite, book: LeaseBook, evse: Ints, ceiling: Floats, stopped: Bools, one: Bools, now: Now
 ) -> tuple[LeaseBook, GrantBatch]:
     """Grants to ``evse`` under one new seq; an empty batch uses none."""
     if evse.shape[0]:
@@ -381,6 +397,7 @@ def _batch(
         evse=evse,
         ceiling=ceiling[evse],
         latched=stopped[evse],
+        one_phase=one[evse],
         ttl_s=site.terms.ttl_s[evse],
         echo_incarnation=book.echo_incarnation[evse],
         echo_boottime_s=book.echo_boottime_s[evse],

@@ -6,6 +6,7 @@
 | 2 | the record of every tick; a checksum on every cell of the state |
 | 3 | envelopes: a powerd that does not know them would lift them at its restart |
 | 4 | of readings only the largest phase: one that wants all three would refuse them |
+| 5 | posts with L1 alone: a powerd that does not know them would grant their ceilings for all phases |
 
 A file of an older version is migrated when it is opened, in one transaction; one of a newer version is refused.
 """
@@ -23,7 +24,7 @@ import numpy as np
 from powerd.journal.cells import Cells, Packed, pack
 from powerd.state.snapshot import Stop
 
-VERSION = 4
+VERSION = 5
 """Raised with every change that an older powerd could misread."""
 
 _ABOUT = "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
@@ -81,7 +82,11 @@ def _to_4(_db: apsw.Connection) -> None:
     """Readings of version 3 have three phases, and are read as such."""
 
 
-MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {1: _to_2, 2: _to_3, 3: _to_4}
+def _to_5(_db: apsw.Connection) -> None:
+    """Version 4 knew no post with L1 alone: there is nothing to bring over."""
+
+
+MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5}
 """Version -> what brings a file of it to the next one."""
 
 

@@ -17,7 +17,8 @@ _FITTING = {
     "line_to_line": ("l12", "l23", "l31"),
     "3": ("l123",),
 }
-_AC_KEYS = ("min_current_a", "max_current_a", "pilot_steps_a", "pilot_step_a", "ramp_a_per_s", "detects_phases")
+_THREE_PHASE_KEYS = ("detects_phases", "switches_phases")
+_AC_KEYS = ("min_current_a", "max_current_a", "pilot_steps_a", "pilot_step_a", "ramp_a_per_s", *_THREE_PHASE_KEYS)
 _AC_KEYS_WITH_TWIN = ("fallback_a", "fallback_idle_a", "boot_current_a")
 _DC_KEYS = ("max_power_kw", "min_power_kw", "efficiency", "auxiliary_kw", "ramp_kw_per_s")
 _DC_KEYS_WITH_TWIN = ("fallback_kw", "fallback_idle_kw", "boot_power_kw")
@@ -47,11 +48,22 @@ def _kind(kind: EvseType, path: Path, findings: Findings, clouded: frozenset[str
             message = f"{rating_key} is missing"
             findings.add(Code.MISSING_POST_RATING, path, kind.id, message, f"add {rating_key}, its rating [{unit}]")
         return
-    if kind.detects_phases and not dc and kind.phases != "3":
-        message, mend = f"detects_phases on a post with phases: {kind.phases}", "remove it, or write phases: 3"
-        findings.add(Code.NOT_THREE_PHASE, (*path, "detects_phases"), kind.id, message, mend)
+    _three_phase(kind, path, findings)
     _rating_slip(kind, rating, (*path, rating_key), findings)
     _bounds(kind, rating, path, findings)
+
+
+def _three_phase(kind: EvseType, path: Path, findings: Findings) -> None:
+    """What only a three-phase post can do; one that switches phases must not charge without being told to."""
+    for key in _THREE_PHASE_KEYS:
+        if getattr(kind, key) and kind.current == "ac" and kind.phases != "3":
+            message, mend = f"{key} on a post with phases: {kind.phases}", "remove it, or write phases: 3"
+            findings.add(Code.NOT_THREE_PHASE, (*path, key), kind.id, message, mend)
+    for key in _AC_KEYS_WITH_TWIN:
+        if kind.switches_phases and getattr(kind, key) > 0:
+            message = f"switches_phases with {key} {getattr(kind, key):g} A: its contactor would move under current"
+            mend = f"write {key}: 0, or remove switches_phases"
+            findings.add(Code.SWITCHES_UNDER_CURRENT, (*path, key), kind.id, message, mend)
 
 
 def _rating_slip(kind: EvseType, rating: float, path: Path, findings: Findings) -> None:

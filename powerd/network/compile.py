@@ -79,6 +79,9 @@ def compile_drawing(drawing: Drawing) -> Electrical:
         evse_unknown=_bools(evse.connection == "unknown_1p" for evse in evses),
         evse_in_step=_bools(kind.current == "dc" for kind in kinds),
         evse_detects=_bools(kind.detects_phases for kind in kinds),
+        evse_switches=_bools(
+            kind.switches_phases and evse.rotation != "unknown" for evse, kind in zip(evses, kinds, strict=True)
+        ),
         evse_rotation=_ints(_rotation(evse, kind) for evse, kind in zip(evses, kinds, strict=True)),
         evse_amps_per_unit=_amps_per_unit(site.evse_types, kind_of, volts[evse_bus]),
         evse_ramp=_floats(_ramp(kind) for kind in site.evse_types)[kind_of],

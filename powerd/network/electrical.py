@@ -233,6 +233,8 @@ class Electrical:
     """(n,) its phases carry one and the same current: a rectifier, or a car that was seen to."""
     evse_detects: Bools
     """(n,) phases of this three-phase post that its car does not use may be taken as unused."""
+    evse_switches: Bools
+    """(n,) this three-phase post can be told to connect its L1 alone, and it is known which phase that is."""
     evse_rotation: Ints
     """(n,) bus phase (0, 1, 2) that the post's own L1 hangs on; -1 where nobody knows."""
     evse_amps_per_unit: Floats

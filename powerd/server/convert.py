@@ -74,6 +74,8 @@ def hello_event(hello: pb.Hello, names: Directory) -> HelloReceived:
         latched=np.array([s.latched for s in states], np.bool_),
         said=_said(hello),
         unsettled=np.array([s.unsettled for s in states], np.bool_),
+        switches=np.array([s.switches_phases for s in states], np.bool_),
+        one_phase=np.array([s.one_phase for s in states], np.bool_),
     )
 
 
@@ -183,13 +185,18 @@ def _acked(field: str, entry: pb.AppliedGrants, speaker: Speaker) -> Acked | Ren
     epoch = checks.at_least(f"{field}.epoch", entry.epoch, 1)
     seq = checks.at_least(f"{field}.seq", entry.seq, 1)
     if entry.all:
-        if entry.index or entry.ceiling:
+        if entry.index or entry.ceiling or entry.one_phase_index:
             raise BadRequest(f"{field}.index", "empty where all is true")
         return RenewalAcked(evse=speaker.evse, epoch=epoch, seq=seq)
     checks.same_length(f"{field}.ceiling", len(entry.ceiling), f"{field}.index", len(entry.index))
     index = checks.indices(f"{field}.index", entry.index, len(speaker.evse))
     ceiling = checks.numbers(f"{field}.ceiling", entry.ceiling)
-    return Acked(evse=speaker.evse[index], epoch=epoch, seq=seq, ceiling=ceiling)
+    one_phase = None
+    if entry.one_phase_index:
+        one_phase = np.isin(index, checks.indices(f"{field}.one_phase_index", entry.one_phase_index, len(speaker.evse)))
+        if np.count_nonzero(one_phase) != len(entry.one_phase_index):
+            raise BadRequest(f"{field}.one_phase_index", f"entries of {field}.index")
+    return Acked(evse=speaker.evse[index], epoch=epoch, seq=seq, ceiling=ceiling, one_phase=one_phase)
 
 
 def _plugs(report: pb.Report, speaker: Speaker) -> PlugChanged:

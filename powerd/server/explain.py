@@ -26,8 +26,15 @@ def reason(core: Drawn, decision: Decision, evse: int) -> str:
         return f"held at {ceiling:g} {unit}: no car is plugged in"
     if not sessions.served[evse]:
         return f"held at {ceiling:g} {unit}: its session was stopped"
+    state = decision.snapshot.contactors
+    if state.leaving[evse]:
+        return f"held at {ceiling:g} A before its post connects all its phases again"
+    if state.one[evse] and not state.proved[evse]:
+        return f"held at {ceiling:g} A until its post has connected L1 alone"
     held = _binding(decision, evse)
     sentence = _held(core, decision, evse, held, unit)
+    if state.one[evse]:
+        return f"{sentence}; its post has connected L1 alone, for on three phases not everybody's minimum fitted"
     used = int(decision.snapshot.phases.used[evse])
     if used in (0, EVERY):
         return sentence

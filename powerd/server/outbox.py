@@ -52,6 +52,8 @@ class Part:
     """(k,) [own unit]."""
     latched: Bools
     """(k,) stops."""
+    one_phase: Bools
+    """(k,) for the post's L1 alone."""
 
 
 class Outbox:
@@ -127,7 +129,13 @@ def merge(parts: Sequence[Part], size: int) -> list[Part]:
 
 
 def _chosen(part: Part, keep: Bools) -> Part:
-    return Part(lease=part.lease, place=part.place[keep], ceiling=part.ceiling[keep], latched=part.latched[keep])
+    return Part(
+        lease=part.lease,
+        place=part.place[keep],
+        ceiling=part.ceiling[keep],
+        latched=part.latched[keep],
+        one_phase=part.one_phase[keep],
+    )
 
 
 def _joined(lease: Lease, group: list[Part]) -> Part:
@@ -136,9 +144,10 @@ def _joined(lease: Lease, group: list[Part]) -> Part:
         return group[0]
     place = np.concatenate([p.place for p in group])
     by_place = np.argsort(place)
-    ceiling = np.concatenate([p.ceiling for p in group])
-    latched = np.concatenate([p.latched for p in group])
-    return Part(lease=lease, place=place[by_place], ceiling=ceiling[by_place], latched=latched[by_place])
+    ceiling = np.concatenate([p.ceiling for p in group])[by_place]
+    latched = np.concatenate([p.latched for p in group])[by_place]
+    one_phase = np.concatenate([p.one_phase for p in group])[by_place]
+    return Part(lease=lease, place=place[by_place], ceiling=ceiling, latched=latched, one_phase=one_phase)
 
 
 def duration(seconds: float) -> Duration:
@@ -157,6 +166,7 @@ def _grants(part: Part) -> pb.ConnectResponse:
     grants.index.extend(part.place.tolist())
     grants.ceiling.extend(part.ceiling.tolist())
     grants.latched_index.extend(part.place[part.latched].tolist())
+    grants.one_phase_index.extend(part.place[part.one_phase].tolist())
     return pb.ConnectResponse(grants=grants)
 
 

@@ -41,8 +41,8 @@ class Stream:
 class Waiting:
     """A single call that waits for a grant of one EVSE."""
 
-    grant: tuple[Lease, float, bool] | None = field(default=None)
-    """Lease, ceiling [own unit] and latch of the newest grant since the call came."""
+    grant: tuple[Lease, float, bool, bool] | None = field(default=None)
+    """Lease, ceiling [own unit], latch and "for L1 alone" of the newest grant since the call came."""
 
 
 class Publisher:
@@ -182,12 +182,14 @@ class Publisher:
                 place=self._place[batch.evse[group]],
                 ceiling=batch.ceiling[group],
                 latched=batch.latched[group],
+                one_phase=batch.one_phase[group],
             )
 
     def _answer(self, batch: GrantBatch) -> None:
         for row, evse in enumerate(batch.evse.tolist()):
             for call in self._waiting.get(evse, ()):
-                call.grant = (_lease(batch, row), float(batch.ceiling[row]), bool(batch.latched[row]))
+                flags = bool(batch.latched[row]), bool(batch.one_phase[row])
+                call.grant = (_lease(batch, row), float(batch.ceiling[row]), *flags)
 
 
 def _nobody(order: SwitchOrder) -> None:

@@ -47,9 +47,9 @@ class SetpointDesk:
             await self._desk.post(*events)
         if call.grant is None:
             raise Unavailable("the tick gave no grant to this EVSE; the alarms of WatchSite say why")
-        lease, ceiling, latched = call.grant
+        lease, ceiling, latched, one_phase = call.grant
         return pb.RequestSetpointResponse(
-            grant=self._grant(evse, lease, ceiling, latched=latched),
+            grant=self._grant(evse, lease, ceiling, latched=latched, one_phase=one_phase),
             next_request_in=duration(lease.ttl_s / REQUESTS_PER_TTL),
             reason=reason(self._desk.core, self._desk.latest(), evse),
         )
@@ -67,6 +67,7 @@ class SetpointDesk:
                     epoch=checks.at_least("ack.epoch", request.ack.epoch, 1),
                     seq=checks.at_least("ack.seq", request.ack.seq, 1),
                     ceiling=np.array([checks.number("ack.applied_ceiling", request.ack.applied_ceiling)]),
+                    one_phase=np.array([request.ack.one_phase]),
                 )
             )
         if self._plug_is_news(request, evse):
@@ -99,13 +100,14 @@ class SetpointDesk:
         drawn[0, :wanted] = checks.readings("measured", request.measured)
         return drawn
 
-    def _grant(self, evse: int, lease: Lease, ceiling: float, *, latched: bool) -> pb_common.Grant:
+    def _grant(self, evse: int, lease: Lease, ceiling: float, *, latched: bool, one_phase: bool) -> pb_common.Grant:
         grant = pb_common.Grant(
             epoch=lease.epoch,
             seq=lease.seq,
             ttl=duration(lease.ttl_s),
             echo=pb_common.Stamp(incarnation=lease.incarnation, boottime_s=lease.boottime_s),
             latched=latched,
+            one_phase=one_phase,
         )
         if self._names.posts.is_dc[evse]:
             grant.ceiling_kw = ceiling

@@ -73,6 +73,7 @@ class Code(StrEnum):
     MISSING_POST_RATING = "missing-post-rating", "an AC type without max_current_a, a DC type without max_power_kw"
     WRONG_CURRENT_KIND = "wrong-current-kind", "an AC type with a DC type's key, or the other way round"
     NOT_THREE_PHASE = "not-three-phase", "what only a three-phase post can do, asked of another one"
+    SWITCHES_UNDER_CURRENT = "switches-under-current", "a post that switches phases and charges without powerd's word"
     MINIMUM_ABOVE_MAXIMUM = "minimum-above-maximum", "the smallest ceiling of an EVSE is above its rating"
     PILOT_STEP_BELOW_MINIMUM = "pilot-step-below-minimum", "a pilot step between 0 and the smallest current"
     PILOT_STEP_ABOVE_MAXIMUM = "pilot-step-above-maximum", "a pilot step above the rating"

@@ -452,6 +452,9 @@ class EvseType(Part):
     detects_phases: bool = False
     """Three-phase AC: a phase that its car has not used for 60 s counts as unused, until it carries a current again.
     Proved only up to that moment (docs/chargers.md); False = every car counts on all three phases."""
+    switches_phases: bool = False
+    """Three-phase AC: it can be told to connect its L1 alone, and is where its car would have to wait for three phases
+    (docs/chargers.md). Its fallback, idle fallback and boot current must be 0: contactors move without current only."""
     fallback_a: NotNegative = 0.0
     """AC: ceiling on silence with a car [A]."""
     fallback_idle_a: NotNegative = 0.0

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from powerd.limits import Bools, Floats, Ints
 from powerd.state import envelopes
 from powerd.state.columns import freeze, replace
+from powerd.state.contactors import Contactors, open_contactors, reopen_contactors
 from powerd.state.impaired import Impaired, unimpaired
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_terms import LeaseTerms
@@ -73,6 +74,7 @@ class Snapshot:
     usage: Usage
     meters: Meters
     phases: Phases
+    contactors: Contactors
     gear: Switchgear
     impaired: Impaired
     """What is wrong outside of the step."""
@@ -127,6 +129,7 @@ def open_snapshot(
         leases=book,
         meters=open_meters(meters, n),
         phases=open_phases(n),
+        contactors=open_contactors(n),
         gear=gear,
         impaired=unimpaired(n),
         usage=open_usage(n, boottime_s),
@@ -156,6 +159,7 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
         leases=book,
         meters=open_meters(snapshot.meters.stamp_s.shape[0], n),
         phases=open_phases(n),
+        contactors=reopen_contactors(snapshot.contactors, snapshot.boottime_s, boottime_s),
         gear=reopen_switchgear(snapshot.gear),
         impaired=unimpaired(n),
         usage=reopen_usage(snapshot.usage, snapshot.boottime_s, boottime_s),
@@ -167,12 +171,13 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
     )
 
 
-GROUPS: dict[str, type[Sessions | LeaseBook | Usage | Meters | Phases | Switchgear | Impaired]] = {
+GROUPS: dict[str, type[Sessions | LeaseBook | Usage | Meters | Phases | Contactors | Switchgear | Impaired]] = {
     "sessions": Sessions,
     "leases": LeaseBook,
     "usage": Usage,
     "meters": Meters,
     "phases": Phases,
+    "contactors": Contactors,
     "gear": Switchgear,
     "impaired": Impaired,
 }

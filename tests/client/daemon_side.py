@@ -14,10 +14,19 @@ TTL_S = 15.0
 
 
 def controller(
-    count: int = 2, *, fallback: float = 6.0, idle: float = 0.0, incarnation: int = ME, memory: Memory | None = None
+    count: int = 2,
+    *,
+    fallback: float = 6.0,
+    idle: float = 0.0,
+    incarnation: int = ME,
+    memory: Memory | None = None,
+    switches: bool = False,
 ) -> ControllerCore:
     """A core of ``count`` EVSEs that has started."""
-    evses = [EvseConfig(evse_id=f"e{i}", fallback=fallback, fallback_idle=idle) for i in range(count)]
+    evses = [
+        EvseConfig(evse_id=f"e{i}", fallback=fallback, fallback_idle=idle, switches_phases=switches)
+        for i in range(count)
+    ]
     core = ControllerCore("c", evses, incarnation=incarnation, memory=memory)
     take(core, core.start(), 0.0)
     return core
@@ -29,6 +38,7 @@ def grants(
     echo_s: float,
     *,
     latched: tuple[int, ...] = (),
+    one_phase: tuple[int, ...] = (),
     incarnation: int = ME,
     ttl_s: float = TTL_S,
 ) -> pb.ConnectResponse:
@@ -41,6 +51,7 @@ def grants(
         index=list(ceilings),
         ceiling=list(ceilings.values()),
         latched_index=latched,
+        one_phase_index=one_phase,
     )
     return pb.ConnectResponse(grants=message)
 

@@ -15,7 +15,7 @@ from powerd.client import EvseConfig, Memory, aio
 from powerd.client.aio import PowerdController
 from powerd.client.memory import load_memory, save_memory
 from powerd.client.sync import BlockingController
-from powerd.control.events import Acked, HelloReceived, PlugChanged, StampSeen, StopOrdered
+from powerd.control.events import Acked, Event, HelloReceived, PlugChanged, StampSeen, StopOrdered
 from powerd.errors import UnreadableInput
 from tests.server.dialogue import serving
 from tests.server.fake import FakeCore
@@ -38,6 +38,9 @@ class Posts:
             raise ConnectionError("the post does not answer")
         self.told[evse_id].append((ceiling, valid_for_s))
         self.news.set()
+
+    async def switch(self, evse_id: str, phases: int) -> None:
+        self.told[evse_id].append((-phases, 0.0))
 
     async def has(self, evse_id: str, ceiling: float) -> float:
         """Waits until a post was last told this ceiling; returns for how long."""
@@ -65,6 +68,36 @@ def test_a_grant_is_applied_and_acked() -> None:
 
     acked = asyncio.run(scene()).snapshot.leases
     assert acked.acked_seq[1] == acked.sent_seq[1]
+
+
+def test_a_post_is_switched_at_zero_and_then_acked() -> None:
+    """For L1 alone: 0, the switch, the ceiling, the ack that says so; and the same on the way back."""
+
+    async def scene() -> list[float]:
+        core, posts = FakeCore(), Posts()
+        evses = [EvseConfig(evse_id=name, switches_phases=True) for name in ("A1", "A2", "A3")]
+        core.one_phase = {1}
+        ours = PowerdController
+        async with serving(core) as (server, _), ours(server.address, "c0", evses, posts.apply, switch=posts.switch):
+            await posts.has("A2", 8.0)
+            await core.until(lambda: any(_on_one(ack, 1) for ack in core.of(Acked)))
+            core.one_phase = set()
+            core.tick(lowered={1: 6.5})
+            await posts.has("A2", 6.5)
+        return [ceiling for ceiling, _ in posts.told["A2"]]
+
+    assert asyncio.run(scene()) == [0.0, 0.0, -1, 8.0, 0.0, -3, 6.5]
+
+
+def _on_one(ack: Event, evse: int) -> bool:
+    """It says that this post has connected L1 alone."""
+    return isinstance(ack, Acked) and ack.one_phase is not None and evse in ack.evse[ack.one_phase]
+
+
+def test_who_says_that_posts_switch_has_to_switch_them() -> None:
+    """A controller without a `switch` does not start with posts that say they can."""
+    with pytest.raises(ValueError, match="switch"):
+        PowerdController("x", "c", [EvseConfig(evse_id="A1", switches_phases=True)], Posts().apply)
 
 
 def test_heartbeats_come_without_news() -> None:

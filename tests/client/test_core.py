@@ -287,3 +287,36 @@ def test_a_grant_that_everybody_took_is_acked_one_by_one() -> None:
     take(core, core.receive(grants((1, 1), {0: 8.0, 1: 9.0}, hello(core, 100.0)), 100.0), 100.0)
     (applied,) = core.report(100.0).report.applied
     assert (applied.all, list(applied.index), list(applied.ceiling)) == (False, [0, 1], [8.0, 9.0])
+
+
+def test_one_phase_is_connected_before_it_is_acked() -> None:
+    """A grant for L1 alone: the post has to be switched first, also by a process that cannot know where it stands; the
+    ack and the hello say so, a renewal repeats it, and a fallback moves nothing.
+    """
+    core = controller(switches=True, fallback=0.0)
+    stamp = hello(core, 100.0)
+    one, every = core.receive(grants((1, 1), {0: 8.0, 1: 9.0}, stamp, one_phase=(0,)), 100.0)
+    assert (core.must_switch(one), core.must_switch(every)) == (True, True)
+    for write, one_phase in ((one, True), (every, False)):
+        core.switching(write.index)
+        assert core.must_switch(write)
+        core.switched(write.index, one_phase=one_phase)
+        assert not core.must_switch(write)
+        core.applied(write, 101.0)
+    (ack,) = core.report(102.0).report.applied
+    assert (list(ack.index), list(ack.one_phase_index)) == ([0, 1], [0])
+    again = core.receive(renewal((1, 2), beat(core, 103.0), 1), 103.0)
+    assert [(write.one_phase, core.must_switch(write)) for write in again] == [(True, False), (False, False)]
+    take(core, again, 103.0)
+    states = core.hello(104.0).hello.evses
+    assert [(state.switches_phases, state.one_phase) for state in states] == [(True, True), (True, False)]
+    assert [(write.one_phase, core.must_switch(write)) for write in core.expire(200.0)] == [(None, False)] * 2
+
+
+def test_one_phase_is_refused_where_nothing_switches() -> None:
+    """A post that cannot be told to would offer the ceiling on three phases: it takes nothing, and acks nothing."""
+    core = controller()
+    (write,) = core.receive(grants((1, 1), {0: 8.0, 1: 9.0}, hello(core, 100.0), one_phase=(0,)), 100.0)
+    assert (write.index, core.must_switch(write)) == (1, False)
+    assert whys(core) == [Refusal.CANNOT_SWITCH]
+    assert not core.report(101.0).report.want_index

@@ -10,8 +10,9 @@ import numpy as np
 
 from powerd.control import events as ev
 from powerd.control.compiled import CompiledSite, as_drawn
-from powerd.control.decision import Decision
+from powerd.control.decision import Decision, GrantBatch
 from powerd.control.step import Stepper
+from powerd.limits import Bools
 from powerd.network.load import load_site
 from powerd.state.lease_book import open_book
 from powerd.state.snapshot import Snapshot, open_snapshot
@@ -131,13 +132,18 @@ class Player:
         self.snapshot = self.decision.snapshot
         return self.decision
 
+    def takes(self, batch: GrantBatch) -> Bools:
+        """(k,) whose actuators take the grants of a message at once."""
+        return np.ones(batch.evse.shape, np.bool_)
+
     def _acks(self) -> list[ev.Event]:
         assert self.decision is not None
         owner = self.site.electrical.posts.controller
         found: list[ev.Event] = []
         for batch in (self.decision.lowered, self.decision.raised):
             heard = np.isin(owner[batch.evse], list(self.alive))
-            ack = ev.Acked(evse=batch.evse[heard], epoch=batch.epoch, seq=batch.seq, ceiling=batch.ceiling[heard])
+            heard &= self.takes(batch)
+            ack = _ack(batch, heard)
             found.append(ack)
         renewal = self.decision.renewal
         found.extend(
@@ -151,3 +157,9 @@ class Player:
         """A reading, three-phase."""
         evse = np.array(sorted(amps))
         return ev.Measured(evse=evse, drawn=np.repeat([[amps[int(i)]] for i in evse], 3, axis=1))
+
+
+def _ack(batch: GrantBatch, heard: np.ndarray) -> ev.Acked:
+    """What of a message is taken, at once and as it was told."""
+    evse, ceiling, one = batch.evse[heard], batch.ceiling[heard], batch.one_phase[heard]
+    return ev.Acked(evse=evse, epoch=batch.epoch, seq=batch.seq, ceiling=ceiling, one_phase=one)

@@ -149,6 +149,7 @@ class Drawing:
             evse_unknown=np.array([e[2] == "unknown" for e in self.evses], dtype=bool),
             evse_in_step=dc,
             evse_detects=np.zeros(len(self.evses), dtype=bool),
+            evse_switches=np.zeros(len(self.evses), dtype=bool),
             evse_rotation=np.zeros(len(self.evses), dtype=np.int64),
             evse_amps_per_unit=amps,
             evse_ramp=np.full(len(self.evses), np.inf),

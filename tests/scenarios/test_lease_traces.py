@@ -23,7 +23,8 @@ def test_trace_03_a_grant_that_lay_in_a_queue_is_already_old() -> None:
     stamp = hello(core, 100.0)
     outbox = Outbox(2)
     lease = Lease(epoch=1, seq=1, ttl_s=TTL_S, incarnation=ME, boottime_s=stamp)
-    outbox.put(Part(lease=lease, place=np.array([0]), ceiling=np.array([16.0]), latched=np.array([False])))
+    no = np.array([False])
+    outbox.put(Part(lease=lease, place=np.array([0]), ceiling=np.array([16.0]), latched=no, one_phase=no))
     core.report(103.0)  # a newer stamp, absorbed while the grant waits
     (message,) = outbox.take()
     (write,) = core.receive(message, 103.2)

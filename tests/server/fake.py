@@ -73,6 +73,7 @@ class FakeCore:
         self.tick_s = 0.2
         self.sink: GrantSink | None = None
         self.eager, self.full = eager, False
+        self.one_phase: set[int] = set()
         self.posted: list[Event] = []
         self.urgent = 0
         self.now_s = 1000.0
@@ -185,6 +186,7 @@ class FakeCore:
             evse=evse,
             ceiling=ceiling,
             latched=stops,
+            one_phase=np.isin(evse, list(self.one_phase)),
             ttl_s=self.site.terms.ttl_s[evse],
             echo_incarnation=book.echo_incarnation[evse],
             echo_boottime_s=book.echo_boottime_s[evse],

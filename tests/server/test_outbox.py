@@ -46,6 +46,7 @@ class Reader:
             assert grants.seq > self.seq.get(i, 0)
             self.ceiling[i], self.seq[i] = ceiling, grants.seq
             assert (i in grants.latched_index) == (ceiling == 0)
+            assert (i in grants.one_phase_index) == (ceiling > 15)
         return grants.seq
 
     def _renewal(self, renewal: pb.RenewAll, newest: int) -> int:
@@ -74,7 +75,7 @@ def _put(box: Outbox, step: Step, seq: int) -> None:
     if isinstance(step, dict):
         place = np.array(sorted(step), np.int64)
         ceiling = np.array([step[i] for i in sorted(step)])
-        box.put(Part(lease=_lease(seq), place=place, ceiling=ceiling, latched=ceiling == 0))
+        box.put(Part(lease=_lease(seq), place=place, ceiling=ceiling, latched=ceiling == 0, one_phase=ceiling > 15))
     elif step == "renew":
         box.renew(_lease(seq))
 
@@ -139,12 +140,19 @@ def test_entries_before_a_renewal_are_not_merged_away_by_later_ones() -> None:
 def test_two_batches_of_one_lease_travel_together() -> None:
     """Lowered and raised entries under the same seq become one message, ascending by place."""
     parts = [
-        Part(lease=_lease(5), place=np.array(p), ceiling=np.array(c), latched=np.zeros(len(p), np.bool_))
+        Part(
+            lease=_lease(5),
+            place=np.array(p),
+            ceiling=np.array(c),
+            latched=np.zeros(len(p), np.bool_),
+            one_phase=np.array(c) > 1.5,
+        )
         for p, c in (([2, 3], [2.0, 3.0]), ([0], [1.0]))
     ]
     (joined,) = merge(parts, SIZE)
     assert joined.place.tolist() == [0, 2, 3]
     assert joined.ceiling.tolist() == [1.0, 2.0, 3.0]
+    assert joined.one_phase.tolist() == [False, True, True]
 
 
 def test_emptied_waits_until_everything_was_taken() -> None:

@@ -40,7 +40,7 @@ class Claims:
     """Controller -> highest epoch it has accepted in this process."""
     stops: set[str] = field(default_factory=set)
     """Stops that were confirmed to the operator."""
-    _fitted: list[float] = field(default_factory=list)  # draws that were last found to fit
+    _fitted: list[tuple[float, bool]] = field(default_factory=list)  # draws, on L1 alone or not, last found to fit
     _under: Floats | None = None  # and the limits they fitted under
 
     def decided(self, decision: Decision, t_s: float) -> None:
@@ -105,11 +105,12 @@ class Claims:
 
     def hold(self, t_s: float) -> None:
         """I1, at any time."""
-        seen = [post.could(t_s) for post in self.posts]
+        seen = [(post.could(t_s), post.one) for post in self.posts]
         if seen == self._fitted and self.leader.capacity is self._under:
             return
         limit_of_row = self.layout.site.limits.limit_of_row
-        load = self.layout.rows @ seen + self.layout.loads
+        could, one = np.array(seen).T
+        load = self.layout.rows @ (could * (1.0 - one)) + self.layout.rows_one @ (could * one) + self.layout.loads
         over = load - self.leader.capacity[limit_of_row]
         if over.max() <= SLACK_A:
             self._fitted, self._under = seen, self.leader.capacity

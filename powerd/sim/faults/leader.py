@@ -36,10 +36,19 @@ NOTICE_S = 0.5
 class Fallen(SwitchingStates):
     """A site whose limits fall without anything in its switchgear."""
 
-    def at(self, gear: object, envelopes: object, now: object, used: object = None) -> CompiledSite:
-        """The site as it is made."""
-        del gear, envelopes, now, used
-        return self._site
+    def __init__(self, layout: Layout, capacity: Floats) -> None:
+        super().__init__(layout.site)
+        self._layout, self._capacity = layout, capacity
+        self._fallen: dict[bytes, CompiledSite] = {}
+
+    def at(self, gear: object, envelopes: object, now: object, used: Ints | None = None) -> CompiledSite:
+        """The site with cars on these phases, its limits as they are."""
+        del gear, envelopes, now
+        key = b"" if used is None or not used.any() else used.tobytes()
+        if key not in self._fallen:
+            site = self._layout.on_phases(used if key else None)
+            self._fallen[key] = replace(site, limits=replace(site.limits, capacity=self._capacity.copy()))
+        return self._fallen[key]
 
 
 @dataclass(kw_only=True)
@@ -225,8 +234,7 @@ class Leader:
             self.capacity, self.next_capacity = self.next_capacity, None
             self.states = None
         if self.states is None:
-            own = self.layout.site
-            self.states = Fallen(replace(own, limits=replace(own.limits, capacity=self.capacity.copy())))
+            self.states = Fallen(self.layout, self.capacity)
         stepper = self.layout.stepper
         stepper.states = self.states  # the stepper is shared
         utc = START + timedelta(seconds=t_s, hours=self.utc_hours)
@@ -322,7 +330,8 @@ class Leader:
             boottime_s=float(batch.echo_boottime_s[first]),
         )
         place = np.searchsorted(stream.speaker.evse, batch.evse[rows])
-        return Part(lease=lease, place=place, ceiling=batch.ceiling[rows], latched=batch.latched[rows])
+        ceiling, latched, one_phase = batch.ceiling[rows], batch.latched[rows], batch.one_phase[rows]
+        return Part(lease=lease, place=place, ceiling=ceiling, latched=latched, one_phase=one_phase)
 
     def _renew(self, decision: Decision) -> None:
         renewal, book = decision.renewal, decision.snapshot.leases

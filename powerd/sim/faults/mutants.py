@@ -158,6 +158,10 @@ def _takes_any_hello(_self: Hellos, _controller: int, _incarnation: int, _bootti
     pass
 
 
+def _stays(_self: Owner, _post: Any, _lane: Any, _write: Any, _t_s: float) -> bool:
+    return False
+
+
 def _nothing_held(book: LeaseBook) -> Any:
     return np.zeros_like(book.sent_at_s)
 
@@ -202,6 +206,7 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "old-hello-counts": (Swap(where=Hellos, name="take", by=_takes_any_hello),),
     "no-news-in-an-overshoot": (Swap(where=step, name="track", by=_no_news(overshoot.track)),),
     "endless-hold-waits-for-room": (Swap(where=leases, name="held_without_end", by=_nothing_held),),
+    "contactor-stays": (Swap(where=Owner, name="_must_move", by=_stays),),
     "barred-gets-grants": (Swap(where=hello, name="bar", by=lambda book, _evse, _ceiling: book),),
 }
 """Name -> what is replaced."""

@@ -26,6 +26,8 @@ class Lane:
     doing: Write | None = None
     begun_s: float = 0.0
     done_s: float = 0.0
+    moves: bool = False
+    """The contactor of the post is on its way, at 0."""
     waiting: Write | None = None
     slow_s: float = 0.0
     """Extra time of each write."""
@@ -90,7 +92,7 @@ class Owner:
     def kill(self, until_s: float, t_s: float) -> None:
         """The process dies; what an actuator was doing it does."""
         for post, lane in zip(self.posts, self.lanes, strict=True):
-            if lane.doing is not None:
+            if lane.doing is not None and lane.doing.one_phase in {None, post.one}:
                 self._reach(post, lane.doing, t_s)
         self.memory, self.dead, self.dead_until_s = self.core.memory, True, until_s
         self._refusals += self.core.refusals
@@ -120,7 +122,7 @@ class Owner:
         for i, post in enumerate(self.posts):
             if t_s >= post.silent_until_s:
                 shown = post.shown(t_s)
-                self.core.measure(i, (shown, shown, shown))
+                self.core.measure(i, (shown, 0.0, 0.0) if post.one else (shown, shown, shown))
         self._speak(t_s, connect)
 
     def reached_s(self, index: int) -> float:
@@ -132,6 +134,9 @@ class Owner:
         """A post that had restarted gets its ceiling again."""
         lease = self.core.evses[index]
         if self.dead or t_s < self.stopped_until_s or not self.posts[index].booted:
+            return
+        if lease.live and lease.one_phase != self.posts[index].one:
+            self._order((lease.again(),), t_s)
             return
         until_s = self.true_time(lease.until_s) if lease.live and not lease.latched else math.inf
         self.posts[index].write(lease.ceiling, until_s, self._rest(index), t_s, latched=lease.latched)
@@ -174,12 +179,29 @@ class Owner:
         """Actuators that are done."""
         for post, lane in zip(self.posts, self.lanes, strict=True):
             while lane.doing is not None and lane.done_s <= t_s:
+                if self._must_move(post, lane, lane.doing, t_s):
+                    continue
                 write, lane.doing = lane.doing, None
                 if self._reach(post, write, t_s):
                     self.core.applied(write, self.clock(t_s))
                 if lane.waiting is not None and self.true_time(lane.waiting.valid_until_s) <= t_s:
                     lane.waiting = None
                 self._take(lane, t_s)
+
+    def _must_move(self, post: Post, lane: Lane, write: Write, t_s: float) -> bool:
+        """The post has connected other phases than the write is for: first 0, then its contactor, without current."""
+        if write.one_phase is None or write.one_phase == post.one:
+            lane.moves = False
+            return False
+        if not lane.moves:
+            post.write(0.0, math.inf, self._rest(write.index), t_s, latched=False)
+            self.core.switching(write.index)
+            lane.moves, lane.done_s = True, t_s + post.switch_s
+        elif post.switch(write.one_phase, t_s):
+            self.core.switched(write.index, one_phase=write.one_phase)
+        else:
+            lane.done_s = t_s + ACTUATOR_S
+        return True
 
     def _reach(self, post: Post, write: Write, t_s: float) -> bool:
         """A write arrives at its post."""

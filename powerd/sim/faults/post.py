@@ -21,6 +21,12 @@ class Post:
     """What its class promises of a car."""
     boot: float
     """Ceiling after its own restart."""
+    switch_s: float = 0.0
+    """How long its contactor takes."""
+    one: bool = False
+    """It has connected L1 alone."""
+    moves: int = 0
+    """So often its contactor has moved by order."""
     ceiling: float = 0.0
     """In force now."""
     until_s: float = math.inf
@@ -68,12 +74,21 @@ class Post:
 
     def pass_time(self, now_s: float, heard_s: float) -> None:
         """Ends what is over; its controller last reached it at ``heard_s``."""
+        if self.booted and self.could(now_s) == 0.0:
+            self.one = False  # without an order its contactor connects all phases
         if self.latched or self.booted or math.isnan(self.watchdog_s):
             return
         end_s = self.until_s if self.watchdog_s == 0.0 else heard_s + self.watchdog_s
         if now_s >= end_s:
             self.put(self.rest, end_s)
             self.until_s = math.inf
+
+    def switch(self, one: bool, now_s: float) -> bool:
+        """Its contactor moves, if no current flows; True = it has."""
+        if max(self.drawn(now_s), self.could(now_s)) > 0.0:
+            return False
+        self.one, self.moves = one, self.moves + 1
+        return True
 
     def restart(self, now_s: float) -> None:
         """The post boots."""

@@ -53,6 +53,7 @@ class World:
                 watchdog_s=float(terms.watchdog_s[i]),
                 reaction_s=float(terms.reaction_s[i]),
                 boot=float(posts.boot_current[i]),
+                switch_s=(1.0, 9.0)[i % 2],
             )
             for i in range(posts.count)
         ]
@@ -87,6 +88,7 @@ class World:
                 fallback_idle=float(site.terms.fallback_idle[i]),
                 boot_ceiling=float(electrical.posts.boot_current[i]),
                 watchdog_s=math.inf if math.isnan(site.terms.watchdog_s[i]) else float(site.terms.watchdog_s[i]),
+                switches_phases=bool(electrical.evse_switches[i]),
             )
             for i in mine
         ]

@@ -11,6 +11,7 @@ from powerd.sim.faults.kinds import FAULTS, Rule
 from powerd.sim.faults.mutants import MUTANTS, mutated
 from powerd.sim.faults.scenario import drawn, read
 from powerd.sim.faults.shrink import failure_of, shrunk
+from powerd.sim.faults.sites import SWITCHING
 from powerd.sim.faults.tally import Tally, pair_of
 from powerd.sim.faults.world import World
 
@@ -32,6 +33,17 @@ def test_the_first_seeds_hold() -> None:
     tally, broken = run_seeds(0, 30)
     assert broken == {}
     assert tally.binding > 0.3 * tally.steps
+
+
+def test_posts_switch_where_they_can() -> None:
+    """In two scenarios of each site with such posts contactors move, slow ones too, cars charge on L1, all holds."""
+    seeds = [seed for site in SWITCHING for seed in [one for one in range(200) if drawn(one).site == site][:2]]
+    worlds = [World(drawn(seed)) for seed in seeds]
+    for world in worlds:
+        world.run()
+    posts = [post for world in worlds for post in world.posts]
+    assert {post.switch_s for post in posts if post.moves > 1} == {1.0, 9.0}
+    assert any(post.one and post.ceiling > 0.0 for post in posts)
 
 
 def test_a_seed_gives_the_same_run_again() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 
 from powerd.sim.faults.kinds import FAULTS, Kind
-from powerd.sim.faults.sites import COUNT, layout
+from powerd.sim.faults.sites import COUNT, RATING_A, layout
 
 STEPS = 100
 """Steps of a drawn scenario before everything is healed."""
@@ -118,6 +120,7 @@ def drawn(seed: int) -> Scenario:
             while chance.random() < TOGETHER:
                 happenings.append(_fault(chance, min(STEPS - 1, step + chance.choice((0, 0, 0, 1, 1, 2, 3)))))
     happenings += _expiry(random.Random(f"expiry {seed}"), site)  # noqa: S311
+    happenings += couple(random.Random(f"couple {seed}"), site, *couple_of(seed))  # noqa: S311
     return Scenario(site=site, steps=STEPS, happenings=tuple(sorted(happenings, key=lambda one: one.step)))
 
 
@@ -144,6 +147,27 @@ def _expiry(chance: random.Random, site: int) -> list[Happening]:
     return found
 
 
+PAIRS = tuple(combinations_with_replacement(FAULTS, 2))
+"""Each seed plays one of them, so that the rarest is not left to chance."""
+
+
+def couple_of(seed: int) -> tuple[Kind, Kind]:
+    """The pair of kinds that a seed plays whatever chance adds: each in turn, then each the other way round."""
+    one, other = PAIRS[seed % len(PAIRS)]
+    return (other, one) if seed // len(PAIRS) % 2 else (one, other)
+
+
+def couple(chance: random.Random, site: int, first: Kind, second: Kind) -> list[Happening]:
+    """Two faults within one ttl, the first as short as it may be: whoever is still down cannot suffer the second."""
+    ttl = int(layout(site).site.terms.ttl_s.max())
+    post = chance.randrange(layout(site).site.electrical.posts.count)
+    step, low = chance.randrange(10, STEPS - 20), SPANS.get(first, (0, 0))[0]
+    after = step + chance.randint(min(ttl, max(2, math.ceil(low) + 2)), ttl)
+    one, other = (replace(_fault_of(chance, k, at), target=post) for k, at in ((first, step), (second, after)))
+    car = Happening(step=step - 5, kind=Kind.PLUG, target=post, value=RATING_A)  # if none is there
+    return [car, replace(one, value=low), other]
+
+
 def _life(chance: random.Random, step: int, posts: int) -> list[Happening]:
     """Cars that come and go; what was limited or stopped is freed again."""
     found = []
@@ -162,7 +186,11 @@ def _life(chance: random.Random, step: int, posts: int) -> list[Happening]:
 
 def _fault(chance: random.Random, step: int) -> Happening:
     """One fault of any kind."""
-    kind = chance.choice(FAULTS)
+    return _fault_of(chance, chance.choice(FAULTS), step)
+
+
+def _fault_of(chance: random.Random, kind: Kind, step: int) -> Happening:
+    """One of this kind."""
     low, high = SPANS.get(kind, (0, 0))
     value = round(chance.uniform(low, high), 1)
     if kind in {Kind.DROP_DOWN, Kind.DROP_UP, Kind.EPOCH_AHEAD, Kind.UTC_JUMP}:

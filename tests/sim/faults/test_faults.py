@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
 from powerd.sim.faults.command import run_seeds
-from powerd.sim.faults.kinds import FAULTS, Rule
+from powerd.sim.faults.kinds import FAULTS, Kind, Rule
 from powerd.sim.faults.mutants import MUTANTS, mutated
-from powerd.sim.faults.scenario import drawn, read
+from powerd.sim.faults.scenario import PAIRS, Scenario, couple, couple_of, drawn, read
 from powerd.sim.faults.shrink import failure_of, shrunk
 from powerd.sim.faults.sites import SWITCHING
 from powerd.sim.faults.tally import Tally, pair_of
@@ -105,6 +106,24 @@ def test_what_meets_nobody_is_no_fault() -> None:
     """A crash of a daemon that is down, a slow car where there is none: they happen and are not counted."""
     scenario = read("site 1\nsteps 12\n3 crash-idle 0 8\n6 crash-idle 0 1\n6 lagging 0 5\n6 partition 0 2\n")
     assert World(scenario).run().faults == {"crash-idle": 1, "partition": 1}
+
+
+def test_every_pair_has_its_turn() -> None:
+    """Of as many seeds as there are ordered pairs each plays another one, a kind with itself twice."""
+    played = [couple_of(seed) for seed in range(7, 7 + 2 * len(PAIRS))]
+    assert sorted(played) == sorted([(a, b) for a in FAULTS for b in FAULTS] + [(a, a) for a in FAULTS])
+
+
+@pytest.mark.parametrize("kind", [Kind.CRASH_IDLE, Kind.REBOOT, Kind.JOURNAL_LOST, Kind.OWNER_REBOOT, Kind.LAGGING])
+def test_both_of_a_couple_strike(kind: Kind) -> None:
+    """Within one ttl, also where the first takes down whoever the second is meant for."""
+    for site in range(3):
+        happenings = sorted(couple(random.Random(site), site, kind, kind), key=lambda one: one.step)
+        steps = happenings[-1].step + 1
+        world = World(Scenario(site=site, steps=steps, happenings=tuple(happenings)))
+        for _ in range(steps):
+            world.step()
+        assert world.tally.pairs[pair_of(kind, kind)] == 1
 
 
 @pytest.mark.parametrize("mutant", sorted(MUTANTS))

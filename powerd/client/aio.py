@@ -40,7 +40,9 @@ Call = grpc.aio.StreamStreamCall[pb.ConnectRequest, pb.ConnectResponse]
 Apply = Callable[[str, float, float], Awaitable[None]]
 """Puts a ceiling [own unit] of an EVSE into force, for so many seconds (inf = until the next one).
 
-Returns when the post has taken it; raises ``OSError`` (or ``TimeoutError``) if it has not, and is called again."""
+Returns when the post has taken it; raises ``OSError`` (or ``TimeoutError``) if it has not, and is called again. Any
+other error is one of the program: it is called again all the same, since what the post has not taken may be its
+fallback, and ``wait`` or the end of ``async with`` raises the first one."""
 
 Switch = Callable[[str, int], Awaitable[None]]
 """Makes the post of an EVSE connect so many phases: 1 (its L1) or 3. Called at a ceiling of 0.
@@ -116,6 +118,7 @@ class PowerdController:
         ] = {}  # one per EVSE with orders: its orders never overtake each other
         self._news = asyncio.Event()
         self._failure: asyncio.Future[None] | None = None
+        self._told = False  # ``wait`` has raised it
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -133,23 +136,44 @@ class PowerdController:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._failure is not None:
-            self._failure.cancel()
+        self._orders.clear()  # no lane is opened again
+        if self._failure is not None and not self._failure.cancel() and not self._told and kind is None:
+            self._failure.result()
 
     async def wait(self) -> None:
-        """Never ends, but with the error that broke the controller: one of ``apply`` other than ``OSError``."""
+        """Never ends, but with an error of the program: the first one of ``apply`` other than ``OSError``."""
         if self._failure is None:
             raise RuntimeError("use `async with` first")
-        await asyncio.shield(self._failure)
+        await asyncio.wait({self._failure})
+        self._told = True
+        self._failure.result()
+
+    def place_of(self, evse_id: str) -> int:
+        """Where an EVSE stands in the hello.
+
+        Raises:
+            ValueError: it is none of this controller.
+        """
+        if evse_id not in self._index:
+            raise ValueError(f"{evse_id!r} is no EVSE of this controller; it has {', '.join(self._index)}")
+        return self._index[evse_id]
 
     def plug(self, evse_id: str, plugged: bool) -> None:
-        """A car came or left. A repeated state changes nothing: tell a swap of cars as two calls."""
-        self._dispatch(self.core.plug(self._index[evse_id], plugged, boottime_s()))
+        """A car came or left. A repeated state changes nothing: tell a swap of cars as two calls.
+
+        Raises:
+            ValueError: there is no such EVSE.
+        """
+        self._dispatch(self.core.plug(self.place_of(evse_id), plugged, boottime_s()))
         self._news.set()
 
     def measure(self, evse_id: str, drawn: tuple[float, float, float]) -> None:
-        """Currents of the post's L1, L2, L3 now [A], or (power [kW], 0, 0) for DC; goes with the next report."""
-        self.core.measure(self._index[evse_id], drawn)
+        """Currents of the post's L1, L2, L3 now [A], or (power [kW], 0, 0) for DC; goes with the next report.
+
+        Raises:
+            ValueError: there is no such EVSE, or this is no reading (``core.check_reading``).
+        """
+        self.core.measure(self.place_of(evse_id), drawn)
 
     def _dispatch(self, writes: Iterable[Write]) -> None:
         """Hands orders to the lanes of their EVSEs; a newer order replaces one that still waits."""
@@ -158,8 +182,20 @@ class PowerdController:
             save_memory(self._memory_file, self._saved)  # before the actuator: a stop must not be forgotten
         for write in writes:
             self._orders[write.index] = write
-            if write.index not in self._lanes:
-                self._lanes[write.index] = self._guarded(self._lane(write.index))
+            self._open_lane(write.index)
+
+    def _open_lane(self, index: int) -> None:
+        """One that ends by a mistake of the program is opened again: its order may be the post's fallback."""
+
+        def ended(lane: asyncio.Task[None]) -> None:
+            if not lane.cancelled() and lane.exception() is not None:
+                name = self.core.evses[index].config.evse_id
+                logger.error("%s: a mistake in the program; it is called again", name, exc_info=lane.exception())
+                asyncio.get_running_loop().call_later(APPLY_RETRY_S, self._open_lane, index)
+
+        if index in self._orders and index not in self._lanes:
+            self._lanes[index] = self._guarded(self._lane(index))
+            self._lanes[index].add_done_callback(ended)
 
     async def _lane(self, index: int) -> None:
         """Carries out the orders of one EVSE until none is left."""
@@ -167,11 +203,15 @@ class PowerdController:
             while (write := self._orders.pop(index, None)) is not None:
                 if write.valid_until_s <= boottime_s():
                     continue  # its end has ordered the fallback, or will
-                if await self._carry_out(write):
-                    if self.core.applied(write, boottime_s()):
-                        self._news.set()
-                elif index not in self._orders:
-                    self._orders[index] = write
+                taken = False
+                try:
+                    taken = await self._carry_out(write)
+                finally:
+                    if not taken:
+                        self._orders.setdefault(index, write)
+                if taken and self.core.applied(write, boottime_s()):
+                    self._news.set()
+                if self._orders.get(index) is write:
                     await asyncio.sleep(APPLY_RETRY_S)
         finally:
             del self._lanes[index]

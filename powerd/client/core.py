@@ -25,6 +25,8 @@ from powerd.client.messages import Columns, applied_grants, evse_state, grants_c
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import controller_service_pb2 as pb
 
+OFFSET_MAX, READING_MAX = 1.0, 1e6
+"""How far below 0 a meter's offset may lie, and the largest reading that the daemon takes [A, kW]."""
 FIRST_REPORT_WITHIN_S = 1.0
 """Pause between reports until the daemon's welcome says better [s]."""
 
@@ -48,6 +50,16 @@ class Refused:
     order: Order
     """(epoch, seq) of the message."""
     why: Refusal
+
+
+def check_reading(evse_id: str, drawn: Sequence[float]) -> None:
+    """The daemon would close the stream, with all EVSEs on it.
+
+    Raises:
+        ValueError: these are not three numbers from -1 (a meter's offset, which counts as 0) to 1e6.
+    """
+    if len(drawn) != 3 or not all(-OFFSET_MAX <= value <= READING_MAX for value in drawn):
+        raise ValueError(f"{evse_id}: a reading is three numbers from {-OFFSET_MAX:g} to {READING_MAX:g}, got {drawn}")
 
 
 class ControllerCore:
@@ -178,7 +190,12 @@ class ControllerCore:
         return () if write is None else (write,)
 
     def measure(self, index: int, drawn: tuple[float, float, float]) -> None:
-        """Currents of the post's L1, L2, L3 now [A], or (power [kW], 0, 0) for DC; reported if changed."""
+        """Currents of the post's L1, L2, L3 now [A], or (power [kW], 0, 0) for DC; reported if changed.
+
+        Raises:
+            ValueError: see ``check_reading``.
+        """
+        check_reading(self.evses[index].config.evse_id, drawn)
         if self.evses[index].measured != drawn:
             self.evses[index].measured = drawn
             self._measured.add(index)

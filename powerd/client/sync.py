@@ -21,6 +21,7 @@ from typing import Self
 import grpc
 
 from powerd.client.aio import PowerdController
+from powerd.client.core import check_reading
 from powerd.client.lease import EvseConfig
 
 STOP_PATIENCE_S = 10.0
@@ -100,11 +101,22 @@ class BlockingController:
             waiting.cancel()
 
     def plug(self, evse_id: str, plugged: bool) -> None:
-        """A car came or left."""
+        """A car came or left.
+
+        Raises:
+            ValueError: there is no such EVSE.
+        """
+        self._inner.place_of(evse_id)  # here, where it can be raised
         self._loop.call_soon_threadsafe(self._inner.plug, evse_id, plugged)
 
     def measure(self, evse_id: str, drawn: tuple[float, float, float]) -> None:
-        """Currents of the post's L1, L2, L3 now [A], or (power [kW], 0, 0) for DC."""
+        """Currents of the post's L1, L2, L3 now [A], or (power [kW], 0, 0) for DC.
+
+        Raises:
+            ValueError: there is no such EVSE, or this is no reading (``core.check_reading``).
+        """
+        self._inner.place_of(evse_id)
+        check_reading(evse_id, drawn)
         self._loop.call_soon_threadsafe(self._inner.measure, evse_id, drawn)
 
     def in_force(self) -> tuple[float, ...]:

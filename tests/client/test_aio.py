@@ -206,6 +206,47 @@ def test_a_broken_actuator_function_is_not_hidden() -> None:
     asyncio.run(scene())
 
 
+def test_a_mistake_of_the_actuator_function_loses_no_order() -> None:
+    """The write is repeated as after an OSError, here at once the idle fallback of the start; who does not ``wait``
+    learns of the mistake at the end.
+    """
+    posts, mistakes = Posts(), ["bad frame"]
+
+    async def apply(evse_id: str, ceiling: float, valid_for_s: float) -> None:
+        if evse_id == "A1" and mistakes:
+            raise ValueError(mistakes.pop())
+        await posts.apply(evse_id, ceiling, valid_for_s)
+
+    async def scene() -> None:
+        async with serving(FakeCore()) as (server, _), PowerdController(server.address, "c0", EVSES, apply) as c:
+            await posts.has("A1", 8.0)
+            assert c.core.in_force[0] == 8.0
+
+    with pytest.raises(ValueError, match="bad frame"):
+        asyncio.run(scene())
+    assert not mistakes
+
+
+@pytest.mark.parametrize(
+    ("evse_id", "drawn"),
+    [("A9", (0.0, 0.0, 0.0)), ("A1", (math.nan, 0.0, 0.0)), ("A1", (-1.5, 0.0, 0.0)), ("A1", (1.0, 2.0))],
+)
+def test_what_the_daemon_would_refuse_is_told_to_the_caller(evse_id: str, drawn: tuple[float, float, float]) -> None:
+    """An unknown EVSE, no number, a current the wrong way round, one phase too few; in both clients, before anything
+    is sent: the daemon would close the stream of all.
+    """
+
+    async def apply(*_: object) -> None:
+        pass
+
+    aio = PowerdController("127.0.0.1:1", "c0", EVSES, apply)
+    with pytest.raises(ValueError, match=evse_id):
+        aio.measure(evse_id, drawn)
+    blocking = BlockingController("127.0.0.1:1", "c0", EVSES, lambda *_: None)
+    with pytest.raises(ValueError, match=evse_id):
+        blocking.measure(evse_id, drawn)
+
+
 def test_a_stop_is_remembered_before_it_is_applied(tmp_path: Path) -> None:
     """And the next process starts the post at 0 and says latched, whatever its idle fallback."""
     file = tmp_path / "memory.json"

@@ -43,6 +43,11 @@ class Reserved:
     boot_share: float
     """What of ``reserve`` is there only because posts may restart above their fallback [unit]."""
 
+    @property
+    def excess(self) -> float:
+        """By how much what is held ready exceeds the limit [unit]; negative = what is left."""
+        return self.reserve + self.uncontrolled - self.capacity
+
 
 def reachable_states(electrical: Electrical) -> Iterator[tuple[str, Bools]]:
     """The normal positions (E,), and those after transfer switches have moved that move by themselves or by powerd."""

@@ -48,12 +48,7 @@ class Planned:
     @property
     def fits(self) -> bool:
         """Whether R5 holds in the state planned."""
-        return self.fullest is None or excess(self.fullest) <= TOLERANCE
-
-
-def excess(one: Reserved) -> float:
-    """By how much what is held ready exceeds the limit [unit]; negative = what is left."""
-    return one.reserve + one.uncontrolled - one.capacity
+        return self.fullest is None or self.fullest.excess <= TOLERANCE
 
 
 def planned(electrical: Electrical) -> Iterator[Planned]:
@@ -65,12 +60,12 @@ def planned(electrical: Electrical) -> Iterator[Planned]:
             yield _planned(electrical, loss.name, asked, _plan(careful, asked), _plan(bold, asked))
 
 
-def find_planned_faults(found: tuple[Planned, ...], site: SiteFile, findings: Findings) -> None:
+def find_planned_faults(found: tuple[Planned, ...], site: SiteFile, electrical: Electrical, findings: Findings) -> None:
     """One warning, its worst case, for each element that breaks R5 in a planned state or forbids a better one."""
     worst: dict[str, tuple[Planned, Reserved]] = {}
     for one in found:
         for limit in (None if one.fits else one.fullest, one.forbidden):
-            if limit is not None and (limit.element not in worst or excess(limit) > excess(worst[limit.element][1])):
+            if limit is not None and (limit.element not in worst or limit.excess > worst[limit.element][1].excess):
                 worst[limit.element] = one, limit
     for element, (one, limit) in worst.items():
         what = "in the state that is planned" if limit is one.fullest else "in a better state than the one planned"
@@ -80,7 +75,8 @@ def find_planned_faults(found: tuple[Planned, ...], site: SiteFile, findings: Fi
             f"{limit.unit}, other loads {limit.uncontrolled:.4g} {limit.unit}, together above the "
             f"{limit.capacity:.4g} {limit.unit} that it holds"
         )
-        findings.add(Code.FALLBACK_SUM, place_of(site, element), element, message, mend_of(limit), Severity.WARNING)
+        mend = mend_of(limit, electrical)
+        findings.add(Code.FALLBACK_SUM, place_of(site, element), element, message, mend, Severity.WARNING)
 
 
 def _plan(planner: Planner, question: Question) -> Plan:

@@ -65,7 +65,7 @@ def check_site(path: Path) -> CheckReport:
     plans = tuple(planned(loaded.electrical))
     read = read_site(path)
     findings = Findings(name=read.name, place=read.place, faults=list(loaded.faults))
-    find_planned_faults(plans, loaded.site, findings)
+    find_planned_faults(plans, loaded.site, loaded.electrical, findings)
     return CheckReport(
         loaded=replace(loaded, faults=tuple(sorted(set(findings.faults)))),
         limit_count=len(limits.name),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from io import StringIO
 from pathlib import Path
+
+import pytest
 
 from powerd.reports.check import run_check
 from tests.control.test_plans import TWO_HALVES
@@ -103,6 +106,22 @@ def test_what_each_plan_has_to_hold_ready_is_told() -> None:
     assert {"utility-a", "utility-b", "T1", "T2", "trunk-1", "main-a", "main-b"} <= set(plans)
     assert all(one["fits"] and one["forbidden"] is None for one in plans.values())
     assert plans["T2"]["steps"] == ["open main-b", "close tie"]
+
+
+@pytest.mark.parametrize("key", ["min_envelope_kw", "failsafe_limit_kw"])
+def test_an_import_that_is_promised_too_low_names_its_key_and_what_would_do(tmp_path: Path, key: str) -> None:
+    """100 kW for fallbacks and other loads of more: the place is the key's line, and what is to be written holds."""
+    base = (CASES / "base.yaml").read_text(encoding="utf-8")
+    site = tmp_path / "site.yaml"
+    site.write_text(base.replace("min_envelope_kw: 700", f"{key}: 100"), "utf-8")
+    (fault,) = [one for one in json.loads(check(tmp_path, as_json=True)[1])["faults"] if one["code"] == "fallback-sum"]
+    assert fault["line"] == 4
+    assert f"kW that {key}, 100 kW, leaves after losses" in fault["message"]
+    enough = re.match(r"write at least (\d+) there, or ", fault["mend"])
+    assert enough
+    site.write_text(base.replace("min_envelope_kw: 700", f"{key}: {enough[1]}"), "utf-8")
+    code, _, err = check(tmp_path)
+    assert (code, err) == (0, "")
 
 
 def test_a_plan_that_fallbacks_forbid_is_a_fault_with_its_mend(tmp_path: Path) -> None:

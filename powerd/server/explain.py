@@ -6,6 +6,7 @@ import numpy as np
 
 from powerd.control.decision import Decision
 from powerd.server.core import Drawn
+from powerd.state import leases
 from powerd.state.phases import EVERY
 
 SLACK = 0.05
@@ -26,6 +27,8 @@ def reason(core: Drawn, decision: Decision, evse: int) -> str:
         return f"held at {ceiling:g} {unit}: no car is plugged in"
     if not sessions.served[evse]:
         return f"held at {ceiling:g} {unit}: its session was stopped"
+    if (why := _untrusted(decision, evse, unit)) is not None:
+        return why
     state = decision.snapshot.contactors
     if state.leaving[evse]:
         return f"held at {ceiling:g} A before its post connects all its phases again"
@@ -42,11 +45,27 @@ def reason(core: Drawn, decision: Decision, evse: int) -> str:
     return f"{sentence}; it counts on {phases} alone, the phases that its car uses"
 
 
+def _untrusted(decision: Decision, evse: int, unit: str) -> str | None:
+    """Why nothing is decided for its car at present; None = it is."""
+    site, book, counts = decision.site, decision.snapshot.leases, f"{float(decision.worst[evse]):.4g} {unit}"
+    if book.defiant[evse]:
+        return f"it draws more than its ceiling, {float(decision.ceiling[evse]):.4g} {unit}: it counts at {counts}"
+    if not leases.reachable(book, site.terms, decision.now.boottime_s)[evse]:
+        controllers = site.electrical.controllers.ids
+        name = controllers[int(site.electrical.posts.controller[evse])]
+        return (
+            f"at {float(decision.ceiling[evse]):.4g} {unit}, for its controller {name} is silent: it counts at {counts}"
+        )
+    return None
+
+
 def _held(core: Drawn, decision: Decision, evse: int, held: str, unit: str) -> str:
     """What holds a car that is served; ``held`` is the limit that does, "" = none."""
     ceiling, want = float(decision.ceiling[evse]), float(decision.want[evse])
     if ceiling < want - SLACK:
-        waits = f"at {ceiling:.4g} {unit}, to rise to {want:.4g} {unit} when leases that may still be live have ended"
+        waits = (
+            f"at {ceiling:.4g} {unit}, to rise to {want:.4g} {unit} when what others may still be drawing leaves room"
+        )
         return f"{waits}; {want:.4g} {unit} is what {held} allows" if held else waits
     if held:
         return f"held at {ceiling:.4g} {unit} by {held}"

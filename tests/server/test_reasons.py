@@ -41,6 +41,7 @@ def test_a_change_is_told_once_with_its_limit(caplog: pytest.LogCaptureFixture) 
     """Element, phase, source, price, how many others, and the sentence; then silence until it changes."""
     caplog.set_level(logging.INFO, "powerd.reasons")
     core = FakeCore()
+    core.snapshot.leases.echo_at_s[:] = core.now_s  # nobody is silent
     log = ReasonLog(core)
     log.tell(_decision(core, 14.0, 1, at_s=0.0))
     first = _told(caplog)

@@ -22,6 +22,7 @@ def _plugged(core: FakeCore) -> FakeCore:
     n = core.electrical.evse_count
     core.snapshot.sessions.plugged[:] = True
     core.snapshot.sessions.served[:] = True
+    core.snapshot.leases.echo_at_s[:] = core.now_s
     core.tick(raised=dict.fromkeys(range(n), 14.0))
     return core
 
@@ -111,10 +112,16 @@ def test_other_ceilings_have_other_reasons() -> None:
         assert await _reason(core, "A1") == (
             "granted 14 A, for it draws 12 A; it gets more as soon as it takes all of this"
         )
-        assert await _reason(core, "A2") == "at 14 A, to rise to 20 A when leases that may still be live have ended"
+        assert await _reason(core, "A2") == "at 14 A, to rise to 20 A when what others may still be drawing leaves room"
         assert await _reason(core, "A3") == "held at 14 A: no car is plugged in"
         assert await _reason(core, "B1") == "held at 14 A: its session was stopped"
         assert "14 kW" in await _reason(core, "B2")
+        core.snapshot.leases.echo_at_s[0] = core.now_s - 100.0
+        assert core.decision is not None
+        counts = f"it counts at {core.decision.worst[0]:.4g} A"
+        assert await _reason(core, "A1") == f"at 14 A, for its controller c0 is silent: {counts}"
+        core.snapshot.leases.defiant[0] = True
+        assert await _reason(core, "A1") == f"it draws more than its ceiling, 14 A: {counts}"
 
     asyncio.run(scene())
 

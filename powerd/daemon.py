@@ -103,7 +103,7 @@ class Ticker:
             electrical: the compiled drawing.
             tick_s: period of the tick [s].
             first_start: an operator's word that nobody granted anything here within the longest lease; otherwise no
-                raise is decided until every earlier lease must have ended (LEASES R3).
+                raise is decided until every earlier lease must have ended (docs/leases.md R3).
             start: the instant of the start.
             journal: where to go on from, and what raises wait for; without one nothing survives a restart.
 

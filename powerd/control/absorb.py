@@ -30,7 +30,7 @@ from powerd.units import Now
 ANSWERS_KEPT = 4096
 """Request ids remembered for idempotent retries: minutes of traffic at 10/s, a bound on memory."""
 EPOCH_JUMP_MAX = 2**40
-"""A hello that claims an epoch further ahead than this is that controller's fault alone (LEASES R4, trace 12)."""
+"""A hello that claims an epoch further ahead than this is that controller's fault alone (leases.md R4, trace 12)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,10 +1,10 @@
 """Which part of a decision may leave before the disk has it: what a restart without this tick would still cover.
 
-A restart holds W of the last durable tick for a whole lease (LEASES R3). So a ceiling that is not above that W may go
-out at once, whatever the disk does; a higher one must wait, also where the book calls it a decrease: a raise that the
-disk has not taken may never have left, and then its lowering is a raise to the controller. Ticks that wait for the disk
-may become the last durable one before this tick does, so their W bounds it too. A true decrease never waits: what a
-post may follow is below all of them.
+A restart holds W of the last durable tick for a whole lease (docs/leases.md R3). So a ceiling that is not above that W
+may go out at once, whatever the disk does; a higher one must wait, also where the book calls it a decrease: a raise
+that the disk has not taken may never have left, and then its lowering is a raise to the controller. Ticks that wait for
+the disk may become the last durable one before this tick does, so their W bounds it too. A true decrease never waits:
+what a post may follow is below all of them.
 """
 
 from __future__ import annotations

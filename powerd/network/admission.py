@@ -1,4 +1,4 @@
-"""R5 of LEASES.md: what charges without powerd's word must fit under every limit, in every state that can come about.
+"""R5 of docs/leases.md: what charges without powerd's word must fit under every limit, in every possible state.
 
 The states are the normal one and those that automatic or commanded transfer switches can reach; islands of the drawing
 that a playbook may order come with the playbook.

@@ -1,4 +1,4 @@
-"""Faults against R5 of LEASES.md: what charges without powerd's word does not fit; each with its place and mend.
+"""Faults against R5 of docs/leases.md: what charges without powerd's word does not fit; each with its place and mend.
 
 Apart from ``admission``, which the tick reads too: a warm start must not load what reads site files.
 """

@@ -149,7 +149,7 @@ class Loads:
     critical: Bools
     """Must be fed first after an outage."""
     pickup_factor: Floats
-    """What it takes more than usual right after an outage (LEASES.md R8)."""
+    """What it takes more than usual right after an outage (docs/leases.md R8)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -246,7 +246,7 @@ class Electrical:
     site_import_source: str
     """Where that limit came from."""
     min_envelope_kw: float
-    """Lowest dynamic envelope the site guarantees to obey (LEASES.md R5) [kW]; nan = none promised."""
+    """Lowest dynamic envelope the site guarantees to obey (docs/leases.md R5) [kW]; nan = none promised."""
     failsafe_limit_kw: float
     """Import limit while a grid operator who promised a heartbeat is silent [kW]; nan = the lowest that he set."""
     frequency_hz: float

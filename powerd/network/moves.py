@@ -1,4 +1,4 @@
-"""R9 of LEASES.md in the tick: what has to fit *before* a switch moves by itself.
+"""R9 of docs/leases.md in the tick: what has to fit *before* a switch moves by itself.
 
 For each set of transfer switches that one cause makes move together, with the rows of the state after it:
 

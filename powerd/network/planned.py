@@ -1,4 +1,4 @@
-"""R5 of LEASES.md in the states that powerd itself makes: what its plan after each single loss has to hold ready.
+"""R5 of docs/leases.md in the states that powerd itself makes: what its plan after each single loss has to hold ready.
 
 A plan never ends where R5 does not hold (``plan``), unless it did not hold before either. So a state that is not
 planned is told as well: where the best one but for R5 is better, the limit that forbids it, and what that costs.

@@ -1,4 +1,4 @@
-"""R6 and R9 of LEASES.md before the site is built: does every element stand what may flow until EVSEs have followed?
+"""R6 and R9 of docs/leases.md before the site is built: does every element stand what flows until EVSEs have followed?
 
 For every switching state that comes about without powerd, the worst current of each element: EVSEs at the most that the
 limits of the state before let them draw, loads at their worst, what was without supply at its pick-up. That must be

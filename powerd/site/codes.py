@@ -59,7 +59,10 @@ class Code(StrEnum):
     PROTECTION_INCOMPLETE = "protection-incomplete", "an overcurrent device without the figures that its curve needs"
     PROTECTION_WRONG_KEY = "protection-wrong-key", "a trip unit's setting on a device that has none"
     PROTECTION_ORDER = "protection-order", "settings of a trip unit that are not in the order Ir < Isd < Ii"
-    TOLERANCE_TOO_SHORT = "tolerance-too-short", "an overload may last longer than an element stands it (LEASES.md R9)"
+    TOLERANCE_TOO_SHORT = (
+        "tolerance-too-short",
+        "an overload may last longer than an element stands it (docs/leases.md R9)",
+    )
     # The drawing as a whole.
     NO_SUPPLY = "no-supply", "nothing feeds the site"
     NO_EVSE = "no-evse", "the site has no EVSE to grant anything to"
@@ -79,7 +82,7 @@ class Code(StrEnum):
     PILOT_STEP_ABOVE_MAXIMUM = "pilot-step-above-maximum", "a pilot step above the rating"
     FALLBACK_BELOW_MINIMUM = "fallback-below-minimum", "a fallback above 0 that no car can charge with"
     FALLBACK_ABOVE_RATING = "fallback-above-rating", "a fallback or boot current above the rating"
-    FALLBACK_SUM = "fallback-sum", "what charges without powerd's word does not fit under a limit (LEASES.md R5)"
+    FALLBACK_SUM = "fallback-sum", "what charges without powerd's word does not fit under a limit (docs/leases.md R5)"
     WRONG_CONNECTION = "wrong-connection", "the type's phases do not fit the phases of the bus it hangs on"
     MISSING_CONNECTION = "missing-connection", "a one-phase or line-to-line EVSE that does not say which phases"
     TTL_SHORTER_THAN_REACTION = "ttl-shorter-than-reaction", "a lease that ends before a car can have followed it"

@@ -88,7 +88,7 @@ class GridConnection(Part):
     import_limit_kw: Positive | None = None
     """Contracted import [kW]."""
     min_envelope_kw: NotNegative | None = None
-    """Lowest dynamic envelope the site guarantees to obey (LEASES.md R5) [kW]."""
+    """Lowest dynamic envelope the site guarantees to obey (docs/leases.md R5) [kW]."""
     failsafe_limit_kw: NotNegative | None = None
     """Import limit while a grid operator who promised a heartbeat is silent [kW]; default: the lowest that he set."""
     source: str = ""
@@ -368,7 +368,7 @@ class Load(Element):
     meter: Id | None = None
     """Meter that sees it, if any; a meter that stands above it sees it anyway."""
     pickup_factor: Annotated[float, Field(ge=1, le=10)] = 1.5
-    """Cold-load pick-up after an outage (LEASES.md R8)."""
+    """Cold-load pick-up after an outage (docs/leases.md R8)."""
 
 
 class ControllerClass(Part):

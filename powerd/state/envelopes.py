@@ -5,7 +5,7 @@ many: the lowest counts. Windows are on the wall clock, as the operator's own; s
 A wall clock may be stepped: a window begins when the first of both clocks says so and ends when both do, the boottime
 clock reckoning from the instant in which the envelope was said.
 
-A silent operator never means "unlimited" (LEASES R7). A source may promise to say an envelope again within a
+A silent operator never means "unlimited" (docs/leases.md R7). A source may promise to say an envelope again within a
 ``heartbeat``; once it has been silent for longer, the lower one of its limit and the site's failsafe limit holds, at
 once and without an end, until the source speaks again (EEBUS LPC: failsafe is left by a heartbeat *and* a new limit).
 """

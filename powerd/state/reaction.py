@@ -2,8 +2,8 @@
 
 A car has its class's reaction time to follow a lowering; one that was seen to take longer gets what it takes, up to a
 minute. It is *non-compliant* only when three readings in a row lie above every ceiling that it could rightly have
-followed in at least the last minute: a slow car is none (LEASES trace 14). Then it counts at its rating, until its
-readings have obeyed for a minute.
+followed in at least the last minute: a slow car is none (docs/leases.md, trace 14). Then it counts at its rating, until
+its readings have obeyed for a minute.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from tests.faults.truth import Truth
 
 TTL_S, REACTION_S, DRIFT = 3.0, 1.0, 1e-3
 LIFE_S = TTL_S * (1 + DRIFT) + REACTION_S
-"""LEASES E of a grant here [s]."""
+"""E (docs/leases.md) of a grant here [s]."""
 TICK_S = 0.5
 READY_WITHIN_S = 300.0
 """A first start with an empty cache compiles every kernel."""

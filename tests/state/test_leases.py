@@ -245,7 +245,7 @@ def test_terms_spread_from_controllers_to_their_evses() -> None:
 
 @dataclass
 class Post:
-    """A controller and its EVSE as LEASES.md describes them, on a clock of its own."""
+    """A controller and its EVSE as docs/leases.md describes them, on a clock of its own."""
 
     drift: float
     offset: float

@@ -1,4 +1,4 @@
-"""The invariants of LEASES, asserted from the plant's own truth after every half step."""
+"""The invariants of docs/leases.md, asserted from the plant's own truth after every half step."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ FAULTS = tuple(kind for kind in Kind if kind not in DAILY)
 
 
 class Rule(StrEnum):
-    """A rule of LEASES at work in a step."""
+    """A rule of docs/leases.md at work in a step."""
 
     RAISE_HELD = "R1 raise held back"
     """W kept somebody below what he should have."""

@@ -258,13 +258,18 @@ def replay(
     explain: Annotated[
         str | None, typer.Option(metavar="EVSE", help="Say why this EVSE had its ceiling after the last tick.")
     ] = None,
+    envelopes: Annotated[
+        bool, typer.Option("--envelopes", help="Say when each envelope held, since when it was kept, and how well.")
+    ] = False,
     cap_kw: Cap = None,
     as_json: Json = False,
 ) -> None:
     """Step once more through all that a daemon took in, and see whether it decides the same. 1 = it does not."""
     from powerd.reports.replay import ReplayOptions, run_replay
 
-    options = ReplayOptions(journal=journal, site=site, cap_kw=cap_kw, verify=verify, until=until, explain=explain)
+    options = ReplayOptions(
+        journal=journal, site=site, cap_kw=cap_kw, verify=verify, until=until, explain=explain, envelopes=envelopes
+    )
     try:
         code = run_replay(options, as_json=as_json, out=sys.stdout)
     except PowerdError as error:

@@ -6,7 +6,7 @@ The same machine with the same libraries owes the same bits. Elsewhere a tick ow
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -85,6 +85,7 @@ class _Course:
     stepper: Stepper
     verify: bool
     here: str
+    see: Callable[[Decision], None]
     packer: Packer = field(default_factory=Packer)
     snapshot: Snapshot | None = None
     decision: Decision | None = None
@@ -123,6 +124,7 @@ class _Course:
         self.snapshot, self.decision = decision.snapshot, decision
         if decision.tick != record.tick:
             raise _Broken(f"it would be tick {decision.tick}")
+        self.see(decision)
         if not self.verify:
             return
         if digest_of(decision, self.packer.take(decision.snapshot)) == record.decided:
@@ -145,7 +147,14 @@ class _Course:
         self.snapshot = content.snapshot
 
 
-def replay(path: Path, site: CompiledSite, *, verify: bool, until: datetime | None = None) -> Replayed:
+def replay(
+    path: Path,
+    site: CompiledSite,
+    *,
+    verify: bool,
+    until: datetime | None = None,
+    see: Callable[[Decision], None] = lambda _: None,
+) -> Replayed:
     """Replays a journal.
 
     Args:
@@ -154,12 +163,13 @@ def replay(path: Path, site: CompiledSite, *, verify: bool, until: datetime | No
         verify: compare every decision and every snapshot; otherwise only the chain is checked.
         until: stop before the first record after this instant (aware); None = to the end, and then the newest state
             is compared, too.
+        see: is shown every decision, in order.
 
     Raises:
         ReplayRefused: the file cannot be replayed at all.
     """
     db = _open(path, site)
-    course = _Course(site=site, stepper=Stepper(site), verify=verify, here=fingerprint())
+    course = _Course(site=site, stepper=Stepper(site), verify=verify, here=fingerprint(), see=see)
     fault: str | None = None
     place = "the beginning"
     try:

@@ -13,6 +13,7 @@ from powerd.errors import UnknownName
 from powerd.journal.replay import Replayed, replay
 from powerd.network.capped import cap_transformers
 from powerd.network.load import load_site
+from powerd.reports.compliance import Compliance
 from powerd.server.explain import reason
 
 
@@ -32,6 +33,8 @@ class ReplayOptions:
     """Stop before the first tick after this instant; without time zone: UTC."""
     explain: str | None = None
     """Say why this EVSE had the ceiling it had after the last tick replayed."""
+    envelopes: bool = False
+    """Say what became of each envelope."""
 
 
 def run_replay(options: ReplayOptions, *, as_json: bool, out: TextIO) -> int:
@@ -53,9 +56,16 @@ def run_replay(options: ReplayOptions, *, as_json: bool, out: TextIO) -> int:
     until = options.until
     if until is not None and until.tzinfo is None:
         until = until.replace(tzinfo=UTC)
-    found = replay(options.journal, site, verify=options.verify, until=until)
+    compliance = Compliance()
+    found = replay(options.journal, site, verify=options.verify, until=until, see=compliance.see)
     why = None if options.explain is None else _why(site, found, options.explain)
-    out.write(json.dumps(_as_json(found, why)) + "\n" if as_json else _as_text(found, why, verify=options.verify))
+    courses = list(compliance.courses()) if options.envelopes else []
+    if as_json:
+        told = _as_json(found, why) | {"envelopes": [one.as_json() for one in courses]}
+        out.write(json.dumps(told) + "\n")
+    else:
+        out.write(_as_text(found, why, verify=options.verify))
+        out.writelines(f"{one.sentence()}\n" for one in courses)
     return 0 if found.fault is None else 1
 
 

@@ -1,0 +1,118 @@
+"""What became of each envelope, from the decisions of a replay: the grid operator's proof.
+
+All figures are of what *could* have been imported: W, other loads and losses at full load, as in the tick itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from powerd.control.decision import Decision
+from powerd.state.envelopes import Envelope, is_silent
+
+
+@dataclass(kw_only=True)
+class Course:
+    """An envelope as it was said once, while it held; instants are POSIX seconds."""
+
+    envelope_id: str
+    """Its id."""
+    source: str
+    """Who said so."""
+    import_limit_kw: float
+    """What it allowed [kW]."""
+    in_force_s: float
+    """Since when."""
+    last_s: float
+    """The last tick in which it held."""
+    kept_s: float | None = None
+    """When it was first kept; None = not while it held."""
+    most_kw: float = 0.0
+    """Most that could have been imported from then on [kW]."""
+    lapsed_s: float = 0.0
+    """For how long it was not kept from then on [s]: because its source fell silent, or because more was asked."""
+    silent: bool = False
+    """Its source did not speak in time."""
+
+    def as_json(self) -> dict[str, object]:
+        """For ``--json``; instants are RFC 3339."""
+        return {
+            "envelope_id": self.envelope_id,
+            "source": self.source,
+            "import_limit_kw": self.import_limit_kw,
+            "in_force_since": _instant(self.in_force_s),
+            "in_force_until": _instant(self.last_s),
+            "kept_since": None if self.kept_s is None else _instant(self.kept_s),
+            "complied_s": None if self.kept_s is None else self.kept_s - self.in_force_s,
+            "worst_import_kw": None if self.kept_s is None else self.most_kw,
+            "lapsed_s": self.lapsed_s,
+            "silent": self.silent,
+        }
+
+    def sentence(self) -> str:
+        """The same for people."""
+        held = f"in force {_instant(self.in_force_s)} to {_instant(self.last_s)}"
+        kept = "never kept"
+        if self.kept_s is not None:
+            after_s = self.kept_s - self.in_force_s
+            kept = f"kept after {after_s:.1f} s, from then on at most {self.most_kw:.4g} kW could be imported"
+        if self.lapsed_s > 0:
+            kept += f", for {self.lapsed_s:.1f} s it was not kept"
+        silent = "; its source fell silent" if self.silent else ""
+        return f"{self.envelope_id} of {self.source}: {self.import_limit_kw:g} kW {held}, {kept}{silent}"
+
+
+@dataclass
+class Compliance:
+    """Sees the decisions of a replay one after the other."""
+
+    _courses: dict[tuple[object, ...], Course] = field(default_factory=dict)
+    _before_s: float | None = None
+
+    def see(self, decision: Decision) -> None:
+        """One more tick."""
+        now_s = decision.now.utc.timestamp()
+        passed_s = 0.0 if self._before_s is None else now_s - self._before_s
+        self._before_s = now_s
+        site = decision.site
+        imported_kw = site.imported_kw(site.limits.limit_flow(decision.worst) + decision.uncontrolled)
+        for one in decision.snapshot.envelopes:
+            if one.in_force_utc_s is not None:
+                course = self._courses.setdefault(_said(one), _begun(one, one.in_force_utc_s))
+                course.last_s = now_s
+                course.silent |= is_silent(one, decision.now)
+                _count(course, one, imported_kw, passed_s)
+
+    def courses(self) -> Iterator[Course]:
+        """All that held, in the order in which they came into force."""
+        yield from sorted(self._courses.values(), key=lambda one: one.in_force_s)
+
+
+def _said(one: Envelope) -> tuple[object, ...]:
+    """Who changes one of these sets another envelope by the same id."""
+    return one.envelope_id, one.source, one.import_limit_kw, one.start_utc_s, one.end_utc_s, one.heartbeat_s
+
+
+def _begun(one: Envelope, in_force_s: float) -> Course:
+    return Course(
+        envelope_id=one.envelope_id,
+        source=one.source,
+        import_limit_kw=one.import_limit_kw,
+        in_force_s=in_force_s,
+        last_s=in_force_s,
+    )
+
+
+def _count(course: Course, one: Envelope, imported_kw: float, passed_s: float) -> None:
+    """What one tick tells of it."""
+    if course.kept_s is None:
+        course.kept_s = one.kept_utc_s
+    if course.kept_s is not None:
+        course.most_kw = max(course.most_kw, imported_kw)
+        course.lapsed_s += passed_s if one.kept_utc_s is None else 0.0
+
+
+def _instant(utc_s: float) -> str:
+    return datetime.fromtimestamp(utc_s, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,90 @@
+"""``powerd replay --envelopes``: what an operator shows afterwards, from the record alone."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from powerd.control import events as ev
+from powerd.journal.store import Entry, Journal
+from powerd.reports.replay import ReplayOptions, run_replay
+from tests.control.garage import REACTION, Player, site_text
+from tests.control.test_envelopes import GRID, said
+
+
+def record(folder: Path, *told: tuple[int, ev.EnvelopeSet], ticks: int = 80) -> list[dict[str, object]]:
+    """A full garage's journal, in which so much is told at these seconds; the envelopes as its replay tells them."""
+    text = f"{site_text(4, 400.0, fallback_a=6.0)}{GRID}\n"
+    (folder / "site.yaml").write_text(text, encoding="utf-8")
+    player = Player.open(folder, text)
+    journal = Journal(folder / "j", evse_ids=player.site.electrical.posts.ids)
+    for k in range(4):
+        player.plug(k)
+    for c in range(2):
+        player.hello(c)
+    decision = player.tick()
+    journal.start(decision.snapshot, decision.now)
+    for second in range(ticks):
+        decision = player.tick(*[envelope for at_s, envelope in told if at_s == second])
+        journal.commit([Entry(now=decision.now, events=player.absorbed, decision=decision)])
+    journal.close()
+    out = StringIO()
+    options = ReplayOptions(journal=folder / "j", site=folder, verify=True, envelopes=True)
+    assert run_replay(options, as_json=True, out=out) == 0
+    found: list[dict[str, object]] = json.loads(out.getvalue())["envelopes"]
+    return found
+
+
+def number(row: dict[str, object], key: str) -> float:
+    """A figure of a row."""
+    value = row[key]
+    assert isinstance(value, float)
+    return value
+
+
+def test_an_envelope_that_was_kept_says_since_when_and_how_well(tmp_path: Path) -> None:
+    """From ack and reaction on never more than its 40 kW could have been imported; one that never came to hold is
+    not told.
+    """
+    (row,) = record(tmp_path, (10, said(40.0, end_s=60.0)), (10, said(50.0, name="later", start_s=1000.0)))
+    assert (row["envelope_id"], row["source"], row["import_limit_kw"]) == ("night", "dso", 40.0)
+    assert REACTION <= number(row, "complied_s") <= REACTION + 2
+    assert 35.0 < number(row, "worst_import_kw") <= 40.0
+    assert (row["lapsed_s"], row["silent"]) == (0.0, False)
+    assert row["in_force_since"] == "2026-01-01T00:00:12.000+00:00"
+    assert row["in_force_until"] == "2026-01-01T00:00:59.000+00:00"
+
+
+def test_one_that_is_replaced_is_another_course(tmp_path: Path) -> None:
+    """Each limit has its own: in force, kept, and what could be imported meanwhile."""
+    first, second = record(tmp_path, (10, said(60.0)), (40, said(40.0)))
+    assert (first["import_limit_kw"], second["import_limit_kw"]) == (60.0, 40.0)
+    assert 40.0 < number(first, "worst_import_kw") <= 60.0
+    assert number(second, "worst_import_kw") <= 40.0
+    assert str(first["in_force_until"]) < str(second["in_force_since"])
+
+
+def test_a_source_that_fell_silent_is_told(tmp_path: Path) -> None:
+    """60 kW, then silence: the failsafe limit holds, and until the cars have followed it is not kept."""
+    (row,) = record(tmp_path, (10, said(60.0, heartbeat_s=20.0)))
+    assert row["silent"] is True
+    assert REACTION <= number(row, "lapsed_s") <= REACTION + 2
+
+
+def test_people_read_it_in_a_sentence(tmp_path: Path) -> None:
+    """The same without ``--json``; without ``--envelopes`` nothing of it."""
+    record(tmp_path, (10, said(40.0)))
+    for envelopes in (True, False):
+        out = StringIO()
+        run_replay(ReplayOptions(journal=tmp_path / "j", site=tmp_path, envelopes=envelopes), as_json=False, out=out)
+        assert ("night of dso: 40 kW in force 2026-01-01T00:00:12.000+00:00 to" in out.getvalue()) == envelopes
+        assert (" s, from then on at most 40 kW could be imported" in out.getvalue()) == envelopes
+
+
+@pytest.mark.parametrize("ticks", [0, 5])
+def test_where_nothing_was_told_nothing_is(tmp_path: Path, ticks: int) -> None:
+    """An empty list, also in a record that ends at once."""
+    assert record(tmp_path, ticks=ticks) == []

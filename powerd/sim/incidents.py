@@ -72,6 +72,9 @@ def incidents_of(
         at_s = round((datetime.combine(local.date(), one.at, timezone) - local).total_seconds())
         if at_s < 0:
             raise UnreadableInput(f"{one.text}: the run begins at {local:%H:%M:%S}; name a later time")
+        before = {trip.element for trip in clocked if trip.lost and trip.at < one.at}
+        if not one.lost and one.element not in before:
+            raise UnreadableInput(f"--return {one.text}: {one.element} is not lost before; give its --trip as well")
         found.append(Incident(at_s=at_s, element=known[one.element], lost=one.lost, cause=one.cause))
     return tuple(found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -220,12 +221,13 @@ def as_table(summary: Summary) -> RenderableType:
 def _events(summary: Summary) -> Table:
     """What was lost, came back or tripped, and how long anything was over."""
     table = Table(title="Time to compliance", title_justify="left", box=None, pad_edge=False)
-    for heading in ("event", "at", "over for", "most", "which stands that", "of a tolerance used"):
+    for heading in ("event", "into the run", "over for", "most", "which stands that", "of a tolerance used"):
         table.add_column(heading, justify="left" if heading == "event" else "right")
     for one in summary.compliance:
         stands = "for ever, or no curve" if one.tolerated_s is None else f"{one.tolerated_s:.0f} s"
         cells = (f"{one.seconds:.0f} s", f"{100 * one.share:.0f} % of {one.name}", stands, f"{100 * one.used:.0f} %")
-        table.add_row(one.event, f"{one.at_s / 3600:.2f} h", *(cells if one.name else ("never", "", "", "")))
+        cells = cells if one.name else ("nothing was over", "", "", "")
+        table.add_row(one.event, str(timedelta(seconds=one.at_s)), *cells)
     return table
 
 

@@ -48,6 +48,8 @@ def test_a_full_house_stands_around_its_incidents() -> None:
     assert all((car.departure - start).total_seconds() > back.at_s + 1000 for car in cars)
     with pytest.raises(UnreadableInput, match="has no T9"):
         incidents_of([parse_incident("T9@08:15", lost=True)], electrical, start, zone)
+    with pytest.raises(UnreadableInput, match="T1 is not lost before"):
+        incidents_of(clocked[1:], electrical, start, zone)
 
 
 @pytest.mark.slow

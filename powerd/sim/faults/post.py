@@ -91,9 +91,9 @@ class Post:
         return True
 
     def restart(self, now_s: float) -> None:
-        """The post boots."""
+        """The post boots, and has forgotten what was written to it."""
         self.put(self.boot, now_s)
-        self.booted, self.latched = True, False
+        self.booted, self.latched, self.rest = True, False, self.boot
 
     def plug(self, car_max: float) -> None:
         """A car comes."""

@@ -18,7 +18,7 @@ from powerd.network.rows import build_limits
 from powerd.network.standing import Patience, Standing, patience, standings
 from powerd.network.supply import normal_positions
 from powerd.reports.overloads import moves_text, patience_text
-from powerd.reports.planned import planned_json, planned_text
+from powerd.reports.planned import limit_json, planned_json, planned_text
 from powerd.site.read import read_site
 
 #: How many of the fullest limits the summary shows.
@@ -102,19 +102,7 @@ def report_json(report: CheckReport) -> dict[str, Any]:
         "limits": report.limit_count,
         "rows": report.row_count,
         "faults": [_fault_json(fault) for fault in loaded.faults],
-        "reserved": [
-            {
-                "state": one.state,
-                "name": one.name,
-                "element": one.element,
-                "unit": one.unit,
-                "capacity": one.capacity,
-                "uncontrolled": one.uncontrolled,
-                "reserve": one.reserve,
-                "boot_share": one.boot_share,
-            }
-            for one in report.reserved
-        ],
+        "reserved": [{"state": one.state, **limit_json(one), "boot_share": one.boot_share} for one in report.reserved],
         "after_moves": [_standing_json(one) for one in report.standings],
         "patience": [
             {

@@ -35,15 +35,14 @@ def planned_json(one: Planned) -> dict[str, Any]:
         "steps": list(one.steps),
         "found_by": one.found_by,
         "fits": one.fits,
-        "fullest": _limit_json(one.fullest),
-        "forbidden": _limit_json(one.forbidden),
+        "fullest": None if one.fullest is None else limit_json(one.fullest),
+        "forbidden": None if one.forbidden is None else limit_json(one.forbidden),
         "cost_kva": one.cost_kva,
     }
 
 
-def _limit_json(one: Reserved | None) -> dict[str, Any] | None:
-    if one is None:
-        return None
+def limit_json(one: Reserved) -> dict[str, Any]:
+    """A limit with what it has to hold ready, for ``--json``."""
     return {
         "name": one.name,
         "element": one.element,

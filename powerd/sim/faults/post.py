@@ -91,9 +91,9 @@ class Post:
         return True
 
     def restart(self, now_s: float) -> None:
-        """The post boots, and has forgotten what was written to it."""
+        """The post boots."""
         self.put(self.boot, now_s)
-        self.booted, self.latched, self.rest = True, False, self.boot
+        self.booted, self.latched = True, False
 
     def plug(self, car_max: float) -> None:
         """A car comes."""
@@ -102,10 +102,11 @@ class Post:
         self._past = []
 
     def unplug(self) -> None:
-        """It leaves; a post that had restarted knows by now that nobody is there."""
+        """It leaves; a post that had restarted knows by now that nobody is there, and of no order that was before."""
         self.plugged, self.cars = False, self.cars + 1
         if self.booted:
-            self.ceiling, self.booted = 0.0, False
+            self.ceiling = self.rest = 0.0
+            self.booted = False
 
     def could(self, now_s: float) -> float:
         """The most that an obedient car of this class could be drawing."""

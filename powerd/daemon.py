@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from powerd.compiled import load_types
 from powerd.control import failsafe
 from powerd.control.compiled import CompiledSite, as_drawn
 from powerd.control.decision import Decision
@@ -532,6 +533,7 @@ async def serve_site(options: ServeOptions) -> None:
         SiteRefused: it has faults.
         PowerdError: the address cannot be used as asked.
     """
+    load_types()
     electrical = load_electrical(options.site, options.cap_kw, cache_folder())
     clock = SystemClock()
     start = STEPPED_START if options.stepped_clock else clock.now()

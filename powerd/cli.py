@@ -13,14 +13,19 @@ import gc
 import json
 import logging
 import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from enum import StrEnum
+from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from powerd.errors import PowerdError, SiteRefused
+
+if TYPE_CHECKING:  # the client is imported only by commands that ask
+    from powerd.client.ask import Daemon
 
 app = typer.Typer(
     name="powerd", help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -33,14 +38,6 @@ app.add_typer(envelope_app, name="envelope")
 
 SitePath = Annotated[Path, typer.Argument(metavar="SITE", help="Folder with a site.yaml, or the file itself.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
-Address = Annotated[str, typer.Option(help="Address of the daemon.")]
-TlsCa = Annotated[
-    Path | None, typer.Option(envvar="POWERD_TLS_CA", help="PEM certificate of the authority that issued the daemon's.")
-]
-TlsCert = Annotated[
-    Path | None, typer.Option(envvar="POWERD_TLS_CERT", help="Your PEM certificate chain, where the daemon wants one.")
-]
-TlsKey = Annotated[Path | None, typer.Option(envvar="POWERD_TLS_KEY", help="Its PEM private key.")]
 Cap = Annotated[float | None, typer.Option(help="Scale the transformers to this many kW in all.")]
 DEFAULT_ADDRESS = "127.0.0.1:7433"
 
@@ -49,6 +46,40 @@ def _fail(message: str, code: int) -> typer.Exit:
     """Says what is wrong on stderr and gives the exit to raise."""
     typer.echo(message, err=True)
     return typer.Exit(code)
+
+
+def _asks(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that asks the ``Daemon`` it gets first: the options that say which follow the command's own.
+
+    What the daemon refuses, or that nobody answers, is said on stderr with exit 2.
+    """
+
+    def asked(
+        address: Annotated[str, typer.Option(help="Address of the daemon.")] = DEFAULT_ADDRESS,
+        tls_ca: Annotated[
+            Path | None,
+            typer.Option(envvar="POWERD_TLS_CA", help="PEM certificate of the authority that issued the daemon's."),
+        ] = None,
+        tls_cert: Annotated[
+            Path | None,
+            typer.Option(envvar="POWERD_TLS_CERT", help="Your PEM certificate chain, where the daemon wants one."),
+        ] = None,
+        tls_key: Annotated[Path | None, typer.Option(envvar="POWERD_TLS_KEY", help="Its PEM private key.")] = None,
+        **told: Any,
+    ) -> None:
+        from powerd.client.ask import Daemon
+
+        try:
+            command(Daemon(address=address, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key), **told)
+        except PowerdError as error:
+            raise _fail(str(error), 2) from None
+
+    _, *own = signature(command, eval_str=True, locals={"Daemon": None}).parameters.values()
+    *theirs, _ = signature(asked, eval_str=True).parameters.values()
+    asked.__name__, asked.__doc__ = command.__name__, command.__doc__
+    asked.__annotations__ = {one.name: one.annotation for one in (*own, *theirs)}
+    asked.__dict__["__signature__"] = Signature([*own, *theirs])  # where typer looks
+    return asked
 
 
 @app.command()
@@ -278,22 +309,66 @@ def replay(
 
 
 @app.command()
+@_asks
 def explain(
+    daemon: Daemon,
     evse: Annotated[str, typer.Argument(help="EVSE id as in the site file.")],
-    address: Address = DEFAULT_ADDRESS,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
     as_json: Json = False,
 ) -> None:
     """Ask a running daemon why an EVSE's ceiling is what it is."""
-    from powerd.client.ask import Daemon, explain_ceiling
+    from powerd.client.ask import explain_ceiling
 
-    try:
-        answer = explain_ceiling(Daemon(address=address, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key), evse)
-    except PowerdError as error:
-        raise _fail(str(error), 2) from None
+    answer = explain_ceiling(daemon, evse)
     typer.echo(json.dumps(answer.as_json()) if as_json else f"{evse}: {answer.reason}")
+
+
+@app.command()
+@_asks
+def status(daemon: Daemon, as_json: Json = False) -> None:
+    """Ask a running daemon how the site stands: cars, limits nearly used up, alarms, stops. 1 = an alarm stands."""
+    from powerd.client.ask import status_of
+
+    found = status_of(daemon)
+    typer.echo(json.dumps(found.as_json()) if as_json else "\n".join(found.sentences()))
+    raise typer.Exit(0 if found.in_order else 1)
+
+
+Reason = Annotated[str, typer.Option(help="Why; it is kept in the record.")]
+
+
+@app.command()
+@_asks
+def stop(
+    daemon: Daemon,
+    element: Annotated[str, typer.Argument(help="EVSE, bus, feeder, transformer, switch or controller; or the site.")],
+    reason: Reason,
+    as_json: Json = False,
+) -> None:
+    """Let nobody charge below an element until it is released. Not an emergency stop. 1 = not acked by everybody."""
+    from powerd.client.ask import counted, message_as_json, stop_charging
+
+    taken = stop_charging(daemon, element, reason)
+    open_ = list(taken.unacked_evse_ids)
+    sentence = f"stop {taken.stop_id}: {counted(taken.evse_ids)}" + (
+        f", not acked by {', '.join(open_)}" if open_ else ""
+    )
+    typer.echo(json.dumps(message_as_json(taken)) if as_json else sentence)
+    raise typer.Exit(1 if open_ else 0)
+
+
+@app.command()
+@_asks
+def release(
+    daemon: Daemon,
+    stop_id: Annotated[str, typer.Argument(metavar="STOP", help="As `stop` and `status` tell it.")],
+    reason: Reason,
+    as_json: Json = False,
+) -> None:
+    """End a stop."""
+    from powerd.client.ask import counted, message_as_json, release_stop
+
+    free = release_stop(daemon, stop_id, reason)
+    typer.echo(json.dumps(message_as_json(free)) if as_json else f"{counted(free.evse_ids)} may charge again")
 
 
 @envelope_app.callback()
@@ -305,7 +380,9 @@ Instant = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S", 
 
 
 @envelope_app.command("set")
+@_asks
 def set_envelope(
+    daemon: Daemon,
     import_limit_kw: Annotated[float, typer.Argument(metavar="KW", help="Most that the site may import.")],
     source: Annotated[str, typer.Option(help="Who says so.")],
     envelope_id: Annotated[str, typer.Option("--id", help="Replaces the one of this id; default: a new one.")] = "",
@@ -314,69 +391,47 @@ def set_envelope(
     heartbeat_s: Annotated[
         float | None, typer.Option(min=1, help="You say it again within this; silence then lowers it to the failsafe.")
     ] = None,
-    address: Address = DEFAULT_ADDRESS,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
     as_json: Json = False,
 ) -> None:
     """Lower what the site may import: from now or --start, until --until or withdrawn. Local times."""
     from powerd.client import envelopes
-    from powerd.client.ask import Daemon
+    from powerd.client.ask import message_as_json
 
     heartbeat = None if heartbeat_s is None else timedelta(seconds=heartbeat_s)
-    try:
-        taken = envelopes.set_envelope(
-            Daemon(address=address, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key),
-            import_limit_kw,
-            source=source,
-            envelope_id=envelope_id,
-            start=start,
-            end=until,
-            heartbeat=heartbeat,
-        )
-    except PowerdError as error:
-        raise _fail(str(error), 2) from None
-    typer.echo(json.dumps(envelopes.as_json(taken)) if as_json else envelopes.sentence(taken))
+    taken = envelopes.set_envelope(
+        daemon,
+        import_limit_kw,
+        source=source,
+        envelope_id=envelope_id,
+        start=start,
+        end=until,
+        heartbeat=heartbeat,
+    )
+    typer.echo(json.dumps(message_as_json(taken)) if as_json else envelopes.sentence(taken))
 
 
 @envelope_app.command("withdraw")
+@_asks
 def withdraw_envelope(
+    daemon: Daemon,
     envelope_id: Annotated[str, typer.Argument(metavar="ID", help="As `set` and `list` tell it.")],
-    address: Address = DEFAULT_ADDRESS,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
 ) -> None:
     """Take an envelope back before its end."""
     from powerd.client import envelopes
-    from powerd.client.ask import Daemon
 
-    try:
-        daemon = Daemon(address=address, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
-        envelopes.withdraw_envelope(daemon, envelope_id)
-    except PowerdError as error:
-        raise _fail(str(error), 2) from None
+    envelopes.withdraw_envelope(daemon, envelope_id)
 
 
 @envelope_app.command("list")
-def list_envelopes(
-    address: Address = DEFAULT_ADDRESS,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    as_json: Json = False,
-) -> None:
+@_asks
+def list_envelopes(daemon: Daemon, as_json: Json = False) -> None:
     """All envelopes, whether each is kept and since when. 1 = one that is in force is not kept."""
     from powerd.client import envelopes
-    from powerd.client.ask import Daemon
+    from powerd.client.ask import message_as_json
 
-    try:
-        found = envelopes.list_envelopes(Daemon(address=address, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key))
-    except PowerdError as error:
-        raise _fail(str(error), 2) from None
+    found = envelopes.list_envelopes(daemon)
     if as_json:
-        typer.echo(json.dumps(envelopes.as_json(found)))
+        typer.echo(json.dumps(message_as_json(found)))
     else:
         for one in found.envelopes:
             typer.echo(envelopes.sentence(one))

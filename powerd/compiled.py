@@ -47,7 +47,7 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 def load_types() -> None:
     """Loads what numba must know before it can load the first kernel, without what no kernel of ours uses.
 
-    To know whether there is a BLAS, numba imports the whole of ``scipy.linalg``, and for C types the parser of ``cffi``:
+    To know whether there is a BLAS numba imports the whole of ``scipy.linalg``, and for C types the parser of ``cffi``:
     a third of the time (0.2 of 0.6 s). In a process that calls this no kernel can multiply matrices or call C.
     """
     with _hidden("scipy.linalg", "cffi"):

@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-
-import grpc
-from google.protobuf.json_format import MessageToDict
 
 from powerd.client.ask import PATIENCE_S, Daemon
 from powerd.v1 import envelope_service_pb2 as pb
 from powerd.v1.envelope_service_pb2_grpc import EnvelopeServiceStub
-
-
-@contextmanager
-def _service(daemon: Daemon) -> Iterator[EnvelopeServiceStub]:
-    """The service of a daemon.
-
-    Raises:
-        PowerdError: nobody answers there, or it refuses.
-    """
-    with daemon.channel() as channel:
-        try:
-            yield EnvelopeServiceStub(channel)
-        except grpc.RpcError as error:
-            raise daemon.refused(error) from error
 
 
 def set_envelope(
@@ -50,7 +31,7 @@ def set_envelope(
         request.end_time.FromDatetime(end.astimezone(UTC))
     if heartbeat is not None:
         request.heartbeat.FromTimedelta(heartbeat)
-    with _service(daemon) as service:
+    with daemon.service(EnvelopeServiceStub) as service:
         return service.SetEnvelope(request, timeout=PATIENCE_S).envelope
 
 
@@ -60,7 +41,7 @@ def withdraw_envelope(daemon: Daemon, envelope_id: str) -> None:
     Raises:
         PowerdError: nobody answers there, or there is none of that id.
     """
-    with _service(daemon) as service:
+    with daemon.service(EnvelopeServiceStub) as service:
         service.WithdrawEnvelope(pb.WithdrawEnvelopeRequest(envelope_id=envelope_id), timeout=PATIENCE_S)
 
 
@@ -70,16 +51,8 @@ def list_envelopes(daemon: Daemon) -> pb.ListEnvelopesResponse:
     Raises:
         PowerdError: nobody answers there.
     """
-    with _service(daemon) as service:
+    with daemon.service(EnvelopeServiceStub) as service:
         return service.ListEnvelopes(pb.ListEnvelopesRequest(), timeout=PATIENCE_S)
-
-
-def as_json(message: pb.Envelope | pb.ListEnvelopesResponse) -> dict[str, object]:
-    """For ``--json``: the fields of the .proto by their names, instants as RFC 3339."""
-    found: dict[str, object] = MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return found
 
 
 def sentence(one: pb.Envelope) -> str:

@@ -48,7 +48,7 @@ class SiteService(SiteServiceServicer):
     ) -> AsyncIterator[pb.WatchSiteResponse]:
         """How it stands, after each tick."""
         async for decision in self._desk.decisions():
-            yield _picture(decision)
+            yield _picture(decision, self._stops(decision))
 
     async def ExplainCeiling(  # noqa: N802
         self,
@@ -116,6 +116,20 @@ class SiteService(SiteServiceServicer):
             pass
         return open_
 
+    def _stops(self, decision: Decision) -> list[pb.StandingStop]:
+        """Those that hold, with who has not acked them."""
+        acked = _stopped(decision)
+        return [
+            pb.StandingStop(
+                stop_id=stop.stop_id,
+                element=stop.element,
+                reason=stop.reason,
+                evse_ids=self._ids(stop.evse),
+                unacked_evse_ids=self._ids(stop.evse[~acked[stop.evse]]),
+            )
+            for stop in decision.snapshot.stops
+        ]
+
     def _ids(self, evse: Ints) -> list[str]:
         return [self._names.posts.ids[i] for i in evse.tolist()]
 
@@ -155,7 +169,7 @@ def _stopped(decision: Decision) -> Bools:
     return stopped
 
 
-def _picture(decision: Decision) -> pb.WatchSiteResponse:
+def _picture(decision: Decision, stops: list[pb.StandingStop]) -> pb.WatchSiteResponse:
     snapshot = decision.snapshot
     return pb.WatchSiteResponse(
         time=timestamp(decision.now.utc.timestamp()),
@@ -166,4 +180,5 @@ def _picture(decision: Decision) -> pb.WatchSiteResponse:
         plugged=snapshot.sessions.plugged.tolist(),
         alarms=decision.alarms,
         path=decision.path,
+        stops=stops,
     )

@@ -1,4 +1,4 @@
-"""Questions of the command line over TLS: who shows what is wanted is let in, others learn what is missing."""
+"""What an operator asks from the command line, and over TLS: who shows what is wanted is let in, no others."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import trustme
 
-from powerd.client.ask import Daemon, explain_ceiling
+from powerd.client.ask import Daemon, SiteStatus, explain_ceiling, release_stop, status_of, stop_charging
 from powerd.client.envelopes import list_envelopes
 from powerd.daemon import ServeOptions, serve_site
 from powerd.errors import PowerdError
 from powerd.server.serve import TlsFiles, start_server
+from powerd.v1.site_service_pb2 import GetSiteResponse, LimitInfo, StandingStop, WatchSiteResponse
+from tests.server.dialogue import serving
 from tests.server.fake import FakeCore
 
 ITS_OWN_WORD = "the daemon has not ticked yet"
@@ -65,3 +67,44 @@ def test_half_of_a_pair_is_refused(certificate: bool, key: bool, tmp_path: Path)
     options = ServeOptions(site=site, address="127.0.0.1:0", first_start=True, tls_cert=cert_file, tls_key=key_file)
     with pytest.raises(PowerdError, match="belong together"):
         asyncio.run(serve_site(options))
+
+
+def test_an_operator_sees_how_it_stands_stops_it_and_lets_it_go_on() -> None:
+    """Cars, an alarm, and a stop that nobody has acked, each in a line; the stop is gone after the release."""
+
+    async def scene() -> None:
+        core = FakeCore()
+        core.snapshot.sessions.plugged[:2] = True
+        core.tick(raised={0: 32.0, 1: 32.0})
+        async with serving(core) as (server, _):
+            daemon = Daemon(address=f"127.0.0.1:{server.port}")
+            before = await asyncio.to_thread(status_of, daemon)
+            taken = await asyncio.to_thread(stop_charging, daemon, "A1", "smoke")
+            during = await asyncio.to_thread(status_of, daemon)
+            freed = await asyncio.to_thread(release_stop, daemon, taken.stop_id, "it was steam")
+            after = await asyncio.to_thread(status_of, daemon)
+            with pytest.raises(PowerdError, match="no element 'T99'"):
+                await asyncio.to_thread(stop_charging, daemon, "T99", "smoke")
+        head, alarm = before.sentences()
+        assert head.startswith("yard at ")
+        assert head.endswith(": 2 of 5 EVSEs have a car, 2 may charge")
+        assert alarm == "alarm: a test runs"
+        assert list(during.sentences())[-1] == f"stop {taken.stop_id} of A1 (smoke): 1 EVSE, not acked by A1"
+        assert list(freed.evse_ids) == ["A1"]
+        assert not after.now.stops
+
+    asyncio.run(scene())
+
+
+def test_what_needs_a_look_is_not_in_order() -> None:
+    """An alarm, or a stop that somebody has not acked; limits are told from nine tenths on, the fullest first."""
+    limits = [LimitInfo(name=name, capacity=100.0, unit="A") for name in ("half", "nearly", "full")]
+    built = GetSiteResponse(site_id="yard", limits=limits)
+    calm = SiteStatus(built=built, now=WatchSiteResponse(limit_flow=[50.0, 90.0, 100.0]))
+    assert calm.in_order
+    assert [line.split(":")[0] for line in calm.sentences()][1:] == ["full", "nearly"]
+    stop = StandingStop(stop_id="s", evse_ids=["A1"])
+    assert SiteStatus(built=built, now=WatchSiteResponse(stops=[stop])).in_order
+    stop.unacked_evse_ids.append("A1")
+    assert not SiteStatus(built=built, now=WatchSiteResponse(stops=[stop])).in_order
+    assert not SiteStatus(built=built, now=WatchSiteResponse(alarms=["a test runs"])).in_order

@@ -217,6 +217,10 @@ def test_a_stop_is_urgent_latched_and_lists_who_has_not_obeyed() -> None:
             answer = await stopping
             assert list(answer.evse_ids) == ["A1", "A2", "A3", "B1", "B2"]
             assert list(answer.unacked_evse_ids) == ["B1", "B2"]
+            standing = await anext(aiter(site.WatchSite(pb.WatchSiteRequest())))
+            assert [(s.stop_id, s.element, s.reason) for s in standing.stops] == [(answer.stop_id, "yard", "smoke")]
+            assert standing.stops[0].evse_ids == answer.evse_ids
+            assert standing.stops[0].unacked_evse_ids == answer.unacked_evse_ids
             core.eager = True
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await site.ReleaseStop(pb.ReleaseStopRequest(stop_id="none", reason="over"))

@@ -30,6 +30,8 @@ from powerd.v1 import controller_service_pb2 as pb
 
 ACKED_MESSAGES_MAX = 1000
 """Most messages that one report may ack."""
+NAMED_MAX = 5
+"""So many absent EVSEs are named to a controller that forgot some."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -143,17 +145,17 @@ def check_stamp(field: str, stamp: pb_common.Stamp) -> None:
 
 def _evses_of(hello: pb.Hello, names: Directory, controller: int) -> Ints:
     """(k,) the columns of a hello's EVSEs: all of the controller's, each once, and no other."""
-    owned = names.owned[controller]
-    if len(hello.evses) != len(owned):
-        wanted = f"all {len(owned)} EVSEs that the site file gives to this controller, each once"
-        raise BadRequest("hello.evses", f"{wanted}, got {len(hello.evses)}")
-    mine = {names.posts.ids[int(i)]: int(i) for i in owned}
-    seen: set[str] = set()
+    mine = {names.posts.ids[int(i)]: int(i) for i in names.owned[controller]}
+    absent = dict.fromkeys(mine)
     for place, state in enumerate(hello.evses):
-        if state.evse_id not in mine or state.evse_id in seen:
+        if state.evse_id not in absent:
             wanted = f"an EVSE of controller {hello.controller_id!r}, each once"
             raise BadRequest(f"hello.evses[{place}].evse_id", f"{wanted}, got {state.evse_id[:99]!r}")
-        seen.add(state.evse_id)
+        del absent[state.evse_id]
+    if absent:
+        wanted = f"all {len(mine)} EVSEs that the site file gives to this controller"
+        first = ", ".join(list(absent)[:NAMED_MAX]) + (" ..." if len(absent) > NAMED_MAX else "")
+        raise BadRequest("hello.evses", f"{wanted}; {len(absent)} are not in it: {first}")
     return np.array([mine[s.evse_id] for s in hello.evses], np.int64)
 
 

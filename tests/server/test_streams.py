@@ -51,7 +51,7 @@ BAD_HELLOS: list[tuple[str, Hello]] = [
     ("hello.highest_epoch", _set("highest_epoch", -1)),
     ("hello.report_number", _set("report_number", -1)),
     ("hello.evses", lambda said: said.evses.pop()),
-    ("hello.evses", lambda said: said.evses.add(evse_id="B1")),
+    ("hello.evses[3].evse_id", lambda said: said.evses.add(evse_id="B1")),
     ("hello.evses[1].evse_id", _set("evse.evse_id", "B1")),
     ("hello.evses[1].evse_id", _set("evse.evse_id", "A1")),
     ("hello.evses[1].applied_ceiling", _set("evse.applied_ceiling", -0.5)),
@@ -110,6 +110,24 @@ def test_a_bad_hello_is_refused_by_field_and_changes_nothing(field: str, spoil: 
         return core
 
     assert asyncio.run(scene()).posted == []
+
+
+def test_a_hello_that_forgets_evses_is_told_which() -> None:
+    """By their ids, and how many."""
+
+    async def scene() -> str:
+        async with serving(FakeCore()) as (_, channel):
+            call = ControllerServiceStub(channel).Connect()
+            first = hello()
+            del first.hello.evses[1:]
+            await call.write(first)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call.read()
+            return refused.value.details() or ""
+
+    assert asyncio.run(scene()).endswith(
+        "all 3 EVSEs that the site file gives to this controller; 2 are not in it: A2, A3"
+    )
 
 
 @pytest.mark.parametrize(("field", "said"), BAD_REPORTS)

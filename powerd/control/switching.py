@@ -166,13 +166,14 @@ def _answer(
     """What to switch, and the question if only a heuristic could answer it in time.
 
     Where nothing is lost the site goes back to how it is drawn, as far as it is in service and what waits for a voltage
-    fits with its pick-up then; nothing is ever switched only to gain a little.
+    fits with its pick-up then, unless something would still wait there that another state feeds; nothing is ever
+    switched only to gain a little.
     """
     home: tuple[int, ...] = ()
     unanswered = None
     if settled(electrical, gear):
         home = planner.towards(question, electrical.branches.normally_closed).steps
-        if _all_in_service(electrical, gear) and (home or not question.dead.any()):
+        if _all_in_service(electrical, gear) and not _waiting(electrical, planner, question, home):
             return home, None
     known = planner.remembered(gear.playbook, question.key)
     if known:
@@ -181,7 +182,14 @@ def _answer(
         steps = planner.exact(question).steps
     else:
         steps, unanswered = planner.heuristic(question).steps, question
-    return _worth(electrical, planner, question, steps) or home, unanswered
+    steps = _worth(electrical, planner, question, steps)
+    return max((home, steps), key=lambda way: planner.score(question, planner.end(question, way))), unanswered
+
+
+def _waiting(electrical: Electrical, planner: Planner, question: Question, steps: tuple[int, ...]) -> bool:
+    """A load or an EVSE that may be fed has no voltage after ``steps``."""
+    dead = ~question.barred & ~planner.fed(question, planner.end(question, steps))
+    return bool(dead[electrical.evse_bus].any() or dead[electrical.loads.bus].any())
 
 
 def _worth(electrical: Electrical, planner: Planner, question: Question, steps: tuple[int, ...]) -> tuple[int, ...]:

@@ -155,7 +155,9 @@ def tree_of(from_bus: Ints, to_bus: Ints, sure: Bools, start: Ints, links: Ints,
 def deliverable(grid: Grid, case: Case, tree: Ints) -> Floats:  # one pass up the tree, for all at once
     """(2,) most power that the fed buses can be given, loads and charging [kVA], and by how much reserves do not fit.
 
-    On a tree, max flow is min(capacity, sum of the children's) from the leaves up, for each phase alone.
+    On a tree, max flow is min(capacity, sum of the children's) from the leaves up, for each phase alone. A load that
+    comes back takes the room of its pick-up and is worth no more than any other: else what is fed would be dropped for
+    what is not, and the other way round afterwards.
     """
     flow, bound, fixed = case.demand.copy(), grid.reserve.copy(), case.load.copy()
     bound_kw, fixed_kw = grid.reserve_kw.copy(), case.load_kw.copy()
@@ -171,7 +173,6 @@ def deliverable(grid: Grid, case: Case, tree: Ints) -> Floats:  # one pass up th
             given[supply] += flow[bus].sum()
             held[supply] += bound_kw[bus]
             taken[supply] += fixed_kw[bus]
-            loads += fixed[bus].sum()
             continue
         above = grid.from_bus[e] if grid.to_bus[e] == bus else grid.to_bus[e]
         bound_kw[above] += bound_kw[bus]
@@ -186,6 +187,7 @@ def deliverable(grid: Grid, case: Case, tree: Ints) -> Floats:  # one pass up th
     for bus in range(tree.shape[1]):
         if tree[2, bus] >= 0:
             usual += grid.load_kw[bus]
+            loads += grid.load[bus].sum()
     for k in range(count):
         total += min(given[k], max(case.import_kw[k] - taken[k], 0.0))
         misfit = max(misfit, held[k] + taken[k] - case.import_kw[k])

@@ -120,7 +120,7 @@ def best_state(grid: Grid, case: Case, seconds: float) -> Bools | None:
     moved = [(int(c), -1.0 if case.present[e] else 1.0) for c, e in zip(position, case.which, strict=True)]
     levels: list[list[tuple[int, float]]] = [
         [(int(c), float(v)) for c, v in zip(fed, case.worth[:, 0], strict=True)],
-        [*charging, *((int(c), float(v)) for c, v in zip(fed, case.load.sum(axis=1), strict=True))],
+        [*charging, *((int(c), float(v)) for c, v in zip(fed, grid.load.sum(axis=1), strict=True))],
         [(int(c), float(v)) for c, v in zip(fed, case.worth[:, 1], strict=True)],
         [(column, -sign) for column, sign in moved],
     ]

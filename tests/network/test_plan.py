@@ -101,7 +101,7 @@ class Judge:
             members = nx.node_connected_component(graph, root)
             flow = sum(self._phase(graph.subgraph(members), root, load, p) for p in range(3))
             given += min(flow, max(float(most) - float(self._load_kw()[list(members)].sum()), 0.0))
-        return min(given, max(grid.site_kw - fed, 0.0)) + float(load[list(live)].sum())
+        return min(given, max(grid.site_kw - fed, 0.0)) + float(grid.load[list(live)].sum())
 
     def _phase(self, tree: nx.MultiGraph, root: int, load: np.ndarray, p: int) -> float:
         flow = nx.DiGraph()
@@ -273,6 +273,45 @@ def test_the_cars_that_are_there_choose_the_plan() -> None:
     assert full.key == alone.key
     kept = [plan.steps for plan in planner.some(full, 3)]
     assert (planner.chosen(full, kept), planner.chosen(alone, kept)) == ((1,), (2,))
+
+
+def test_what_comes_back_with_its_pick_up_is_worth_no_more() -> None:
+    """10 kVA a phase with a voltage, or 8 without that would start with 12, and only one of them may be closed: what
+    has a voltage keeps it, by trying all and by the program; without any load there the other one is fed.
+    """
+    grid, question = two_ways()
+    load = np.repeat([[10.0], [8.0], [0.0]], 3, axis=1)
+    grid = grid._replace(
+        from_bus=np.array([2, 2]),
+        to_bus=np.array([0, 1]),
+        start=np.array([0, 1, 2, 4]),
+        capacity=np.full((2, 3), np.inf),
+        rating=np.zeros((3, 3)),
+        load=load,
+        load_kw=load.sum(axis=1),
+        pickup=1.5 * load,
+        pickup_kw=1.5 * load.sum(axis=1),
+        worth=np.column_stack([np.zeros(3), load.sum(axis=1)]),
+        supply_bus=np.array([2]),
+        import_kw=np.array([np.inf]),
+        lock_start=np.array([0, 2]),
+        lock_branch=np.array([0, 1]),
+        lock_most=np.array([1]),
+    )
+    question = replace(
+        question,
+        closed=np.array([True, False]),
+        alive=np.ones(1, np.bool_),
+        dead=np.array([False, True, False]),
+        demand=np.zeros((3, 3)),
+    )
+    for kept, steps in ((1.0, ()), (0.0, (-1, 2))):
+        less = grid._replace(load=load * [[kept], [1], [1]], worth=grid.worth * [[kept], [1], [1]])
+        assert Planner(less).exact(question).steps == steps
+        assert Planner(less).program(question).steps == steps
+        found = best_state(less, Planner(less).case(question), 10.0)
+        assert found is not None
+        assert Planner(less).steps(question, found) == steps
 
 
 def test_the_program_sees_what_three_switches_at_a_time_do_not() -> None:

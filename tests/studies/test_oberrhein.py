@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from powerd.network.load import load_site
+from powerd.sim.outage import Cause
+from powerd.studies.command import remark
 from powerd.studies.outages import Study
 from tests.studies.oberrhein import write
 
@@ -21,3 +23,22 @@ def test_it_is_the_net_that_ships_with_pandapower(oberrhein: Study) -> None:
     assert sum(name.startswith("s") and not name.startswith("station") for name in names) == 322
     assert {"t114", "t142", "grid0", "grid1"} <= set(names)
     assert oberrhein.electrical.posts.count == 250
+
+
+@pytest.mark.parametrize(("lost", "live"), [("grid1", 140), ("t142", 140)])
+def test_what_has_a_voltage_is_not_dropped_for_what_has_none(oberrhein: Study, lost: str, live: int) -> None:
+    """Half of the net dark, the other half full: forty EVSEs lost their voltage so that twenty others got one, whose
+    loads were worth half as much again with their pick-up.
+    """
+    found = oberrhein.play((oberrhein.element(lost),), Cause.UPSTREAM)
+    assert found.kept, remark(found)
+    assert found.live == live
+
+
+def test_on_the_way_to_feed_all_it_does_not_turn_back(oberrhein: Study) -> None:
+    """s1 opened for want of a voltage: s149, s107, s144 feed all; after two of them "as drawn" was no worse than to
+    stay, so it went back there and left twenty EVSEs dark.
+    """
+    found = oberrhein.play((oberrhein.element("s1"),), Cause.UPSTREAM)
+    assert found.kept, remark(found)
+    assert (found.lost, found.restored, found.live) == (20, 20, 250)

@@ -1,4 +1,4 @@
-"""What could be energised at all, in the end of a play; the judge of plans.
+"""What could be energised at all at an instant of a play; the judge of plans.
 
 Up to ``MOST_SWITCHES`` switches by trying every position; above, by the program of ``statement``, whose answers are
 judged here like any other state and cut off where a single phase would carry too much. Shares nothing with
@@ -35,7 +35,7 @@ def most_energised(world: World) -> int:
     pick-up within every rating as R8 counts them: loads at the lowest voltage, posts at the highest where power counts,
     magnitudes added; a bus that went dead by protection stays dead (I9 a).
     """
-    free, live = _free(world), int(world.live.sum())
+    free, live = _free(world), _kept(world)
     if live >= _within_reach(world, free):
         return live
     if free.shape[0] <= MOST_SWITCHES:
@@ -48,6 +48,13 @@ def _free(world: World) -> Ints:
     gear = world.gear
     own = [b for b in operated(world.electrical) if b not in gear.refuses | gear.stuck]
     return np.array([b for b in own if gear.sound[b] and not gear.faulted[b]], np.int64)
+
+
+def _kept(world: World) -> int:
+    """EVSEs with a supply if nothing is switched; 0 where that is not permitted."""
+    closed = world.gear.closed
+    count = _count(world, closed)
+    return count if count and _fits(world, closed) else 0
 
 
 def _within_reach(world: World, free: Ints) -> int:

@@ -12,7 +12,7 @@ from powerd.network.load import load_site
 from powerd.sim.outage import Cause
 from powerd.sim.relays import operated
 from powerd.sim.world import World
-from powerd.studies.best import most_stated, most_tried
+from powerd.studies.best import most_energised, most_stated, most_tried
 from powerd.studies.outages import Study
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -45,6 +45,7 @@ def test_both_judges_agree_on_every_pair(depot: Study) -> None:
             assert most_stated(world, free) == tried, (some, cause)
             assert most_stated(world, free, known=max(0, tried - 1)) == tried
             assert most_stated(world, free, known=tried) == tried
+            assert most_energised(world) == tried  # though no tick has told yet what has a voltage
             found.append(tried)
     assert {0, 20, 40, 60} <= set(found)
 

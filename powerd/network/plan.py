@@ -10,9 +10,9 @@ Lexicographic, each level only among the best of the one above (``Score``):
 
 Exact by enumeration up to ``EXACT_SWITCHES`` switches that may move. Beyond that a search over one, two and three
 switches at a time, which may miss a better state, and off the tick the same question as a mixed-integer program
-(``plan_milp``). The bound counts loads at their configured worst, those without voltage with the room of their pick-up
-(R8), and EVSEs at least at their reserve (R5). Before a state is told, the limits of the tick themselves say whether
-R5 holds in it (``Fits``): what breaks it is refused, and the next best is taken.
+(``plan_milp``). The bound counts loads at their configured worst and EVSEs at least at their reserve (R5); what has no
+voltage must fit with its pick-up (R8). Before a state is told, the limits of the tick themselves say whether R5 holds
+in it (``Fits``): what breaks it is refused, and the next best is taken.
 """
 
 from __future__ import annotations

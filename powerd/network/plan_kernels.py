@@ -155,14 +155,14 @@ def tree_of(from_bus: Ints, to_bus: Ints, sure: Bools, start: Ints, links: Ints,
 def deliverable(grid: Grid, case: Case, tree: Ints) -> Floats:  # one pass up the tree, for all at once
     """(2,) most power that the fed buses can be given, loads and charging [kVA], and by how much reserves do not fit.
 
-    On a tree, max flow is min(capacity, sum of the children's) from the leaves up, for each phase alone. A load that
-    comes back takes the room of its pick-up and is worth no more than any other: else what is fed would be dropped for
-    what is not, and the other way round afterwards.
+    On a tree, max flow is min(capacity, sum of the children's) from the leaves up, for each phase alone. With their
+    pick-up loads only have to fit: it is over in minutes, and neither makes what is dark worth more than what is fed
+    nor takes the worth of the cars beside it.
     """
-    flow, bound, fixed = case.demand.copy(), grid.reserve.copy(), case.load.copy()
-    bound_kw, fixed_kw = grid.reserve_kw.copy(), case.load_kw.copy()
+    flow, bound, usual, fixed = case.demand.copy(), grid.reserve.copy(), grid.load.copy(), case.load.copy()
+    bound_kw, usual_kw, fixed_kw = grid.reserve_kw.copy(), grid.load_kw.copy(), case.load_kw.copy()
     count = case.import_kw.shape[0]
-    given, held, taken = np.zeros(count), np.zeros(count), np.zeros(count)
+    given, held, taken, normal = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count)
     misfit, loads = 0.0, 0.0
     for k in range(tree.shape[1] - 1, -1, -1):
         bus = tree[0, k]
@@ -173,28 +173,25 @@ def deliverable(grid: Grid, case: Case, tree: Ints) -> Floats:  # one pass up th
             given[supply] += flow[bus].sum()
             held[supply] += bound_kw[bus]
             taken[supply] += fixed_kw[bus]
+            normal[supply] += usual_kw[bus]
+            loads += usual[bus].sum()
             continue
         above = grid.from_bus[e] if grid.to_bus[e] == bus else grid.to_bus[e]
         bound_kw[above] += bound_kw[bus]
+        usual_kw[above] += usual_kw[bus]
         fixed_kw[above] += fixed_kw[bus]
         for p in range(3):
-            room = grid.capacity[e, p] - fixed[bus, p]
-            misfit = max(misfit, bound[bus, p] - room)
-            flow[above, p] += min(flow[bus, p], max(room, 0.0))
+            misfit = max(misfit, bound[bus, p] + fixed[bus, p] - grid.capacity[e, p])
+            flow[above, p] += min(flow[bus, p], max(grid.capacity[e, p] - usual[bus, p], 0.0))
             bound[above, p] += bound[bus, p]
+            usual[above, p] += usual[bus, p]
             fixed[above, p] += fixed[bus, p]
-    total, reserved, fed, usual = 0.0, 0.0, 0.0, 0.0
-    for bus in range(tree.shape[1]):
-        if tree[2, bus] >= 0:
-            usual += grid.load_kw[bus]
-            loads += grid.load[bus].sum()
+    total = 0.0
     for k in range(count):
-        total += min(given[k], max(case.import_kw[k] - taken[k], 0.0))
+        total += min(given[k], max(case.import_kw[k] - normal[k], 0.0))
         misfit = max(misfit, held[k] + taken[k] - case.import_kw[k])
-        reserved += held[k]
-        fed += taken[k]
-    misfit = max(misfit, reserved + usual - grid.least_kw, reserved + fed - grid.site_kw)
-    return np.array([min(total, max(grid.site_kw - fed, 0.0)) + loads, misfit])
+    misfit = max(misfit, held.sum() + normal.sum() - grid.least_kw, held.sum() + taken.sum() - grid.site_kw)
+    return np.array([min(total, max(grid.site_kw - normal.sum(), 0.0)) + loads, misfit])
 
 
 @kernel

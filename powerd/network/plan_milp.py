@@ -7,7 +7,7 @@ and arcs a along closed branches away from the supplies:
     a unit of flow reaches every bus with w                                                           no ring apart
     w = 0 at every source that does not feed, y = 0 where nothing may be fed                          no back-feed
     closed branches hand y and w on; only arcs through what is certain hand y on
-    loads, reserves and charging are flows along arcs: loads + reserves, loads + charging <= ratings    R5, max flow
+    loads, reserves and charging are flows along arcs: pick-ups + reserves, loads + charging <= ratings  R5, max flow
 
 The levels of ``Score`` are maximised one after another, each held for the next. What the present state already breaks
 makes the program infeasible; then there is no answer from here.
@@ -119,9 +119,9 @@ def best_state(grid: Grid, case: Case, seconds: float) -> Bools | None:
     charging = _carried(model, grid, case, wires, fed)
     moved = [(int(c), -1.0 if case.present[e] else 1.0) for c, e in zip(position, case.which, strict=True)]
     levels: list[list[tuple[int, float]]] = [
-        [(int(c), float(v)) for c, v in zip(fed, case.worth[:, 0], strict=True)],
-        [*charging, *((int(c), float(v)) for c, v in zip(fed, grid.load.sum(axis=1), strict=True))],
-        [(int(c), float(v)) for c, v in zip(fed, case.worth[:, 1], strict=True)],
+        _of_fed(fed, case.worth[:, 0]),
+        [*charging, *_of_fed(fed, grid.load.sum(axis=1))],
+        _of_fed(fed, case.worth[:, 1]),
         [(column, -sign) for column, sign in moved],
     ]
     answer = _maximised(model.solver(seconds), levels, len(model.upper))
@@ -242,21 +242,22 @@ def _locked(model: _Model, grid: Grid, case: Case, position: Ints) -> None:
 def _carried(model: _Model, grid: Grid, case: Case, wires: _Wires, fed: Ints) -> list[tuple[int, float]]:
     """Flows within every rating -> what is charged, as terms of the objective [kVA]."""
     slack = max(0.0, float(judge(grid, case, case.present)[2]))
-    three = (grid.capacity, grid.reserve, case.load, case.demand)
+    least = grid.reserve + case.load
+    three = (grid.capacity, least, grid.load, case.demand)
     same = all((table == table[:, :1]).all() for table in three)
     phases, weight = ([0], 3.0) if same else ([0, 1, 2], 1.0)
-    reserve_kw = _Commodity.of(model, wires, fed, case, grid.reserve_kw)
-    load_kw = _Commodity.of(model, wires, fed, case, case.load_kw)
+    least_kw = _Commodity.of(model, wires, fed, case, grid.reserve_kw + case.load_kw)
+    usual_kw = _Commodity.of(model, wires, fed, case, grid.load_kw)
     charged: list[tuple[int, float]] = []
     at_root: dict[int, list[tuple[int, float]]] = {int(root): [] for root in case.roots}
     for p in phases:
-        load = _Commodity.of(model, wires, fed, case, case.load[:, p])
-        reserve = _Commodity.of(model, wires, fed, case, grid.reserve[:, p])
+        held = _Commodity.of(model, wires, fed, case, least[:, p])
+        usual = _Commodity.of(model, wires, fed, case, grid.load[:, p])
         charge = _Commodity.of(model, wires, fed, case, case.demand[:, p], whole=False)
         for k, (arc, _, _, m) in enumerate(wires.arcs()):
             rating = float(grid.capacity[wires.branch[m], p]) + slack
-            for beside in (reserve, charge) if np.isfinite(rating) and wires.sure[m] else ():
-                model.row([(int(load.flow[k]), 1.0), (int(beside.flow[k]), 1.0), (arc, -rating)], high=0.0)
+            for together in ((held,), (usual, charge)) if np.isfinite(rating) and wires.sure[m] else ():
+                model.row([*((int(one.flow[k]), 1.0) for one in together), (arc, -rating)], high=0.0)
         charged += [(int(column), weight) for column in charge.taken]
         for root, terms in at_root.items():
             terms += [(column, weight * value) for column, value in charge.given[root]]
@@ -265,17 +266,19 @@ def _carried(model: _Model, grid: Grid, case: Case, wires: _Wires, fed: Ints) ->
         first.setdefault(root, most)
     for root, most in first.items():
         if np.isfinite(most):
-            model.row([*reserve_kw.given[root], *load_kw.given[root]], high=most + slack)
-            model.row([*at_root[root], *load_kw.given[root]], high=most + slack)
-    loads = [(int(c), float(v)) for c, v in zip(fed, case.load_kw, strict=True)]
-    held = [(int(c), float(v)) for c, v in zip(fed, grid.reserve_kw, strict=True)]
+            model.row(least_kw.given[root], high=most + slack)
+            model.row([*at_root[root], *usual_kw.given[root]], high=most + slack)
     if np.isfinite(grid.least_kw):
-        usual = [(int(c), float(v)) for c, v in zip(fed, grid.load_kw, strict=True)]
-        model.row([*usual, *held], high=grid.least_kw + slack)
+        model.row(_of_fed(fed, grid.load_kw + grid.reserve_kw), high=grid.least_kw + slack)
     if np.isfinite(grid.site_kw):
-        model.row([*loads, *held], high=grid.site_kw + slack)
-        model.row([*charged, *loads], high=grid.site_kw + slack)
+        model.row(_of_fed(fed, case.load_kw + grid.reserve_kw), high=grid.site_kw + slack)
+        model.row([*charged, *_of_fed(fed, grid.load_kw)], high=grid.site_kw + slack)
     return charged
+
+
+def _of_fed(fed: Ints, value: Floats) -> list[tuple[int, float]]:
+    """``value`` (B,) of every bus that is fed, as terms."""
+    return [(int(column), float(one)) for column, one in zip(fed, value, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

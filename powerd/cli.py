@@ -131,6 +131,7 @@ def serve(
             raise typer.Exit(watch_replay(site=site, sessions=replay, address=address, speed=speed, cap_kw=cap_kw))
         gc.disable()  # of all that a start makes nothing is garbage; ``serve_site`` lets it collect again
         from powerd.daemon import ServeOptions, serve_site
+        from powerd.server.loop import ServingLoop
 
         if log_reasons:
             reasons = logging.getLogger("powerd.reasons")
@@ -150,7 +151,8 @@ def serve(
             journal=journal,
             journal_bytes=journal_mb * 1024 * 1024,
         )
-        asyncio.run(serve_site(options))
+        with asyncio.Runner(loop_factory=ServingLoop) as runner:
+            runner.run(serve_site(options))
     except SiteRefused as refused:
         raise _fail(f"{refused}\nThe site has faults; `powerd check {site}` lists them.", 1) from None
     except PowerdError as error:

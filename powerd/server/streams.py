@@ -16,6 +16,7 @@ from powerd.server.directory import Directory
 from powerd.server.hellos import Hellos
 from powerd.server.later import Later
 from powerd.server.outbox import duration
+from powerd.server.pace import Pace
 from powerd.server.pen import Pen
 from powerd.server.publish import Publisher, Stream
 from powerd.v1 import controller_service_pb2 as pb
@@ -37,6 +38,7 @@ class Streams:
         self._publisher = publisher
         self._later = Later()
         self._hellos = Hellos()
+        self._pace = Pace()
 
     async def run(self, requests: AsyncIterator[pb.ConnectRequest], context: Context) -> None:
         """Serves one stream until either side ends it.
@@ -83,6 +85,7 @@ class Streams:
         async for message in requests:
             if message.WhichOneof("message") != "report":
                 raise BadRequest("message", "a report after the hello")
+            await self._pace.report()
             check_number("report.report_number", message.report.report_number, stream.report_number)
             events = report_events(message.report, stream.speaker, boottime_s)
             boottime_s = message.report.stamp.boottime_s
@@ -93,6 +96,7 @@ class Streams:
         await pen.write(self._welcome(stream))
         while True:
             await stream.outbox.filled()
+            await self._pace.grant()
             for message in stream.outbox.take():
                 await pen.write(message)
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from powerd.server.loop import ServingLoop
 from tests.faults.hall import Fleet, Hall
 from tests.faults.truth import Truth
 
@@ -67,4 +68,5 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main())
+    with asyncio.Runner(loop_factory=ServingLoop) as runner:  # hundreds of connections in one process, too
+        runner.run(_main())

@@ -19,7 +19,8 @@ from powerd.network.electrical import V_HIGH_PU, V_LOW_PU, Electrical, reserve_o
 from powerd.sim.relays import operated
 from powerd.sim.wires import GridState
 from powerd.sim.world import World
-from powerd.studies.statement import Situation, Statement
+from powerd.studies.statement import Statement
+from powerd.studies.zones import Situation
 
 MOST_SWITCHES = 12
 """More than 2^12 states are not tried."""

@@ -6,9 +6,10 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 import pytest
@@ -18,8 +19,13 @@ from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
 from powerd.v1.session_service_pb2_grpc import SessionServiceStub
 from tests.control.garage import site_text
 
-TTL_S, REACTION_S = 3.0, 1.0
+TTL_S, REACTION_S = 6.0, 1.0
+"""Longer than a restart takes, so that what may not be lent yet is asked for."""
 INCARNATION = 77
+PATIENCE_S = 60.0
+"""So long a busy machine may keep answering that no tick took a call in time."""
+
+Answer = TypeVar("Answer")
 
 
 @contextmanager
@@ -37,11 +43,39 @@ def daemon(site: Path, journal: Path) -> Iterator[tuple[grpc.Channel, subprocess
             process.kill()
 
 
+def told(call: Callable[[], Answer]) -> Answer:
+    """The answer to a call that may be repeated: UNAVAILABLE says that no tick took it in time, and to come again."""
+    until_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return call()
+        except grpc.RpcError as refused:
+            if refused.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > until_s:
+                raise
+
+
+def start_session(channel: grpc.Channel) -> None:
+    """A session that was acknowledged."""
+    start = session_service_pb2.StartSessionRequest(evse_id="P0", session_id="mine", request_id="once")
+    told(lambda: SessionServiceStub(channel).StartSession(start, timeout=30, wait_for_ready=True))
+
+
+def session_ids(channel: grpc.Channel) -> list[str]:
+    """Of all sessions that the daemon knows."""
+    request = session_service_pb2.ListSessionsRequest()
+    listed = told(lambda: SessionServiceStub(channel).ListSessions(request, timeout=30))
+    return [own.session_id for own in listed.sessions]
+
+
 def ask(channel: grpc.Channel, evse_id: str, ack: common_pb2.Ack | None = None) -> common_pb2.Grant:
     """One unary request of a plugged-in EVSE, with the ack of the grant before."""
-    stamp = common_pb2.Stamp(incarnation=INCARNATION, boottime_s=time.clock_gettime(time.CLOCK_BOOTTIME))
-    request = controller_service_pb2.RequestSetpointRequest(evse_id=evse_id, stamp=stamp, plugged=True, ack=ack)
-    return ControllerServiceStub(channel).RequestSetpoint(request, timeout=30, wait_for_ready=True).grant
+
+    def call() -> common_pb2.Grant:
+        stamp = common_pb2.Stamp(incarnation=INCARNATION, boottime_s=time.clock_gettime(time.CLOCK_BOOTTIME))
+        request = controller_service_pb2.RequestSetpointRequest(evse_id=evse_id, stamp=stamp, plugged=True, ack=ack)
+        return ControllerServiceStub(channel).RequestSetpoint(request, timeout=30, wait_for_ready=True).grant
+
+    return told(call)
 
 
 def acked(grant: common_pb2.Grant) -> common_pb2.Ack:
@@ -65,26 +99,21 @@ def test_a_killed_daemon_comes_back_with_sessions_and_lends_nothing_twice(site: 
     """
     journal = tmp_path / "journal"
     with daemon(site, journal) as (channel, process):
-        start = session_service_pb2.StartSessionRequest(evse_id="P0", session_id="mine")
-        SessionServiceStub(channel).StartSession(start, timeout=30, wait_for_ready=True)
+        start_session(channel)
         grant = ask(channel, "P0")
         assert grant.ceiling_a == pytest.approx(32.0, abs=1e-3)
         process.kill()
         process.wait()
     killed_at = time.monotonic()
     with daemon(site, journal) as (channel, process):
-        started_at = time.monotonic()
-        sessions = SessionServiceStub(channel).ListSessions(session_service_pb2.ListSessionsRequest(), timeout=30)
-        assert [own.session_id for own in sessions.sessions] == ["mine"]
+        assert session_ids(channel) == ["mine"]
         other = ask(channel, "P1")
         assert other.epoch > grant.epoch
-        assert other.ceiling_a == 0.0
-        raised_at = None
-        while raised_at is None and time.monotonic() < started_at + 20:
+        until = time.monotonic() + PATIENCE_S
+        while other.ceiling_a == 0 and time.monotonic() < until:
             other = ask(channel, "P1", acked(other))
-            if other.ceiling_a > 0:
-                raised_at = time.monotonic()
-        assert raised_at is not None
+        raised_at = time.monotonic()
+        assert other.ceiling_a > 0
         assert raised_at - killed_at >= TTL_S + REACTION_S
 
 
@@ -106,12 +135,10 @@ def test_sigterm_ends_in_order_and_folds_the_log(site: Path, tmp_path: Path) -> 
     """What a service manager sends: exit 0, no write-ahead log is left beside the file, and the session is in it."""
     journal = tmp_path / "journal"
     with daemon(site, journal) as (channel, process):
-        start = session_service_pb2.StartSessionRequest(evse_id="P0", session_id="mine")
-        SessionServiceStub(channel).StartSession(start, timeout=30, wait_for_ready=True)
+        start_session(channel)
         assert Path(f"{journal}-wal").exists()
         process.terminate()
         assert process.wait(30) == 0
     assert not Path(f"{journal}-wal").exists()
     with daemon(site, journal) as (channel, _):
-        sessions = SessionServiceStub(channel).ListSessions(session_service_pb2.ListSessionsRequest(), timeout=30)
-        assert [own.session_id for own in sessions.sessions] == ["mine"]
+        assert session_ids(channel) == ["mine"]

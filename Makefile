@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+WORKERS ?= 2
 BENCH ?=
 SEEDS ?= 0:2000
 RESULTS ?=
@@ -26,8 +27,8 @@ setup: $(VENV)/.powerd powerd/v1/__init__.py  ## the environment, powerd in it, 
 run: setup  ## serve a real garage and replay a recorded week of cars against it
 	$(BIN)/powerd serve models/caltech_garage --replay models/caltech_garage/sessions/caltech_2019-05-06_5d.csv
 
-test: setup  ## the tests, without the long proofs
-	$(BIN)/python -m pytest -m "not slow and not setup" $(PYTEST_ARGS)
+test: setup  ## the tests, without the long proofs; WORKERS=N processes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not setup" $(PYTEST_ARGS)
 
 test-slow: setup  ## the long proofs
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

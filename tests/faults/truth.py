@@ -33,6 +33,8 @@ class Truth:
     """Largest sum seen [A]."""
     ceiling: np.ndarray = field(init=False)
     """(n,) ceilings in force."""
+    told: list[tuple[int, float, float, float]] = field(default_factory=list)
+    """Every write, in the order in which it was told."""
     _until: np.ndarray = field(init=False)
     _tails: list[tuple[float, int, float]] = field(default_factory=list)
 
@@ -43,6 +45,7 @@ class Truth:
     def write(self, evse: int, ceiling: float, valid_until_s: float, now_s: float) -> None:
         """An actuator took a ceiling at ``now_s``, to be obeyed until ``valid_until_s`` (both boottime)."""
         self.writes += 1
+        self.told.append((evse, ceiling, valid_until_s, now_s))
         self.lapse(now_s)
         if ceiling < self.ceiling[evse]:
             self._tail(evse, now_s)
@@ -50,6 +53,13 @@ class Truth:
         self.ceiling[evse], self._until[evse] = ceiling, valid_until_s
         if rises:
             self.check()
+
+    def in_order(self) -> Truth:
+        """The same writes by their instants: the pipes of several processes tell them up to a second out of order."""
+        again = Truth(count=self.count, limit=self.limit, reaction_s=self.reaction_s)
+        for write in sorted(self.told, key=lambda told: told[3]):
+            again.write(*write)
+        return again
 
     def lapse(self, now_s: float) -> None:
         """What has ended by itself."""

@@ -39,8 +39,9 @@ Terms = list[tuple[int, float]]
 class Statement:
     """The program of one situation; ``without`` cuts a state off, ``best`` solves what is left."""
 
-    def __init__(self, situation: Situation) -> None:
-        self._situation = situation
+    def __init__(self, situation: Situation, sides: int = SIDES) -> None:
+        """``sides`` divides ``SIDES``: with fewer the program promises more and is answered sooner."""
+        self._situation, self._sides = situation, sides
         self._zones = zones = zones_of(situation)
         self._rows = _Rows()
         count, switches = zones.evses.shape[0], zones.switch.shape[0]
@@ -163,7 +164,7 @@ class Statement:
 
     def _within(self, posts: Terms, real: Terms, imag: Terms, gate: Terms, most: float) -> None:
         """|posts| + |real + i imag| + gate ≤ ``most``."""
-        for angle in 2.0 * np.pi * np.arange(SIDES) / SIDES:
+        for angle in 2.0 * np.pi * np.arange(self._sides) / self._sides:
             loads = [(column, value * float(np.cos(angle))) for column, value in real]
             loads += [(column, value * float(np.sin(angle))) for column, value in imag]
             for sign in (1.0, -1.0):

@@ -26,6 +26,7 @@ from powerd.server.publish import Publisher
 from powerd.server.reasons import ReasonLog
 from powerd.server.sessions import SessionService
 from powerd.server.site import SiteService
+from powerd.server.stamps import Stamps
 from powerd.server.stepped import SteppedClockService
 from powerd.server.streams import Streams
 from powerd.server.switchgear import SwitchgearService
@@ -176,7 +177,10 @@ def _add_services(
 ) -> tuple[str, ...]:
     """Adds powerd's services; returns their full names."""
     desk = Desk(core=core, stepped=stepped)
-    controllers = ControllerService(Streams(core, names, publisher), SetpointDesk(desk, names, publisher))
+    stamps = Stamps()
+    controllers = ControllerService(
+        Streams(core, names, publisher, stamps), SetpointDesk(desk, names, publisher, stamps)
+    )
     controller_service_pb2_grpc.add_ControllerServiceServicer_to_server(controllers, server)
     envelope_service_pb2_grpc.add_EnvelopeServiceServicer_to_server(EnvelopeService(desk), server)
     meter_service_pb2_grpc.add_MeterServiceServicer_to_server(MeterService(core), server)

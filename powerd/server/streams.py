@@ -13,12 +13,12 @@ from powerd.errors import BadRequest, Overloaded
 from powerd.server.convert import Speaker, check_number, hello_event, report_events
 from powerd.server.core import Core
 from powerd.server.directory import Directory
-from powerd.server.hellos import Hellos
 from powerd.server.later import Later
 from powerd.server.outbox import duration
 from powerd.server.pace import Pace
 from powerd.server.pen import Pen
 from powerd.server.publish import Publisher, Stream
+from powerd.server.stamps import Stamps
 from powerd.v1 import controller_service_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -32,12 +32,12 @@ REPORTS_PER_TTL = 4
 class Streams:
     """Runs the streams of a server."""
 
-    def __init__(self, core: Core, names: Directory, publisher: Publisher) -> None:
+    def __init__(self, core: Core, names: Directory, publisher: Publisher, stamps: Stamps) -> None:
         self._core = core
         self._names = names
         self._publisher = publisher
+        self._stamps = stamps
         self._later = Later()
-        self._hellos = Hellos()
         self._pace = Pace()
 
     async def run(self, requests: AsyncIterator[pb.ConnectRequest], context: Context) -> None:
@@ -73,7 +73,7 @@ class Streams:
             raise BadRequest("message", "a hello as the first message of a stream")
         event = hello_event(first.hello, self._names)
         controller = self._names.controller[first.hello.controller_id]
-        self._hellos.take(controller, event.incarnation, event.boottime_s)
+        self._stamps.hello(controller, event.incarnation, event.boottime_s)
         answer = self._core.post(event)
         speaker = Speaker(controller=controller, evse=event.evse, incarnation=event.incarnation)
         stream = self._publisher.open(speaker, first.hello.report_number)

@@ -14,6 +14,7 @@ from powerd.server.explain import reason
 from powerd.server.outbox import Lease, duration
 from powerd.server.posting import Desk
 from powerd.server.publish import Publisher
+from powerd.server.stamps import Stamps
 from powerd.server.status import Superseded, Unavailable
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import controller_service_pb2 as pb
@@ -25,13 +26,14 @@ REQUESTS_PER_TTL = 3
 class SetpointDesk:
     """Answers single setpoint requests."""
 
-    def __init__(self, desk: Desk, names: Directory, publisher: Publisher) -> None:
+    def __init__(self, desk: Desk, names: Directory, publisher: Publisher, stamps: Stamps) -> None:
         self._desk = desk
         self._names = names
         self._publisher = publisher
+        self._stamps = stamps
 
     async def answer(self, request: pb.RequestSetpointRequest) -> pb.RequestSetpointResponse:
-        """The grant that the next tick gives.
+        """The grant that the next tick gives; of a request that a newer one has overtaken nothing else is heeded.
 
         Raises:
             BadRequest: a field is wrong; nothing was changed.
@@ -40,11 +42,14 @@ class SetpointDesk:
             Overloaded, Unavailable: try again.
         """
         evse = self._names.find_evse(checks.text("evse_id", request.evse_id))
-        events = self._events(request, evse)
-        if int(self._names.posts.controller[evse]) in self._publisher.streams:
+        news = self._news(request, evse)
+        controller = int(self._names.posts.controller[evse])
+        if controller in self._publisher.streams:
             raise Superseded(f"controller {self._names.owner(evse)!r} has a stream open: its grants go there")
+        if not self._stamps.call(controller, evse, request.stamp.incarnation, request.stamp.boottime_s):
+            news = []
         with self._publisher.waiting(evse) as call:
-            await self._desk.post(*events)
+            await self._desk.post(*news, FreshWanted(evse=np.array([evse])))
         if call.grant is None:
             raise Unavailable("the tick gave no grant to this EVSE; the alarms of WatchSite say why")
         lease, ceiling, latched, one_phase = call.grant
@@ -54,7 +59,7 @@ class SetpointDesk:
             reason=reason(self._desk.core, self._desk.latest(), evse),
         )
 
-    def _events(self, request: pb.RequestSetpointRequest, evse: int) -> list[Event]:
+    def _news(self, request: pb.RequestSetpointRequest, evse: int) -> list[Event]:
         check_stamp("stamp", request.stamp)
         check_plug_time("plug_boottime_s", request.plug_boottime_s, request.stamp.boottime_s)
         one = np.array([evse])
@@ -75,7 +80,6 @@ class SetpointDesk:
             events.append(PlugChanged(evse=one, plugged=np.array([request.plugged]), plug_boottime_s=plug_s))
         if request.measured:
             events.append(Measured(evse=one, drawn=self._drawn(request, evse)))
-        events.append(FreshWanted(evse=one))
         return events
 
     def _plug_is_news(self, request: pb.RequestSetpointRequest, evse: int) -> bool:

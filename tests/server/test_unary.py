@@ -10,11 +10,11 @@ import grpc
 import grpc.aio
 import pytest
 
-from powerd.control.events import Acked, FreshWanted, Measured, PlugChanged, StampSeen
+from powerd.control.events import Acked, FreshWanted, HelloReceived, Measured, PlugChanged, StampSeen
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import controller_service_pb2 as pb
 from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
-from tests.server.dialogue import ME, hello, only_violation, serving, stamp, until_grants
+from tests.server.dialogue import ME, hello, only_violation, serving, stamp, until_grants, until_its_end
 from tests.server.fake import FakeCore
 
 Change = Callable[[pb.RequestSetpointRequest], object]
@@ -209,3 +209,70 @@ def test_calls_at_once_for_one_evse_are_all_answered() -> None:
             assert {a.grant.echo.boottime_s for a in answers} == {64.0}
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("absorbed", [True, False])
+def test_a_call_that_a_newer_one_has_overtaken_only_asks(absorbed: bool) -> None:
+    """Its "no car" is older than the car, also while the newer one waits for its tick; it is answered all the same."""
+
+    async def scene() -> FakeCore:
+        core = FakeCore(eager=absorbed)
+        async with serving(core) as (_, channel):
+            ask = ControllerServiceStub(channel).RequestSetpoint
+            newest = asyncio.ensure_future(ask(_request(boottime_s=61.0)))
+            await core.came(FreshWanted)
+            late = _request()
+            late.plugged, late.plug_boottime_s = False, 50.0
+            late.ack.CopyFrom(pb_common.Ack(epoch=3, seq=1, applied_ceiling=0.0))
+            late.measured.extend([0.0] * 3)
+            overtaken = asyncio.ensure_future(ask(late))
+            await core.came(FreshWanted, 2)
+            core.tick()
+            for call in (newest, overtaken):
+                assert (await call).grant.echo == stamp(61.0)
+        return core
+
+    core = asyncio.run(scene())
+    assert [type(event) for event in core.posted] == [StampSeen, PlugChanged, FreshWanted, FreshWanted]
+
+
+def test_calls_for_different_evses_may_overtake_each_other() -> None:
+    """Each EVSE has its own order, and so has each process; a call said again, word for word, is heeded again."""
+
+    async def scene() -> FakeCore:
+        core = FakeCore()
+        async with serving(core) as (_, channel):
+            ask = ControllerServiceStub(channel).RequestSetpoint
+            for evse_id, boottime_s in (("A2", 60.0), ("A1", 59.0), ("A1", 59.0)):
+                await ask(_request(evse_id, boottime_s))
+            reborn = _request(boottime_s=5.0)
+            reborn.stamp.incarnation, reborn.plug_boottime_s = ME + 1, 4.0
+            await ask(reborn)
+        return core
+
+    assert len(asyncio.run(scene()).of(StampSeen)) == 4
+
+
+def test_a_controller_that_changes_between_calls_and_a_stream_is_heard_in_its_order() -> None:
+    """A hello that is older than a call is refused; of a call that is older than the hello nothing is heeded."""
+
+    async def scene() -> FakeCore:
+        core = FakeCore()
+        async with serving(core) as (_, channel):
+            stub = ControllerServiceStub(channel)
+            await stub.RequestSetpoint(_request(boottime_s=60.0))
+            late = stub.Connect()
+            await late.write(hello(boottime_s=59.0))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await late.read()
+            assert only_violation(refused) == "hello.stamp.boottime_s"
+            stream = stub.Connect()
+            await stream.write(hello(boottime_s=70.0))
+            await until_grants(stream)
+            await stream.done_writing()
+            await until_its_end(stream)
+            await stub.RequestSetpoint(_request(boottime_s=69.0))
+        return core
+
+    core = asyncio.run(scene())
+    assert [len(core.of(kind)) for kind in (HelloReceived, StampSeen, FreshWanted)] == [1, 1, 2]

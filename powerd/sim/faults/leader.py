@@ -18,8 +18,8 @@ from powerd.errors import BadRequest
 from powerd.journal.cells import CLASSES, Cells, cells_of, snapshot_of
 from powerd.limits import Floats, Ints
 from powerd.server.convert import Speaker, check_number, hello_event, report_events
-from powerd.server.hellos import Hellos
 from powerd.server.outbox import Lease, Outbox, Part
+from powerd.server.stamps import Stamps
 from powerd.sim.faults.kinds import Kind
 from powerd.sim.faults.owner import Owner
 from powerd.sim.faults.sites import Layout
@@ -101,7 +101,7 @@ class Leader:
     stream_count: int = 0
     dead_streams: int = 0
     """Streams up to this number were connections to a process that is no more."""
-    hellos: Hellos = field(default_factory=Hellos)
+    stamps: Stamps = field(default_factory=Stamps)
     published: tuple[int, int] = (0, 0)
     """Largest (epoch, seq) that ever left."""
     refused: int = 0
@@ -142,7 +142,7 @@ class Leader:
                 self.reused.append(f"epoch {self.snapshot.leases.epoch} after {self.published}")
         self.durable, self.durable_worst = self.snapshot, worst_of(self.snapshot, site.terms)
         self.up, self.stalled_until_s, self.starts = True, -1.0, self.starts + 1
-        self.dead_streams, self.hellos = self.stream_count, Hellos()
+        self.dead_streams, self.stamps = self.stream_count, Stamps()
 
     def die(self, t_s: float, for_s: float) -> None:
         """The process ends; what was not committed is lost, clients notice. Who is down already stays down."""
@@ -290,7 +290,7 @@ class Leader:
         if stream is not None and stream.number == number:
             raise BadRequest("message", "a report after the hello")
         hello = hello_event(said, self.layout.names)
-        self.hellos.take(owner.number, hello.incarnation, hello.boottime_s)
+        self.stamps.hello(owner.number, hello.incarnation, hello.boottime_s)
         if hello.incarnation < owner.heard:
             return []  # not tried: the first word of a process that is no more, heard after the next one's
         owner.heard = hello.incarnation

@@ -13,7 +13,7 @@ from powerd.allocation.guard import admit_raises
 from powerd.client.core import ControllerCore
 from powerd.client.lease import EvseLease, Refusal, Terms
 from powerd.control import step
-from powerd.server.hellos import Hellos
+from powerd.server.stamps import Stamps
 from powerd.sim.faults import leader
 from powerd.sim.faults.leader import Leader
 from powerd.sim.faults.owner import Owner
@@ -154,7 +154,7 @@ def _stops_forgotten(honest: Callable[..., Any]) -> Callable[..., Any]:
     return reopen
 
 
-def _takes_any_hello(_self: Hellos, _controller: int, _incarnation: int, _boottime_s: float) -> None:
+def _takes_any_hello(_self: Stamps, _controller: int, _incarnation: int, _boottime_s: float) -> None:
     pass
 
 
@@ -203,7 +203,7 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "stops-forgotten": (Swap(where=leader, name="reopen_snapshot", by=_stops_forgotten(snapshot.reopen_snapshot)),),
     "slow-car-is-defiant": (Swap(where=reaction, name="WINDOW_S", by=0.0),),
     "next-car-follows-at-once": (Swap(where=leases, name="linger", by=_no_linger),),
-    "old-hello-counts": (Swap(where=Hellos, name="take", by=_takes_any_hello),),
+    "old-hello-counts": (Swap(where=Stamps, name="hello", by=_takes_any_hello),),
     "no-news-in-an-overshoot": (Swap(where=step, name="track", by=_no_news(overshoot.track)),),
     "endless-hold-waits-for-room": (Swap(where=leases, name="held_without_end", by=_nothing_held),),
     "contactor-stays": (Swap(where=Owner, name="_must_move", by=_stays),),

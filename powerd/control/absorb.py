@@ -213,8 +213,12 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     )
     book = hello.reported(snapshot.leases, site.terms, report, now.boottime_s)
     able, one = (ev.or_none(said, event.evse) for said in (event.switches, event.one_phase))
-    greeted = contactors.greet(snapshot.contactors, event.evse, able, event.ceiling, one, now.boottime_s)
-    return _freshen(_with(state, replace(snapshot, leases=book, contactors=greeted)), event.evse[known])
+    before = snapshot.contactors
+    greeted = contactors.greet(before, event.evse, able, event.ceiling, one, now.boottime_s)
+    # What was seen of a post while another leader had it on other phases says nothing of its car.
+    phases = forget_phases(snapshot.phases, np.flatnonzero(greeted.one != before.one))
+    snapshot = replace(snapshot, leases=book, contactors=greeted, phases=phases)
+    return _freshen(_with(state, snapshot), event.evse[known])
 
 
 def _measured(snapshot: Snapshot, event: ev.Measured, now: Now) -> Snapshot:
@@ -429,7 +433,9 @@ def _demanded(site: CompiledSite, sessions: Sessions, i: int, demand: ev.Demand)
             sessions.min_ceiling, i, max(demand.min_ceiling, site.electrical.posts.min_ceiling[i])
         )
     if demand.max_ceiling is not None:
-        changes["max_ceiling"] = put(sessions.max_ceiling, i, demand.max_ceiling)
+        changes["max_ceiling"] = put(
+            sessions.max_ceiling, i, min(demand.max_ceiling, site.electrical.posts.max_ceiling[i])
+        )
     if demand.priority is not None:
         changes["priority"] = put(sessions.priority, i, demand.priority)
     if demand.weight is not None:

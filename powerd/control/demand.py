@@ -66,7 +66,9 @@ def demands_of(
     # A car that was off because its voltage was gone has had its pause.
     returned = snapshot.gear.back_at_s[site.electrical.evse_bus] >= snapshot.usage.off_since_s
     may_charge = takes & (returned | ~resting(snapshot.usage, boottime_s))
-    upper = np.where(may_charge, np.minimum(sessions.max_ceiling, snapshot.usage.usable), 0.0)
+    # What a driver says of the car lifts nothing above what the post is built for, and nor does an older site file's.
+    most = np.minimum(sessions.max_ceiling, site.electrical.posts.max_ceiling)
+    upper = np.where(may_charge, np.minimum(most, snapshot.usage.usable), 0.0)
     upper = within_contactors(site, snapshot, upper, boottime_s)
     return Demands(
         weight=sessions.weight,

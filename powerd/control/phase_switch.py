@@ -25,7 +25,7 @@ from powerd.control.turns import service_order
 from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.state import leases
 from powerd.state.columns import replace
-from powerd.state.contactors import Contactors, grant_for
+from powerd.state.contactors import grant_for
 from powerd.state.lease_kernels import MARGIN_A
 from powerd.state.phases import forget_phases
 from powerd.state.snapshot import Snapshot
@@ -85,24 +85,45 @@ def within_contactors(site: CompiledSite, snapshot: Snapshot, upper: Floats, now
     return np.where(state.leaving, 0.0, bounded)
 
 
+def watch_contactors(
+    site: CompiledSite, snapshot: Snapshot, patience: Patience, now_s: float
+) -> tuple[Snapshot, tuple[str, ...]]:
+    """Posts that must not go on with L1 alone -> the snapshot, and what an operator should know; in every tick.
+
+    The car left; the post cannot or does not switch, or does more than powerd says by itself; or a reading shows other
+    phases. What it may do by itself it does on all phases, so then nothing is proved either.
+    """
+    state = snapshot.contactors
+    if not state.one.any():
+        return snapshot, ()
+    able = _able(site, snapshot)
+    astray = state.proved & (snapshot.drawn[:, 1:] > MARGIN_A).any(axis=1)
+    late = state.one & ~state.proved & ~state.leaving & (now_s - state.changed_s >= patience.confirm_s)
+    leaving = state.one & (state.leaving | ~snapshot.sessions.plugged | ~able | astray | late)
+    ids = site.electrical.posts.ids
+    alarms = [f"EVSE {ids[i]} draws on more than L1, which it says is all that it has connected" for i in _of(astray)]
+    alarms += [f"EVSE {ids[i]} has not said in {patience.confirm_s:g} s that it connected L1 alone" for i in _of(late)]
+    contactors = replace(state, leaving=leaving, proved=state.proved & able & ~astray)
+    return replace(snapshot, contactors=contactors), tuple(alarms)
+
+
 def decide_phases(
     site: CompiledSite, snapshot: Snapshot, worst: Floats, room_of: RoomOf, patience: Patience, now_s: float
-) -> tuple[Snapshot, tuple[str, ...]]:
-    """Whose ceilings are for L1 alone from now on -> the snapshot, and what an operator should know.
+) -> Snapshot:
+    """Whose ceilings are for L1 alone from now on.
 
     Args:
         site: the compiled site, in any state.
-        snapshot: after this tick's events.
+        snapshot: after ``watch_contactors``.
         worst: (n,) W before this tick's grants [A].
         room_of: the limits of this tick.
         patience: how long things take.
         now_s: the tick's instant.
     """
-    able = _able(site, snapshot)
-    if not (able.any() or snapshot.contactors.one.any()):
-        return snapshot, ()
+    able, state = _able(site, snapshot), snapshot.contactors
+    if not (able.any() or state.one.any()):
+        return snapshot
     still = worst <= ROW_TOLERANCE
-    state, alarms = _leave(site, snapshot, able, patience, now_s)
     rested = now_s - state.changed_s >= patience.between_s
     waits = able & ~state.one & still & rested & snapshot.leases.streamed
     waits &= now_s - snapshot.usage.waiting_since_s >= patience.waits_s
@@ -118,7 +139,7 @@ def decide_phases(
             state = grant_for(state, first, True, now_s)
             snapshot = replace(snapshot, phases=forget_phases(snapshot.phases, first))
     back = np.flatnonzero(state.leaving & still)
-    return replace(snapshot, contactors=grant_for(state, back, False, now_s)), alarms
+    return replace(snapshot, contactors=grant_for(state, back, False, now_s))
 
 
 def _able(site: CompiledSite, snapshot: Snapshot) -> Bools:
@@ -128,22 +149,6 @@ def _able(site: CompiledSite, snapshot: Snapshot) -> Bools:
     silent = np.maximum(own, np.fmax(terms.boot, book.said_boot)) <= 0.0
     able: Bools = site.electrical.evse_switches & snapshot.contactors.able & silent
     return able
-
-
-def _leave(
-    site: CompiledSite, snapshot: Snapshot, able: Bools, patience: Patience, now_s: float
-) -> tuple[Contactors, tuple[str, ...]]:
-    """Posts that must not go on with L1 alone: the car left, it cannot or does not, or a reading shows other phases."""
-    state = snapshot.contactors
-    if not state.one.any():
-        return state, ()
-    astray = state.proved & (snapshot.drawn[:, 1:] > MARGIN_A).any(axis=1)
-    late = state.one & ~state.proved & ~state.leaving & (now_s - state.changed_s >= patience.confirm_s)
-    leaving = state.one & (state.leaving | ~snapshot.sessions.plugged | ~able | astray | late)
-    ids = site.electrical.posts.ids
-    alarms = [f"EVSE {ids[i]} draws on more than L1, which it says is all that it has connected" for i in _of(astray)]
-    alarms += [f"EVSE {ids[i]} has not said in {patience.confirm_s:g} s that it connected L1 alone" for i in _of(late)]
-    return replace(state, leaving=leaving, proved=state.proved & ~astray), tuple(alarms)
 
 
 def _of(evse: Bools) -> list[int]:

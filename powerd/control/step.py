@@ -27,7 +27,7 @@ from powerd.control.events import Event, HelloReceived, SolveSkipped
 from powerd.control.headroom import meter_alarms, trusted, watch_meters
 from powerd.control.lease_alarms import conduct_alarms, overbooked_alarms, overshoot_alarms, silence_alarms
 from powerd.control.metered import uncontrolled_now
-from powerd.control.phase_switch import PATIENCE, Patience, Room, counted_on, decide_phases
+from powerd.control.phase_switch import PATIENCE, Patience, Room, counted_on, decide_phases, watch_contactors
 from powerd.control.question import asked_for
 from powerd.control.ramp import ramped
 from powerd.control.switching import Switching, advance, exceeded, picked_up
@@ -79,21 +79,22 @@ class Stepper:
         # Ceilings fall first: where the guard was called because a switch moved, the next tick says what to switch.
         switching = Switching(gear=gear) if moved and order is not None else self._switch(state, worst, now)
         state = replace(state, gear=switching.gear)
-        state, gone = (state, ()) if order is not None else self._phases(state, worst, now)
+        state, gone = watch_contactors(self.site, state, self.patience, now.boottime_s)
+        state = state if order is not None else self._phases(state, worst, now)
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *switching.alarms, *gone))
         site = self.states.at(state.gear, state.envelopes, now, counted_on(state))
         state = watch_meters(site, state, now.boottime_s)
         clock = failsafe.clock_modes(snapshot, now, float(site.terms.ttl_s.min(initial=np.inf)))
         scene = _scene(site, state, absorbed, worst, now, anew=_anew(snapshot, state, events))
         demands = demands_of(site, state, scene.takes, scene.worst, scene.uncontrolled, now.boottime_s)
-        demands, unmet = self._terms.bound(site.limits, demands)
         warm = Warm(stage=state.warm_stage, price=state.warm_price)
         if order is None and not moved:
+            demands, unmet = self._terms.bound(site.limits, demands)
             allocation = self._allocator.allocate(site.limits, demands, warm)
             allocation, limits, warned = self._flowing(site, scene, allocation, demands)
         else:
             # The guard alone where a switch has moved, so that no decrease waits; the next tick shares out anew.
-            limits, warned = site.limits, ()
+            limits, warned, unmet = site.limits, (), ()
             allocation = failsafe.unsolved(
                 order or SolveSkipped(), state, scene.takes, scene.in_force, limits.row_count
             )
@@ -129,7 +130,7 @@ class Stepper:
         asked = asked_for(self.site.electrical, state.sessions)
         return advance(self.site.electrical, self.planner, state.gear, asked, excess, now)
 
-    def _phases(self, state: Snapshot, worst: Floats, now: Now) -> tuple[Snapshot, tuple[str, ...]]:
+    def _phases(self, state: Snapshot, worst: Floats, now: Now) -> Snapshot:
         """Which posts are granted L1 alone, with W (n,) as it is before this tick's grants."""
 
         def room_of(used: Ints) -> Room:
@@ -211,7 +212,8 @@ def _watched(site: CompiledSite, state: Snapshot, now: Now) -> Snapshot:
     if not site.electrical.evse_detects.any():
         return state
     watched = site.electrical.evse_detects & state.sessions.plugged & np.isfinite(state.drawn_at_s)
-    watched &= leases.reachable(book, site.terms, now.boottime_s)
+    # A post on L1 alone shows where its contactor stands, not what the car will take when it goes back.
+    watched &= leases.reachable(book, site.terms, now.boottime_s) & ~state.contactors.one
     return replace(state, phases=watch_phases(state.phases, watched, state.drawn, now.boottime_s))
 
 
@@ -358,7 +360,7 @@ def _who_is_named(
     name = raise_ | (scene.deliverable & (free_again | absorbed.fresh | unsaid)) | unnamed
     name |= leases.renewal_due(book, site.terms, now.boottime_s) & scene.deliverable & _beside_waiting(site, state)
     first_zero = ~book.granted & state.sessions.plugged & ~_fits_fallback(site, state, ceiling) & ~scene.stopped
-    return lower, name & ~lower & ~first_zero
+    return lower & ~first_zero, name & ~lower & ~first_zero
 
 
 def _beside_waiting(site: CompiledSite, state: Snapshot) -> Bools:

@@ -168,7 +168,7 @@ def most(lines: Lines, reserve: Floats, drawn: Floats, now_s: float) -> Floats:
         heard = now_s - lines.echo_at_s[i] <= lines.ttl_s[i]
         if not (heard or _falls_back(lines.has_watchdog[i], lines.late_s[i])):
             w[i] = np.maximum(w[i], drawn[i])
-        elif not np.isnan(lines.barred_ceiling[i]):
+        if not np.isnan(lines.barred_ceiling[i]):
             w[i] = np.maximum(w[i], lines.barred_ceiling[i])
         if lines.defiant[i]:
             w[i] = np.maximum(w[i], lines.rating[i])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from powerd.allocation.certificate import NOTHING_TO_DECIDE
 from powerd.allocation.steps import no_steps, pack_steps
+from powerd.allocation.user_program import UserProgram
 from powerd.control import events as ev
 from powerd.control import failsafe
 from powerd.control.failsafe import TABLE
@@ -68,6 +70,28 @@ def test_the_guard_alone_obeys_stops_and_limits(two: Player) -> None:
     stopped = two.tick(stop, ev.SolveSkipped())
     assert stopped.lowered.ceiling.tolist() == [0.0]
     assert stopped.lowered.latched.tolist() == [True]
+
+
+def test_the_guard_alone_asks_no_term_of_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop does not wait for a program of cvxpy, which may be running in the solve that is late."""
+    (tmp_path / "mine.py").write_text("def terms(site):\n    return [site.ceiling[0] <= 20]\n", encoding="utf-8")
+    player = Player.open(tmp_path, site_text(2, 32.0) + "terms: [mine.py]\n")
+    asked, solve = [0], UserProgram.solve
+
+    def counted(*arguments: Any) -> Any:
+        asked[0] += 1
+        return solve(*arguments)
+
+    monkeypatch.setattr(UserProgram, "solve", counted)
+    for k in (0, 1):
+        player.plug(k)
+        player.hello(k)
+    player.tick()
+    assert asked != [0]
+    asked[0] = 0
+    stop = ev.StopOrdered(request_id="", stop_id="s", element="P0", evse=np.array([0]), reason="smoke")
+    assert player.tick(stop, ev.SolveSkipped()).lowered.latched.tolist() == [True]
+    assert asked == [0]
 
 
 def test_a_solver_that_proves_nothing_leaves_the_guards_shares(two: Player, monkeypatch: pytest.MonkeyPatch) -> None:

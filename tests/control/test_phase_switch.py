@@ -17,6 +17,7 @@ from powerd.control.phase_switch import Patience
 from powerd.control.step import Stepper
 from powerd.limits import Bools, Floats
 from powerd.state.columns import replace
+from powerd.state.hello import Said
 from powerd.state.snapshot import reopen_snapshot
 from tests.control.garage import TTL, Player, site_text
 
@@ -109,9 +110,10 @@ class Hall(Player):
         return total
 
 
-def opened(path: Path) -> Hall:
+def opened(path: Path, *, detects: bool = False) -> Hall:
     """Four posts on 15 A, each hung a phase further; a car at each."""
-    text = site_text(POSTS, LIMIT_A).replace("max_current_a: 32", "max_current_a: 32, switches_phases: true")
+    able = f"max_current_a: 32, switches_phases: true{', detects_phases: true' if detects else ''}"
+    text = site_text(POSTS, LIMIT_A).replace("max_current_a: 32", able)
     for k in range(POSTS):
         text = text.replace(f"{{id: P{k}, type: t}}", f"{{id: P{k}, type: t, rotation: {TURNED[k % 3]}}}")
     found = Player.open(path, text)
@@ -214,3 +216,70 @@ def test_no_row_is_above_its_limit_for_either_belief(
             act(hall, what, target)
             for _ in range(lasts):
                 tick(hall)
+
+
+@pytest.fixture
+def settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hall:
+    """A hall in which three posts have gone to L1 alone, and proved it."""
+    for name, seconds in (("MIN_ON_S", 4.0), ("MIN_OFF_S", 4.0), ("ROTATION_S", 15.0)):
+        monkeypatch.setattr(turns, name, seconds)
+    hall = opened(tmp_path)
+    for _ in range(40):
+        tick(hall)
+    assert hall.snapshot.contactors.proved.tolist() == [False, True, True, True]
+    return hall
+
+
+def test_what_a_post_does_by_itself_it_does_on_all_phases(settled: Hall) -> None:
+    """A controller that now speaks of a fallback ends the proofs of its posts: they count on all phases at once."""
+    for i in (1, 3):
+        settled.posts[i].ceiling = 0.0
+    greet(settled, 1)
+    said = settled.news.pop()
+    assert isinstance(said, ev.HelloReceived)
+    unsaid = np.full(2, np.nan)
+    configured = Said(fallback=np.full(2, 12.0), fallback_idle=unsaid, boot_current=unsaid, watchdog_s=unsaid)
+    settled.news.append(replace(said, said=configured))
+    decision = settled.tick(settled.readings())
+    assert decision.snapshot.contactors.proved.tolist() == [False, False, True, False]
+    could = settled.could_flow(decision.worst, [False, False, True, False])
+    assert could.max() > LIMIT_A
+    assert {one.limit for one in decision.overshoots} == {
+        f"phase L{k} of feeder F1" for k in (1, 2, 3) if could[k - 1] > 15
+    }
+
+
+def test_a_reading_on_other_phases_counts_at_once_when_the_guard_decides(settled: Hall) -> None:
+    """In the first tick with it, whether a solve is late or not, its post counts on all phases, and an alarm tells."""
+    shown = settled.readings()
+    shown.drawn[1] = 9.0
+    decision = settled.tick(shown, ev.SolveSkipped())
+    assert decision.snapshot.contactors.proved.tolist() == [False, False, True, True]
+    assert any("P1 draws on more than L1" in alarm for alarm in decision.alarms)
+
+
+def test_what_is_seen_on_l1_alone_says_nothing_of_the_car(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Posts that find out a car's phases, too: after the way back it counts on all of them from the first grant on."""
+    for name, seconds in (("MIN_ON_S", 4.0), ("MIN_OFF_S", 4.0), ("ROTATION_S", 15.0)):
+        monkeypatch.setattr(turns, name, seconds)
+    hall = opened(tmp_path, detects=True)
+    for _ in range(100):
+        tick(hall)
+    assert hall.snapshot.contactors.one.any()
+    for k in (0, 3):
+        leave_or_come(hall, k)
+    for _ in range(60):
+        tick(hall)
+    assert not hall.snapshot.contactors.one.any()
+    assert [post.ceiling for post in hall.posts] == pytest.approx([0.0, 7.5, 7.5, 0.0])
+
+
+def test_what_was_seen_under_another_leader_says_nothing_of_the_car(tmp_path: Path) -> None:
+    """A hello that offers on L1 alone what we granted for all phases ends what was found out of its cars' phases."""
+    hall = opened(tmp_path, detects=True)
+    tick(hall)
+    hall.snapshot = replace(hall.snapshot, phases=replace(hall.snapshot.phases, used=np.full(POSTS, 1)))
+    hall.posts[1].one, hall.posts[1].ceiling = True, 3.0
+    greet(hall, 1)
+    used = hall.tick(hall.readings()).snapshot.phases.used
+    assert used.tolist() == [1, 0, 1, 1]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from powerd.control import events as ev
 from powerd.control.decision import Decision
 from powerd.control.turns import MIN_OFF_S
+from powerd.state.columns import replace
 from powerd.state.snapshot import columns_of
 from powerd.units import ROW_TOLERANCE
 from tests.control.garage import LIFE, REACTION, Player, site_text
@@ -151,6 +152,23 @@ def test_the_first_grant_waits_until_the_fallback_fits(tmp_path: Path) -> None:
     assert player.tick().ceiling == approx(np.array([16.0, 16.0]))
 
 
+def test_a_lowering_opens_no_fallback(tmp_path: Path) -> None:
+    """A car that waits at its idle fallback is told nothing until its fallback, which a grant makes possible, fits."""
+    text = site_text(2, 22.0, fallback_a=10.0).replace("fallback_a: 10.0", "fallback_a: 10.0, fallback_idle_a: 6.0")
+    player = Player.open(tmp_path, text)
+    player.hello(0)
+    player.hello(1)
+    player.plug(1)
+    for _ in range(20):
+        player.tick()
+    player.plug(0)
+    for _ in range(20):
+        decision = player.tick()
+        assert decision.worst.sum() <= 22.0 + ROW_TOLERANCE
+        assert not decision.overshoots
+    assert decision.snapshot.leases.granted.all(), "it is served as soon as the other has made room"
+
+
 def test_a_hello_that_knows_a_higher_epoch_makes_us_lead_with_a_still_higher_one(two: Player) -> None:
     """R4, and wait as without state: somebody else has granted here."""
     two.plug(0)
@@ -209,6 +227,26 @@ def test_a_car_that_needs_more_than_the_post_waits_rather_than_get_too_little(tw
     for _ in range(20):
         decision = two.tick()
         assert decision.ceiling[0] == approx(0.0) or decision.ceiling[0] >= 20.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "rating"),
+    [("phases: '3', max_current_a: 32", 32.0), ("phases: '3', max_current_a: 32, pilot_step_a: 1", 32.0),
+     ("current: dc, max_power_kw: 22", 22.0)],
+)  # fmt: skip
+def test_no_word_of_a_driver_lifts_a_post_above_its_rating(tmp_path: Path, kind: str, rating: float) -> None:
+    """A car that takes more gets what the post is built for, in a session of today and in one that was kept."""
+    text = site_text(1, 400.0, controllers=1).replace("phases: '3', max_current_a: 32, fallback_a: 0.0", kind)
+    player = Player.open(tmp_path, text)
+    player.plug(0)
+    player.hello(0)
+    player.tick()
+    player.tick(ev.SessionStarted(request_id="", evse=0, session_id="s", demand=ev.Demand(max_ceiling=2.0 * rating)))
+    kept = replace(player.snapshot.sessions, max_ceiling=np.array([2.0 * rating]))
+    for snapshot in (player.snapshot, replace(player.snapshot, sessions=kept)):
+        player.snapshot = snapshot
+        highest = max(player.tick().worst[0] for _ in range(5))
+        assert highest == approx(rating)
 
 
 def test_a_higher_class_is_served_first(two: Player) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powerd.limits import Controllers, Posts
-from powerd.state import leases
+from powerd.state import hello, leases
 from powerd.state.hello import advance_epoch
 from powerd.state.lease_book import HOLDS, SLOTS, LeaseBook, open_book
 from powerd.state.lease_terms import LeaseTerms
@@ -124,6 +124,14 @@ def test_without_watchdog_silence_frees_nothing() -> None:
     own = terms(watchdog=float("nan"))
     assert worst(open_book(own, epoch=1, unknown_until_s=-np.inf), own, 1e9) == 32.0
     assert worst(send(book_of(own), own, 20.0, 0.0), own, 1e9) == 20.0
+
+
+def test_what_an_untrusted_controller_reported_counts_while_it_is_silent() -> None:
+    """Without a watchdog a barred controller's word stands: its silence frees nothing of it."""
+    own = terms(fallback=6.0, watchdog=float("nan"))
+    book = leases.ack(send(book_of(own), own, 6.0, 0.0), own, ONE, 1, 1, np.array([6.0]), 0.1)
+    book = hello.bar(book, ONE, np.array([32.0]))
+    assert worst(book, own, 1.0) == worst(book, own, TTL + 1.0) == worst(book, own, 1e9) == 32.0
 
 
 def test_a_restart_without_state_counts_every_rating_until_every_old_lease_is_over() -> None:

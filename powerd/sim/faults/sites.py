@@ -88,7 +88,9 @@ def _text(number: int) -> str:
         least = sum(reserve[k] for k in members)
         most = least + 6.0 * len(members) if switches else RATING_A * len(members)
         limit[name] = round(least + chance.uniform(0.25, 0.6) * max(most - least, 12.0) + 2.0, 1)
-    alone = f"fallback_a: {fallback}, boot_current_a: {boot}{', switches_phases: true' if switches else ''}"
+    idle = 6 if fallback == 8 else 0
+    alone = f"fallback_a: {fallback}, fallback_idle_a: {idle}, boot_current_a: {boot}"
+    alone += ", switches_phases: true" if switches else ""
     stations = [
         f"  - {{id: S{k}, bus: {'far' if inner[k] else 'near'}, controller: c{owner_of[k]}, "
         f"evses: [{{id: P{k}, type: t, rotation: {('l123', 'l231', 'l312')[k % 3]}}}]}}"

@@ -7,8 +7,10 @@
 | 3 | envelopes: a powerd that does not know them would lift them at its restart |
 | 4 | of readings only the largest phase: one that wants all three would refuse them |
 | 5 | posts with L1 alone: a powerd that does not know them would grant their ceilings for all phases |
+| 6 | the terms of leases: one that does not know them would forget longer ones than its site file has |
 
 A file of an older version is migrated when it is opened, in one transaction; one of a newer version is refused.
+The record of before stays as evidence: its chain can be checked, its ticks stepped through only by the powerd of then.
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ from typing import Any
 import apsw
 import numpy as np
 
-from powerd.journal.cells import Cells, Packed, pack
+from powerd.journal.cells import Cells, Packed, cell_of, pack
 from powerd.state.snapshot import Stop
 
-VERSION = 5
+VERSION = 6
 """Raised with every change that an older powerd could misread."""
+
+OLDER = "older_records"
+"""What the file says of itself under this: the number of the last record that a powerd of an older version wrote."""
 
 _ABOUT = "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
 _CELLS = """CREATE TABLE cells (
@@ -86,13 +91,28 @@ def _to_5(_db: apsw.Connection) -> None:
     """Version 4 knew no post with L1 alone: there is nothing to bring over."""
 
 
-MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5}
+def _to_6(db: apsw.Connection) -> None:
+    """Version 5 did not keep how long leases live: so long as lies between when one was sent and its end."""
+    wanted = "SELECT path, tick, dtype, shape, data, crc FROM cells WHERE path IN (?, ?)"
+    sent = dict(map(cell_of, db.execute(wanted, ("leases/sent_at_s", "leases/sent_until_s"))))
+    if sent:
+        at_s, until_s = sent["leases/sent_at_s"], sent["leases/sent_until_s"]
+        life_s = np.subtract(until_s, at_s, where=np.isfinite(at_s) & (until_s > at_s), out=np.zeros_like(at_s))
+        db.execute("INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?)", pack(life_s).row("leases/life_s", 0))
+
+
+MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5, 5: _to_6}
 """Version -> what brings a file of it to the next one."""
 
 
 def migrate(db: apsw.Connection, version: int) -> None:
-    """Brings a file of an older version to ours, all or nothing."""
+    """Brings a file of an older version to ours, all or nothing.
+
+    Raises:
+        ValueError: a cell is damaged.
+    """
     with db:
         for step in range(version, VERSION):
             MIGRATIONS[step](db)
         db.execute("UPDATE about SET value = ? WHERE key = 'version'", (str(VERSION),))
+        db.execute("INSERT OR REPLACE INTO about SELECT ?, coalesce(max(number), 0) FROM records", (OLDER,))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 import apsw
@@ -69,6 +70,8 @@ class Replayed:
     """Places where ticks are missing because the disk was away."""
     exact: int
     """Ticks compared bit by bit."""
+    older: int
+    """Records of an older powerd, which come first: their chain was checked, only that powerd can step through them."""
     first: datetime | None
     """Instant of the oldest record kept."""
     last: datetime | None
@@ -170,10 +173,11 @@ def replay(
     """
     db = _open(path, site)
     course = _Course(site=site, stepper=Stepper(site), verify=verify, here=fingerprint(), see=see)
+    older = _older(db)
     fault: str | None = None
     place = "the beginning"
     try:
-        for record in _chain(db):
+        for record in islice(_chain(db), older, None):
             if until is not None and now_of(record).utc > until:
                 break
             place = f"{record.kind} {record.tick} at {now_of(record).utc.isoformat()}"
@@ -197,6 +201,7 @@ def replay(
         checkpoints=course.counts[Kind.CHECKPOINT],
         gaps=course.counts[Kind.GAP],
         exact=course.exact,
+        older=older,
         first=course.first,
         last=course.last,
         decision=course.decision,
@@ -231,6 +236,13 @@ def _open(path: Path, site: CompiledSite) -> apsw.Connection:
             f"{path} was last written for another drawing of these EVSEs; name the site file of that time with --site"
         )
     return db
+
+
+def _older(db: apsw.Connection) -> int:
+    """How many records stand in the file that were there when it was migrated."""
+    (newest,) = db.execute("SELECT coalesce(max(value), '0') FROM about WHERE key = ?", (layout.OLDER,))
+    ((count,),) = db.execute("SELECT count(*) FROM records WHERE number <= CAST(? AS INTEGER)", newest)
+    return int(count)
 
 
 class _Unlinked(Exception):

@@ -162,7 +162,10 @@ class Journal:
                 "away to start without state (raises then wait for old leases to end)"
             )
         if version < layout.VERSION:
-            layout.migrate(self._db, version)
+            try:
+                layout.migrate(self._db, version)
+            except ValueError as damage:
+                raise JournalBroken(f"{self._path} is damaged ({damage}); {AWAY}") from damage
         if about.get("drawing", "") != self._drawing:
             self.redrawn = bool(about.get("drawing"))
             with self._db:

@@ -97,6 +97,7 @@ def _as_json(found: Replayed, why: dict[str, Any] | None) -> dict[str, Any]:
         "checkpoints": found.checkpoints,
         "gaps": found.gaps,
         "bit_equal": found.exact,
+        "older_records": found.older,
         "first": None if found.first is None else found.first.isoformat(),
         "last": None if found.last is None else found.last.isoformat(),
         "explained": why,
@@ -106,6 +107,8 @@ def _as_json(found: Replayed, why: dict[str, Any] | None) -> dict[str, Any]:
 def _as_text(found: Replayed, why: dict[str, Any] | None, *, verify: bool) -> str:
     """The same for people."""
     lines = [f"{found.ticks} ticks from {found.first} to {found.last}, {found.starts} starts, {found.gaps} gaps"]
+    if found.older:
+        lines.append(f"{found.older} records before these are of an older powerd: replay them with that one")
     if verify and found.fault is None:
         lines.append(f"every decision is the one recorded, {found.exact} of them bit by bit")
     if found.fault is not None:

@@ -89,6 +89,10 @@ class LeaseBook:
     """(n,) its post has not yet taken its controller's first order: it counts as never heard from."""
     barred_ceiling: Floats
     """(n,) what an untrusted controller reported as in force; nan = trusted."""
+    life_s: Floats
+    """(n,) ``LeaseTerms.life_s`` under which all this was granted: a leader that starts again may have others."""
+    class_reaction_s: Floats
+    """(n,) ``LeaseTerms.reaction_s`` likewise."""
     window_at_s: float
     """Start of the present window of ``high``."""
 
@@ -139,5 +143,7 @@ def open_book(terms: LeaseTerms, *, epoch: int, unknown_until_s: float | Floats)
         late_s=np.zeros(n),
         unsettled=np.zeros(n, np.bool_),
         barred_ceiling=np.full(n, np.nan),
+        life_s=terms.life_s.copy(),
+        class_reaction_s=terms.reaction_s.copy(),
         window_at_s=-np.inf,
     )

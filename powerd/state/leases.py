@@ -18,6 +18,7 @@ expiry, newer seq), which can only raise W. Source of the rules: docs/leases.md.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
@@ -37,20 +38,23 @@ def reopen_book(
 ) -> LeaseBook:
     """The book of a leader that starts again with the journal of the last one (R3).
 
-    Journalled grants count as sent at the restart: whatever W covered then is held for a whole life from now. The epoch
-    is incremented, nobody has been heard from, and every EVSE follows its last sent ceiling until it says otherwise.
+    Journalled grants count as sent at the restart: whatever W covered then is held for a whole life from now, that of
+    the site file or that of the terms it was granted under, whichever is longer. The epoch is incremented, nobody has
+    been heard from, and every EVSE follows its last sent ceiling until it says otherwise.
 
     Args:
         book: as journalled.
-        terms: lease terms.
+        terms: lease terms, as the site file has them now.
         plugged: (n,) as journalled.
         drawn: (n,) newest readings, as journalled [own unit].
         was_s: boottime of the journalled state, on its own boot's clock [s].
         now_s: this instant, on this boot's clock [s].
     """
-    covered = worst(book, terms, plugged, drawn, was_s)
-    alive = (book.sent_until_s > was_s - slack_s(book, terms)) & ~np.isnan(book.sent_ceiling)
-    fresh = open_book(terms, epoch=book.epoch + 1, unknown_until_s=now_s + life_of(book, terms))
+    before = _terms_of_before(book, terms)
+    covered = worst(book, before, plugged, drawn, was_s)
+    alive = (book.sent_until_s > was_s - slack_s(book, before)) & ~np.isnan(book.sent_ceiling)
+    until_s = now_s + _left_of_before(book, before, terms, was_s)
+    fresh = open_book(terms, epoch=book.epoch + 1, unknown_until_s=until_s)
     hold_ceiling = fresh.hold_ceiling.copy()
     hold_ceiling[:, 0] = covered
     return replace(
@@ -58,10 +62,10 @@ def reopen_book(
         hold_ceiling=hold_ceiling,
         sent_ceiling=np.where(alive | book.sent_latched, book.sent_ceiling, np.nan),
         sent_latched=book.sent_latched,
-        sent_until_s=np.where(alive, now_s + life_of(book, terms), -np.inf),
+        sent_until_s=np.where(alive, until_s, -np.inf),
         plug_boottime_s=book.plug_boottime_s,
         granted=book.granted,
-        reaction_s=book.reaction_s,
+        reaction_s=np.maximum(book.reaction_s, terms.reaction_s),
         high=np.maximum(book.high, book.high_before),
         defiant=book.defiant,
         said_fallback=book.said_fallback,
@@ -72,6 +76,25 @@ def reopen_book(
         barred_ceiling=book.barred_ceiling,
         window_at_s=now_s,
     )
+
+
+def _terms_of_before(book: LeaseBook, terms: LeaseTerms) -> LeaseTerms:
+    """The terms under which a journalled book was granted, as far as they say when something ends."""
+    # No car reacts faster than its class: a journal that did not keep the class's time tells at least that.
+    return dataclasses.replace(terms, life_s=book.life_s, reaction_s=np.minimum(book.class_reaction_s, book.reaction_s))
+
+
+def _left_of_before(book: LeaseBook, before: LeaseTerms, terms: LeaseTerms, was_s: float) -> Floats:
+    """(n,) how long after a restart a lease of before may still be in force, as E - sent of the new ``terms`` [s].
+
+    A whole life of before, for what was renewed and not yet journalled; or what was still to come of what was
+    journalled, which may be of terms before these.
+    """
+    ends = np.column_stack((book.sent_until_s, book.acked_until_s, book.slot_until_s, book.hold_until_s)).max(axis=1)
+    left = np.maximum(life_of(book, before), ends - was_s) + slack_s(book, before)
+    slack = np.maximum(book.reaction_s - terms.reaction_s, 0.0)
+    longest: Floats = np.maximum(life_of(book, terms), left - slack)
+    return longest
 
 
 # --- what W is --------------------------------------------------------------------------------------------------------

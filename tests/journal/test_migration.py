@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from powerd.journal import layout
+from powerd.journal.replay import replay
 from powerd.journal.store import Entry, Journal, JournalBroken
+from powerd.state import leases
 from powerd.state.snapshot import reopen_snapshot
-from tests.control.garage import Player, site_text
+from tests.control.garage import LIFE, TTL, Player, site_text
 
 DATA = Path(__file__).parent / "data"
 
@@ -26,7 +28,10 @@ def of_version(version: int, path: Path) -> None:
 
 @pytest.mark.parametrize("version", range(1, layout.VERSION))
 def test_a_journal_of_an_older_version_is_brought_forward(tmp_path: Path, version: int) -> None:
-    """Sessions, stops, answers, readings and leases are all there, the daemon goes on, and the file is ours now."""
+    """Sessions, stops, answers, readings and leases are all there, the daemon goes on, and the file is ours now.
+
+    A replay checks the chain of the records of before, and steps through those of ours.
+    """
     player = Player.open(tmp_path, site_text(2, 32.0))
     of_version(version, tmp_path / "j")
     journal = Journal(tmp_path / "j", evse_ids=player.site.electrical.posts.ids)
@@ -40,6 +45,7 @@ def test_a_journal_of_an_older_version_is_brought_forward(tmp_path: Path, versio
     assert found.tick == 3
     assert found.leases.sent_ceiling[0] == pytest.approx(32.0, abs=1e-5)
     assert np.isfinite(found.leases.echo_at_s).all()
+    assert found.leases.life_s == pytest.approx(np.full(2, LIFE))
     player.snapshot = reopen_snapshot(found, player.site.terms, 50.0)
     player.now_s = 50.0
     first = player.tick()
@@ -49,6 +55,31 @@ def test_a_journal_of_an_older_version_is_brought_forward(tmp_path: Path, versio
     journal.close()
     db = apsw.Connection(str(tmp_path / "j"))
     assert dict(db.execute("SELECT key, value FROM about"))["version"] == str(layout.VERSION)
+    db.close()
+    again = replay(tmp_path / "j", player.site, verify=True)
+    assert (again.fault, again.ticks, again.older) == (None, 1, {1: 0, 3: 1}.get(version, 4))
+
+
+def test_a_journal_that_tells_no_terms_holds_leases_for_as_long_as_they_were_given(tmp_path: Path) -> None:
+    """R3 over an upgrade and a site file with a shorter ttl at once: layout 5 tells an E by when it was sent."""
+    player = Player.open(tmp_path, site_text(2, 32.0).replace(f"ttl_s: {TTL}", "ttl_s: 6"))
+    of_version(5, tmp_path / "j")
+    found = Journal(tmp_path / "j", evse_ids=player.site.electrical.posts.ids).recover(player.snapshot)
+    assert found is not None
+    book = reopen_snapshot(found, player.site.terms, 50.0).leases
+    plugged, drawn = found.sessions.plugged, np.zeros(2)
+    assert leases.worst(book, player.site.terms, plugged, drawn, 50.0 + LIFE - 0.01)[0] == pytest.approx(32.0)
+    assert leases.worst(book, player.site.terms, plugged, drawn, 50.0 + LIFE + 0.01)[0] == 0.0
+
+
+def test_a_damaged_journal_of_before_is_refused_when_it_is_brought_forward(tmp_path: Path) -> None:
+    """As a damaged one of ours is, with what to do."""
+    of_version(5, tmp_path / "j")
+    with sqlite3.connect(tmp_path / "j") as db:
+        db.execute("UPDATE cells SET crc = crc + 1 WHERE path = 'leases/sent_until_s'")
+    db.close()
+    with pytest.raises(JournalBroken, match=r"damaged \(leases/sent_until_s .*move the file away"):
+        Journal(tmp_path / "j", evse_ids=("P0", "P1"))
 
 
 def test_every_older_version_has_its_sample() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from hypothesis import given, settings
@@ -140,6 +140,52 @@ def test_a_restart_without_state_counts_every_rating_until_every_old_lease_is_ov
     book = open_book(own, epoch=1, unknown_until_s=100.0 + own.life_s)
     assert worst(book, own, 100.0 + LIFE - 0.1) == 32.0
     assert worst(book, own, 100.0 + LIFE + 0.1) == 0.0
+
+
+def other_terms(ttl_s: float, watchdog_s: float, reaction_s: float) -> LeaseTerms:
+    """The same EVSE in a site file with these."""
+    life_s = np.array([ttl_s * (1 + DRIFT) + watchdog_s + reaction_s])
+    columns = {"ttl_s": np.array([ttl_s]), "watchdog_s": np.array([watchdog_s]), "reaction_s": np.array([reaction_s])}
+    return replace(terms(), life_s=life_s, **columns)
+
+
+TERMS = st.builds(other_terms, st.floats(1.0, 120.0), st.floats(0.0, 60.0), st.floats(1.0, 60.0))
+
+
+@given(old=TERMS, new=TERMS, acked=st.booleans(), lag_s=st.floats(0.0, 60.0), up_s=st.floats(0.0, 30.0))
+def test_a_restart_with_other_terms_counts_what_was_granted_under_those_of_before(
+    old: LeaseTerms, new: LeaseTerms, acked: bool, lag_s: float, up_s: float
+) -> None:
+    """R3: W covers a grant up to its E under the old ttl, watchdog and reaction, renewed up to the kill, and no longer.
+
+    Also through a second restart, which finds the new terms in its journal; no longer means: than the longer one of
+    that E and a whole life of the new terms from the last restart.
+    """
+    book = send(book_of(old), old, 32.0, 100.0)
+    if acked:
+        book = leases.ack(book, old, ONE, 1, 1, np.array([32.0]), 100.5)
+    book = replace(book, reaction_s=old.reaction_s + lag_s)
+    plugged, drawn, killed_s = np.array([True]), np.zeros(1), 101.0
+    ends_s = killed_s + float(old.life_s[0]) + lag_s  # a renewal that left just then, and is not in the journal
+    book = leases.reopen_book(book, new, plugged, drawn, killed_s, killed_s)
+    assert worst(book, new, min(ends_s, killed_s + up_s) - 1e-6) == 32.0
+    again_s = killed_s + up_s
+    book = leases.reopen_book(book, new, plugged, drawn, again_s, again_s)
+    lag_s = max(0.0, float(old.reaction_s[0] + lag_s - new.reaction_s[0]))
+    latest_s = max(ends_s, again_s + float(new.life_s[0]) + lag_s)
+    assert worst(book, new, max(ends_s, again_s) - 1e-6) == 32.0
+    assert worst(book, new, latest_s + 1e-6) == 0.0
+
+
+def test_a_restart_that_is_told_of_a_watchdog_waits_for_an_ack() -> None:
+    """What was granted to a class without watchdog has no end: the file's word frees nothing, the post's own does."""
+    old, new = terms(watchdog=np.nan), terms()
+    book = leases.ack(send(book_of(old), old, 32.0, 0.0), old, ONE, 1, 1, np.array([32.0]), 0.5)
+    book = leases.reopen_book(book, new, np.array([True]), np.zeros(1), 1.0, 1.0)
+    assert worst(book, new, 1e9) == 32.0
+    book = send(leases.stamp(book, ONE, 7, 2.0, 2.0), new, 6.0, 2.0)
+    book = leases.ack(book, new, ONE, 2, 1, np.array([6.0]), 3.0)
+    assert worst(book, new, 3.0 + REACTION + 0.01) == 6.0
 
 
 def test_a_meter_above_the_ceiling_counts() -> None:

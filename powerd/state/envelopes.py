@@ -44,7 +44,7 @@ class Envelope:
     heard_s: float
     """Boottime at which it was last said [s]."""
     starts_s: float
-    """Boottime of the window's first instant, as reckoned then [s]; inf = the wall clock alone tells."""
+    """Boottime of the window's first instant, as reckoned then [s]; -inf = it had begun before a restart."""
     ends_s: float
     """Boottime of the first instant after it, as reckoned then [s]; -inf = the wall clock alone tells."""
     in_force_utc_s: float | None = None
@@ -158,7 +158,9 @@ def reopen(envelopes: Envelopes, was_s: float, utc_ahead_s: float, boottime_s: f
     """After a restart: nobody could be heard meanwhile, so silence counts from now; windows went on.
 
     A restart is no word of a source: who was silent stays so. Nor does it end a window before whose end its source
-    still owed a word: that one holds until the source speaks, or is silent.
+    still owed a word: that one holds until the source speaks, or is silent. Nor does it end one that holds, or put off
+    one that is to come, because the wall clock is behind now (a machine without one of its own): the window that was
+    running goes on, and another begins at the latest after the time that was left before its start.
 
     Args:
         envelopes: as journalled.
@@ -175,7 +177,7 @@ def _reopened(one: Envelope, was_s: float, utc_ahead_s: float, boottime_s: float
     return replace(
         one,
         heard_s=-np.inf if was_s > due_s else boottime_s,
-        starts_s=np.inf,
+        starts_s=-np.inf if one.in_force_utc_s is not None else boottime_s + one.starts_s - was_s,
         ends_s=np.inf if owed else -np.inf,
         kept_utc_s=None,
     )

@@ -66,6 +66,8 @@ class Player:
     snapshot: Snapshot
     stepper: Stepper
     now_s: float = 0.0
+    wall_ahead_s: float = 0.0
+    """By how much its wall clock is ahead of what it should show."""
     alive: set[int] = field(default_factory=set)
     plugged: set[int] = field(default_factory=set)
     news: list[ev.Event] = field(default_factory=list)
@@ -125,7 +127,8 @@ class Player:
             ev.StampSeen(evse=self.members(c), incarnation=100 + c, boottime_s=self.now_s) for c in sorted(self.alive)
         ]
         acks = self._acks() if self.decision is not None else []
-        now = Now(utc=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.now_s), boottime_s=self.now_s)
+        utc = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.now_s + self.wall_ahead_s)
+        now = Now(utc=utc, boottime_s=self.now_s)
         self.absorbed = (*self.news, *stamps, *acks, *events)
         self.decision = self.stepper.step(self.snapshot, self.absorbed, now)
         self.news = []

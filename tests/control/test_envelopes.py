@@ -261,6 +261,38 @@ def test_a_window_that_was_promised_to_its_end_ends_while_the_daemon_is_down(ful
     assert full.snapshot.envelopes == ()
 
 
+@pytest.mark.parametrize("restarts", [1, 2])
+@pytest.mark.parametrize("behind_s", [120.0, 3e8])
+def test_a_restart_whose_wall_clock_is_behind_ends_no_envelope(full: Player, behind_s: float, restarts: int) -> None:
+    """A machine without a clock of its own starts long before the window by its wall clock: 40 kW hold all the same,
+    and end when the clock has been set and says so.
+    """
+    settle(full, 100)
+    full.tick(said(40.0, end_s=500.0))
+    settle(full, 2)
+    for k in range(restarts):
+        reopen(full, 20.0 + k)
+        full.wall_ahead_s = -behind_s
+        assert import_kw(settle(full, 1)) <= 40.0
+        assert import_kw(settle(full, int(LIFE) + 3)) <= 40.0
+    full.wall_ahead_s = 500.0
+    assert settle(full, int(LIFE) + 3).ceiling == pytest.approx(32.0)
+    assert full.snapshot.envelopes == ()
+
+
+def test_a_restart_whose_wall_clock_is_behind_puts_no_window_off(full: Player) -> None:
+    """60 s before its start the daemon is killed; by the clock that it finds the window is years away, and it begins
+    after 60 s.
+    """
+    full.tick(said(40.0, start_s=full.now_s + 61.0))
+    reopen(full, 20.0)
+    full.wall_ahead_s = -1e8
+    while full.now_s < 79.0:
+        decision = full.tick()
+    assert decision.ceiling == pytest.approx(32.0)
+    assert import_kw(full.tick()) <= 40.0
+
+
 def reopen(player: Player, now_s: float) -> None:
     """The daemon starts again at ``now_s`` with what it had journalled; the controllers are back."""
     player.snapshot = reopen_snapshot(player.snapshot, player.site.terms, now_s)

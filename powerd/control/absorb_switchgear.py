@@ -9,7 +9,7 @@ import numpy as np
 
 from powerd.control import switch_events as sw
 from powerd.control.events import Done, Outcome, Refused
-from powerd.limits import Ints
+from powerd.limits import Floats, Ints
 from powerd.network.electrical import Electrical
 from powerd.network.interlocks import Move, findings
 from powerd.state.columns import put, replace
@@ -45,7 +45,7 @@ def absorb_gear(electrical: Electrical, gear: Switchgear, event: sw.SwitchEvent,
         case sw.SwitchesSeen():
             return _switches_seen(electrical, gear, event, now)
         case sw.OutageSeen():
-            return News(gear=_outage_seen(gear, event, now), outcome=Done())
+            return _outage_seen(electrical, gear, event, now)
         case sw.GearHeard():
             linked = put(gear.linked, event.branch, True)
             gear = replace(gear, linked=linked, silent_at_s=put(gear.silent_at_s, event.branch, now.boottime_s))
@@ -95,7 +95,7 @@ def _one_seen(
     """One switch of a report."""
     name = electrical.branches.ids[int(event.branch[k])]
     branch, position, flags = int(event.branch[k]), int(event.position[k]), int(event.flags[k])
-    place = _place(gear, branch, event.reporter)
+    place = _place(gear.said_by[branch], gear.said_at_s[branch], event.reporter)
     known = gear.said_by[branch, place] == event.reporter
     same_process = known and gear.said_incarnation[branch, place] == event.incarnation
     if same_process and event.clock_s < gear.said_clock_s[branch, place]:
@@ -136,10 +136,10 @@ def _stands_by(gear: Switchgear, branch: int, place: int, now: Now) -> bool:
     return bool(heard or now.boottime_s - gear.said_at_s[branch, place] <= DISPUTE_S)
 
 
-def _place(gear: Switchgear, branch: int, reporter: int) -> int:
-    """The column in which this reporter's word is kept: its own, else the one heard longest ago."""
-    mine = np.flatnonzero(gear.said_by[branch] == reporter)
-    return int(mine[0]) if mine.shape[0] else int(np.argmin(gear.said_at_s[branch]))
+def _place(by: Ints, at_s: Floats, reporter: int) -> int:
+    """The column in which this reporter's word is kept: its own, else the one heard longest ago; (REPORTERS,) each."""
+    mine = np.flatnonzero(by == reporter)
+    return int(mine[0]) if mine.shape[0] else int(np.argmin(at_s))
 
 
 def _noted(gear: Switchgear, branch: int, place: int, position: int, event: sw.SwitchesSeen, now: Now) -> Switchgear:
@@ -194,8 +194,38 @@ def _cause_told(flags: Flag, before: int) -> Cause:
     return Cause.UNKNOWN if before == Cause.NONE else Cause(before)
 
 
-def _outage_seen(gear: Switchgear, event: sw.OutageSeen, now: Now) -> Switchgear:
-    """A supply, a bus or a branch without a contact of its own."""
+def _outage_seen(electrical: Electrical, gear: Switchgear, event: sw.OutageSeen, now: Now) -> News:
+    """A supply, a bus or a branch without a contact of its own; a late word of it is dropped."""
+    element, name = _element(electrical, event.kind, event.index)
+    place = _place(gear.told_by[element], gear.told_at_s[element], event.reporter)
+    known = gear.told_by[element, place] == event.reporter
+    same_process = known and gear.told_incarnation[element, place] == event.incarnation
+    if same_process and event.clock_s < gear.told_clock_s[element, place]:
+        return News(gear=gear, outcome=Done(), alarms=(f"late report of {name} by {event.reporter_id} dropped",))
+    by, at = gear.told_by.copy(), gear.told_at_s.copy()
+    incarnation, clock = gear.told_incarnation.copy(), gear.told_clock_s.copy()
+    by[element, place], at[element, place] = event.reporter, now.boottime_s
+    incarnation[element, place], clock[element, place] = event.incarnation, event.clock_s
+    gear = replace(gear, told_by=by, told_at_s=at, told_incarnation=incarnation, told_clock_s=clock)
+    return News(gear=_lost_or_back(gear, event, now), outcome=Done())
+
+
+def _element(electrical: Electrical, kind: sw.ElementKind, index: int) -> tuple[int, str]:
+    """Row of an element in ``Switchgear.told_by``, and its id."""
+    branches, supplies, buses = electrical.branches.ids, electrical.supplies.ids, electrical.buses.ids
+    match kind:
+        case sw.ElementKind.BRANCH:
+            return index, branches[index]
+        case sw.ElementKind.SUPPLY:
+            return len(branches) + index, supplies[index]
+        case sw.ElementKind.BUS:
+            return len(branches) + len(supplies) + index, buses[index]
+        case _:
+            assert_never(kind)
+
+
+def _lost_or_back(gear: Switchgear, event: sw.OutageSeen, now: Now) -> Switchgear:
+    """What a word of a loss that is not late changes."""
     told = _cause_told(Flag(event.flags), int(Cause.NONE)) if event.lost else Cause.NONE
     match event.kind:
         case sw.ElementKind.BUS:

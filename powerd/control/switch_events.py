@@ -41,6 +41,14 @@ class SwitchesSeen:
 class OutageSeen:
     """Something that is no switch lost its voltage or failed, or came back."""
 
+    reporter: int
+    """Who says so, as in ``SwitchesSeen``."""
+    reporter_id: str
+    """Who, for people."""
+    incarnation: int
+    """Its process."""
+    clock_s: float
+    """Its clock when it saw this [s]."""
     kind: ElementKind
     """What it is."""
     index: int

@@ -118,7 +118,21 @@ def seen_events(
     for field, entries in ((f"{at}switches", switches), (f"{at}outages", outages)):
         if len(entries) > ENTRIES_MAX:
             raise BadRequest(field, f"at most {ENTRIES_MAX} entries, got {len(entries)}")
-    events: list[sw.SwitchEvent] = [_outage(names, f"{at}outages[{k}]", one) for k, one in enumerate(outages)]
+    events: list[sw.SwitchEvent] = []
+    for k, one in enumerate(outages):
+        kind, index = _lost_element(names, f"{at}outages[{k}].element", one.element)
+        events.append(
+            sw.OutageSeen(
+                reporter=reporter,
+                reporter_id=reporter_id,
+                incarnation=stamp.incarnation,
+                clock_s=stamp.boottime_s,
+                kind=kind,
+                index=index,
+                lost=one.lost,
+                flags=flags_of(one),
+            )
+        )
     if switches:
         events.append(
             sw.SwitchesSeen(
@@ -165,11 +179,12 @@ def flags_of(report: pb.SwitchReport | pb.OutageReport) -> int:
     return int(found)
 
 
-def _outage(names: GearNames, field: str, report: pb.OutageReport) -> sw.OutageSeen:
-    kind, indices = names.find(f"{field}.element", report.element)
-    if report.element in names.switch or len(indices) > 1:
-        raise BadRequest(f"{field}.element", "a supply, a bus or a branch that is no switch; switches have positions")
-    return sw.OutageSeen(kind=kind, index=indices[0], lost=report.lost, flags=flags_of(report))
+def _lost_element(names: GearNames, field: str, name: str) -> tuple[sw.ElementKind, int]:
+    """Kind and index of an element that has no contact of its own."""
+    kind, indices = names.find(field, name)
+    if name in names.switch or len(indices) > 1:
+        raise BadRequest(field, "a supply, a bus or a branch that is no switch; switches have positions")
+    return kind, indices[0]
 
 
 def wanted_position(field: str, position: int) -> bool:

@@ -78,7 +78,16 @@ class Relays:
     def loses(self, loss: Loss, now_s: float) -> None:
         """Something without a contact was lost or is back."""
         flags = Flag(0) if not loss.lost else Flag.PROTECTION if loss.protection else Flag.UPSTREAM_LOST
-        event = sw.OutageSeen(kind=sw.ElementKind(loss.kind), index=loss.index, lost=loss.lost, flags=int(flags))
+        event = sw.OutageSeen(
+            reporter=GATEWAY,
+            reporter_id="gateway",
+            incarnation=GATEWAY,
+            clock_s=now_s,
+            kind=sw.ElementKind(loss.kind),
+            index=loss.index,
+            lost=loss.lost,
+            flags=int(flags),
+        )
         self._waiting.append((now_s + self.delay_s, event))
 
     def tells(self, branch: int, now_s: float) -> None:

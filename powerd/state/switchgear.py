@@ -101,6 +101,14 @@ class Switchgear:
     """(E, REPORTERS) the reporter's process."""
     said_clock_s: Floats
     """(E, REPORTERS) the reporter's clock then [s]."""
+    told_by: Ints
+    """(E + S + B, REPORTERS) who spoke of a loss: branch e, E + s for supply s, E + S + b for bus b; 0 = nobody."""
+    told_at_s: Floats
+    """(E + S + B, REPORTERS) when it arrived [boottime s]; -inf = never in this run."""
+    told_incarnation: Ints
+    """(E + S + B, REPORTERS) the reporter's process."""
+    told_clock_s: Floats
+    """(E + S + B, REPORTERS) the reporter's clock then [s]."""
     flags: Ints
     """(E,) ``Flag`` bits of the newest report."""
     moved_at_s: Floats
@@ -205,6 +213,10 @@ def open_switchgear(
         said_at_s=np.full((e, REPORTERS), -np.inf),
         said_incarnation=np.zeros((e, REPORTERS), np.int64),
         said_clock_s=np.zeros((e, REPORTERS)),
+        told_by=np.zeros((e + s + buses, REPORTERS), np.int64),
+        told_at_s=np.full((e + s + buses, REPORTERS), -np.inf),
+        told_incarnation=np.zeros((e + s + buses, REPORTERS), np.int64),
+        told_clock_s=np.zeros((e + s + buses, REPORTERS)),
         flags=np.zeros(e, np.int64),
         moved_at_s=np.full((e, MOVES), -np.inf),
         operated_at_s=np.full((e, OPERATIONS), -np.inf),
@@ -243,7 +255,8 @@ def open_switchgear(
 def reopen_switchgear(gear: Switchgear) -> Switchgear:
     """After a restart: whatever was ever reported may have moved meanwhile, and orders under way are given up.
 
-    Causes, culprits, lock-outs and what operators took out of service stay; times are of another boot and are dropped.
+    Causes, culprits, lock-outs, losses and what operators took out of service stay; times are of another boot and are
+    dropped, but for those of the reporters' own clocks: a late word of a loss is as late after the restart.
     """
     known = np.isfinite(gear.reported_at_s)
     return replace(
@@ -253,6 +266,7 @@ def reopen_switchgear(gear: Switchgear) -> Switchgear:
         said=np.full_like(gear.said, int(Position.UNKNOWN)),
         said_by=np.zeros_like(gear.said_by),
         said_at_s=np.full_like(gear.said_at_s, -np.inf),
+        told_at_s=np.full_like(gear.told_at_s, -np.inf),
         moved_at_s=np.full_like(gear.moved_at_s, -np.inf),
         operated_at_s=np.full_like(gear.operated_at_s, -np.inf),
         linked=np.zeros_like(gear.linked),

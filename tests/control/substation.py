@@ -62,11 +62,35 @@ class Substation:
     def supply(self, name: str, *, lost: bool) -> None:
         """A supply loses its voltage, or has it again."""
         index = self.player.site.electrical.supplies.ids.index(name)
-        self.news.append(sw.OutageSeen(kind=sw.ElementKind.SUPPLY, index=index, lost=lost, flags=0))
+        self.outage(sw.ElementKind.SUPPLY, index, lost=lost)
 
     def branch_lost(self, name: str, *, flags: int) -> None:
         """A branch without a contact of its own conducts no more."""
-        self.news.append(sw.OutageSeen(kind=sw.ElementKind.BRANCH, index=self.branch(name), lost=True, flags=flags))
+        self.outage(sw.ElementKind.BRANCH, self.branch(name), lost=True, flags=flags)
+
+    def outage(
+        self,
+        kind: sw.ElementKind,
+        index: int,
+        *,
+        lost: bool,
+        flags: int = 0,
+        reporter: int = 9,
+        incarnation: int = 9,
+        clock_s: float | None = None,
+    ) -> None:
+        """A device says that something without a contact is lost or back."""
+        seen = sw.OutageSeen(
+            reporter=reporter,
+            reporter_id=f"relay {reporter}",
+            incarnation=incarnation,
+            clock_s=self.player.now_s if clock_s is None else clock_s,
+            kind=kind,
+            index=index,
+            lost=lost,
+            flags=flags,
+        )
+        self.news.append(seen)
 
     def moves(self, name: str, *, closed: bool, flags: int = 0) -> None:
         """A switch moves by itself."""

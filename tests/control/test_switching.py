@@ -11,6 +11,7 @@ from powerd.control import switch_events as sw
 from powerd.control.compiled import SwitchingStates, as_drawn
 from powerd.control.topology import PICKUP_S
 from powerd.state.columns import replace
+from powerd.state.snapshot import reopen_snapshot
 from powerd.state.switchgear import Flag, Phase, Position
 from powerd.units import Now
 from tests.control.substation import Substation, model
@@ -124,11 +125,11 @@ def test_an_unexplained_opening_waits_and_a_late_word_of_upstream_loss_frees_it(
 def test_zero_volts_lowers_grants_and_never_switches(depot: Substation) -> None:
     """One meter that reads zero at a board: its chargers go to 0, nobody is ordered, and back."""
     bus = depot.player.site.electrical.buses.ids.index("lv-a")
-    depot.news.append(sw.OutageSeen(kind=sw.ElementKind.BUS, index=bus, lost=True, flags=0))
+    depot.outage(sw.ElementKind.BUS, bus, lost=True)
     assert depot.tick().ceiling[_dead(depot)].max() == 0.0
     depot.run(60)
     assert depot.orders == []
-    depot.news.append(sw.OutageSeen(kind=sw.ElementKind.BUS, index=bus, lost=False, flags=0))
+    depot.outage(sw.ElementKind.BUS, bus, lost=False)
     assert depot.run(215).ceiling[_dead(depot)].min() > 0.0  # after the pause that cars switched off are owed
 
 
@@ -242,6 +243,41 @@ def test_a_late_report_is_dropped(depot: Substation) -> None:
     depot.tick(*depot.report(clock_s=1.0), report=False)
     assert depot.player.snapshot.gear.position[depot.branch("tie")] == Position.OPEN
     assert any("late report" in alarm for alarm in depot.alarms)
+
+
+@pytest.mark.parametrize("late_lost", [True, False])
+@pytest.mark.parametrize("kind", list(sw.ElementKind))
+def test_a_late_word_of_a_loss_is_dropped(depot: Substation, kind: sw.ElementKind, late_lost: bool) -> None:
+    """An older stamp of the same process neither loses an element nor brings it back, whoever spoke in between and
+    whether powerd restarted meanwhile, and an alarm says so; its next process is believed.
+    """
+    electrical = depot.player.site.electrical
+    feeder = int(np.flatnonzero(~electrical.branches.switchable)[0])
+
+    def is_lost() -> bool:
+        gear = depot.player.snapshot.gear
+        columns = {"supply": ~gear.supply_alive, "bus": gear.bus_dark, "branch": gear.lost}
+        return bool(columns[kind][index])
+
+    index = feeder if kind == sw.ElementKind.BRANCH else 0
+    depot.outage(kind, index, lost=True, clock_s=90.0)
+    depot.outage(kind, index, lost=not late_lost, clock_s=100.0)
+    depot.outage(kind, index, lost=not late_lost, reporter=10, clock_s=5.0)
+    depot.tick()
+    assert is_lost() is not late_lost
+    for restarts in range(2):
+        depot.alarms.clear()
+        depot.outage(kind, index, lost=late_lost, clock_s=99.0)
+        depot.tick()
+        assert is_lost() is not late_lost
+        name = {"supply": "utility-a", "branch": electrical.branches.ids[feeder], "bus": electrical.buses.ids[0]}[kind]
+        assert [alarm for alarm in depot.alarms if "late" in alarm] == [f"late report of {name} by relay 9 dropped"]
+        if restarts == 0:
+            depot.player.snapshot = reopen_snapshot(depot.player.snapshot, depot.player.site.terms, 500.0)
+            depot.player.now_s, depot.player.decision = 500.0, None
+    depot.outage(kind, index, lost=late_lost, incarnation=11, clock_s=1.0)
+    depot.tick()
+    assert is_lost() is late_lost
 
 
 def test_what_an_operator_opened_stays_open(depot: Substation) -> None:

@@ -177,6 +177,20 @@ def test_reported_positions_are_urgent_and_believed_when_the_call_returns() -> N
     asyncio.run(scene())
 
 
+def test_an_outage_carries_who_saw_it_and_when() -> None:
+    """The word that the supply is back, overtaken by a later one that it is lost, changes nothing."""
+
+    async def scene() -> None:
+        core = GearCore()
+        async with gear_service(core) as service:
+            for at_s, lost in ((20.0, True), (19.0, False)):
+                told = pb.OutageReport(element="grid-a", lost=lost)
+                await service.ReportPositions(seen(at=stamp(at_s), outages=[told]))
+                assert core.snapshot.gear.supply_alive.tolist() == [False, True]
+
+    asyncio.run(scene())
+
+
 @pytest.mark.parametrize(
     "unsure",
     [

@@ -27,9 +27,9 @@ from powerd.compiled import load_types
 from powerd.control import failsafe
 from powerd.control.compiled import CompiledSite, as_drawn
 from powerd.control.decision import Decision
-from powerd.control.durable import split_lowered, split_raised
+from powerd.control.durable import HeldBack, split_lowered, split_raised
 from powerd.control.elements import evses_below
-from powerd.control.events import Event, Outcome, SolveSkipped, TroubleBegan, TroubleEnded
+from powerd.control.events import Event, FreshWanted, Outcome, SolveSkipped, TroubleBegan, TroubleEnded
 from powerd.control.plans_ahead import PlanWork, plans_wanted
 from powerd.control.rehearsal import rehearse
 from powerd.control.step import Stepper
@@ -140,6 +140,8 @@ class Ticker:
         self._disk = DiskWatch(
             covered, slow_s=SLOW_TICKS * tick_s, epoch=None if journal is None else self._snapshot.leases.epoch
         )
+        self._held_back = HeldBack(electrical.evse_count)
+        self._unsaid = np.zeros(electrical.evse_count, np.bool_)  # raises that the disk refused: to be named again
         self._published: asyncio.Task[None] | None = None
         self._planning: asyncio.Task[None] | None = None
         self._preparing: asyncio.Task[None] | None = None
@@ -316,6 +318,9 @@ class Ticker:
         taken, self._inbox, self._inbox_events = self._inbox, [], 0
         events = [event for waiting in taken for event in waiting.events]
         events += self._disk.news(now.boottime_s)
+        if self._unsaid.any():
+            events.append(FreshWanted(evse=np.flatnonzero(self._unsaid)))
+            self._unsaid[:] = False
         if self._turned_away and not self._overloaded:
             events.append(TroubleBegan(trigger=Trigger.OVERLOAD))
             self._overloaded = True
@@ -332,6 +337,8 @@ class Ticker:
         lowered, held_back = split_lowered(decision, self._disk.covering(decision))
         if self.sink is not None:
             self.sink.publish_lowered(lowered)
+        if held_back is not None:
+            self._held_back.add(held_back)
         raised = decision
         if self._disk.troubled:
             raised = self._publish_covered(decision)
@@ -339,7 +346,7 @@ class Ticker:
         if self._writer is not None:
             durable = self._writer.commit(Entry(now=decision.now, events=events, decision=decision))
             self._disk.handed_over(decision)
-        finish = self._finish(self._published, durable, taken, decision, held_back, raised)
+        finish = self._finish(self._published, durable, taken, decision, raised)
         self._published = asyncio.create_task(finish)
         serving = failsafe.serving(decision.modes)
         if serving != self._serving and self.on_serving is not None:
@@ -351,7 +358,8 @@ class Ticker:
 
     def _publish_covered(self, decision: Decision) -> Decision:
         """Grants and renewals that a restart covers anyway need no disk; returns the decision without them."""
-        covered, rest = split_raised(decision, self._disk.covering(decision), self.electrical.posts.controller)
+        owner = self.electrical.posts.controller
+        covered, rest = split_raised(decision, self._disk.covering(decision), owner, self._held_back.evse)
         if self.sink is not None:
             self.sink.publish_raised(covered)
         return rest
@@ -393,12 +401,12 @@ class Ticker:
         durable: asyncio.Future[None] | None,
         taken: list[_Waiting],
         decision: Decision,
-        held_back: Decision | None,
         raised: Decision,
     ) -> None:
         """Raises and answers, once the tick is on the disk and those of the tick before are out.
 
-        A raise that comes after a newer decrease is refused by its seq, so a slow disk never undoes a decrease.
+        A raise that comes after a newer decrease is refused by its seq, so a slow disk never undoes a decrease. One
+        that the disk refused has never left, and is named again.
         """
         if before is not None:
             await before
@@ -409,15 +417,21 @@ class Ticker:
                 if not self._disk.troubled:
                     _log.error("%s", broken)
                 self._disk.refused()
-                self._publish_covered(raised)
+                self._free(decision)
+                self._unsaid[self._publish_covered(raised).raised.evse] = True
                 _refuse(taken, str(broken))
                 return
             self._disk.took(decision)
+        self._free(decision)
         if self.sink is not None:
-            if held_back is not None:
-                self.sink.publish_lowered(held_back)
             self.sink.publish_raised(raised)
         _answer(taken, decision)
+
+    def _free(self, decision: Decision) -> None:
+        """Decreases that need not wait any longer go out, in their order."""
+        for freed in self._held_back.freed(self._disk.newest_tick, self._disk.covering(decision)):
+            if self.sink is not None:
+                self.sink.publish_lowered(freed)
 
     async def close(self) -> None:
         """Ends the journal, everything that waits for it first."""

@@ -31,6 +31,8 @@ class DiskWatch:
         self._least: Floats | None = covered  # of the covered W and of all that wait; None = to be found again
         self._failed = False
         self._told: set[Trigger] = set()
+        self.newest_tick = -1
+        """The newest tick that is durable; -1 = none of this process."""
 
     @property
     def troubled(self) -> bool:
@@ -60,6 +62,7 @@ class DiskWatch:
     def took(self, decision: Decision) -> None:
         """The oldest waiting tick is durable."""
         self._waiting.popleft()
+        self.newest_tick = decision.tick
         self._failed = False
         self._covered, self._least = decision.worst, None
         self._epoch = decision.snapshot.leases.epoch

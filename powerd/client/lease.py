@@ -137,7 +137,7 @@ class EvseLease:
     ended: Order = NONE
     """The newest grant whose lease has ended or was voided: what the actuator takes of it late is not acked."""
     settled: bool = False
-    """The post has taken the order that the process's start, or the last unplugging, gave it."""
+    """The post has taken the order that the process's start, or the last unplugging, gave it, or the stop instead."""
     latched: bool = False
     """A stop holds: 0 until a newer grant that is not latched."""
     one_phase: bool = False
@@ -192,17 +192,17 @@ class EvseLease:
         return True
 
     def plug(self, plugged: bool, at_s: float) -> Write | None:
-        """The plug changed. Unplugging voids the lease; a stop stays."""
+        """The plug changed. Unplugging voids the lease; a stop stays, and is then what the post has to take."""
         self.plugged, self.plug_s, self.known = plugged, at_s, False
         if plugged:
             return None
         end = self._end()
-        self.settled = self.settled and end is None
+        self.settled = self.settled and end is None and self.applied == self.accepted
         return end
 
     def settle(self, write: Write) -> bool:
         """The post took ``write``. True if it has thereby left behind what the car before may have been granted."""
-        if self.settled or write.order != NONE:
+        if self.settled or not (write.order == NONE or write.latched):
             return False
         self.settled = True
         return True

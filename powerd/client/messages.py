@@ -58,8 +58,8 @@ def evse_state(lease: EvseLease, now_s: float) -> pb.EvseState:
         evse_id=config.evse_id,
         plugged=lease.plugged,
         plug_boottime_s=lease.plug_s,
-        epoch=lease.applied[0],
-        seq=lease.applied[1],
+        epoch=lease.accepted[0],  # the first one accepted for a car opens its fallback, whatever the post makes of it
+        seq=lease.accepted[1],
         applied_ceiling=lease.in_force,
         remaining_ttl_s=lease.remaining_s(now_s),
         latched=lease.latched,

@@ -181,6 +181,25 @@ def test_a_stop_is_acked_even_if_the_car_has_left() -> None:
     assert core.applied(stop, 101.0)
 
 
+def test_the_next_car_waits_until_the_post_has_taken_the_stop() -> None:
+    """The car is swapped while the post still offers 32: nothing of that is told before it stands at 0."""
+    core = controller(count=1)
+    hello(core, 100.0)
+    core.plug(0, True, 100.0)
+    take(core, core.receive(grants((1, 1), {0: 32.0}, beat(core, 100.0)), 100.0), 100.0)
+    (stop,) = core.receive(grants((1, 2), {0: 0.0}, beat(core, 101.0), latched=(0,)), 101.0)
+    core.plug(0, False, 102.0)
+    core.plug(0, True, 103.0)
+    assert not core.report(104.0).report.plug_index
+    assert core.hello(105.0).hello.evses[0].unsettled
+    assert core.receive(grants((1, 3), {0: 32.0}, beat(core, 106.0)), 106.0) == ()
+    assert whys(core) == [Refusal.UNSETTLED]
+    assert core.applied(stop, 107.0)
+    told = core.report(108.0).report
+    assert (list(told.plugged), list(told.plug_boottime_s), list(told.want_index)) == ([True], [107.0], [0])
+    assert [(ack.seq, list(ack.ceiling)) for ack in told.applied] == [(2, [0.0])]
+
+
 def test_an_old_leader_is_not_heard() -> None:
     """Once epoch 3 has granted anything to anybody, epoch 2 grants nothing to nobody."""
     core = controller()
@@ -204,6 +223,18 @@ def test_the_hello_says_what_is_in_force() -> None:
     assert state.remaining_ttl_s == pytest.approx(10.0)
     core.expire(120.0)
     assert core.hello(120.0).hello.evses[0].remaining_ttl_s == 0.0
+
+
+def test_the_hello_says_what_was_accepted_and_not_yet_taken() -> None:
+    """Silence would now lead to the fallback, though the post has taken nothing: a daemon without state has to know."""
+    core = controller(count=1, fallback=6.0)
+    hello(core, 100.0)
+    core.plug(0, True, 100.0)
+    (write,) = core.receive(grants((1, 7), {0: 16.0}, beat(core, 101.0)), 102.0)
+    state = core.hello(103.0).hello.evses[0]
+    assert (state.epoch, state.seq, state.applied_ceiling, state.remaining_ttl_s) == (1, 7, 0.0, 0.0)
+    (end,) = core.expire(write.valid_until_s)
+    assert end.ceiling == 6.0
 
 
 def test_reports_hold_news_only_once() -> None:

@@ -42,7 +42,7 @@ class Model:
     plugged: bool = False
     plug_moment: int = -1
     settled: bool = True
-    """The post has taken the order that the last unplugging gave it."""
+    """The post has taken the order that the last unplugging gave it, or the stop that held then."""
     accepted: Order = (0, 0)
     sent: Order = (0, 0)
     applied: Order = (0, 0)
@@ -109,6 +109,7 @@ class Controller(RuleBasedStateMachine):
             model.alive, model.ceiling, model.settled = False, IDLE, False
             assert [w.ceiling for w in writes] == [IDLE]
         else:
+            model.settled &= model.plugged or model.applied == model.accepted
             assert writes == ()
         model.orders += writes
 
@@ -162,7 +163,7 @@ class Controller(RuleBasedStateMachine):
     def _take(self, model: Model, write: Write) -> None:
         current = model.alive and write.order == model.accepted and write.order != (0, 0)
         acked = self.core.applied(write, self.now_s)
-        if write.order == (0, 0) and not model.settled:
+        if (write.order == (0, 0) or write.latched) and not model.settled:
             self.moment += 1
             model.settled, model.plug_moment = True, self.moment
         assert self.core.in_force[write.index] == write.ceiling

@@ -110,7 +110,7 @@ class PowerdController:
         """The rules; read ``core.in_force`` and ``core.refusals`` as you like."""
         self._target, self._credentials = target, credentials
         self._apply, self._switch, self._apply_timeout_s = apply, switch, apply_timeout_s
-        self._memory_file, self._saved = memory_file, memory
+        self._memory_file, self._saved, self._forgetful = memory_file, memory, False
         self._index = {config.evse_id: i for i, config in enumerate(evses)}
         self._orders: dict[int, Write] = {}  # newest order of each EVSE that no lane has taken yet
         self._lanes: dict[
@@ -177,12 +177,29 @@ class PowerdController:
 
     def _dispatch(self, writes: Iterable[Write]) -> None:
         """Hands orders to the lanes of their EVSEs; a newer order replaces one that still waits."""
-        if self._memory_file is not None and self.core.memory != self._saved:
-            self._saved = self.core.memory
-            save_memory(self._memory_file, self._saved)  # before the actuator: a stop must not be forgotten
+        self._remember()  # before the actuator: a stop must not be forgotten
         for write in writes:
             self._orders[write.index] = write
             self._open_lane(write.index)
+
+    def _remember(self) -> None:
+        """Keeps what a restart must know; a disk that refuses it is asked again with every look at the clock.
+
+        Posts obey meanwhile, but no stop is acked that a restart would forget.
+        """
+        if self._memory_file is None or self.core.memory == self._saved:
+            return
+        memory, told = self.core.memory, self._forgetful
+        try:
+            save_memory(self._memory_file, memory)
+        except OSError:
+            self._forgetful = True
+            if not told:
+                logger.exception("%s: cannot be written, so that no stop is acked until it can", self._memory_file)
+        else:
+            self._saved, self._forgetful = memory, False
+            if told:
+                logger.warning("%s: written again", self._memory_file)
 
     def _open_lane(self, index: int) -> None:
         """One that ends by a mistake of the program is opened again: its order may be the post's fallback."""
@@ -217,7 +234,7 @@ class PowerdController:
             del self._lanes[index]
 
     async def _carry_out(self, write: Write) -> bool:
-        """One actuator write, cut off at the end of its lease; False = it failed."""
+        """One actuator write, cut off at the end of its lease; False = it failed, or is a stop that is not kept yet."""
         try:
             await self._connect(write)
             if (left_s := write.valid_until_s - boottime_s()) <= 0:
@@ -227,7 +244,7 @@ class PowerdController:
         except OSError as failed:  # also TimeoutError and ConnectionError
             logger.warning("%s did not take %g: %r", write.evse_id, write.ceiling, failed)
             return False
-        return True
+        return not write.latched or self._memory_file is None or write.evse_id in self._saved.latched
 
     async def _connect(self, write: Write) -> None:
         """Makes the post connect the phases of ``write``: first 0, then the contactor. Its lease may end meanwhile."""

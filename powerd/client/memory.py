@@ -28,10 +28,19 @@ def load_memory(path: Path) -> Memory:
 
 
 def save_memory(path: Path, memory: Memory) -> None:
-    """Replaces the file as a whole; it is on the disk when this returns."""
+    """Replaces the file as a whole; it is on the disk under its name when this returns.
+
+    Raises:
+        OSError: it is not; what was kept before still is.
+    """
     scratch = path.with_name(f"{path.name}.new")
     with scratch.open("w", encoding="utf-8") as file:
         json.dump({"highest_epoch": memory.highest_epoch, "latched": sorted(memory.latched)}, file)
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name too: without it a loss of power may bring the old content back
+    finally:
+        os.close(folder)

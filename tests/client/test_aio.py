@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import threading
 from collections import defaultdict
 from pathlib import Path
@@ -272,6 +273,46 @@ def test_a_stop_is_remembered_before_it_is_applied(tmp_path: Path) -> None:
     asyncio.run(first())
     assert load_memory(file) == Memory(highest_epoch=3, latched=frozenset({"A1"}))
     assert asyncio.run(second()).told["A1"] == [(0.0, math.inf)]
+
+
+def test_a_stop_is_obeyed_though_the_disk_refuses_it_and_acked_when_it_is_kept(tmp_path: Path) -> None:
+    """The post goes to 0 and the stream stays; the daemon hears of it once a restart would not forget the stop."""
+    file = tmp_path / "disk" / "memory.json"
+    file.parent.mkdir()
+
+    async def scene() -> None:
+        core, posts = FakeCore(), Posts()
+        stop = StopOrdered(request_id="", stop_id="s", element="A1", evse=np.array([0]), reason="smoke")
+        async with (
+            serving(core) as (server, _),
+            PowerdController(server.address, "c0", EVSES, posts.apply, memory_file=file) as controller,
+        ):
+            await core.until(lambda: bool(core.snapshot.leases.acked_ceiling[0] == 8.0))
+            file.parent.rename(tmp_path / "gone")
+            await core.post(stop)
+            await posts.has("A1", 0.0)
+            controller.plug("A2", True)
+            await core.came(PlugChanged)  # the stream lives; what was acked before it is absorbed
+            assert core.snapshot.leases.acked_ceiling[0] == 8.0
+            (tmp_path / "gone").rename(file.parent)
+            await core.until(lambda: bool(core.snapshot.leases.acked_ceiling[0] == 0.0))
+            assert load_memory(file).latched == {"A1"}
+        assert len(core.of(HelloReceived)) == 1
+
+    asyncio.run(scene())
+
+
+def test_the_memory_is_on_the_disk_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The content is forced to the disk before it gets its name, the folder after: no loss of power undoes either."""
+    file = tmp_path / "memory.json"
+    forced: list[tuple[Path, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        forced.append((Path(f"/proc/self/fd/{descriptor}").readlink(), file.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    save_memory(file, Memory())
+    assert forced == [(tmp_path / "memory.json.new", False), (tmp_path, True)]
 
 
 def test_a_damaged_memory_is_refused(tmp_path: Path) -> None:

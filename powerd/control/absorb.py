@@ -17,6 +17,7 @@ from powerd.control.absorb_envelopes import envelope_set, envelope_withdrawn
 from powerd.control.absorb_switchgear import absorb_gear
 from powerd.control.compiled import CompiledSite
 from powerd.control.merge import Joinable, joined, runs
+from powerd.control.requests import answer_again, answered
 from powerd.control.switch_events import ServiceChanged, SwitchEvent, SwitchOrdered
 from powerd.limits import Bools, Ints
 from powerd.state import contactors, hello, leases, meters
@@ -27,8 +28,6 @@ from powerd.state.snapshot import Sessions, Snapshot, Stop
 from powerd.state.usage import forget_car
 from powerd.units import Now
 
-ANSWERS_KEPT = 4096
-"""Request ids remembered for idempotent retries: minutes of traffic at 10/s, a bound on memory."""
 EPOCH_JUMP_MAX = 2**40
 """A hello that claims an epoch further ahead than this is that controller's fault alone (leases.md R4, trace 12)."""
 
@@ -123,14 +122,14 @@ def _troubled(snapshot: Snapshot, event: ev.TroubleBegan | ev.TroubleEnded | ev.
 
 def _gear_news(site: CompiledSite, state: Absorbed, event: SwitchEvent, now: Now) -> tuple[Absorbed, ev.Outcome]:
     """The switchgear's news have a module of their own."""
-    request_id = event.request_id if isinstance(event, SwitchOrdered | ServiceChanged) else ""
-    if request_id and request_id in dict(state.snapshot.answered):
-        return state, ev.Done(request_id)
+    request = event if isinstance(event, SwitchOrdered | ServiceChanged) else None
+    again = None if request is None else answer_again(state.snapshot, request)
+    if again is not None:
+        return state, again
     news = absorb_gear(site.electrical, state.snapshot.gear, event, now)
-    answered = state.snapshot.answered
-    if request_id and isinstance(news.outcome, ev.Done):
-        answered = (*answered, (request_id, request_id))[-ANSWERS_KEPT:]
-    after = replace(state.snapshot, gear=news.gear, answered=answered)
+    after = replace(state.snapshot, gear=news.gear)
+    if request is not None:
+        after = answered(after, request, news.outcome)
     return replace(_with(state, after), alarms=(*state.alarms, *news.alarms)), news.outcome
 
 
@@ -302,7 +301,7 @@ def _end_sessions(site: CompiledSite, sessions: Sessions, evse: Ints) -> Session
     )
 
 
-Request = (
+_Request = (
     ev.SessionStarted
     | ev.SessionUpdated
     | ev.SessionStopped
@@ -313,11 +312,11 @@ Request = (
 )
 
 
-def _request(site: CompiledSite, snapshot: Snapshot, event: Request, now: Now) -> tuple[Snapshot, ev.Outcome]:
-    """A request of a person or a program; the same request id gives the same answer and changes nothing again."""
-    known = dict(snapshot.answered)
-    if event.request_id and event.request_id in known:
-        return snapshot, _done_again(snapshot, known[event.request_id])
+def _request(site: CompiledSite, snapshot: Snapshot, event: _Request, now: Now) -> tuple[Snapshot, ev.Outcome]:
+    """A request of a person or a program; the same one again gets the same answer and changes nothing."""
+    again = answer_again(snapshot, event)
+    if again is not None:
+        return snapshot, again
     match event:
         case ev.SessionStarted():
             after, outcome = _session_started(site, snapshot, event, now)
@@ -337,18 +336,7 @@ def _request(site: CompiledSite, snapshot: Snapshot, event: Request, now: Now) -
             after, outcome = envelope_withdrawn(snapshot, event)
         case _:
             assert_never(event)
-    if event.request_id and isinstance(outcome, ev.Done):
-        answered = (*after.answered, (event.request_id, outcome.key))[-ANSWERS_KEPT:]
-        after = replace(after, answered=answered)
-    return after, outcome
-
-
-def _done_again(snapshot: Snapshot, key: str) -> ev.Done:
-    """The answer to a retry: the key of the first one, with the EVSEs it concerns now."""
-    stops = [stop.evse for stop in snapshot.stops if stop.stop_id == key]
-    if stops:
-        return ev.Done(key, tuple(int(i) for i in stops[0]))
-    return ev.Done(key, tuple(i for i, own in enumerate(snapshot.sessions.session_id) if own == key))
+    return answered(after, event, outcome), outcome
 
 
 def _session_started(

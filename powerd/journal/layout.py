@@ -7,7 +7,7 @@
 | 3 | envelopes: a powerd that does not know them would lift them at its restart |
 | 4 | of readings only the largest phase: one that wants all three would refuse them |
 | 5 | posts with L1 alone: a powerd that does not know them would grant their ceilings for all phases |
-| 6 | the terms of leases: one that does not know them would forget longer ones than its site file has |
+| 6 | terms of leases, contents of requests: else longer leases are forgotten, other requests taken for retries |
 
 A file of an older version is migrated when it is opened, in one transaction; one of a newer version is refused.
 The record of before stays as evidence: its chain can be checked, its ticks stepped through only by the powerd of then.
@@ -24,7 +24,7 @@ import apsw
 import numpy as np
 
 from powerd.journal.cells import Cells, Packed, cell_of, pack
-from powerd.state.snapshot import Stop
+from powerd.state.snapshot import Answered, Stop
 
 VERSION = 6
 """Raised with every change that an older powerd could misread."""
@@ -92,13 +92,19 @@ def _to_5(_db: apsw.Connection) -> None:
 
 
 def _to_6(db: apsw.Connection) -> None:
-    """Version 5 did not keep how long leases live: so long as lies between when one was sent and its end."""
-    wanted = "SELECT path, tick, dtype, shape, data, crc FROM cells WHERE path IN (?, ?)"
-    sent = dict(map(cell_of, db.execute(wanted, ("leases/sent_at_s", "leases/sent_until_s"))))
-    if sent:
-        at_s, until_s = sent["leases/sent_at_s"], sent["leases/sent_until_s"]
-        life_s = np.subtract(until_s, at_s, where=np.isfinite(at_s) & (until_s > at_s), out=np.zeros_like(at_s))
-        db.execute("INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?)", pack(life_s).row("leases/life_s", 0))
+    """Version 5 kept of a request its id and key alone, and did not keep how long leases live.
+
+    That is as long as lies between when one was sent and its end.
+    """
+    wanted = "SELECT path, tick, dtype, shape, data, crc FROM cells WHERE path IN (?, ?, ?)"
+    cells = dict(map(cell_of, db.execute(wanted, ("leases/sent_at_s", "leases/sent_until_s", "answered"))))
+    if not cells:
+        return  # nothing was ever committed
+    at_s, until_s = cells["leases/sent_at_s"], cells["leases/sent_until_s"]
+    life_s = np.subtract(until_s, at_s, where=np.isfinite(at_s) & (until_s > at_s), out=np.zeros_like(at_s))
+    answered = tuple(Answered(request_id=request, key=key, contents="") for request, key in cells["answered"])
+    rows = [pack(life_s).row("leases/life_s", 0), pack(answered).row("answered", 0)]
+    db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
 MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5, 5: _to_6}

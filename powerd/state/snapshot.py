@@ -65,6 +65,18 @@ class Stop:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """A state-changing request that was done."""
+
+    request_id: str
+    """Its id."""
+    key: str
+    """Of what it concerned: session, stop, envelope."""
+    contents: str
+    """Digest of what was asked for; "" = not kept (a journal of layout 5)."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Snapshot:
     """All that the next step depends on."""
@@ -88,8 +100,8 @@ class Snapshot:
     """What grid operators allow the site to import."""
     overshoots: tuple[Overshoot, ...]
     """Declared overshoots: the newest ended ones, then those that last."""
-    answered: tuple[tuple[str, str], ...]
-    """(request_id, key) of the newest state-changing requests, for idempotence; bounded."""
+    answered: tuple[Answered, ...]
+    """The newest state-changing requests, for idempotence; bounded."""
     warm_stage: tuple[tuple[int, int], ...]
     """Stages of the last allocation; with ``warm_price`` where the next one starts from. Not kept over a restart."""
     warm_price: Floats

@@ -9,6 +9,7 @@ import apsw
 import numpy as np
 import pytest
 
+from powerd.control import events as ev
 from powerd.journal import layout
 from powerd.journal.replay import replay
 from powerd.journal.store import Entry, Journal, JournalBroken
@@ -41,14 +42,16 @@ def test_a_journal_of_an_older_version_is_brought_forward(tmp_path: Path, versio
     assert found.sessions.requested_kwh[0] == 9.0
     assert found.drawn[0].tolist() == [5.5, 5.5, 5.5]
     assert [(s.stop_id, s.element, s.evse.tolist(), s.reason) for s in found.stops] == [("s", "P1", [1], "smoke")]
-    assert found.answered == (("r1", "ä car"), ("r2", "s"))
+    assert [(one.request_id, one.key) for one in found.answered] == [("r1", "ä car"), ("r2", "s")]
     assert found.tick == 3
     assert found.leases.sent_ceiling[0] == pytest.approx(32.0, abs=1e-5)
     assert np.isfinite(found.leases.echo_at_s).all()
     assert found.leases.life_s == pytest.approx(np.full(2, LIFE))
     player.snapshot = reopen_snapshot(found, player.site.terms, 50.0)
     player.now_s = 50.0
-    first = player.tick()
+    retry = ev.SessionStarted(request_id="r1", evse=0, session_id="made", demand=ev.Demand(requested_energy_kwh=9.0))
+    first = player.tick(retry)
+    assert first.outcomes[-1] == ev.Done("ä car", (0,))
     journal.start(player.snapshot, first.now)
     second = player.tick()
     journal.commit([Entry(now=second.now, events=player.absorbed, decision=second)])

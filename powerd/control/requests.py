@@ -1,0 +1,75 @@
+"""Requests of people and programs: a retry gets the answer of the first call and changes nothing again.
+
+A request id stands for one request. With other contents under it a caller would be told that something is done which
+nobody did, a stop say; so that is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from powerd.codec import encode
+from powerd.control import events as ev
+from powerd.control.switch_events import ServiceChanged, SwitchOrdered
+from powerd.state.columns import replace as changed
+from powerd.state.snapshot import Answered, Snapshot
+
+ANSWERS_KEPT = 4096
+"""Request ids remembered for idempotent retries: minutes of traffic at 10/s, a bound on memory."""
+
+Request: TypeAlias = (
+    ev.SessionStarted
+    | ev.SessionUpdated
+    | ev.SessionStopped
+    | ev.StopOrdered
+    | ev.StopReleased
+    | ev.EnvelopeSet
+    | ev.EnvelopeWithdrawn
+    | SwitchOrdered
+    | ServiceChanged
+)
+
+_NOT_SAID: dict[type[Any], dict[str, Any]] = {
+    ev.SessionStarted: {"session_id": ""},
+    ev.StopOrdered: {"stop_id": "", "evse": np.zeros(0, np.int64)},
+    ev.EnvelopeSet: {"envelope_id": ""},
+}
+"""What the door may have made up, or looked up in the state of the moment: another one in each retry."""
+
+
+def contents_of(request: Request) -> str:
+    """Digest of what was asked for."""
+    said: Any = replace(request, request_id="", **_NOT_SAID.get(type(request), {}))
+    return hashlib.blake2b(encode(said), digest_size=16).hexdigest()
+
+
+def answer_again(snapshot: Snapshot, request: Request) -> ev.Outcome | None:
+    """The answer to a request whose id is known; None: it has none, or a new one."""
+    if not request.request_id:
+        return None
+    for known in reversed(snapshot.answered):
+        if known.request_id == request.request_id:
+            if known.contents not in ("", contents_of(request)):
+                return ev.Refused("request_id", "an id of its own; this one was given with other contents before")
+            return _done_again(snapshot, known.key)
+    return None
+
+
+def _done_again(snapshot: Snapshot, key: str) -> ev.Done:
+    """The key of the first answer, with the EVSEs it concerns now."""
+    stops = [stop.evse for stop in snapshot.stops if stop.stop_id == key]
+    if stops:
+        return ev.Done(key, tuple(int(i) for i in stops[0]))
+    return ev.Done(key, tuple(i for i, own in enumerate(snapshot.sessions.session_id) if own == key))
+
+
+def answered(snapshot: Snapshot, request: Request, outcome: ev.Outcome) -> Snapshot:
+    """With what was done under the request's id; what was refused may be asked again."""
+    if not request.request_id or not isinstance(outcome, ev.Done):
+        return snapshot
+    new = Answered(request_id=request.request_id, key=outcome.key, contents=contents_of(request))
+    return changed(snapshot, answered=(*snapshot.answered, new)[-ANSWERS_KEPT:])

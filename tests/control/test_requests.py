@@ -1,0 +1,113 @@
+"""Request ids: the same request again changes nothing, another one under its id is not taken for it."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from powerd.control import events as ev
+from powerd.control import switch_events as sw
+from powerd.control.requests import Request, answer_again, answered
+from tests.control.garage import Player, site_text
+
+REQUESTS: tuple[Request, ...] = (
+    ev.SessionStarted(request_id="r", evse=0, session_id="made", demand=ev.Demand(weight=2.0)),
+    ev.SessionUpdated(request_id="r", session_id="a", demand=ev.Demand(weight=2.0)),
+    ev.SessionStopped(request_id="r", session_id="a"),
+    ev.StopOrdered(request_id="r", stop_id="made", element="P0", evse=np.array([0]), reason="smoke"),
+    ev.StopReleased(request_id="r", stop_id="s", reason="smoke"),
+    ev.EnvelopeSet(
+        request_id="r",
+        envelope_id="made",
+        source="dso",
+        reason="smoke",
+        import_limit_kw=40.0,
+        start_time=None,
+        end_time=datetime(2026, 1, 2, tzinfo=UTC),
+        heartbeat_s=np.inf,
+    ),
+    ev.EnvelopeWithdrawn(request_id="r", envelope_id="a", reason="smoke"),
+    sw.SwitchOrdered(request_id="r", branch=0, close=True, reason="smoke"),
+    sw.ServiceChanged(request_id="r", kind=sw.ElementKind.BRANCH, indices=(0,), in_service=False, reason="smoke"),
+)
+OTHER: dict[type[Any], Any] = {
+    str: "other",
+    int: 7,
+    float: 9.0,
+    tuple: (7,),
+    np.ndarray: np.array([7]),
+    ev.Demand: ev.Demand(weight=3.0),
+    datetime: datetime(2026, 1, 3, tzinfo=UTC),
+    type(None): datetime(2026, 1, 1, tzinfo=UTC),
+    sw.ElementKind: sw.ElementKind.BUS,
+}
+MADE = {
+    (ev.SessionStarted, "session_id"),
+    (ev.StopOrdered, "stop_id"),
+    (ev.StopOrdered, "evse"),
+    (ev.EnvelopeSet, "envelope_id"),
+}
+"""Made by the door in each call anew, where the caller did not name it, or looked up there."""
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Player:
+    """Two cars, 16 A each."""
+    player = Player.open(tmp_path, site_text(2, 32.0))
+    for k in range(2):
+        player.plug(k)
+        player.hello(k)
+    player.tick()
+    return player
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda one: type(one).__name__)
+def test_a_request_id_stands_for_one_request(two: Player, request_: Request) -> None:
+    """A retry, whatever the door made up for it, gets the key of the first; any other contents, and any other kind of
+    request, are refused by the field of the id; what had none, or a new one, is a new request.
+    """
+    done = answered(two.snapshot, request_, ev.Done("key"))
+    for own in fields(request_):
+        value = getattr(request_, own.name)
+        change: dict[str, Any] = {own.name: (not value) if isinstance(value, bool) else OTHER[type(value)]}
+        other = replace(request_, **change)
+        again = answer_again(done, other)
+        if own.name == "request_id":
+            assert again is None
+        elif (type(request_), own.name) in MADE:
+            assert again == ev.Done("key")
+        else:
+            assert isinstance(again, ev.Refused), own.name
+            assert again.field == "request_id"
+    for other in REQUESTS:
+        assert isinstance(answer_again(done, other), ev.Done if other is request_ else ev.Refused)
+    assert answer_again(done, replace(request_, request_id="")) is None
+
+
+def test_a_stop_under_the_id_of_a_session_is_not_taken_for_done(two: Player) -> None:
+    """Who stops a garage with an id that was used before hears so, and stops it with one of its own."""
+    two.tick(ev.SessionStarted(request_id="r", evse=0, session_id="a", demand=ev.Demand()))
+    stop = ev.StopOrdered(request_id="r", stop_id="s", element="garage", evse=np.array([0, 1]), reason="smoke")
+    decision = two.tick(stop)
+    assert decision.outcomes[-1] == ev.Refused(
+        "request_id", "an id of its own; this one was given with other contents before"
+    )
+    assert decision.snapshot.stops == ()
+    stopped = two.tick(replace(stop, request_id="r2"))
+    assert stopped.outcomes[-1] == ev.Done("s", (0, 1))
+    assert stopped.ceiling.tolist() == [0.0, 0.0]
+
+
+def test_the_id_of_an_outage_of_service_does_not_return_it(two: Player) -> None:
+    """Out of service and back are two requests: the second one under the id of the first changes nothing."""
+    out = sw.ServiceChanged(request_id="r", kind=sw.ElementKind.BRANCH, indices=(0,), in_service=False, reason="oil")
+    assert two.tick(out).outcomes[-1] == ev.Done("r")
+    assert two.tick(out).outcomes[-1] == ev.Done("r")
+    decision = two.tick(replace(out, in_service=True))
+    assert isinstance(decision.outcomes[-1], ev.Refused)
+    assert not decision.snapshot.gear.in_service[0]

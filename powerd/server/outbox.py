@@ -62,6 +62,8 @@ class Outbox:
     def __init__(self, size: int) -> None:
         self.count = 0
         """Grants and RenewAll messages taken so far."""
+        self.lowers = False
+        """A decrease is pending."""
         self._size = size
         self._before: list[Part] = []
         self._renewal: Lease | None = None
@@ -70,8 +72,9 @@ class Outbox:
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def put(self, part: Part) -> None:
-        """Adds grants, newer than everything put before."""
+    def put(self, part: Part, *, lowers: bool = False) -> None:
+        """Adds grants, newer than everything put before; ``lowers``: decreases are among them."""
+        self.lowers |= lowers
         side = self._before if self._renewal is None else self._after
         side.append(part)
         self._shrink(side)
@@ -93,6 +96,7 @@ class Outbox:
         messages += [_grants(part) for part in merge(self._after, self._size)]
         self._before, self._renewal, self._after = [], None, []
         self.count += len(messages)
+        self.lowers = False
         self._filled.clear()
         self._empty.set()
         return messages

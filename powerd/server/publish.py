@@ -136,11 +136,11 @@ class Publisher:
 
     def publish_lowered(self, decision: Decision) -> None:
         """Decreases and stops."""
-        self._publish(decision.lowered)
+        self._publish(decision.lowered, lowers=True)
 
     def publish_raised(self, decision: Decision) -> None:
         """Raises and repeated grants, then renewals."""
-        self._publish(decision.raised)
+        self._publish(decision.raised, lowers=False)
         if decision.order is not None:
             self.order(decision.order)
         renewal, book = decision.renewal, decision.snapshot.leases
@@ -157,7 +157,7 @@ class Publisher:
                 )
                 stream.outbox.renew(lease)
 
-    def _publish(self, batch: GrantBatch) -> None:
+    def _publish(self, batch: GrantBatch, *, lowers: bool) -> None:
         if self._waiting:
             self._answer(batch)
         streamed = np.flatnonzero(self._place[batch.evse] >= 0)
@@ -169,7 +169,7 @@ class Publisher:
         for rows in np.split(streamed[by_owner], starts[1:]):
             stream = self.streams[int(self._names.posts.controller[batch.evse[rows[0]]])]
             for part in self._parts(batch, rows):
-                stream.outbox.put(part)
+                stream.outbox.put(part, lowers=lowers)
 
     def _parts(self, batch: GrantBatch, rows: Ints) -> Iterator[Part]:
         """The entries ``rows`` of one stream: one part, unless they echo different stamps."""

@@ -96,7 +96,7 @@ class Streams:
         await pen.write(self._welcome(stream))
         while True:
             await stream.outbox.filled()
-            await self._pace.grant()
+            await self._pace.grant(lambda: stream.outbox.lowers)
             for message in stream.outbox.take():
                 await pen.write(message)
 

@@ -32,7 +32,7 @@ def test_a_turn_takes_its_number_of_grants_and_reports_in_turn() -> None:
     loop, pace, done = CountingLoop(), Pace(per_turn=6), list[tuple[int, str]]()
 
     async def one(kind: str) -> None:
-        await (pace.grant() if kind == "grant" else pace.report())
+        await (pace.grant(lambda: False) if kind == "grant" else pace.report())
         done.append((loop.turns, kind))
 
     async def story() -> None:
@@ -42,6 +42,32 @@ def test_a_turn_takes_its_number_of_grants_and_reports_in_turn() -> None:
     turns = [Counter(kind for turn, kind in done if turn == own) for own in sorted({turn for turn, _ in done})]
     shared = {"grant": 3, "report": 3}
     assert turns == [{"report": 6}, *[shared] * 6, {"grant": 2, "report": 4}, *[{"report": 6}] * 2]
+
+
+def test_a_decrease_waits_for_nobody() -> None:
+    """Behind 50 reports and 50 grants one that comes goes at once, and one that waits goes in the next turn."""
+    loop, pace, lowered = CountingLoop(), Pace(per_turn=2), list[int]()
+    turned = [False]
+
+    async def waits() -> None:
+        await pace.grant(lambda: turned[0])
+        lowered.append(loop.turns)
+
+    async def story() -> None:
+        others = [asyncio.ensure_future(pace.report()) for _ in range(50)]
+        others += [asyncio.ensure_future(pace.grant(lambda: False)) for _ in range(50)]
+        waiting = asyncio.ensure_future(waits())
+        await asyncio.sleep(0)
+        before = loop.turns
+        await pace.grant(lambda: True)
+        assert loop.turns == before
+        turned[0] = True
+        await waiting
+        assert lowered[0] <= before + 2
+        assert not all(other.done() for other in others)
+        await asyncio.gather(*others)
+
+    in_turns(story(), loop)
 
 
 def test_first_come_first_served_and_at_once_while_there_is_room() -> None:

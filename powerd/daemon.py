@@ -35,7 +35,7 @@ from powerd.control.rehearsal import rehearse
 from powerd.control.step import Stepper
 from powerd.errors import Overloaded, PowerdError
 from powerd.journal.disk import DiskWatch
-from powerd.journal.drawing import fingerprint_of
+from powerd.journal.drawing import elements_of, fingerprint_of
 from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
 from powerd.journal.writer import JournalWriter
 from powerd.limits import Limits
@@ -502,7 +502,8 @@ class ServeOptions:
 def _open_journal(path: Path, electrical: Electrical, bound_bytes: int) -> Journal:
     """The journal of a site; whoever drew the site anew reads what that means for it."""
     ids, drawing = electrical.posts.ids, fingerprint_of(electrical)
-    journal = Journal(path, evse_ids=ids, drawing=drawing, bound_bytes=bound_bytes)
+    elements = elements_of(electrical)
+    journal = Journal(path, evse_ids=ids, elements=elements, drawing=drawing, bound_bytes=bound_bytes)
     if journal.redrawn:
         _log.warning(
             "%s: the site was drawn otherwise when this was written; the new limits hold from the first tick on, "

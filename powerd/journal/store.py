@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import apsw
@@ -69,6 +70,7 @@ class Journal:
         path: Path,
         *,
         evse_ids: tuple[str, ...],
+        elements: tuple[str, ...] = (),
         drawing: str = "",
         bound_bytes: int = BOUND_BYTES,
         vfs: str | None = None,
@@ -78,6 +80,8 @@ class Journal:
         Args:
             path: the file; its folder must exist.
             evse_ids: the site's EVSEs; a file that was written for others is refused.
+            elements: ``elements_of`` the drawing; a file that was written for others, or for the same in another order,
+                is refused: a fault would be held against another element. () = only those of the file are known.
             drawing: ``fingerprint_of`` the drawing; another one than before is noted, and told by ``redrawn``.
             bound_bytes: about how large the record may grow.
             vfs: SQLite's way to the disk; None = the usual one.
@@ -88,6 +92,7 @@ class Journal:
         """
         self._path = path
         self._drawing = drawing
+        self._elements = elements
         self.redrawn = False
         """The file was last written for another drawing of the same EVSEs."""
         self._bound_bytes = bound_bytes
@@ -146,6 +151,7 @@ class Journal:
                 layout.create(self._db)
                 news = [("version", str(layout.VERSION)), ("evse_ids", ids), ("drawing", self._drawing)]
                 self._db.executemany("INSERT INTO about VALUES (?, ?)", news)
+            self._claim_elements("")
             return
         about = self._about()
         version = _version(about.get("version", ""))
@@ -161,6 +167,7 @@ class Journal:
                 f"{self._path} belongs to a site with other EVSEs; name another file with --journal, or move this one "
                 "away to start without state (raises then wait for old leases to end)"
             )
+        self._claim_elements(about.get("elements", ""))
         if version < layout.VERSION:
             try:
                 layout.migrate(self._db, version)
@@ -170,6 +177,22 @@ class Journal:
             self.redrawn = bool(about.get("drawing"))
             with self._db:
                 self._db.execute("INSERT OR REPLACE INTO about VALUES ('drawing', ?)", (self._drawing,))
+
+    def _claim_elements(self, written: str) -> None:
+        """Checks whose state the rows of the switchgear are; a file that does not say it yet says it from now on."""
+        if not self._elements:
+            return
+        if not written:
+            with self._db:
+                self._db.execute("INSERT INTO about VALUES ('elements', ?)", ("\n".join(self._elements),))
+            return
+        for there, here in zip_longest(written.split("\n"), self._elements, fillvalue="nothing"):
+            if there != here:
+                raise JournalBroken(
+                    f"{self._path} was written for other branches, supplies or buses, or for these in another order "
+                    f"({there}, where the site file now has {here}): faults and locks would be held against the wrong "
+                    f"one; draw them as they were, name another file with --journal, or {AWAY}"
+                )
 
     def _about(self) -> dict[str, str]:
         """What the file says of itself; nothing where it is another program's."""

@@ -18,14 +18,16 @@ from hypothesis import strategies as st
 
 from powerd.codec import encode
 from powerd.control import events as ev
+from powerd.daemon import _open_journal
 from powerd.journal import store
 from powerd.journal.cells import FORGOTTEN, cell_of, cells_of, kept_of, pack, snapshot_of
 from powerd.journal.drawing import fingerprint_of
 from powerd.journal.layout import VERSION
 from powerd.journal.replay import ReplayRefused, replay
-from powerd.journal.store import Entry, Journal, JournalBroken
+from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
 from powerd.journal.trouble import told
 from powerd.journal.writer import JournalWriter
+from powerd.network.load import load_site
 from powerd.state.snapshot import Snapshot, reopen_snapshot
 from powerd.units import Now
 from tests.control.garage import Player, site_text
@@ -327,3 +329,53 @@ def test_another_drawing_of_the_same_posts_is_noticed_once(tmp_path: Path) -> No
     with pytest.raises(ReplayRefused, match="another drawing"):
         replay(tmp_path / "j", before, verify=True)
     assert "no record" in str(replay(tmp_path / "j", after, verify=True).fault)
+
+
+F1 = "  - {id: F1, from_bus: main, to_bus: panel, length_m: 20, r_ohm_per_km: 0.2, x_ohm_per_km: 0.08,\n"
+F1 += "     ampacity_a: 60.0, source: test}\n"
+F2 = F1.replace("F1", "F2").replace("panel", "panel2")
+PANELS = "{id: panel, voltage_v: 400}", "{id: panel2, voltage_v: 400}"
+TWO_FEEDERS = (
+    site_text(2, 60.0)
+    .replace(F1, F1 + F2)
+    .replace(PANELS[0], ", ".join(PANELS))
+    .replace("S1, bus: panel", "S1, bus: panel2")
+)
+
+
+def opened(folder: Path, text: str) -> Journal:
+    """The journal as the daemon opens it for a site of this text."""
+    (folder / "site.yaml").write_text(text)
+    return _open_journal(folder / "j", load_site(folder / "site.yaml").must(), BOUND_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "which"),
+    [
+        (F1 + F2, F2 + F1, "branch F1, where the site file now has branch F2"),
+        ("F2", "F9", "branch F2, where the site file now has branch F9"),
+        (", ".join(PANELS), ", ".join(reversed(PANELS)), "bus panel, where the site file now has bus panel2"),
+        ("id: grid,", "id: utility,", "supply grid, where the site file now has supply utility"),
+        (F2, F2 + F2.replace("F2", "F3"), "supply grid, where the site file now has branch F3"),
+    ],
+)
+def test_what_is_known_of_an_element_is_never_held_against_another(
+    tmp_path: Path, before: str, after: str, which: str
+) -> None:
+    """Faults, locks and what is out of service are kept by row: a site file with the rows of others is refused, with
+    the first that differs and what to do, and the file is left as it was.
+    """
+    assert before in TWO_FEEDERS
+    opened(tmp_path, TWO_FEEDERS).close()
+    for _ in range(2):
+        with pytest.raises(JournalBroken, match=rf"\({which}\).* draw them as they were, .* or move the file away"):
+            opened(tmp_path, TWO_FEEDERS.replace(before, after))
+    opened(tmp_path, TWO_FEEDERS.replace("ampacity_a: 60.0", "ampacity_a: 50.0")).close()
+
+
+def test_a_file_that_does_not_name_its_elements_does_so_from_now_on(tmp_path: Path) -> None:
+    """One that was migrated is of the site file that it is first opened with."""
+    Journal(tmp_path / "j", evse_ids=("P0", "P1")).close()
+    opened(tmp_path, TWO_FEEDERS).close()
+    with pytest.raises(JournalBroken, match="in another order"):
+        opened(tmp_path, TWO_FEEDERS.replace(F1 + F2, F2 + F1))

@@ -86,6 +86,8 @@ class Streams:
             if message.WhichOneof("message") != "report":
                 raise BadRequest("message", "a report after the hello")
             await self._pace.report()
+            if self._publisher.streams.get(stream.speaker.controller) is not stream:
+                return  # a newer hello is in the inbox: this is older than it, and must not be absorbed after it
             check_number("report.report_number", message.report.report_number, stream.report_number)
             events = report_events(message.report, stream.speaker, boottime_s)
             boottime_s = message.report.stamp.boottime_s

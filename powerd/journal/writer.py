@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from powerd.journal.store import Entry, Journal, JournalBroken
 
@@ -25,66 +26,61 @@ class _Job:
 
 
 class JournalWriter:
-    """Runs the commits of one journal in a thread of its own."""
+    """Runs the commits of one journal in a thread of its own, which outlives every error of theirs."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._job = _Job()
-        self._wake = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="powerd-journal", daemon=True)
-        self._thread.start()
+        self._open = _Job()
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="powerd-journal")
 
     def commit(self, entry: Entry) -> asyncio.Future[None]:
         """Hands over a tick; the future ends when it is durable.
 
-        The future fails with ``JournalBroken`` where the disk refused; the tick will be written with the next one.
+        The future fails with ``JournalBroken`` where the disk refused, or powerd made a mistake; the state after it
+        will be written with the next tick.
         """
         done: Future[None] = Future()
-        with self._wake:
-            self._job.entries.append(entry)
-            self._job.waiting.append(done)
-            self._wake.notify()
+        with self._lock:
+            job, first = self._open, not self._open.entries
+            job.entries.append(entry)
+            job.waiting.append(done)
+        if first:
+            self._thread.submit(self._write, job).add_done_callback(partial(_tell, job))
+            self._thread.submit(self._journal.tidy).add_done_callback(_tidied)
         return asyncio.wrap_future(done)
 
-    def _run(self) -> None:
-        """Commits until closed."""
-        while True:
-            with self._wake:
-                while not self._job.entries and not self._closing:
-                    self._wake.wait()
-                job, self._job = self._job, _Job()
-            if not job.entries:
-                self._journal.close()
-                return
-            self._write(job)
-            self._tidy()
-
     def _write(self, job: _Job) -> None:
-        """One commit, and word of it to all who wait."""
-        broken: JournalBroken | None = None
-        try:
-            self._journal.commit(job.entries)
-        except JournalBroken as error:
-            broken = error
-        for done in job.waiting:
-            if not done.set_running_or_notify_cancel():
-                continue
-            if broken is None:
-                done.set_result(None)
-            else:
-                done.set_exception(broken)
-
-    def _tidy(self) -> None:
-        """What can wait until nobody does; a disk that refuses it will refuse the next commit too, and that counts."""
-        try:
-            self._journal.tidy()
-        except JournalBroken as error:
-            _log.warning("%s", error)
+        """One commit of all that has come until now."""
+        with self._lock:
+            self._open = _Job()
+        self._journal.commit(job.entries)
 
     def close(self) -> None:
         """Commits what waits, then closes the file."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        self._thread.join()
+        self._thread.submit(self._journal.close).add_done_callback(_tidied)
+        self._thread.shutdown()
+
+
+def _tell(job: _Job, outcome: Future[None]) -> None:
+    """Word of a commit to all who wait for it."""
+    error = outcome.exception()
+    if error is not None and not isinstance(error, JournalBroken):
+        _log.error("a mistake in the journal, please report it", exc_info=error)
+        error = JournalBroken(f"a mistake in the journal, please report it: {error!r}")
+    for done in job.waiting:
+        if not done.set_running_or_notify_cancel():
+            continue
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+
+def _tidied(outcome: Future[None]) -> None:
+    """Nobody waits for it; a disk that refuses it will refuse the next commit too, and that counts."""
+    error = outcome.exception()
+    if isinstance(error, JournalBroken):
+        _log.warning("%s", error)
+    elif error is not None:
+        _log.error("a mistake in the journal, please report it", exc_info=error)

@@ -315,6 +315,35 @@ def test_the_writer_merges_what_waits_and_tells_everybody(tmp_path: Path, player
     writer.close()
 
 
+def test_the_writer_outlives_every_error(tmp_path: Path, player: Player, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is not the disk's is told as trouble with the journal; the next tick is durable, and closing ends."""
+    journal = journal_at(tmp_path / "j", player)
+    journal.start(player.snapshot, at(player))
+
+    def failing(*_: object) -> int:
+        raise MemoryError
+
+    writer = JournalWriter(journal)
+
+    async def story() -> None:
+        for method in ("commit", "tidy"):
+            with monkeypatch.context() as patch:
+                patch.setattr(journal, method, failing)
+                outcome = asyncio.wait_for(writer.commit(entry(player)), 5)
+                if method == "commit":
+                    with pytest.raises(JournalBroken, match="MemoryError"):
+                        await outcome
+                else:
+                    await outcome
+            await asyncio.wait_for(writer.commit(entry(player)), 5)
+
+    asyncio.run(story())
+    closing = threading.Thread(target=writer.close, daemon=True)
+    closing.start()
+    closing.join(5)
+    assert not closing.is_alive()
+
+
 def test_another_drawing_of_the_same_posts_is_noticed_once(tmp_path: Path) -> None:
     """A lower limit under the same ids: told at the first opening, no longer at the next; and a replay refuses it."""
     before = Player.open(tmp_path, site_text(2, 32.0)).site

@@ -186,10 +186,13 @@ class Publisher:
             )
 
     def _answer(self, batch: GrantBatch) -> None:
+        """Keeps the newest grant for each call; a raise that waited for the disk comes after a newer decrease."""
         for row, evse in enumerate(batch.evse.tolist()):
+            lease = _lease(batch, row)
             for call in self._waiting.get(evse, ()):
-                flags = bool(batch.latched[row]), bool(batch.one_phase[row])
-                call.grant = (_lease(batch, row), float(batch.ceiling[row]), *flags)
+                if call.grant is None or call.grant[0].order < lease.order:
+                    flags = bool(batch.latched[row]), bool(batch.one_phase[row])
+                    call.grant = (lease, float(batch.ceiling[row]), *flags)
 
 
 def _nobody(order: SwitchOrder) -> None:

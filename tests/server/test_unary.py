@@ -11,6 +11,8 @@ import grpc.aio
 import pytest
 
 from powerd.control.events import Acked, FreshWanted, HelloReceived, Measured, PlugChanged, StampSeen
+from powerd.server.directory import Directory
+from powerd.server.publish import Publisher
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import controller_service_pb2 as pb
 from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
@@ -276,3 +278,17 @@ def test_a_controller_that_changes_between_calls_and_a_stream_is_heard_in_its_or
 
     core = asyncio.run(scene())
     assert [len(core.of(kind)) for kind in (HelloReceived, StampSeen, FreshWanted)] == [1, 1, 2]
+
+
+def test_a_call_gets_the_newest_grant_though_an_older_raise_comes_after_it() -> None:
+    """The raise waited for the disk and the stop did not: the caller must not be told to draw what is stopped."""
+    core = FakeCore(eager=False)
+    names = Directory.of(core.electrical)
+    publisher = Publisher(names, core.electrical.controllers.ttl_s)
+    raised = core.tick(raised={1: 32.0})
+    stopped = core.tick(lowered={1: 0.0})
+    with publisher.waiting(1) as call:
+        publisher.publish_lowered(stopped)
+        publisher.publish_raised(raised)
+    assert call.grant is not None
+    assert (call.grant[0].seq, call.grant[1]) == (stopped.lowered.seq, 0.0)

@@ -16,6 +16,8 @@ from powerd.v1 import session_service_pb2 as pb
 
 PRIORITY_MAX = 9
 WEIGHT_MIN, WEIGHT_MAX = 0.001, 1000.0
+LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""The last second: as POSIX seconds in a double what follows it is the year 10000, which no instant can be."""
 
 
 def demand_from(message: pb.Demand, names: Directory, evse: int) -> Demand:
@@ -62,13 +64,13 @@ def timestamp(utc_s: float) -> Timestamp:
 
 
 def instant(field: str, message: Timestamp) -> datetime:
-    """A protobuf instant as an aware datetime.
+    """A protobuf instant as an aware datetime, ``LATEST`` at most.
 
     Raises:
         BadRequest: it is outside of what protobuf allows (years 1 to 9999).
     """
     try:
-        return message.ToDatetime(tzinfo=UTC)
+        return min(message.ToDatetime(tzinfo=UTC), LATEST)
     except (ValueError, OverflowError):
         raise BadRequest(field, "an instant of the years 1 to 9999, nanos from 0 to 999999999") from None
 

@@ -74,6 +74,22 @@ def test_a_window_to_come_wakes_nobody_and_is_told_back() -> None:
     assert listed.import_limit_kw == 200.0
 
 
+def test_a_window_of_all_times_is_told_back() -> None:
+    """The last instant that can be written, for "for ever", comes back as the last second, and breaks no list."""
+
+    async def scene() -> pb.ListEnvelopesResponse:
+        async with serving(FakeCore(LIMITED)) as (_, channel):
+            request = _request()
+            request.start_time.FromDatetime(datetime.min.replace(tzinfo=UTC))
+            request.end_time.FromJsonString("9999-12-31T23:59:59.999999999Z")
+            await EnvelopeServiceStub(channel).SetEnvelope(request)
+            return await EnvelopeServiceStub(channel).ListEnvelopes(pb.ListEnvelopesRequest())
+
+    (told,) = asyncio.run(scene()).envelopes
+    assert told.start_time.ToJsonString() == "0001-01-01T00:00:00Z"
+    assert told.end_time.ToJsonString() == "9999-12-31T23:59:59Z"
+
+
 def test_withdrawing_reaches_the_inbox() -> None:
     """With its request id; one that is not there is NOT_FOUND."""
 

@@ -209,6 +209,8 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
         ceiling=event.ceiling,
         remaining_s=np.where(event.plugged, event.remaining_s, 0.0),
         accepted=event.plugged & ((event.epoch > 0) | (event.ceiling > 0)),
+        epoch=event.epoch,
+        seq=event.seq,
     )
     book = hello.reported(snapshot.leases, site.terms, report, now.boottime_s)
     able, one = (ev.or_none(said, event.evse) for said in (event.switches, event.one_phase))

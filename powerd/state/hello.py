@@ -26,16 +26,21 @@ class Report:
     """For how long, 0 = it is at its fallback [s]."""
     accepted: Bools
     """It accepted a grant since the car came (or may have): its fallback is possible."""
+    epoch: Ints
+    """Epoch of that grant."""
+    seq: Ints
+    """Its seq."""
 
 
 def reported(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -> LeaseBook:
     """A hello said which ceilings are in force for how long: W covers them, whoever granted them.
 
     Where this book knows no newer grant, the reported one is what the EVSE follows (so that a restarted daemon lowers
-    from there and does not cut everybody off).
+    from there and does not cut everybody off). A hello may come late: what this book granted itself is over at E,
+    whatever it says. To go on with that would be a raise, and what is lent on by now may not leave room for it.
     """
     evse, ceiling, remaining_s = report.evse, report.ceiling, report.remaining_s
-    alive = remaining_s > 0
+    alive = (remaining_s > 0) & ~_over(book, terms, report, now_s)
     until = np.where(alive, now_s + remaining_s + life_of(book, terms)[evse] - terms.ttl_s[evse], -np.inf)
     then = now_s - slack_s(book, terms)[evse]
     book = insert_hold(book, evse[alive], ceiling[alive], until[alive], then[alive])
@@ -46,6 +51,16 @@ def reported(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -
         sent_until_s=put(book.sent_until_s, evse[adopt], until[adopt]),
         granted=put(book.granted, evse[report.accepted], True),
     )
+
+
+def _over(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -> Bools:
+    """(k,) what a hello reports was granted by this book, and all that it granted there has ended."""
+    evse = report.evse
+    own = (report.epoch == book.epoch) & (report.seq > 0) & (report.seq <= book.sent_seq[evse])
+    then = now_s - slack_s(book, terms)[evse]
+    last = np.maximum(book.acked_until_s[evse], book.slot_until_s[evse].max(axis=1))
+    over: Bools = own & (last <= then)
+    return over
 
 
 def foreign_epoch(book: LeaseBook, evse: Ints, highest: int) -> bool:

@@ -152,6 +152,31 @@ def test_the_first_grant_waits_until_the_fallback_fits(tmp_path: Path) -> None:
     assert player.tick().ceiling == approx(np.array([16.0, 16.0]))
 
 
+def test_a_hello_that_was_long_under_way_raises_nobody(two: Player) -> None:
+    """It speaks of a lease of ours that is over by now: the post is at its fallback, and another has its current."""
+    two.plug(0)
+    two.hello(0)
+    two.hello(1)
+    for _ in range(3):
+        two.tick()
+    seq = int(two.snapshot.leases.acked_seq[0])
+    assert two.snapshot.leases.acked_ceiling[0] == approx(32.0)
+    two.alive.discard(0)
+    two.plug(1)
+    for _ in range(2 * int(LIFE)):
+        two.tick()
+    assert two.snapshot.leases.sent_ceiling[1] == approx(32.0)
+    two.hello(0, highest_epoch=two.snapshot.leases.epoch, ceiling=32.0, remaining_s=10.0)
+    late = two.news.pop()
+    assert isinstance(late, ev.HelloReceived)
+    two.news.append(replace(late, seq=np.array([seq])))
+    for _ in range(4):
+        decision = two.tick()
+        assert decision.worst.sum() <= 32.0 + ROW_TOLERANCE
+        assert not decision.overshoots
+        assert decision.raised.ceiling[decision.raised.evse == 0].tolist() in ([], [0.0])
+
+
 def test_a_lowering_opens_no_fallback(tmp_path: Path) -> None:
     """A car that waits at its idle fallback is told nothing until its fallback, which a grant makes possible, fits."""
     text = site_text(2, 22.0, fallback_a=10.0).replace("fallback_a: 10.0", "fallback_a: 10.0, fallback_idle_a: 6.0")

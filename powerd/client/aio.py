@@ -167,6 +167,14 @@ class PowerdController:
         self._dispatch(self.core.plug(self.place_of(evse_id), plugged, boottime_s()))
         self._news.set()
 
+    def restarted(self, evse_id: str) -> None:
+        """A post has restarted by itself: what holds is applied again, and its phases are switched again.
+
+        Raises:
+            ValueError: there is no such EVSE.
+        """
+        self._dispatch(self.core.restarted(self.place_of(evse_id)))
+
     def measure(self, evse_id: str, drawn: tuple[float, float, float]) -> None:
         """Currents of the post's L1, L2, L3 now [A], or (power [kW], 0, 0) for DC; goes with the next report.
 

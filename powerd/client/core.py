@@ -176,6 +176,13 @@ class ControllerCore:
         """The post has connected its L1 alone, or all its phases."""
         self.evses[index].on_one_phase = one_phase
 
+    def restarted(self, index: int) -> tuple[Write, ...]:
+        """The post has restarted: it stands at its boot ceiling and has lost its order, which is returned once more.
+
+        What it has connected is not known: where it can switch it is switched before the next ceiling above a fallback.
+        """
+        return (self.evses[index].restart(),)
+
     def plug(self, index: int, plugged: bool, now_s: float) -> tuple[Write, ...]:
         """A car came or left. A repeated state changes nothing: tell a swap of cars as two calls."""
         now_s = self._tick(now_s)

@@ -180,6 +180,11 @@ class EvseLease:
         """The order that holds, for a post that has lost it."""
         return self._write(order=self.accepted if self.live else NONE)
 
+    def restart(self) -> Write:
+        """The post has restarted and does what it does without an order, with any contactor; the one that holds."""
+        self.in_force, self.in_force_until_s, self.on_one_phase = self.config.boot_ceiling, 0.0, None
+        return self.again()
+
     def apply(self, write: Write, now_s: float) -> bool:
         """The actuator took ``write``. True if that is to be acked: a grant, in time, that no plug has voided since."""
         self.in_force, self.in_force_until_s = write.ceiling, 0.0

@@ -109,6 +109,15 @@ class BlockingController:
         self._inner.place_of(evse_id)  # here, where it can be raised
         self._loop.call_soon_threadsafe(self._inner.plug, evse_id, plugged)
 
+    def restarted(self, evse_id: str) -> None:
+        """A post has restarted by itself: what holds is applied again, and its phases are switched again.
+
+        Raises:
+            ValueError: there is no such EVSE.
+        """
+        self._inner.place_of(evse_id)
+        self._loop.call_soon_threadsafe(self._inner.restarted, evse_id)
+
     def measure(self, evse_id: str, drawn: tuple[float, float, float]) -> None:
         """Currents of the post's L1, L2, L3 now [A], or (power [kW], 0, 0) for DC.
 

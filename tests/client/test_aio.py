@@ -90,6 +90,27 @@ def test_a_post_is_switched_at_zero_and_then_acked() -> None:
     assert asyncio.run(scene()) == [0.0, 0.0, -1, 8.0, 0.0, -3, 6.5]
 
 
+def test_a_post_that_restarted_is_switched_and_told_again() -> None:
+    """0, the switch, the ceiling, as the first time: nothing is known of its contactor."""
+
+    async def scene() -> list[float]:
+        core, posts = FakeCore(), Posts()
+        evses = [EvseConfig(evse_id=name, switches_phases=True) for name in ("A1", "A2", "A3")]
+        core.one_phase = {1}
+        ours = PowerdController
+        async with (
+            serving(core) as (server, _),
+            ours(server.address, "c0", evses, posts.apply, switch=posts.switch) as c,
+        ):
+            await core.until(lambda: any(_on_one(ack, 1) for ack in core.of(Acked)))
+            posts.told["A2"].clear()
+            c.restarted("A2")
+            await posts.has("A2", 8.0)
+        return [ceiling for ceiling, _ in posts.told["A2"]]
+
+    assert asyncio.run(scene()) == [0.0, -1, 8.0]
+
+
 def _on_one(ack: Event, evse: int) -> bool:
     """It says that this post has connected L1 alone."""
     return isinstance(ack, Acked) and ack.one_phase is not None and evse in ack.evse[ack.one_phase]

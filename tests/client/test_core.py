@@ -344,6 +344,23 @@ def test_one_phase_is_connected_before_it_is_acked() -> None:
     assert [(write.one_phase, core.must_switch(write)) for write in core.expire(200.0)] == [(None, False)] * 2
 
 
+def test_a_post_that_restarts_gets_its_order_again_and_is_switched_again() -> None:
+    """Its contactor may be back on three phases: the next ceiling for L1 alone must not be offered on them."""
+    core = controller(count=1, switches=True, fallback=0.0)
+    (one,) = core.receive(grants((1, 1), {0: 8.0}, hello(core, 100.0), one_phase=(0,)), 100.0)
+    core.switching(0)
+    core.switched(0, one_phase=True)
+    core.applied(one, 101.0)
+    assert not core.must_switch(one)
+    assert core.restarted(0) == (one,)
+    assert core.must_switch(one)
+    state = core.hello(102.0).hello.evses[0]
+    assert (state.applied_ceiling, state.remaining_ttl_s, state.one_phase) == (0.0, 0.0, False)
+    take(core, core.expire(200.0), 200.0)
+    (rest,) = core.restarted(0)
+    assert (rest.ceiling, rest.order, core.must_switch(rest)) == (0.0, (0, 0), False)
+
+
 def test_one_phase_is_refused_where_nothing_switches() -> None:
     """A post that cannot be told to would offer the ceiling on three phases: it takes nothing, and acks nothing."""
     core = controller()

@@ -19,6 +19,8 @@ SQRT3 = math.sqrt(3.0)
 
 #: Largest overshoot of a limit row, in the row's own unit, that counts as rounding and not as a violation.
 ROW_TOLERANCE = 1e-6
+#: Longest lease that a site file may give [s].
+TTL_MAX_S = 3600
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,14 @@ from powerd.limits import Floats, Ints
 from powerd.server import checks
 from powerd.server.directory import Directory
 from powerd.state.hello import Said
+from powerd.units import TTL_MAX_S
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import controller_service_pb2 as pb
 
 ACKED_MESSAGES_MAX = 1000
 """Most messages that one report may ack."""
+RATINGS_MAX = 10.0
+"""A ceiling beyond so many ratings of its post is no ceiling but a slip, of its unit perhaps: it would be reserved."""
 NAMED_MAX = 5
 """So many absent EVSEs are named to a controller that forgot some."""
 
@@ -59,8 +62,9 @@ def hello_event(hello: pb.Hello, names: Directory) -> HelloReceived:
     checks.at_least("hello.highest_epoch", hello.highest_epoch, 0)
     checks.at_least("hello.report_number", hello.report_number, 0)
     evse = _evses_of(hello, names, controller)
+    most = RATINGS_MAX * names.posts.max_ceiling[evse]
     for place, state in enumerate(hello.evses):
-        _check_state(f"hello.evses[{place}]", state, hello.stamp.boottime_s)
+        _check_state(f"hello.evses[{place}]", state, hello.stamp.boottime_s, float(most[place]))
     states = hello.evses
     return HelloReceived(
         evse=evse,
@@ -159,11 +163,11 @@ def _evses_of(hello: pb.Hello, names: Directory, controller: int) -> Ints:
     return np.array([mine[s.evse_id] for s in hello.evses], np.int64)
 
 
-def _check_state(field: str, state: pb.EvseState, boottime_s: float) -> None:
-    checks.number(f"{field}.applied_ceiling", state.applied_ceiling)
-    checks.clock(f"{field}.remaining_ttl_s", state.remaining_ttl_s)
-    for said in ("fallback", "fallback_idle", "boot_ceiling"):
-        checks.number(f"{field}.{said}", getattr(state, said))
+def _check_state(field: str, state: pb.EvseState, boottime_s: float, most: float) -> None:
+    """``most``: the largest ceiling believed [own unit]; all of them are reserved, for as long as it says."""
+    for said in ("applied_ceiling", "fallback", "fallback_idle", "boot_ceiling"):
+        checks.number(f"{field}.{said}", getattr(state, said), most=most)
+    checks.number(f"{field}.remaining_ttl_s", state.remaining_ttl_s, most=TTL_MAX_S)
     checks.clock(f"{field}.watchdog_s", state.watchdog_s)
     if state.no_watchdog and state.HasField("watchdog_s"):
         raise BadRequest(f"{field}.watchdog_s", "absent where no_watchdog is true")

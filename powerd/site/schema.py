@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from powerd.units import TTL_MAX_S
+
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$", max_length=64)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -376,7 +378,7 @@ class ControllerClass(Part):
 
     id: Id
     """Name of the class."""
-    ttl_s: Annotated[float, Field(ge=1, le=3600)] = 15.0
+    ttl_s: Annotated[float, Field(ge=1, le=TTL_MAX_S)] = 15.0
     """Lease length [s]."""
     reaction_s: Annotated[float, Field(gt=0, le=60)] = 5.0
     """From an applied lower ceiling until the car has followed [s] (IEC 61851-1: 5)."""

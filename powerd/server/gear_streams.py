@@ -137,6 +137,8 @@ class GearStreams:
         async for message in requests:
             if message.WhichOneof("message") != "report":
                 raise BadRequest("message", "a report after the hello")
+            if stream not in self._streams:
+                return  # replaced: a newer hello is in the inbox, and this must not be absorbed after it
             events = self._report_events(message.report, stream)
             urgent = any(not isinstance(event, sw.GearHeard) for event in events)
             self._later.judge(asyncio.ensure_future(self._core.post(*events, urgent=urgent)), stream.end)

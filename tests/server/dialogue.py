@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
 
 import grpc
 import grpc.aio
@@ -16,6 +18,7 @@ from powerd.v1 import controller_service_pb2 as pb
 from tests.server.fake import FakeCore
 
 ME = 4711
+Message = TypeVar("Message")
 
 
 @asynccontextmanager
@@ -97,3 +100,20 @@ def only_violation(error: pytest.ExceptionInfo[grpc.aio.AioRpcError]) -> str:
     assert description.startswith("expected ")
     assert field in str(error.value.details())
     return field
+
+
+class Mouth(Generic[Message]):
+    """The requests of one stream without a channel, read in the turn of the event loop in which they are said."""
+
+    def __init__(self) -> None:
+        self._said: asyncio.Queue[Message] = asyncio.Queue()
+        self.say = self._said.put_nowait
+
+    def __aiter__(self) -> Mouth[Message]:
+        return self
+
+    async def __anext__(self) -> Message:
+        return await self._said.get()
+
+    async def write(self, message: object) -> None:
+        """Nobody listens."""

@@ -28,7 +28,18 @@ from powerd.server.status import Superseded
 from powerd.server.streams import Streams
 from powerd.v1 import controller_service_pb2 as pb
 from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
-from tests.server.dialogue import ME, hello, only_violation, read, report, serving, stamp, until_grants, until_its_end
+from tests.server.dialogue import (
+    ME,
+    Mouth,
+    hello,
+    only_violation,
+    read,
+    report,
+    serving,
+    stamp,
+    until_grants,
+    until_its_end,
+)
 from tests.server.fake import FakeCore, site_of
 
 Hello = Callable[[pb.Hello], object]
@@ -424,23 +435,6 @@ def test_a_hundred_streams_are_each_served_every_tick() -> None:
     asyncio.run(scene())
 
 
-class Mouth:
-    """The requests of one stream, read in the turn of the event loop in which they are said."""
-
-    def __init__(self) -> None:
-        self._said: asyncio.Queue[pb.ConnectRequest] = asyncio.Queue()
-        self.say = self._said.put_nowait
-
-    def __aiter__(self) -> Mouth:
-        return self
-
-    async def __anext__(self) -> pb.ConnectRequest:
-        return await self._said.get()
-
-    async def write(self, message: pb.ConnectResponse) -> None:
-        """Nobody listens."""
-
-
 def test_what_a_replaced_stream_still_delivers_is_not_heard() -> None:
     """Its report comes in the same turn as the newer hello: absorbed after it, it would unplug the car of today."""
 
@@ -448,7 +442,7 @@ def test_what_a_replaced_stream_still_delivers_is_not_heard() -> None:
         core = FakeCore()
         names = Directory.of(core.electrical)
         streams = Streams(core, names, Publisher(names, core.electrical.controllers.ttl_s), Stamps())
-        old, new = Mouth(), Mouth()
+        old, new = Mouth[pb.ConnectRequest](), Mouth[pb.ConnectRequest]()
         runs = [asyncio.ensure_future(streams.run(mouth, mouth)) for mouth in (old, new)]  # type: ignore[arg-type]
         old.say(hello(boottime_s=50.0))
         await core.came(HelloReceived)

@@ -18,7 +18,9 @@ from powerd.control.events import Outcome
 from powerd.control.switching import advance
 from powerd.control.topology import observe
 from powerd.network.plan import Planner
-from powerd.server.gear_convert import ENTRIES_MAX
+from powerd.server.gear_convert import ENTRIES_MAX, GearNames
+from powerd.server.gear_streams import GearStreams
+from powerd.server.status import Superseded
 from powerd.state.columns import freeze
 from powerd.state.snapshot import columns_of
 from powerd.state.switchgear import Cause, Phase, Position
@@ -26,7 +28,7 @@ from powerd.units import Now
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import switchgear_service_pb2 as pb
 from powerd.v1.switchgear_service_pb2_grpc import SwitchgearServiceStub
-from tests.server.dialogue import ME, only_violation, serving, stamp
+from tests.server.dialogue import ME, Mouth, only_violation, serving, stamp
 from tests.server.fake import FakeCore
 
 if TYPE_CHECKING:
@@ -417,6 +419,26 @@ def test_a_newer_stream_takes_over_and_the_last_one_to_end_unlinks() -> None:
 
 
 # --- operators --------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_replaced_stream_still_delivers_is_not_heard() -> None:
+    """Its report comes in the same turn as the newer hello, and is older than it."""
+
+    async def scene() -> GearCore:
+        core = GearCore()
+        streams = GearStreams(core, GearNames.of(core.electrical))
+        old, new = Mouth[pb.ConnectSwitchgearRequest](), Mouth[pb.ConnectSwitchgearRequest]()
+        runs = [asyncio.ensure_future(streams.run(mouth, mouth)) for mouth in (old, new)]  # type: ignore[arg-type]
+        old.say(hello(positions()))
+        await core.came(sw.GearHeard)
+        new.say(hello(positions(), incarnation=ME + 1))
+        old.say(report(55.0))
+        with pytest.raises(Superseded):
+            await asyncio.wait_for(runs[0], 5)
+        runs[1].cancel()
+        return core
+
+    assert len(asyncio.run(scene()).of(sw.GearHeard)) == 2
 
 
 def _order(

@@ -173,7 +173,8 @@ def test_a_restart_with_other_terms_counts_what_was_granted_under_those_of_befor
     book = leases.reopen_book(book, new, plugged, drawn, again_s, again_s)
     lag_s = max(0.0, float(old.reaction_s[0] + lag_s - new.reaction_s[0]))
     latest_s = max(ends_s, again_s + float(new.life_s[0]) + lag_s)
-    assert worst(book, new, max(ends_s, again_s) - 1e-6) == 32.0
+    if again_s < ends_s:  # else all was over before
+        assert worst(book, new, ends_s - 1e-6) == 32.0
     assert worst(book, new, latest_s + 1e-6) == 0.0
 
 

@@ -347,15 +347,11 @@ def stop(
     as_json: Json = False,
 ) -> None:
     """Let nobody charge below an element until it is released. Not an emergency stop. 1 = not acked by everybody."""
-    from powerd.client.ask import counted, message_as_json, stop_charging
+    from powerd.client.ask import message_as_json, stop_charging, stopped
 
     taken = stop_charging(daemon, element, reason)
-    open_ = list(taken.unacked_evse_ids)
-    sentence = f"stop {taken.stop_id}: {counted(taken.evse_ids)}" + (
-        f", not acked by {', '.join(open_)}" if open_ else ""
-    )
-    typer.echo(json.dumps(message_as_json(taken)) if as_json else sentence)
-    raise typer.Exit(1 if open_ else 0)
+    typer.echo(json.dumps(message_as_json(taken)) if as_json else f"stop {taken.stop_id}: {stopped(taken)}")
+    raise typer.Exit(1 if taken.unacked_evse_ids else 0)
 
 
 @app.command()

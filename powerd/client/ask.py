@@ -158,8 +158,7 @@ class SiteStatus:
         for alarm in now.alarms:
             yield f"alarm: {alarm}"
         for stop in now.stops:
-            open_ = f", not acked by {', '.join(stop.unacked_evse_ids)}" if stop.unacked_evse_ids else ""
-            yield f"stop {stop.stop_id} of {stop.element} ({stop.reason}): {counted(stop.evse_ids)}{open_}"
+            yield f"stop {stop.stop_id} of {stop.element} ({stop.reason}): {stopped(stop)}"
 
     def as_json(self) -> dict[str, object]:
         """For ``--json``: the fields of the .proto by their names."""
@@ -169,6 +168,12 @@ class SiteStatus:
 def counted(evse_ids: Sequence[str]) -> str:
     """How many, for people."""
     return "1 EVSE" if len(evse_ids) == 1 else f"{len(evse_ids)} EVSEs"
+
+
+def stopped(stop: pb.StandingStop | pb.StopChargingResponse) -> str:
+    """How many a stop concerns and who has not acked it, for people."""
+    open_ = f", not acked by {', '.join(stop.unacked_evse_ids)}" if stop.unacked_evse_ids else ""
+    return counted(stop.evse_ids) + open_
 
 
 def _full(flow: float, limit: pb.LimitInfo) -> bool:

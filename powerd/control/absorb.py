@@ -17,7 +17,7 @@ from powerd.control.absorb_envelopes import envelope_set, envelope_withdrawn
 from powerd.control.absorb_switchgear import absorb_gear
 from powerd.control.compiled import CompiledSite
 from powerd.control.merge import Joinable, joined, runs
-from powerd.control.requests import answer_again, answered
+from powerd.control.requests import SiteRequest, answer_again, answered
 from powerd.control.switch_events import ServiceChanged, SwitchEvent, SwitchOrdered
 from powerd.limits import Bools, Ints
 from powerd.state import contactors, hello, leases, meters
@@ -303,18 +303,7 @@ def _end_sessions(site: CompiledSite, sessions: Sessions, evse: Ints) -> Session
     )
 
 
-_Request = (
-    ev.SessionStarted
-    | ev.SessionUpdated
-    | ev.SessionStopped
-    | ev.StopOrdered
-    | ev.StopReleased
-    | ev.EnvelopeSet
-    | ev.EnvelopeWithdrawn
-)
-
-
-def _request(site: CompiledSite, snapshot: Snapshot, event: _Request, now: Now) -> tuple[Snapshot, ev.Outcome]:
+def _request(site: CompiledSite, snapshot: Snapshot, event: SiteRequest, now: Now) -> tuple[Snapshot, ev.Outcome]:
     """A request of a person or a program; the same one again gets the same answer and changes nothing."""
     again = answer_again(snapshot, event)
     if again is not None:

@@ -21,7 +21,7 @@ from powerd.state.snapshot import Answered, Snapshot
 ANSWERS_KEPT = 4096
 """Request ids remembered for idempotent retries: minutes of traffic at 10/s, a bound on memory."""
 
-Request: TypeAlias = (
+SiteRequest: TypeAlias = (
     ev.SessionStarted
     | ev.SessionUpdated
     | ev.SessionStopped
@@ -29,9 +29,8 @@ Request: TypeAlias = (
     | ev.StopReleased
     | ev.EnvelopeSet
     | ev.EnvelopeWithdrawn
-    | SwitchOrdered
-    | ServiceChanged
 )
+Request: TypeAlias = SiteRequest | SwitchOrdered | ServiceChanged
 
 _NOT_SAID: dict[type[Any], dict[str, Any]] = {
     ev.SessionStarted: {"session_id": ""},

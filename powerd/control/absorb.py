@@ -41,13 +41,16 @@ class Absorbed:
     """One per event."""
     fresh: Bools
     """(n,) EVSEs that must get a named grant this tick."""
+    greeted: Bools
+    """(n,) EVSEs whose controller has connected in this tick."""
     alarms: tuple[str, ...]
     """What an operator should know."""
 
 
 def absorb(site: CompiledSite, snapshot: Snapshot, events: Sequence[ev.Event], now: Now) -> Absorbed:
     """Applies the events, joined where nobody can tell, in order; pure."""
-    state = Absorbed(snapshot=snapshot, outcomes=(), fresh=np.zeros(site.electrical.evse_count, np.bool_), alarms=())
+    nobody = np.zeros(site.electrical.evse_count, np.bool_)
+    state = Absorbed(snapshot=snapshot, outcomes=(), fresh=nobody, greeted=nobody, alarms=())
     outcomes: list[ev.Outcome] = [ev.Done()] * len(events)
     for run in runs(events, site.electrical.evse_count):
         if len(run) == 1:
@@ -219,7 +222,8 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     # What was seen of a post while another leader had it on other phases says nothing of its car.
     phases = forget_phases(snapshot.phases, np.flatnonzero(greeted.one != before.one))
     snapshot = replace(snapshot, leases=book, contactors=greeted, phases=phases)
-    return _freshen(_with(state, snapshot), event.evse[known])
+    state = replace(_with(state, snapshot), greeted=put(state.greeted, event.evse, True))
+    return _freshen(state, event.evse[known])
 
 
 def _measured(snapshot: Snapshot, event: ev.Measured, now: Now) -> Snapshot:

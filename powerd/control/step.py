@@ -40,7 +40,7 @@ from powerd.state.envelopes import is_silent
 from powerd.state.lease_book import LeaseBook
 from powerd.state.overshoot import Overshoot, bounds, track
 from powerd.state.phases import watch_phases
-from powerd.state.reaction import watch
+from powerd.state.reaction import sampled, watch
 from powerd.state.snapshot import Snapshot, freeze_snapshot, largest_phase
 from powerd.state.switchgear import Position, Switchgear
 from powerd.units import ROW_TOLERANCE, Now
@@ -72,7 +72,7 @@ class Stepper:
         freeze_snapshot(snapshot)
         absorbed = absorb(self.site, watch_usage(self.site, snapshot, now.boottime_s), events, now)
         gear = observe(self.site.electrical, snapshot.gear, age(absorbed.snapshot.gear, now), now)
-        state = _watched(self.site, replace(absorbed.snapshot, gear=gear), now)
+        state = _watched(self.site, replace(absorbed.snapshot, gear=gear), absorbed.greeted, now)
         drawn = largest_phase(state.drawn)
         worst = leases.worst(state.leases, self.site.terms, state.sessions.plugged, drawn, now.boottime_s)
         order, moved = failsafe.skipped(events), gear.changed_at_s == now.boottime_s
@@ -203,15 +203,17 @@ class _Scene:
     """(L,) load not under control [limit unit]."""
 
 
-def _watched(site: CompiledSite, state: Snapshot, now: Now) -> Snapshot:
+def _watched(site: CompiledSite, state: Snapshot, greeted: Bools, now: Now) -> Snapshot:
     """The lease book after what the instant alone changes: leases that lapse, cars that are seen to follow or not."""
     book = leases.lapse(state.leases, site.terms, now.boottime_s)
     drawn = largest_phase(state.drawn)
-    book = watch(book, site.terms, state.sessions.plugged, drawn, state.drawn_at_s, now.boottime_s)
+    plugged = state.sessions.plugged
+    seen = sampled(book, plugged, state.drawn_at_s, greeted, now.boottime_s)
+    book = watch(book, site.terms, plugged, drawn, seen, now.boottime_s)
     state = replace(state, leases=book)
     if not site.electrical.evse_detects.any():
         return state
-    watched = site.electrical.evse_detects & state.sessions.plugged & np.isfinite(state.drawn_at_s)
+    watched = site.electrical.evse_detects & plugged & np.isfinite(state.drawn_at_s)
     # A post on L1 alone shows where its contactor stands, not what the car will take when it goes back.
     watched &= leases.reachable(book, site.terms, now.boottime_s) & ~state.contactors.one
     return replace(state, phases=watch_phases(state.phases, watched, state.drawn, now.boottime_s))

@@ -74,7 +74,7 @@ class LeaseBook:
     above: Ints
     """(n,) readings in a row above all of these."""
     obeyed_since_s: Floats
-    """(n,) since when its readings obey; inf = the newest does not."""
+    """(n,) since when no reading shows more than it may rightly follow; inf = the newest does."""
     defiant: Bools
     """(n,) non-compliant: counts at its rating."""
     said_fallback: Floats

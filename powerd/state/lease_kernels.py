@@ -46,6 +46,7 @@ class Lines(NamedTuple):
     hold_until_s: Floats
     """(n, HOLDS)"""
     barred_ceiling: Floats
+    obeyed_since_s: Floats
     defiant: Bools
     plugged: Bools
     """A car is plugged in."""
@@ -136,6 +137,16 @@ def granted(lines: Lines, now_s: float) -> Floats:
 
 
 @kernel
+def _entered(lines: Lines, now_s: float) -> Floats:
+    """(n,) the largest of all entries that have not ended: grants, and what is held."""
+    ceiling = granted(lines, now_s)
+    for i in range(ceiling.shape[0]):
+        then_s = now_s - (lines.reaction_s[i] - lines.class_reaction_s[i])
+        ceiling[i] = np.maximum(ceiling[i], _largest_live(lines.hold_ceiling, lines.hold_until_s, i, then_s))
+    return ceiling
+
+
+@kernel
 def reserved(lines: Lines) -> Floats:
     """(n,) see ``leases.reserve``."""
     own = np.empty(lines.rating.shape[0])
@@ -156,14 +167,14 @@ def reserved(lines: Lines) -> Floats:
 @kernel
 def most(lines: Lines, reserve: Floats, drawn: Floats, now_s: float) -> Floats:
     """(n,) W, from what each post may do by itself, what it was granted and what it draws [own unit]."""
-    w, follows = granted(lines, now_s), followed(lines, now_s)
-    holds, until_s = lines.hold_ceiling, lines.hold_until_s
+    w, follows = _entered(lines, now_s), followed(lines, now_s)
     for i in range(w.shape[0]):
-        then_s = now_s - (lines.reaction_s[i] - lines.class_reaction_s[i])
-        lawful = np.maximum(w[i], _largest_live(holds, until_s, i, then_s))
-        w[i] = np.maximum(reserve[i], lawful)
-        # What it may still be following is no excess: a lowering must not raise W by the margin.
-        if drawn[i] > np.maximum(lawful, follows[i]) + margin(drawn[i]):
+        # What it may still be following is no excess: a lowering must not raise W by the margin. Nor is what was lawful
+        # when it was read: of a controller that says nothing more, the reading says nothing of now.
+        counts = np.isinf(lines.obeyed_since_s[i]) or not lines.plugged[i]
+        excess = counts and drawn[i] > np.maximum(w[i], follows[i]) + margin(drawn[i])
+        w[i] = np.maximum(reserve[i], w[i])
+        if excess:
             w[i] = np.maximum(w[i], drawn[i] + margin(drawn[i]))
         heard = now_s - lines.echo_at_s[i] <= lines.ttl_s[i]
         if not (heard or _falls_back(lines.has_watchdog[i], lines.late_s[i])):
@@ -179,6 +190,13 @@ def most(lines: Lines, reserve: Floats, drawn: Floats, now_s: float) -> Floats:
 def possible(lines: Lines, now_s: float) -> Floats:
     """(n,) see ``leases.permitted``."""
     ceiling: Floats = np.maximum(followed(lines, now_s), granted(lines, now_s))
+    return ceiling
+
+
+@kernel
+def lawful(lines: Lines, now_s: float) -> Floats:
+    """(n,) see ``leases.rightful``."""
+    ceiling: Floats = np.maximum(followed(lines, now_s), _entered(lines, now_s))
     return ceiling
 
 

@@ -28,7 +28,7 @@ import numpy as np
 from powerd.limits import Bools, Floats, Ints
 from powerd.state.columns import own, put, read, replace
 from powerd.state.lease_book import LeaseBook, open_book
-from powerd.state.lease_kernels import Lines, followed, live, most, possible, reserved, retire
+from powerd.state.lease_kernels import Lines, followed, lawful, live, most, possible, reserved, retire
 from powerd.state.lease_slots import insert_hold, insert_slot
 from powerd.state.lease_terms import LeaseTerms
 
@@ -162,6 +162,11 @@ def held_without_end(book: LeaseBook) -> Floats:
 def permitted(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -> Floats:
     """(n,) the largest ceiling that may be in force at the post, whatever was lost on the way."""
     return possible(_lines(book, terms, plugged), now_s)
+
+
+def rightful(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -> Floats:
+    """(n,) the largest ceiling that the car may still be following, what is held for its reaction time included."""
+    return lawful(_lines(book, terms, plugged), now_s)
 
 
 def excused(book: LeaseBook, allowed: Floats, now_s: float) -> Floats:

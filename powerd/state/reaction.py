@@ -16,7 +16,7 @@ from powerd.state.columns import read, replace
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_kernels import margin
 from powerd.state.lease_terms import LeaseTerms
-from powerd.state.leases import excused, permitted, reachable
+from powerd.state.leases import excused, permitted, reachable, rightful
 
 REACTION_MAX_S = 60.0
 """No car is waited for longer than this [s]."""
@@ -28,27 +28,41 @@ OBEYED_S = 60.0
 """How long a non-compliant car has to obey before it is believed again [s]."""
 
 
-def watch(
-    book: LeaseBook, terms: LeaseTerms, plugged: Bools, drawn: Floats, drawn_at_s: Floats, now_s: float
-) -> LeaseBook:
-    """Judges the readings that stand at ``now_s``, once a tick.
+def sampled(book: LeaseBook, plugged: Bools, drawn_at_s: Floats, greeted: Bools, now_s: float) -> Bools:
+    """(n,) there is a reading of this instant: each tick with a stamp is one sample.
 
-    A controller that says nothing of a meter says that it has not changed: each tick with a stamp is one sample.
+    A controller that says nothing of a meter says that it has not changed. Not so in a hello, which carries no
+    readings: one from before it may be older than the lease under which it was lawful.
+
+    Args:
+        book: after the tick's events.
+        plugged: (n,) a car is there.
+        drawn_at_s: (n,) when its newest reading came; -inf = none of this car.
+        greeted: (n,) its controller said hello in this tick.
+        now_s: the tick's instant.
+    """
+    stands = (book.echo_at_s >= now_s) & ~greeted
+    return plugged & np.isfinite(drawn_at_s) & (stands | (drawn_at_s >= now_s))
+
+
+def watch(book: LeaseBook, terms: LeaseTerms, plugged: Bools, drawn: Floats, sample: Bools, now_s: float) -> LeaseBook:
+    """Judges the readings of ``now_s``, once a tick.
 
     Args:
         book: after the tick's events.
         terms: lease terms.
         plugged: (n,) a car is there.
         drawn: (n,) newest reading, largest phase [own unit].
-        drawn_at_s: (n,) when it came; -inf = none of this car.
+        sample: (n,) it is of this tick, see ``sampled``.
         now_s: the tick's instant.
     """
     allowed = permitted(book, terms, plugged, now_s)
     book = _turn_window(book, excused(book, allowed, now_s), now_s)
     reaction_s, lowered_at_s, above, obeyed_since_s, defiant = _judged(
-        read(plugged & np.isfinite(drawn_at_s) & ((book.echo_at_s >= now_s) | (drawn_at_s >= now_s))),
+        read(sample),
         read(drawn),
         read(allowed),
+        read(rightful(book, terms, plugged, now_s)),
         read(np.maximum(book.high, book.high_before)),
         read(reachable(book, terms, now_s)),
         read(book.reaction_s),
@@ -73,6 +87,7 @@ def _judged(
     sample: Bools,
     drawn: Floats,
     allowed: Floats,
+    rightful: Floats,
     excuse: Floats,
     heard: Bools,
     reaction_s: Floats,
@@ -88,6 +103,7 @@ def _judged(
         sample: there is a reading of this tick.
         drawn: it, largest phase [own unit].
         allowed: the largest ceiling that may be in force.
+        rightful: the same with what is held for the car's reaction time.
         excuse: the largest one that was in the last one or two windows.
         heard: its controller is reachable.
         reaction_s: see ``LeaseBook``, likewise the others; they are returned anew, in this order.
@@ -101,14 +117,13 @@ def _judged(
     obeyed_since_s, defiant = obeyed_since_s.copy(), defiant.copy()
     for i in range(sample.shape[0]):
         if sample[i]:
-            limit = allowed[i] + margin(drawn[i])
-            if drawn[i] <= limit:
+            least = drawn[i] - margin(drawn[i])
+            if least <= allowed[i]:
                 lowered_at_s[i] = np.inf
-                obeyed_since_s[i] = min(obeyed_since_s[i], now_s)
             else:
                 reaction_s[i] = max(reaction_s[i], min(now_s - lowered_at_s[i], REACTION_MAX_S))
-                obeyed_since_s[i] = np.inf
-            above[i] = 0 if drawn[i] <= excuse[i] + margin(drawn[i]) else above[i] + 1
+            obeyed_since_s[i] = min(obeyed_since_s[i], now_s) if least <= rightful[i] else np.inf
+            above[i] = 0 if least <= excuse[i] else above[i] + 1
         believed = heard[i] and now_s - obeyed_since_s[i] >= OBEYED_S
         defiant[i] = (defiant[i] or above[i] >= DEFIANT_SAMPLES) and not believed
     return reaction_s, lowered_at_s, above, obeyed_since_s, defiant

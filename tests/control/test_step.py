@@ -152,6 +152,28 @@ def test_the_first_grant_waits_until_the_fallback_fits(tmp_path: Path) -> None:
     assert player.tick().ceiling == approx(np.array([16.0, 16.0]))
 
 
+def test_a_reading_of_before_a_silence_says_nothing_after_it(two: Player) -> None:
+    """R7: what a silent controller's post drew last is over with its lease; a hello, without readings, renews none.
+
+    Its share is lent on, and when it is back nothing counts that nobody draws.
+    """
+    two.plug(0)
+    two.hello(0)
+    two.hello(1)
+    for _ in range(3):
+        two.tick()
+    two.tick(two.draw({0: 32.0}))
+    two.alive.discard(0)
+    two.plug(1)
+    for _ in range(2 * int(LIFE)):
+        decision = two.tick()
+    assert decision.ceiling[1] == approx(32.0)
+    two.hello(0)
+    decision = two.tick()
+    assert decision.worst[0] == 0.0
+    assert not decision.overshoots
+
+
 def test_a_hello_that_was_long_under_way_raises_nobody(two: Player) -> None:
     """It speaks of a lease of ours that is over by now: the post is at its fallback, and another has its current."""
     two.plug(0)

@@ -38,8 +38,7 @@ class Car:
             if leases.renewal_due(self.book, terms(), self.now_s)[0]:
                 self.book = leases.renew(self.book, terms(), ONE, self.now_s)
                 self.book = leases.ack_renewal(self.book, terms(), ONE, 1, self.book.seq, self.now_s)
-            now = np.array([self.now_s])
-            self.book = watch(self.book, terms(), PLUGGED, np.array([amps]), now, self.now_s)
+            self.book = watch(self.book, terms(), PLUGGED, np.array([amps]), PLUGGED, self.now_s)
 
     def worst(self) -> float:
         """W."""
@@ -85,6 +84,41 @@ def test_a_car_that_lags_at_every_lowering_is_never_non_compliant() -> None:
         car.draw(max(before, 38.0 - before), 12)
         car.draw(before, 8)
         assert not car.book.defiant[0]
+
+
+def test_a_reading_that_was_lawful_ends_with_the_lease_when_its_controller_falls_silent() -> None:
+    """R7: a silent controller keeps its W, then its reserve; its last reading says nothing of later."""
+    car = Car()
+    car.grant(20.0)
+    car.draw(20.0, 3)
+    car.now_s = car.book.sent_until_s[0] - 0.01
+    assert car.worst() == 20.0
+    car.now_s += 0.02
+    assert car.worst() == 0.0
+
+
+def test_a_reading_within_the_reaction_time_ends_with_it() -> None:
+    """A car that was last seen on its way down is believed to have gone on, as one without a meter is."""
+    car = Car()
+    car.grant(32.0)
+    car.draw(32.0, 3)
+    car.grant(10.0)
+    car.draw(32.0, 2)
+    car.now_s += REACTION - 2.01
+    assert car.worst() == 32.0
+    car.now_s += 0.02
+    assert car.worst() == 10.0
+
+
+def test_a_reading_above_all_that_was_rightful_counts_as_long_as_nothing_newer_is_heard() -> None:
+    """Who was seen to disobey may go on: silence frees nothing of that."""
+    car = Car()
+    car.grant(32.0)
+    car.draw(32.0, 3)
+    car.grant(10.0)
+    car.draw(32.0, int(REACTION) + 1)
+    car.now_s += 1000.0
+    assert car.worst() >= 32.0
 
 
 def test_a_car_that_disobeys_counts_at_its_rating_until_it_has_obeyed_for_a_minute() -> None:

@@ -162,6 +162,10 @@ def _stays(_self: Owner, _post: Any, _lane: Any, _write: Any, _t_s: float) -> bo
     return False
 
 
+def _never_over(_book: LeaseBook, _terms: LeaseTerms, report: hello.Report, _now_s: float) -> Any:
+    return np.zeros(report.evse.shape, np.bool_)
+
+
 def _nothing_held(book: LeaseBook) -> Any:
     return np.zeros_like(book.sent_at_s)
 
@@ -207,6 +211,7 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "no-news-in-an-overshoot": (Swap(where=step, name="track", by=_no_news(overshoot.track)),),
     "endless-hold-waits-for-room": (Swap(where=leases, name="held_without_end", by=_nothing_held),),
     "contactor-stays": (Swap(where=Owner, name="_must_move", by=_stays),),
+    "late-hello-goes-on": (Swap(where=hello, name="_over", by=_never_over),),
     "barred-gets-grants": (Swap(where=hello, name="bar", by=lambda book, _evse, _ceiling: book),),
 }
 """Name -> what is replaced."""

@@ -206,6 +206,8 @@ class World:
             concerned = np.ones_like(whole) if one.target % 3 == 0 else self.layout.outer == one.target % 3 % 2
             self._share = np.where(concerned > 0, np.minimum(self._share, share), self._share)
         self.leader.next_capacity = whole * self._share
+        names = self.layout.site.limits.name
+        self.claims.caused |= {names[l] for l in np.flatnonzero(whole * self._share < self.leader.capacity)}
 
     def _stop(self, one: Happening) -> None:
         if not self.leader.up or self.leader.snapshot is None:
@@ -293,6 +295,7 @@ class World:
         if self._known(self.posts.index(post)):
             post.restart(t_s)
             post.ever_odd = True
+            self.claims.caused.update(self.layout.site.limits.name)
 
     def _known(self, index: int) -> bool:
         """The daemon knows of the car that is there."""

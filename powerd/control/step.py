@@ -285,7 +285,7 @@ def _decide(
     plugged = after.sessions.plugged
     in_force = leases.in_force(book, site.terms, plugged, now.boottime_s)
     worst = leases.worst(book, site.terms, plugged, largest_phase(after.drawn), now.boottime_s)
-    after = replace(after, overshoots=_overshoots(site, before, after, scene, worst))
+    after = replace(after, overshoots=_overshoots(site, before, state, after, scene, worst))
     after = watch_envelopes(site, after, worst, scene.uncontrolled, now)
     price = np.zeros(site.limits.capacity.shape[0])
     np.maximum.at(price, site.limits.limit_of_row, allocation.price)
@@ -313,9 +313,12 @@ def _decide(
 
 
 def _overshoots(
-    site: CompiledSite, before: Snapshot, after: Snapshot, scene: _Scene, worst: Floats
+    site: CompiledSite, before: Snapshot, heard: Snapshot, after: Snapshot, scene: _Scene, worst: Floats
 ) -> tuple[Overshoot, ...]:
-    """Declares, continues and ends overshoots; in most ticks there are none."""
+    """Declares, continues and ends overshoots; in most ticks there are none.
+
+    ``before`` the tick's events, when they were ``heard``, and ``after`` its grants.
+    """
     limits, now_s = site.limits, after.boottime_s
     flow, available = limits.limit_flow(worst), limits.capacity - scene.uncontrolled
     over, lasting = bool(np.any(flow > available + ROW_TOLERANCE)), any(one.lasts for one in after.overshoots)
@@ -326,19 +329,21 @@ def _overshoots(
         bound_s = bounds(after.leases, site.terms, limits, after.sessions.plugged, worst, available, now_s)
     came_back = after.phases.returned
     returned = _above(limits, came_back) if came_back.any() else np.zeros(flow.shape, np.bool_)
-    anew = returned | _news_below(site, before, scene, now_s) if lasting else returned
+    anew = returned | _news_below(site, before, heard, scene, now_s) if lasting else returned
     measured = limits.limit_flow(largest_phase(after.drawn))
     return track(after.overshoots, limits, flow, measured, available, bound_s, now_s, anew=anew, returned=returned)
 
 
-def _news_below(site: CompiledSite, before: Snapshot, scene: _Scene, now_s: float) -> Bools:
+def _news_below(site: CompiledSite, before: Snapshot, heard: Snapshot, scene: _Scene, now_s: float) -> Bools:
     """(L,) something was heard that moves the bound of an overshoot: W is more than time alone would have left of it.
 
-    A car came, or a reading. This tick's own grants are no news: they must not raise W there.
+    A car came, or a reading; a car also where what is held hides its reserve as yet. This tick's own grants are no
+    news: they must not raise W there.
     """
-    drawn = largest_phase(before.drawn)
-    left = leases.worst(before.leases, site.terms, before.sessions.plugged, drawn, now_s)
-    return scene.anew | _above(site.limits, scene.worst > left + ROW_TOLERANCE)
+    terms, plugged, drawn = site.terms, before.sessions.plugged, largest_phase(before.drawn)
+    more = scene.worst > leases.worst(before.leases, terms, plugged, drawn, now_s) + ROW_TOLERANCE
+    more |= leases.reserve(heard.leases, terms, heard.sessions.plugged) > leases.reserve(before.leases, terms, plugged)
+    return scene.anew | _above(site.limits, more)
 
 
 def _above(limits: Limits, evse: Bools) -> Bools:

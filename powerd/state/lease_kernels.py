@@ -233,7 +233,11 @@ def insert_slots(
 def hold(hold_ceiling: Floats, hold_until: Floats, i: int, ceiling: float, until_s: float, then_s: float) -> None:
     """See ``lease_slots.insert_hold``, for EVSE ``i`` in place."""
     place = 0
-    for k in range(1, HOLDS):
+    for k in range(HOLDS):
+        if hold_ceiling[i, k] >= ceiling and hold_until[i, k] >= until_s:
+            return
+        if hold_ceiling[i, k] <= ceiling and hold_until[i, k] <= until_s:
+            hold_until[i, k] = -np.inf
         if hold_until[i, k] < hold_until[i, place]:
             place = k
     merge = hold_until[i, place] > then_s

@@ -21,7 +21,10 @@ def insert_slot(book: LeaseBook, evse: Ints, seq: int, ceiling: Floats, until_s:
 
 
 def insert_hold(book: LeaseBook, evse: Ints, ceiling: Floats, until_s: Floats, then_s: Floats) -> LeaseBook:
-    """Adds a value to be held until ``until_s``: into an expired place, else merged with the one that ends first."""
+    """Adds a value to be held until ``until_s``: into an expired place, else merged with the one that ends first.
+
+    What is neither larger nor longer than another one needs no place, and moves nothing.
+    """
     if evse.shape[0] == 0:
         return book
     held, until = own(book.hold_ceiling), own(book.hold_until_s)

@@ -12,6 +12,7 @@ from powerd.limits import Controllers, Posts
 from powerd.state import hello, leases
 from powerd.state.hello import advance_epoch
 from powerd.state.lease_book import HOLDS, SLOTS, LeaseBook, open_book
+from powerd.state.lease_slots import insert_hold
 from powerd.state.lease_terms import LeaseTerms
 
 TTL, REACTION, WATCHDOG, DRIFT = 15.0, 5.0, 2.0, 1e-3
@@ -269,6 +270,30 @@ def test_more_lowerings_than_holds_are_merged_not_forgotten() -> None:
         book = send(book, own, 30.0 - k, 0.1)
         book = leases.ack(book, own, ONE, 1, k + 2, np.array([30.0 - k]), 0.1 + 0.01 * k)
     assert worst(book, own, 0.1 + REACTION - 0.01) == 32.0
+
+
+def test_what_a_longer_and_larger_hold_covers_takes_no_place() -> None:
+    """A hold moves the end of a larger one only where there is no room: that end may be the bound of an overshoot."""
+    own = terms()
+    book = book_of(own)
+    for ceiling, until_s in ((32.0, 7.0), (20.0, 9.0), (32.0, 8.0), (20.0, 8.5), (0.0, 11.0), (5.0, 12.0), (4.0, 12.0)):
+        book = insert_hold(book, ONE, np.array([ceiling]), np.array([until_s]), np.array([0.0]))
+    assert worst(book, own, 7.99) == 32.0
+    assert worst(book, own, 8.01) == worst(book, own, 8.99) == 20.0
+    assert worst(book, own, 9.01) == worst(book, own, 11.99) == 5.0
+    assert worst(book, own, 12.01) == 0.0
+
+
+@given(entries=st.lists(st.tuples(st.floats(0.0, 32.0), st.floats(1.0, 20.0)), max_size=3 * HOLDS))
+def test_holds_cover_all_that_was_held(entries: list[tuple[float, float]]) -> None:
+    """Whatever is merged or left out: at any instant W is no less than the largest entry that has not ended."""
+    own = terms()
+    book = book_of(own)
+    for ceiling, until_s in entries:
+        book = insert_hold(book, ONE, np.array([ceiling]), np.array([until_s]), np.array([0.0]))
+    for now_s in (0.5, *(until_s - 1e-6 for _, until_s in entries)):
+        most = max((ceiling for ceiling, until_s in entries if until_s > now_s), default=0.0)
+        assert worst(book, own, now_s) >= most
 
 
 def test_terms_spread_from_controllers_to_their_evses() -> None:

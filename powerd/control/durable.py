@@ -121,6 +121,7 @@ def _part(batch: GrantBatch, keep: Bools) -> GrantBatch:
         evse=batch.evse[keep],
         ceiling=batch.ceiling[keep],
         latched=batch.latched[keep],
+        one_phase=batch.one_phase[keep],
         ttl_s=batch.ttl_s[keep],
         echo_incarnation=batch.echo_incarnation[keep],
         echo_boottime_s=batch.echo_boottime_s[keep],

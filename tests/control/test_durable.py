@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from powerd.control.decision import Decision
+from powerd.control.decision import Decision, GrantBatch
 from powerd.control.durable import covered_by, split_lowered
 from powerd.journal.disk import DiskWatch
 from tests.control.garage import Player, site_text
@@ -49,6 +50,7 @@ def test_a_lowering_that_a_restart_may_not_cover_waits(decision: Decision) -> No
         evse=np.array([0, 1]),
         ceiling=np.array([31.0, 6.0]),
         latched=np.zeros(2, np.bool_),
+        one_phase=np.zeros(2, np.bool_),
         ttl_s=np.full(2, 15.0),
         echo_incarnation=np.ones(2, np.int64),
         echo_boottime_s=np.zeros(2),
@@ -57,3 +59,20 @@ def test_a_lowering_that_a_restart_may_not_cover_waits(decision: Decision) -> No
     assert at_once.lowered.evse.tolist() == [1]
     assert waits is not None
     assert waits.lowered.evse.tolist() == [0]
+
+
+def test_a_part_of_a_batch_says_of_each_post_what_the_whole_said(decision: Decision) -> None:
+    """Every column is cut alike: a flag that slips to the neighbour moves current to phases where nobody counts it.
+
+    Also a column that is added later: here each has its own value for each post.
+    """
+    own = {field.name: getattr(decision.lowered, field.name) for field in fields(GrantBatch)}
+    columns: dict[str, Any] = {
+        name: np.array([0, 1, 2]).astype(one.dtype) for name, one in own.items() if isinstance(one, np.ndarray)
+    }
+    whole = replace(decision.lowered, **columns)
+    at_once, waits = split_lowered(replace(decision, lowered=whole), np.array([0.0, 0.0, 2.0]))
+    assert waits is not None
+    for name, column in columns.items():
+        assert getattr(at_once.lowered, name).tolist() == column[[0, 2]].tolist(), name
+        assert getattr(waits.lowered, name).tolist() == column[[1]].tolist(), name

@@ -1,12 +1,17 @@
-"""Which EVSEs an element of the drawing stands above: what a stop of that element concerns."""
+"""Which EVSEs an element of the drawing stands above: what a stop of that element concerns, also when switches move."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from powerd.control.topology import may_be_closed, surely_closed
 from powerd.limits import Bools, Ints
 from powerd.network.electrical import Electrical
 from powerd.network.supply import Energised, energise
+from powerd.state.snapshot import Stop
+from powerd.state.switchgear import Switchgear
 
 
 def evses_below(electrical: Electrical, closed: Bools, element: str) -> Ints | None:
@@ -30,6 +35,22 @@ def evses_below(electrical: Electrical, closed: Bools, element: str) -> Ints | N
     live = energise(electrical, closed)
     buses = _buses_below(electrical, live, element)
     return None if buses is None else np.flatnonzero(buses[electrical.evse_bus])
+
+
+def widened(electrical: Electrical, gear: Switchgear, stops: tuple[Stop, ...]) -> tuple[Stop, ...]:
+    """Stops with all that is below their elements now: a reroute may bring others there, whom nobody has asked about.
+
+    Where a position is not known, who may be below is. Who once was stays stopped until the stop is released.
+    """
+    states = (may_be_closed(electrical, gear), surely_closed(electrical, gear))
+    return tuple(_widened(electrical, states, stop) for stop in stops)
+
+
+def _widened(electrical: Electrical, states: tuple[Bools, ...], stop: Stop) -> Stop:
+    """One of them."""
+    below = [evses_below(electrical, closed, stop.element) for closed in states]
+    now = np.unique(np.concatenate([stop.evse, *(evse for evse in below if evse is not None)]))
+    return stop if now.shape == stop.evse.shape else replace(stop, evse=now)
 
 
 def _buses_below(electrical: Electrical, live: Energised, element: str) -> Bools | None:

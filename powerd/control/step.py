@@ -23,6 +23,7 @@ from powerd.control.ac_check import hold, tighten
 from powerd.control.compiled import CompiledSite, SwitchingStates
 from powerd.control.decision import Decision, GrantBatch, Renewal
 from powerd.control.demand import demands_of, watch_usage
+from powerd.control.elements import widened
 from powerd.control.events import Event, HelloReceived, SolveSkipped
 from powerd.control.headroom import meter_alarms, trusted, watch_meters
 from powerd.control.lease_alarms import conduct_alarms, overbooked_alarms, overshoot_alarms, silence_alarms
@@ -72,10 +73,14 @@ class Stepper:
         freeze_snapshot(snapshot)
         absorbed = absorb(self.site, watch_usage(self.site, snapshot, now.boottime_s), events, now)
         gear = observe(self.site.electrical, snapshot.gear, age(absorbed.snapshot.gear, now), now)
-        state = _watched(self.site, replace(absorbed.snapshot, gear=gear), absorbed.greeted, now)
+        moved = gear.changed_at_s == now.boottime_s
+        stops = absorbed.snapshot.stops
+        if moved or stops is not snapshot.stops:
+            stops = widened(self.site.electrical, gear, stops)
+        state = _watched(self.site, replace(absorbed.snapshot, gear=gear, stops=stops), absorbed.greeted, now)
         drawn = largest_phase(state.drawn)
         worst = leases.worst(state.leases, self.site.terms, state.sessions.plugged, drawn, now.boottime_s)
-        order, moved = failsafe.skipped(events), gear.changed_at_s == now.boottime_s
+        order = failsafe.skipped(events)
         # Ceilings fall first: where the guard was called because a switch moved, the next tick says what to switch.
         switching = Switching(gear=gear) if moved and order is not None else self._switch(state, worst, now)
         state = replace(state, gear=switching.gear)

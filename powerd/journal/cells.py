@@ -22,6 +22,8 @@ FORGOTTEN = ("warm_stage", "warm_price")
 """Fields that a restart does not need: where a solve starts is no part of what is going on."""
 READINGS = "drawn"
 """Kept by their largest phase: W asks for no more, and every reading stands in the record with all its phases."""
+AFRESH = frozenset({"usage/slack_since_s", "usage/dry_since_s", "usage/usable"})
+"""What readings have told of the cars' use begins anew with a restart (``reopen_usage``), so nothing of it is kept."""
 CLASSES = classes_of(Snapshot)
 """What a cell may hold."""
 ENCODED = "value"
@@ -62,8 +64,10 @@ def _places() -> dict[str, tuple[tuple[str, str], ...]]:
 
 
 def kept_of(path: str, cell: Any) -> Any:
-    """What of a cell is kept for a restart."""
-    return largest_phase(cell) if path == READINGS else cell
+    """What of a cell is kept for a restart; of what was kept before, the same."""
+    if path in AFRESH:
+        return np.full_like(cell, np.inf)
+    return largest_phase(cell) if path == READINGS and cell.ndim == 2 else cell
 
 
 def snapshot_of(like: Snapshot, cells: Cells) -> Snapshot:
@@ -158,7 +162,9 @@ class Packer:
         if own == self._packed.get(path):
             return
         self._packed[path] = own
-        self.kept[path] = own if kept is cell else pack(kept)
+        rest = own if kept is cell else pack(kept)
+        if rest != self.kept.get(path):
+            self.kept[path] = rest
         self._lines[path] = f"{path}|{own.dtype}|{own.shape}|{own.crc}\n".encode()
 
 

@@ -286,6 +286,7 @@ def _same_state(db: apsw.Connection, snapshot: Snapshot | None) -> None:
         found = dict(map(cell_of, db.execute("SELECT path, tick, dtype, shape, data, crc FROM cells")))
     except ValueError as damage:
         raise _Broken(str(damage)) from damage
+    found = {path: kept_of(path, cell) for path, cell in found.items()}
     if snapshot is not None:
         _same_cells({path: kept_of(path, cell) for path, cell in cells_of(snapshot).items()}, found)
 

@@ -86,9 +86,7 @@ class Life:
         self.site = CompiledSite.of(electrical)
         posts = electrical.posts
         book = open_book(self.site.terms, epoch=1, unknown_until_s=-np.inf)
-        self.snapshot: Snapshot = open_snapshot(
-            book, posts.max_ceiling, posts.min_ceiling, as_drawn(electrical), 0.0, meters=electrical.meters.count
-        )
+        self.snapshot: Snapshot = open_snapshot(book, as_drawn(electrical), 0.0, meters=electrical.meters.count)
         self._stepper = Stepper(self.site)
         self._owned = [np.flatnonzero(posts.controller == c) for c in range(CONTROLLERS)]
         self._rng = np.random.default_rng(1)

@@ -105,10 +105,9 @@ class Hall:
 def measure(count: int, group: str, ticks: int) -> Row:
     """One size."""
     compiled = CompiledSite.of(site(count, group))
-    posts = compiled.electrical.posts
     book = open_book(compiled.terms, epoch=1, unknown_until_s=-np.inf)
     gear, meters = as_drawn(compiled.electrical), compiled.electrical.meters.count
-    snapshot = open_snapshot(book, posts.max_ceiling, posts.min_ceiling, gear, 0.0, meters=meters)
+    snapshot = open_snapshot(book, gear, 0.0, meters=meters)
     stepper, hall = Stepper(compiled), Hall(compiled)
     news, seconds, events, now_s = hall.hello(0.0), [], 0, 0.0
     paths: set[str] = set()

@@ -119,11 +119,8 @@ class Ticker:
         terms = self.site.terms
         unknown_until_s = np.full(terms.life_s.shape, -np.inf) if first_start else start.boottime_s + terms.life_s
         book = open_book(terms, epoch=1, unknown_until_s=unknown_until_s)
-        posts = electrical.posts
         self._snapshot = open_snapshot(
             book,
-            posts.max_ceiling,
-            posts.min_ceiling,
             as_drawn(electrical),
             start.boottime_s,
             meters=electrical.meters.count,

@@ -259,7 +259,7 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
         book = leases.void(book, site.terms, np.union1d(left, came))
     book = hello.settle(book, event.evse, np.zeros(event.evse.shape, np.bool_))
     book = replace(book, plug_boottime_s=put(book.plug_boottime_s, event.evse, event.plug_boottime_s))
-    sessions = _end_sessions(site, snapshot.sessions, left)
+    sessions = _end_sessions(snapshot.sessions, left)
     usage = forget_car(snapshot.usage, left)
     drawn, drawn_at = put(snapshot.drawn, left, 0.0), put(snapshot.drawn_at_s, left, -np.inf)
     sessions = replace(sessions, plugged=put(sessions.plugged, came, True))
@@ -290,7 +290,7 @@ def _begin_sessions(sessions: Sessions, evse: Ints, names: dict[int, str], now: 
     )
 
 
-def _end_sessions(site: CompiledSite, sessions: Sessions, evse: Ints) -> Sessions:
+def _end_sessions(sessions: Sessions, evse: Ints) -> Sessions:
     """The cars are gone: nothing is known there any more."""
     if evse.shape[0] == 0:
         return sessions
@@ -298,7 +298,7 @@ def _end_sessions(site: CompiledSite, sessions: Sessions, evse: Ints) -> Session
     for i in evse.tolist():
         ids[i] = ""
     return replace(
-        _undemanded(site, sessions, evse),
+        _undemanded(sessions, evse),
         plugged=put(sessions.plugged, evse, False),
         served=put(sessions.served, evse, False),
         session_id=tuple(ids),
@@ -347,7 +347,7 @@ def _session_started(
         return snapshot, refused
     evse = np.array([event.evse])
     sessions = _begin_sessions(sessions, evse, {event.evse: event.session_id}, now)
-    sessions = _demanded(site, _undemanded(site, sessions, evse), event.evse, event.demand)
+    sessions = _demanded(_undemanded(sessions, evse), event.evse, event.demand)
     return replace(snapshot, sessions=sessions), ev.Done(event.session_id, (event.evse,))
 
 
@@ -356,12 +356,11 @@ def _session_updated(site: CompiledSite, snapshot: Snapshot, event: ev.SessionUp
     if event.session_id not in snapshot.sessions.session_id:
         return snapshot, ev.NotFound(f"session {event.session_id!r}")
     i = snapshot.sessions.session_id.index(event.session_id)
-    refused = _demand_misfit(site, i, event.demand)
+    known = float(snapshot.sessions.min_ceiling[i]), float(snapshot.sessions.max_ceiling[i])
+    refused = _demand_misfit(site, i, event.demand, *known)
     if refused is not None:
         return snapshot, refused
-    return replace(snapshot, sessions=_demanded(site, snapshot.sessions, i, event.demand)), ev.Done(
-        event.session_id, (i,)
-    )
+    return replace(snapshot, sessions=_demanded(snapshot.sessions, i, event.demand)), ev.Done(event.session_id, (i,))
 
 
 def _session_stopped(snapshot: Snapshot, event: ev.SessionStopped) -> tuple[Snapshot, ev.Outcome]:
@@ -375,8 +374,10 @@ def _session_stopped(snapshot: Snapshot, event: ev.SessionStopped) -> tuple[Snap
     return replace(snapshot, sessions=sessions), ev.Done(event.session_id, (i,))
 
 
-def _demand_misfit(site: CompiledSite, i: int, demand: ev.Demand) -> ev.Refused | None:
-    """What of the demand this post cannot do."""
+def _demand_misfit(
+    site: CompiledSite, i: int, demand: ev.Demand, known_min: float = 0.0, known_max: float = np.inf
+) -> ev.Refused | None:
+    """What of the demand this post cannot do, or does not go with the bounds that were said before [own unit]."""
     posts = site.electrical.posts
     unit = "kW" if posts.is_dc[i] else "A"
     if demand.min_ceiling is not None and demand.min_ceiling > posts.max_ceiling[i]:
@@ -384,27 +385,28 @@ def _demand_misfit(site: CompiledSite, i: int, demand: ev.Demand) -> ev.Refused 
     if demand.max_ceiling is not None and demand.max_ceiling < posts.min_ceiling[i]:
         field = "demand.max_power_kw" if posts.is_dc[i] else "demand.max_current_a"
         return ev.Refused(field, f"at least the post's minimum, {posts.min_ceiling[i]:g} {unit}")
-    low = demand.min_ceiling if demand.min_ceiling is not None else posts.min_ceiling[i]
+    low = demand.min_ceiling if demand.min_ceiling is not None else known_min
     if demand.max_ceiling is not None and demand.max_ceiling < low:
         return ev.Refused("demand.max_current_a", f"at least min_current_a, {low:g} {unit}")
+    if demand.max_ceiling is None and demand.min_ceiling is not None and demand.min_ceiling > known_max:
+        return ev.Refused("demand.min_current_a", f"at most max_current_a, which is {known_max:g} {unit}")
     return None
 
 
-def _undemanded(site: CompiledSite, sessions: Sessions, evse: Ints) -> Sessions:
+def _undemanded(sessions: Sessions, evse: Ints) -> Sessions:
     """Nothing was said of the cars at ``evse`` (k,)."""
-    posts = site.electrical.posts
     return replace(
         sessions,
         requested_kwh=put(sessions.requested_kwh, evse, np.nan),
         departure_utc_s=put(sessions.departure_utc_s, evse, np.nan),
-        min_ceiling=put(sessions.min_ceiling, evse, posts.min_ceiling[evse]),
-        max_ceiling=put(sessions.max_ceiling, evse, posts.max_ceiling[evse]),
+        min_ceiling=put(sessions.min_ceiling, evse, 0.0),
+        max_ceiling=put(sessions.max_ceiling, evse, np.inf),
         priority=put(sessions.priority, evse, 0),
         weight=put(sessions.weight, evse, 1.0),
     )
 
 
-def _demanded(site: CompiledSite, sessions: Sessions, i: int, demand: ev.Demand) -> Sessions:
+def _demanded(sessions: Sessions, i: int, demand: ev.Demand) -> Sessions:
     """What was said replaces what was known; what was not said stays."""
     changes: dict[str, object] = {}
     if demand.requested_energy_kwh is not None:
@@ -412,13 +414,9 @@ def _demanded(site: CompiledSite, sessions: Sessions, i: int, demand: ev.Demand)
     if demand.departure_time is not None:
         changes["departure_utc_s"] = put(sessions.departure_utc_s, i, demand.departure_time.timestamp())
     if demand.min_ceiling is not None:
-        changes["min_ceiling"] = put(
-            sessions.min_ceiling, i, max(demand.min_ceiling, site.electrical.posts.min_ceiling[i])
-        )
+        changes["min_ceiling"] = put(sessions.min_ceiling, i, demand.min_ceiling)
     if demand.max_ceiling is not None:
-        changes["max_ceiling"] = put(
-            sessions.max_ceiling, i, min(demand.max_ceiling, site.electrical.posts.max_ceiling[i])
-        )
+        changes["max_ceiling"] = put(sessions.max_ceiling, i, demand.max_ceiling)
     if demand.priority is not None:
         changes["priority"] = put(sessions.priority, i, demand.priority)
     if demand.weight is not None:

@@ -13,7 +13,7 @@ from powerd.control.turns import overdue, resting, service_order, watch_turns
 from powerd.limits import Bools, Floats
 from powerd.state import leases
 from powerd.state.columns import replace
-from powerd.state.snapshot import Snapshot, largest_phase
+from powerd.state.snapshot import Snapshot, bounds_of, largest_phase
 
 IDLE_CLASS = -1
 """Priority of cars that draw nothing: below every class that can be asked for."""
@@ -23,8 +23,9 @@ def watch_usage(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Sn
     """Energy, usage and turns since the last step, from the readings and ceilings that held meanwhile."""
     sessions, drawn = snapshot.sessions, largest_phase(snapshot.drawn)
     ceiling = leases.in_force(snapshot.leases, site.terms, sessions.plugged, boottime_s)
+    least, _ = bounds_of(sessions, site.electrical.posts)
     metered = sessions.plugged & np.isfinite(snapshot.drawn_at_s)
-    usage = watch_draw(snapshot.usage, drawn, ceiling, metered, sessions.min_ceiling, site.next_step_up, boottime_s)
+    usage = watch_draw(snapshot.usage, drawn, ceiling, metered, least, site.next_step_up, boottime_s)
     hours = (boottime_s - snapshot.boottime_s) / 3600.0
     energy = sessions.energy_kwh + np.where(sessions.plugged, power_kw(site, snapshot.drawn) * hours, 0.0)
     charging = sessions.plugged & (ceiling > 0.0)
@@ -66,14 +67,13 @@ def demands_of(
     # A car that was off because its voltage was gone has had its pause.
     returned = snapshot.gear.back_at_s[site.electrical.evse_bus] >= snapshot.usage.off_since_s
     may_charge = takes & (returned | ~resting(snapshot.usage, boottime_s))
-    # What a driver says of the car lifts nothing above what the post is built for, and nor does an older site file's.
-    most = np.minimum(sessions.max_ceiling, site.electrical.posts.max_ceiling)
+    least, most = bounds_of(sessions, site.electrical.posts)
     upper = np.where(may_charge, np.minimum(most, snapshot.usage.usable), 0.0)
     upper = within_contactors(site, snapshot, upper, boottime_s)
     return Demands(
         weight=sessions.weight,
         upper=upper,
-        minimum=sessions.min_ceiling,
+        minimum=least,
         floor=np.where(silent, worst, reserve),
         priority=np.where(idle(snapshot.usage, boottime_s), IDLE_CLASS, sessions.priority),
         least_served=service_order(snapshot.usage, boottime_s),

@@ -12,6 +12,7 @@ import numpy as np
 
 from powerd.allocation.allocate import Allocation, Warm
 from powerd.allocation.certificate import Certificate
+from powerd.allocation.demands import Demands
 from powerd.allocation.steps import PilotSteps, all_down
 from powerd.control.events import Event, SolveSkipped
 from powerd.limits import Bools, Floats
@@ -168,17 +169,30 @@ def skipped(events: Sequence[Event]) -> SolveSkipped | None:
     return next((event for event in events if isinstance(event, SolveSkipped)), None)
 
 
-def unsolved(order: SolveSkipped, state: Snapshot, takes: Bools, in_force: Floats, rows: int) -> Allocation:
+def unsolved(
+    order: SolveSkipped,
+    state: Snapshot,
+    takes: Bools,
+    in_force: Floats,
+    demands: Demands,
+    steps: PilotSteps,
+    rows: int,
+) -> Allocation:
     """The wants of a tick that must not wait for a solve: who takes keeps what he has, or gets the late answer.
+
+    Neither is more than the car takes *now*: since the answer was asked for another car may have come, a driver have
+    said less, a pause have begun.
 
     Args:
         order: why, with the late answer if there is one.
         state: of this tick; its warm start is kept for the next solve.
         takes: (n,) EVSEs that can be granted something.
         in_force: (n,) ceilings that they follow [own unit].
+        demands: of this tick.
+        steps: pilot steps of the posts.
         rows: limit rows of the site.
     """
-    wanted = in_force if order.want is None else order.want
+    wanted = _capped(in_force if order.want is None else order.want, demands.upper, demands.minimum, steps)
     unproved = Certificate(primal_residual=0.0, dual_residual=np.inf, gap=np.inf, iterations=0, path="guard")
     return Allocation(
         want=np.where(takes, wanted, 0.0),
@@ -196,10 +210,14 @@ def held(impaired: Impaired, want: Floats, in_force: Floats, minimum: Floats, st
     """
     if all(BY_TRIGGER[trigger].raises for trigger in impaired.triggers):
         return want
-    kept = np.minimum(want, in_force)
-    capped = all_down(steps, np.minimum(kept, impaired.cap))
-    below: Floats = np.where(kept > impaired.cap, np.where(capped < minimum, 0.0, capped), kept)
-    return below
+    return _capped(np.minimum(want, in_force), impaired.cap, minimum, steps)
+
+
+def _capped(ceiling: Floats, cap: Floats, minimum: Floats, steps: PilotSteps) -> Floats:
+    """(n,) as it is within ``cap``, else the largest step within it, 0 where that is below the minimum [own unit]."""
+    below = all_down(steps, np.minimum(ceiling, cap))
+    found: Floats = np.where(ceiling > cap, np.where(below < minimum, 0.0, below), ceiling)
+    return found
 
 
 def clock_modes(snapshot: Snapshot, now: Now, shortest_ttl_s: float) -> tuple[Trigger, ...]:

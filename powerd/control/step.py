@@ -101,7 +101,13 @@ class Stepper:
             # The guard alone where a switch has moved, so that no decrease waits; the next tick shares out anew.
             limits, warned, unmet = site.limits, (), ()
             allocation = failsafe.unsolved(
-                order or SolveSkipped(), state, scene.takes, scene.in_force, limits.row_count
+                order or SolveSkipped(),
+                state,
+                scene.takes,
+                scene.in_force,
+                demands,
+                self._steps,
+                limits.row_count,
             )
         want = failsafe.held(state.impaired, allocation.want, scene.in_force, demands.minimum, self._steps)
         want = ramped(want, scene.in_force, demands.minimum, state.usage.reach)

@@ -11,7 +11,7 @@ from powerd.control.events import Demand
 from powerd.errors import BadRequest
 from powerd.server import checks
 from powerd.server.directory import Directory
-from powerd.state.snapshot import Sessions
+from powerd.state.snapshot import Sessions, bounds_of
 from powerd.v1 import session_service_pb2 as pb
 
 PRIORITY_MAX = 9
@@ -43,16 +43,17 @@ def demand_from(message: pb.Demand, names: Directory, evse: int) -> Demand:
 
 def demand_to(sessions: Sessions, names: Directory, evse: int) -> pb.Demand:
     """What is known of the car at column ``evse``."""
+    least, most = (float(bound[evse]) for bound in bounds_of(sessions, names.posts))
     demand = pb.Demand(priority=int(sessions.priority[evse]), weight=float(sessions.weight[evse]))
     if not math.isnan(sessions.requested_kwh[evse]):
         demand.requested_energy_kwh = float(sessions.requested_kwh[evse])
     if not math.isnan(sessions.departure_utc_s[evse]):
         demand.departure_time.CopyFrom(timestamp(float(sessions.departure_utc_s[evse])))
     if names.posts.is_dc[evse]:
-        demand.max_power_kw = float(sessions.max_ceiling[evse])
+        demand.max_power_kw = most
     else:
-        demand.min_current_a = float(sessions.min_ceiling[evse])
-        demand.max_current_a = float(sessions.max_ceiling[evse])
+        demand.min_current_a = least
+        demand.max_current_a = most
     return demand
 
 

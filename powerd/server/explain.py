@@ -8,6 +8,7 @@ from powerd.control.decision import Decision
 from powerd.server.core import Drawn
 from powerd.state import leases
 from powerd.state.phases import EVERY
+from powerd.state.snapshot import bounds_of
 
 SLACK = 0.05
 """Ceilings closer than this count as equal in a sentence [own unit]."""
@@ -74,7 +75,7 @@ def _held(core: Drawn, decision: Decision, evse: int, held: str, unit: str) -> s
 
 def _enough(core: Drawn, decision: Decision, evse: int, unit: str) -> str:
     """Why more than this would be of no use, though no limit holds it."""
-    car = float(decision.snapshot.sessions.max_ceiling[evse])
+    car = float(bounds_of(decision.snapshot.sessions, core.electrical.posts)[1][evse])
     if float(decision.snapshot.usage.usable[evse]) < car - SLACK:
         drawn = float(decision.snapshot.drawn[evse].max())
         return f"for it draws {drawn:.4g} {unit}; it gets more as soon as it takes all of this"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from powerd.control.decision import Decision
-from powerd.control.events import Done, Event
+from powerd.control.events import Done, Event, Outcome
 from powerd.server.core import Core
 from powerd.server.status import Unavailable, done_or_raise
 
@@ -33,13 +33,35 @@ class Desk:
             Overloaded: the inbox is full, nothing was taken.
             Unavailable: no tick absorbed it in time; it may still be absorbed.
         """
-        answer = asyncio.ensure_future(self.core.post(*events, urgent=urgent))
+        answer = self._handed_in(events, urgent=urgent)
         deadline_s = None if self.stepped else 2 * self.core.tick_s + MARGIN_S
         try:
             outcomes = await asyncio.wait_for(asyncio.shield(answer), deadline_s)
         except TimeoutError:
             raise Unavailable(f"no tick took this in {deadline_s:.1f} s; repeat it with the same request_id") from None
         return tuple(done_or_raise(outcome) for outcome in outcomes)
+
+    async def post_until(self, enough: asyncio.Event, *events: Event) -> None:
+        """Posts events and waits as ``post`` does, or until ``enough`` is set: then whatever the disk says of them.
+
+        Raises:
+            BadRequest, UnknownName, Overloaded, Unavailable: see ``post``; not once ``enough`` is set.
+        """
+        posted = asyncio.ensure_future(self.post(*events))
+        first = asyncio.ensure_future(enough.wait())
+        try:
+            await asyncio.wait((posted, first), return_when=asyncio.FIRST_COMPLETED)
+            if not enough.is_set():
+                posted.result()
+        finally:
+            first.cancel()
+            posted.cancel()
+
+    def _handed_in(self, events: tuple[Event, ...], *, urgent: bool) -> asyncio.Future[tuple[Outcome, ...]]:
+        """The answer to come; nobody may be there any more to hear of its failure."""
+        answer = asyncio.ensure_future(self.core.post(*events, urgent=urgent))
+        answer.add_done_callback(_heard)
+        return answer
 
     def latest(self) -> Decision:
         """The newest decision.
@@ -60,3 +82,9 @@ class Desk:
             yield decision
         async for decision in newer:
             yield decision
+
+
+def _heard(answer: asyncio.Future[tuple[Outcome, ...]]) -> None:
+    """Whoever waits for it gets its error; without this, asyncio logs each one that nobody waits for any more."""
+    if not answer.cancelled():
+        answer.exception()

@@ -41,6 +41,12 @@ class Stream:
 class Waiting:
     """A single call that waits for a grant of one EVSE."""
 
+    incarnation: int
+    """Process of the stamp that it came with."""
+    boottime_s: float
+    """Clock of that stamp [s]."""
+    granted: asyncio.Event = field(default_factory=asyncio.Event)
+    """A grant is there that the tick gave that knew of the call: it echoes this stamp, or a later one."""
     grant: tuple[Lease, float, bool, bool] | None = field(default=None)
     """Lease, ceiling [own unit], latch and "for L1 alone" of the newest grant since the call came."""
 
@@ -123,9 +129,9 @@ class Publisher:
             waits[0].cancel()
 
     @contextmanager
-    def waiting(self, evse: int) -> Iterator[Waiting]:
-        """Catches the grants of one EVSE meanwhile."""
-        call = Waiting()
+    def waiting(self, evse: int, incarnation: int, boottime_s: float) -> Iterator[Waiting]:
+        """Catches the grants of one EVSE meanwhile, for a call that came with this stamp."""
+        call = Waiting(incarnation=incarnation, boottime_s=boottime_s)
         self._waiting.setdefault(evse, []).append(call)
         try:
             yield call
@@ -193,6 +199,8 @@ class Publisher:
                 if call.grant is None or call.grant[0].order < lease.order:
                     flags = bool(batch.latched[row]), bool(batch.one_phase[row])
                     call.grant = (lease, float(batch.ceiling[row]), *flags)
+                    if lease.incarnation == call.incarnation and lease.boottime_s >= call.boottime_s:
+                        call.granted.set()
 
 
 def _nobody(order: SwitchOrder) -> None:

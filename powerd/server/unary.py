@@ -35,6 +35,9 @@ class SetpointDesk:
     async def answer(self, request: pb.RequestSetpointRequest) -> pb.RequestSetpointResponse:
         """The grant that the next tick gives; of a request that a newer one has overtaken nothing else is heeded.
 
+        It is handed out as soon as it leaves for a stream, too: what may go out before the disk has it does not wait
+        for the disk here either.
+
         Raises:
             BadRequest: a field is wrong; nothing was changed.
             UnknownName: no such EVSE.
@@ -46,10 +49,11 @@ class SetpointDesk:
         controller = int(self._names.posts.controller[evse])
         if controller in self._publisher.streams:
             raise Superseded(f"controller {self._names.owner(evse)!r} has a stream open: its grants go there")
-        if not self._stamps.call(controller, evse, request.stamp.incarnation, request.stamp.boottime_s):
+        stamp = request.stamp.incarnation, request.stamp.boottime_s
+        if not self._stamps.call(controller, evse, *stamp):
             news = []
-        with self._publisher.waiting(evse) as call:
-            await self._desk.post(*news, FreshWanted(evse=np.array([evse])))
+        with self._publisher.waiting(evse, *stamp) as call:
+            await self._desk.post_until(call.granted, *news, FreshWanted(evse=np.array([evse])))
         if call.grant is None:
             raise Unavailable("the tick gave no grant to this EVSE; the alarms of WatchSite say why")
         lease, ceiling, latched, one_phase = call.grant

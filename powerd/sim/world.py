@@ -58,7 +58,7 @@ class World:
         book = open_book(stepper.site.terms, epoch=1, unknown_until_s=-np.inf)
         meters = len(electrical.meters.ids)
         gear = as_drawn(electrical)
-        self.snapshot = open_snapshot(book, posts.max_ceiling, posts.min_ceiling, gear, 0.0, meters=meters)
+        self.snapshot = open_snapshot(book, gear, 0.0, meters=meters)
         self.now_s = 0.0
         self.fleet = Fleet(electrical)
         self.gear = Gear(electrical, transfers)

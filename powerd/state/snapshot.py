@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from powerd.limits import Bools, Floats, Ints
+from powerd.limits import Bools, Floats, Ints, Posts
 from powerd.state import envelopes
 from powerd.state.columns import freeze, replace
 from powerd.state.contactors import Contactors, open_contactors, reopen_contactors
@@ -43,9 +43,9 @@ class Sessions:
     departure_utc_s: Floats
     """Stated departure, POSIX seconds; nan = not said."""
     min_ceiling: Floats
-    """Least the car can charge with [own unit]."""
+    """Least the car can charge with, as said [own unit]; 0 = not said. ``bounds_of`` has what it comes to."""
     max_ceiling: Floats
-    """Most the car can take [own unit]."""
+    """Most the car can take, as said [own unit]; inf = not said."""
     priority: Ints
     """Class, higher first."""
     weight: Floats
@@ -114,15 +114,13 @@ class Snapshot:
 
 def open_snapshot(
     book: LeaseBook,
-    max_ceiling: Floats,
-    min_ceiling: Floats,
     gear: Switchgear,
     boottime_s: float,
     *,
     meters: int = 0,
 ) -> Snapshot:
-    """Nothing plugged in, nothing measured, nobody heard from; n EVSEs with the posts' own bounds [own unit]."""
-    n = max_ceiling.shape[0]
+    """Nothing plugged in, nothing measured, nobody heard from; as many EVSEs as the book has."""
+    n = book.sent_seq.shape[0]
     sessions = Sessions(
         plugged=np.zeros(n, np.bool_),
         served=np.zeros(n, np.bool_),
@@ -130,8 +128,8 @@ def open_snapshot(
         started_utc_s=np.full(n, np.nan),
         requested_kwh=np.full(n, np.nan),
         departure_utc_s=np.full(n, np.nan),
-        min_ceiling=min_ceiling.copy(),
-        max_ceiling=max_ceiling.copy(),
+        min_ceiling=np.zeros(n),
+        max_ceiling=np.full(n, np.inf),
         priority=np.zeros(n, np.int64),
         weight=np.ones(n),
         energy_kwh=np.zeros(n),
@@ -216,6 +214,14 @@ def worst_of(snapshot: Snapshot, terms: LeaseTerms) -> Floats:
     """(n,) W of a snapshot at its own instant [own unit]."""
     drawn = largest_phase(snapshot.drawn)
     return worst(snapshot.leases, terms, snapshot.sessions.plugged, drawn, snapshot.boottime_s)
+
+
+def bounds_of(sessions: Sessions, posts: Posts) -> tuple[Floats, Floats]:
+    """(n,) least ceiling above 0 and largest one of each car [own unit]: what was said, within what its post can do.
+
+    What was said stays as it was said: the site file may be another one by the time it counts.
+    """
+    return np.maximum(sessions.min_ceiling, posts.min_ceiling), np.minimum(sessions.max_ceiling, posts.max_ceiling)
 
 
 def largest_phase(drawn: Floats) -> Floats:

@@ -82,10 +82,9 @@ class Player:
     @staticmethod
     def of(site: CompiledSite, *, unknown_until_s: float = -np.inf) -> Player:
         """A site that has just started."""
-        posts = site.electrical.posts
         book = open_book(site.terms, epoch=1, unknown_until_s=unknown_until_s)
         meters, gear = site.electrical.meters.count, as_drawn(site.electrical)
-        snapshot = open_snapshot(book, posts.max_ceiling, posts.min_ceiling, gear, 0.0, meters=meters)
+        snapshot = open_snapshot(book, gear, 0.0, meters=meters)
         return Player(site, snapshot, Stepper(site))
 
     def members(self, controller: int) -> np.ndarray:

@@ -64,6 +64,37 @@ def test_a_late_solver_holds_every_ceiling_and_its_answer_counts_later(two: Play
     assert two.tick().ceiling[0] == approx(32.0)
 
 
+def test_a_late_answer_gives_nobody_more_than_he_takes_by_now(two: Player) -> None:
+    """It was found for a car that has left; the one that came says 10 A, and gets 10 A."""
+    late = two.decision.want.copy() if two.decision else np.zeros(2)
+    two.plug(0, plugged=False)
+    two.tick(ev.TroubleBegan(trigger=Trigger.SOLVER_LATE), ev.SolveSkipped())
+    two.plug(0)
+    said = ev.SessionStarted(request_id="", evse=0, session_id="new", demand=ev.Demand(max_ceiling=10.0))
+    two.tick(said, ev.SolveSkipped())
+    granted = two.tick(ev.SolveSkipped(want=late), ev.TroubleEnded(trigger=Trigger.SOLVER_LATE))
+    assert late[0] == approx(32.0)
+    assert granted.ceiling[0] == approx(10.0)
+
+
+def test_a_late_answer_ends_no_pause(two: Player) -> None:
+    """A car that was switched off since it was asked for stays off for its time."""
+    late = two.decision.want.copy() if two.decision else np.zeros(2)
+    two.tick(ev.TroubleBegan(trigger=Trigger.SOLVER_LATE), ev.SolveSkipped(want=np.zeros(2)))
+    two.tick(ev.SolveSkipped())
+    two.tick(ev.SolveSkipped())
+    assert late[0] == approx(32.0)
+    granted = two.tick(ev.SolveSkipped(want=late), ev.TroubleEnded(trigger=Trigger.SOLVER_LATE))
+    assert granted.ceiling[0] == 0.0
+
+
+def test_the_guard_alone_hears_a_driver_who_takes_less(two: Player) -> None:
+    """His word lowers at once, also while a solve is late."""
+    session_id = two.snapshot.sessions.session_id[0]
+    less = ev.SessionUpdated(request_id="", session_id=session_id, demand=ev.Demand(max_ceiling=10.0))
+    assert two.tick(less, ev.SolveSkipped()).ceiling[0] == approx(10.0)
+
+
 def test_the_guard_alone_obeys_stops_and_limits(two: Player) -> None:
     """A skipped solve is no reason to grant what a stop or a limit forbids."""
     stop = ev.StopOrdered(request_id="", stop_id="s", element="P0", evse=np.array([0]), reason="smoke")

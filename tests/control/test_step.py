@@ -384,6 +384,26 @@ def test_a_session_that_is_started_again_is_what_the_second_start_says(two: Play
     assert (after.min_ceiling[0], after.priority[0]) == (before.min_ceiling[0], 0)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "field"),
+    [
+        (ev.Demand(max_ceiling=8.0), ev.Demand(min_ceiling=10.0), "demand.min_current_a"),
+        (ev.Demand(min_ceiling=10.0), ev.Demand(max_ceiling=8.0), "demand.max_current_a"),
+    ],
+)
+def test_a_bound_that_does_not_go_with_the_one_said_before_is_refused(
+    two: Player, first: ev.Demand, second: ev.Demand, field: str
+) -> None:
+    """Said in two calls as in one: a car with a minimum above its maximum would never charge."""
+    two.tick(ev.SessionStarted(request_id="", evse=0, session_id="a", demand=first))
+    refused = two.tick(ev.SessionUpdated(request_id="", session_id="a", demand=second)).outcomes[-1]
+    assert isinstance(refused, ev.Refused)
+    assert refused.field == field
+    both = ev.Demand(min_ceiling=10.0, max_ceiling=12.0)
+    done = two.tick(ev.SessionUpdated(request_id="", session_id="a", demand=both)).outcomes[-1]
+    assert done == ev.Done("a", (0,))
+
+
 def test_requests_answer_what_does_not_fit_and_change_nothing(two: Player) -> None:
     """Outcomes name the field and the expectation."""
     two.plug(0)

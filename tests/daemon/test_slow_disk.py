@@ -14,7 +14,14 @@ from powerd.control.decision import Decision, GrantBatch
 from powerd.daemon import Ticker
 from powerd.journal.store import Entry, Journal, JournalBroken
 from powerd.network.load import load_site
+from powerd.server.directory import Directory
+from powerd.server.posting import Desk
+from powerd.server.publish import Publisher
+from powerd.server.stamps import Stamps
+from powerd.server.unary import SetpointDesk
 from powerd.state.columns import replace
+from powerd.v1 import common_pb2 as pb_common
+from powerd.v1 import controller_service_pb2 as pb
 from tests.control.garage import TTL, site_text
 from tests.daemon.test_ticker import at, hello, ticker_of
 
@@ -173,5 +180,50 @@ def test_a_raise_that_the_disk_refused_is_named_again(tmp_path: Path) -> None:
         await own.goes_on(4, taking=True)
         assert own.post.ceiling == pytest.approx(32.0, abs=1e-4)
         await own.ticker.close()
+
+    asyncio.run(story())
+
+
+class Caller:
+    """A controller without a stream, of one post."""
+
+    def __init__(self, ticker: Ticker, disk: Disk) -> None:
+        names = Directory.of(ticker.electrical)
+        publisher = Publisher(names, ticker.electrical.controllers.ttl_s)
+        ticker.sink = publisher
+        self._ticker, self._disk = ticker, disk
+        self._desk = SetpointDesk(Desk(core=ticker, stepped=True), names, publisher, Stamps())
+
+    async def asks(self, now_s: float, *, refused: bool) -> float:
+        """The ceiling that a call is given [A]."""
+        stamp = pb_common.Stamp(incarnation=4, boottime_s=now_s)
+        request = pb.RequestSetpointRequest(evse_id="P0", plugged=True, stamp=stamp)
+        answer = asyncio.ensure_future(self._desk.answer(request))
+        await turns()
+        await self._ticker._tick(at(now_s))
+        await turns()
+        while self._disk.waiting:
+            await (self._disk.refuses() if refused else self._disk.takes())
+        return (await answer).grant.ceiling_a
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["goes on", "stopped"])
+def test_a_single_call_is_given_what_needs_no_disk_while_the_disk_refuses(stopped: bool, tmp_path: Path) -> None:
+    """Its car goes on at what it has, as one with a stream does; and a stop reaches it, where its lease would end."""
+
+    async def story() -> None:
+        (tmp_path / "site.yaml").write_text(site_text(1, 32.0, controllers=1, fallback_a=6.0), encoding="utf-8")
+        electrical = load_site(tmp_path / "site.yaml").must()
+        journal = Journal(tmp_path / "journal", evse_ids=electrical.posts.ids)
+        ticker, disk = ticker_of(electrical, journal=journal), Disk(journal)
+        ticker._writer = disk  # type: ignore[assignment]
+        caller = Caller(ticker, disk)
+        assert [await caller.asks(now_s, refused=False) for now_s in (1.0, 6.0)] == pytest.approx([32.0] * 2)
+        if stopped:
+            stop = ev.StopOrdered(request_id="", stop_id="s", element="P0", evse=np.array([0]), reason="fire")
+            asyncio.ensure_future(ticker.post(stop)).add_done_callback(asyncio.Future.exception)
+        given = [await caller.asks(now_s, refused=True) for now_s in (11.0, 16.0, 21.0, 26.0)]
+        assert given == pytest.approx([0.0 if stopped else 32.0] * 4)
+        await ticker.close()
 
     asyncio.run(story())

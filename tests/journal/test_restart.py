@@ -61,6 +61,40 @@ def test_nothing_is_raised_before_every_journalled_lease_is_over(tmp_path: Path,
     assert LIFE <= raised_at - boottime_s <= LIFE + 2.0
 
 
+@pytest.mark.parametrize("plugged", [True, False], ids=["with a car", "empty"])
+@pytest.mark.parametrize(
+    ("before", "after", "limit_a", "granted"),
+    [
+        ("max_current_a: 16", "max_current_a: 32", 64.0, [32.0, 32.0]),
+        ("max_current_a: 16", "min_current_a: 10, max_current_a: 16", 16.0, [16.0, 0.0]),
+    ],
+)
+def test_a_post_has_the_bounds_of_the_site_file_of_today(
+    tmp_path: Path, plugged: bool, before: str, after: str, limit_a: float, granted: list[float]
+) -> None:
+    """Exchanged for a larger one, or found to need 10 A: its cars get what it is built for now, and 0 below that."""
+    older, newer = (site_text(2, limit_a).replace("max_current_a: 32", bounds) for bounds in (before, after))
+    player = Player.open(tmp_path, older)
+    for k in (0, 1):
+        if plugged:
+            player.plug(k)
+        player.hello(k)
+    for _ in range(20):
+        player.tick()
+    kept, player = player.snapshot, Player.open(tmp_path, newer)
+    player.snapshot = kept
+    restart(player, boottime_s=100.0)
+    for k in (0, 1):
+        if plugged:
+            player.plugged.add(k)
+        else:
+            player.plug(k)
+        player.hello(k, highest_epoch=1)
+    for _ in range(240):
+        decision = player.tick()
+    assert sorted(decision.ceiling, reverse=True) == approx(granted)
+
+
 def test_sessions_stops_and_answers_survive(tmp_path: Path) -> None:
     """What was acknowledged before the kill is known after it; a stop still holds."""
     player = Player.open(tmp_path, site_text(2, 32.0))

@@ -80,12 +80,9 @@ class FakeCore:
         n = self.electrical.evse_count
         self.give = np.full(n, 8.0)
         self.want, self.binding = np.full(n, 8.0), np.full(n, -1)
-        posts = self.electrical.posts
         book = open_book(self.site.terms, epoch=3, unknown_until_s=-np.inf)
         self.snapshot = open_snapshot(
             book,
-            posts.max_ceiling,
-            posts.min_ceiling,
             as_drawn(self.electrical),
             self.now_s,
             meters=self.electrical.meters.count,

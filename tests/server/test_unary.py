@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import grpc
 import grpc.aio
+import numpy as np
 import pytest
 
 from powerd.control.events import Acked, FreshWanted, HelloReceived, Measured, PlugChanged, StampSeen
@@ -287,8 +288,28 @@ def test_a_call_gets_the_newest_grant_though_an_older_raise_comes_after_it() -> 
     publisher = Publisher(names, core.electrical.controllers.ttl_s)
     raised = core.tick(raised={1: 32.0})
     stopped = core.tick(lowered={1: 0.0})
-    with publisher.waiting(1) as call:
+    with publisher.waiting(1, ME, 60.0) as call:
         publisher.publish_lowered(stopped)
         publisher.publish_raised(raised)
     assert call.grant is not None
     assert (call.grant[0].seq, call.grant[1]) == (stopped.lowered.seq, 0.0)
+
+
+def test_a_grant_of_before_the_call_is_not_yet_its_answer() -> None:
+    """What a slow disk lets go meanwhile echoes an older stamp: the call waits for the tick that knew of it."""
+
+    async def scene() -> None:
+        core = FakeCore(eager=False)
+        publisher = Publisher(Directory.of(core.electrical), core.electrical.controllers.ttl_s)
+        one = np.array([1])
+        core.post(StampSeen(evse=one, incarnation=ME, boottime_s=50.0))
+        earlier = core.tick(raised={1: 32.0})
+        core.post(StampSeen(evse=one, incarnation=ME, boottime_s=60.0))
+        own = core.tick(raised={1: 16.0})
+        with publisher.waiting(1, ME, 60.0) as call:
+            publisher.publish_raised(earlier)
+            assert not call.granted.is_set()
+            publisher.publish_raised(own)
+            assert call.granted.is_set()
+
+    asyncio.run(scene())

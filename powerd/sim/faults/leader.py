@@ -129,8 +129,6 @@ class Leader:
         unknown = np.full(posts.count, -np.inf) if first else now_s + site.terms.life_s
         empty = open_snapshot(
             open_book(site.terms, epoch=1, unknown_until_s=unknown),
-            posts.max_ceiling,
-            posts.min_ceiling,
             self.layout.gear,
             now_s,
             meters=site.electrical.meters.count,

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from powerd.client.lease import NONE, EvseConfig, EvseLease, Order, Refusal, Terms, Write
-from powerd.client.messages import Columns, applied_grants, evse_state, grants_columns, terms_of
+from powerd.client.messages import Columns, applied_grants, evse_state, grants_columns, seconds_of, terms_of
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import controller_service_pb2 as pb
 
@@ -137,7 +137,7 @@ class ControllerCore:
         match message.WhichOneof("message"):
             case "welcome":
                 self.welcome = message.welcome
-                self.report_within_s = message.welcome.report_within.ToTimedelta().total_seconds()
+                self.report_within_s = seconds_of(message.welcome.report_within) or FIRST_REPORT_WITHIN_S
                 return ()
             case "grants":
                 return self._receive_grants(message.grants, now_s)
@@ -192,6 +192,8 @@ class ControllerCore:
         # Later than every stamp sent, so that a grant which echoes one of those is known to be older than this.
         at_s = self._clock_s = max(now_s, math.nextafter(self._stamp_s, math.inf))
         write = lease.plug(plugged, at_s)
+        lease.measured = None  # a reading is of a car: this is another one, or none
+        self._measured.discard(index)
         if lease.settled:  # else it is told once the post has taken its order
             self._plugs.add(index)
         return () if write is None else (write,)

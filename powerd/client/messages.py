@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from google.protobuf.duration_pb2 import Duration
+
 from powerd.client.lease import EvseLease, Order, Terms, Write
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import controller_service_pb2 as pb
@@ -27,11 +29,20 @@ class Columns:
 
 def terms_of(message: pb.Grants | pb.RenewAll | pb_common.Grant) -> Terms | None:
     """What the entries of ``message`` share; None if it is malformed: no epoch, seq, lease length or stamp."""
-    ttl_s = message.ttl.ToTimedelta().total_seconds()
+    ttl_s = seconds_of(message.ttl)
     echo_s = message.echo.boottime_s
-    if message.epoch < 1 or message.seq < 1 or ttl_s <= 0 or not math.isfinite(echo_s) or echo_s < 0:
+    if message.epoch < 1 or message.seq < 1 or ttl_s is None or not math.isfinite(echo_s) or echo_s < 0:
         return None
     return Terms(order=(message.epoch, message.seq), echo_s=echo_s, ttl_s=ttl_s)
+
+
+def seconds_of(span: Duration) -> float | None:
+    """A span of time [s]; None where it is none: not above 0, or longer than any can be."""
+    try:
+        seconds = span.ToTimedelta().total_seconds()
+    except (OverflowError, ValueError):
+        return None
+    return seconds if seconds > 0.0 else None
 
 
 def grants_columns(message: pb.Grants, count: int) -> Columns | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from powerd.errors import BadRequest, UnknownName
-from powerd.server.status import done_or_raise
+from powerd.server.status import Unavailable, done_or_raise
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ class Later:
             if answer.cancelled():
                 return
             error = answer.exception()
+            if isinstance(error, Unavailable):  # told in the alarms; a line a report would fill the disk that is full
+                return
             if error is not None:
                 logger.error("the inbox failed", exc_info=error)
                 return

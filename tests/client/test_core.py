@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from powerd.client import ControllerCore, EvseConfig, Memory, Refusal
+from powerd.v1 import controller_service_pb2 as pb
 from tests.client.daemon_side import beat, controller, grants, hello, renewal, take
 
 
@@ -253,6 +255,33 @@ def test_reports_hold_news_only_once() -> None:
     assert list(core.report(103.0).report.measured_index) == [0]
 
 
+def test_the_reading_of_a_car_that_left_is_not_told_again() -> None:
+    """Not with the news of its leaving, not after a new hello; the next car's first one is news though it is equal."""
+    core = controller()
+    hello(core, 100.0)
+    core.plug(0, True, 100.0)
+    core.measure(0, (15.8, 15.8, 15.8))
+    core.report(101.0)
+    core.measure(0, (15.9, 15.9, 15.9))
+    core.plug(0, False, 102.0)
+    assert not core.report(103.0).report.measured_index
+    hello(core, 104.0)
+    assert not core.report(104.0).report.measured_index
+    core.plug(0, True, 105.0)
+    core.measure(0, (15.9, 15.9, 15.9))
+    assert list(core.report(106.0).report.measured) == [15.9] * 3
+
+
+@pytest.mark.parametrize("seconds", [0, -3, 10**15])
+def test_a_welcome_that_says_no_pause_between_reports_is_taken_without_one(seconds: int) -> None:
+    """A pause of 0, or longer than a clock counts, is none: reports go on each second, as before the welcome."""
+    core = controller()
+    hello(core, 100.0)
+    welcome = pb.ConnectResponse(welcome=pb.Welcome(report_within=Duration(seconds=seconds)))
+    assert core.receive(welcome, 100.0) == ()
+    assert core.report_due_s() == 101.0
+
+
 def test_a_report_is_due_at_once_for_news_and_else_as_the_welcome_says() -> None:
     """A quarter of the lease between heartbeats; a plug, an ack or a want cannot wait."""
     core = controller()
@@ -296,6 +325,8 @@ def test_what_cannot_be_a_message_is_refused() -> None:
         grants((1, 1), {-1: 1.0}, stamp),
         grants((1, 0), {0: 1.0}, stamp),
         grants((1, 1), {0: 1.0}, stamp, ttl_s=0.0),
+        grants((1, 1), {0: 1.0}, stamp, ttl_s=1e15),
+        renewal((1, 1), stamp, 0, ttl_s=2.0**62),
         grants((1, 1), {0: 1.0}, math.nan),
         renewal((0, 1), stamp, 0),
     ]

@@ -14,7 +14,7 @@ from powerd.network.plan_grid import post_kva
 from powerd.network.states import seen_as
 from powerd.network.supply import energise
 from powerd.state.snapshot import Sessions
-from powerd.state.switchgear import BENIGN, Cause, Flag, Position, Switchgear
+from powerd.state.switchgear import BENIGN, Cause, Flag, Phase, Position, Switchgear
 
 
 def asked_for(electrical: Electrical, sessions: Sessions) -> Floats:
@@ -51,10 +51,25 @@ def _made_first(electrical: Electrical, gear: Switchgear) -> Bools:
     return may & gear.has(Flag.SYNC)
 
 
+def may_now(electrical: Electrical, before: Switchgear, before_s: float, after: Switchgear, now_s: float) -> bool:
+    """What an order needs is there that was not there a tick before: it is worth to plan again.
+
+    A stream, a tag that is gone, an hour that is over, a relay's word why something opened. What an order of powerd
+    brought about is no news: the rest of the steps was planned with it.
+    """
+    able = _movable(electrical, after, now_s) & ~_movable(electrical, before, before_s)
+    apart = after.confirmed(Position.OPEN) & ~before.confirmed(Position.OPEN)
+    if before.phase == Phase.WAITING:
+        able[abs(before.steps[0]) - 1] = apart[abs(before.steps[0]) - 1] = False
+    freed = _suspect(electrical, before) & ~_suspect(electrical, after) & ~after.bus_live
+    return bool(able.any() or apart.any() or freed.any())
+
+
 def _movable(electrical: Electrical, gear: Switchgear, now_s: float) -> Bools:
     """(E,) powerd may order it: the rules of ``interlocks`` that are about the switch alone."""
     known = np.isfinite(gear.reported_at_s) & (gear.position != Position.UNKNOWN) & ~gear.locked
     free = ~(gear.has(Flag.TAGGED) | gear.has(Flag.LOCAL) | gear.has(Flag.EARTHED) | gear.refused)
+    free &= (gear.cause != Cause.HAND) & (now_s >= gear.passed_until_s)
     done = (now_s - gear.operated_at_s < HOUR_S).sum(axis=1)
     left = done < electrical.operation.max_operations
     ours: Bools = (electrical.operation.by == By.POWERD) & electrical.branches.in_service & gear.in_service
@@ -65,8 +80,7 @@ def _movable(electrical: Electrical, gear: Switchgear, now_s: float) -> Bools:
 def _suspect(electrical: Electrical, gear: Switchgear) -> Bools:
     """(B,) what lost its voltage by a fault or for an unknown cause, and what is earthed."""
     branches = electrical.branches
-    faulty = np.array([Cause(c) not in BENIGN for c in gear.cause.tolist()], np.bool_)
-    supply_faulty = np.array([Cause(c) not in BENIGN for c in gear.supply_cause.tolist()], np.bool_)
+    faulty, supply_faulty = ~np.isin(gear.cause, BENIGN), ~np.isin(gear.supply_cause, BENIGN)
     by = np.concatenate([faulty, supply_faulty])
     suspect: Bools = (gear.culprit < -1) | ((gear.culprit >= 0) & by[np.maximum(gear.culprit, 0)])
     marked = faulty | gear.has(Flag.EARTHED)

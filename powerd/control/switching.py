@@ -3,7 +3,7 @@
     IDLE --(something changed, a plan has steps)--> MAKING_ROOM --(W fits, interlocks hold)--> WAITING
       ^                                                 ^                                        |
       |                                                 +--(reported there, steps left)----------+
-      +--(no steps left; refused, late or interlocked: that switch is planned around)------------+
+      +--(no steps left; refused or late: that switch is planned around; interlocked: for a while)+
 
 The limits of the tick already hold for both positions of the switch concerned from MAKING_ROOM on, so ceilings fall
 first and by themselves; an order leaves only in a tick in which the most that could be drawing fits the state after it.
@@ -18,7 +18,7 @@ import numpy as np
 
 from powerd.control.absorb_switchgear import give_up
 from powerd.control.compiled import CompiledSite
-from powerd.control.question import question_of
+from powerd.control.question import may_now, question_of
 from powerd.control.topology import feeding
 from powerd.limits import Bools, Floats
 from powerd.network.electrical import Electrical
@@ -37,6 +37,11 @@ AT_ONCE = 8
 """Up to so many switches that may move, a plan that the playbook lacks is exact within the tick (256 states)."""
 ROOM_S = 120.0
 """After so long without room for it, an order is given up [s]: longer than any lease with its watchdog and reaction."""
+AGAIN_S = 30.0
+"""A switch that an interlock kept from its order is planned around for so long [s]: reports settle meanwhile."""
+NO_ROOM_AGAIN_S = 600.0
+"""The same where there was no room, for each attempt lowers ceilings in vain [s]: cars and loads have changed by then.
+"""
 SPREAD_S = 20.0
 """EVSEs whose voltage came back are served one after another over this span [s]."""
 
@@ -103,6 +108,18 @@ def advance(
         gear, order = _make_room(electrical, gear, excess, now, alarms)
     alarms += _left_dead(electrical, gear)
     return Switching(gear=gear, order=order, alarms=tuple(alarms), unanswered=unanswered)
+
+
+def reconsidered(
+    electrical: Electrical, before: Switchgear, before_s: float, after: Switchgear, now: Now
+) -> Switchgear:
+    """``after``, wanting a plan where one may be possible, or where a way home is, that was not at ``before_s``."""
+    if after.wants_plan:
+        return after
+    home = settled(electrical, after) and not settled(electrical, before)
+    if not home and not may_now(electrical, before, before_s, after, now.boottime_s):
+        return after
+    return replace(after, wants_plan=True)
 
 
 def _wait(electrical: Electrical, gear: Switchgear, now: Now, alarms: list[str]) -> Switchgear:
@@ -259,10 +276,10 @@ def _make_room(
         alarms.append(f"{name} is not operated: {found[0].message} ({found[0].rule})")
         made_first = any(later < 0 for later in gear.steps[1:])
         sync = found[0].rule in (break_before_make.__name__, no_parallel.__name__)
-        return (_think_again if made_first and sync else give_up)(gear, now), None
+        return _think_again(gear, now, pause_s=0.0 if made_first and sync else AGAIN_S), None
     if now.boottime_s - gear.since_s > ROOM_S:
         alarms.append(f"{name} is not operated: what could be drawing has not fitted for {ROOM_S:g} s")
-        return give_up(gear, now), None
+        return _think_again(gear, now, pause_s=NO_ROOM_AGAIN_S), None
     held = np.zeros_like(gear.held_down)
     held[branch] = True
     before = excess(replace(gear, held_down=np.zeros_like(held)))
@@ -291,14 +308,17 @@ def _make_room(
     return gear, order
 
 
-def _think_again(gear: Switchgear, now: Now) -> Switchgear:
-    """The order of the steps is not permitted any more: nothing is wrong with the switch, another way is looked for."""
+def _think_again(gear: Switchgear, now: Now, *, pause_s: float) -> Switchgear:
+    """No order may go out now, through no fault of the switch: another way is looked for, without it meanwhile."""
+    branch = abs(gear.steps[0]) - 1
     return replace(
         gear,
+        passed_until_s=put(gear.passed_until_s, branch, now.boottime_s + pause_s),
         held_down=np.zeros_like(gear.held_down),
         phase=int(Phase.IDLE),
         steps=(),
         since_s=now.boottime_s,
+        manual=False,
         wants_plan=True,
     )
 

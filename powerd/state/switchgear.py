@@ -149,6 +149,8 @@ class Switchgear:
     """(B,) when its voltage came back [boottime s]; -inf = it never was away."""
     refused: Bools
     """(E,) did not obey in this incident: planned as if nobody could move it."""
+    passed_until_s: Floats
+    """(E,) no order was possible, though nothing is wrong with it: planned around until then [boottime s]."""
     held_down: Bools
     """(E,) the order under way, or the next one, concerns it: limits hold for both positions."""
     phase: int
@@ -237,6 +239,7 @@ def open_switchgear(
         culprit=np.full(buses, -1, np.int64),
         back_at_s=np.full(buses, -np.inf),
         refused=np.zeros(e, np.bool_),
+        passed_until_s=np.full(e, -np.inf),
         held_down=np.zeros(e, np.bool_),
         phase=int(Phase.IDLE),
         steps=(),
@@ -273,6 +276,7 @@ def reopen_switchgear(gear: Switchgear) -> Switchgear:
         silent_at_s=np.full_like(gear.silent_at_s, np.inf),
         supply_back_at_s=np.full_like(gear.supply_back_at_s, -np.inf),
         back_at_s=np.full_like(gear.back_at_s, -np.inf),
+        passed_until_s=np.full_like(gear.passed_until_s, -np.inf),
         held_down=np.zeros_like(gear.held_down),
         phase=int(Phase.IDLE),
         steps=(),

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from powerd.control import switch_events as sw
-from powerd.control.compiled import SwitchingStates, as_drawn
+from powerd.control.compiled import CompiledSite, SwitchingStates, as_drawn
+from powerd.control.question import question_of
+from powerd.control.switching import ROOM_S, advance
 from powerd.control.topology import PICKUP_S
-from powerd.state.columns import replace
+from powerd.state.columns import put, replace
 from powerd.state.snapshot import reopen_snapshot
 from powerd.state.switchgear import Flag, Phase, Position
 from powerd.units import Now
@@ -141,6 +143,110 @@ def test_a_refusing_switch_is_planned_around(depot: Substation) -> None:
     assert depot.orders == [("main-a", False)]
     assert any("refused" in alarm for alarm in depot.alarms)
     assert not depot.live() & CRITICAL_BUSES
+
+
+def heard(station: Substation) -> sw.GearHeard:
+    """The controller's heartbeat."""
+    return sw.GearHeard(branch=station.switches, incarnation=7, clock_s=station.player.now_s)
+
+
+def seen(station: Substation, name: str, position: Position) -> sw.SwitchesSeen:
+    """A report of one switch alone by the controller."""
+    return sw.SwitchesSeen(
+        reporter=1,
+        reporter_id="device 1",
+        incarnation=7,
+        clock_s=station.player.now_s,
+        branch=np.array([station.branch(name)]),
+        position=np.array([int(position)]),
+        flags=np.zeros(1, np.int64),
+    )
+
+
+def test_a_plan_is_made_when_the_stream_is_back(depot: Substation) -> None:
+    """The controller was away when the feeder was lost: its hello, six seconds later, lets powerd switch."""
+    depot.tick(sw.GearClosed(branch=depot.switches), report=False)
+    depot.supply("utility-a", lost=True)
+    for _ in range(5):
+        depot.tick(report=False)
+    assert depot.orders == []
+    depot.run(40)
+    assert depot.orders == [("main-a", False), ("tie", True)]
+
+
+def test_a_plan_is_made_when_a_switch_is_free_again(depot: Substation) -> None:
+    """main-a was in local when the feeder was lost: remote again half a minute later, the part is fed."""
+    depot.flags[depot.branch("main-a")] = int(Flag.LOCAL)
+    depot.run(3)
+    depot.supply("utility-a", lost=True)
+    depot.run(30)
+    assert depot.orders == []
+    depot.flags[depot.branch("main-a")] = 0
+    depot.run(40)
+    assert depot.orders == [("main-a", False), ("tie", True)]
+
+
+def test_a_plan_is_made_when_the_relay_says_that_it_was_no_fault(depot: Substation) -> None:
+    """The contact speaks first, the relay's reason comes five seconds later and nothing else happens then."""
+    depot.moves("main-a", closed=False)
+    depot.run(5)
+    assert depot.orders == []
+    depot.flags[depot.branch("main-a")] = UPSTREAM
+    depot.run(40)
+    assert depot.orders == [("main-a", True)]
+
+
+def test_a_plan_is_made_when_the_hour_of_operations_is_over() -> None:
+    """The tie had its one operation: an hour after it the tie closes for the part that waits."""
+    electrical = model("two_feeder_depot").electrical
+    once = replace(electrical.operation, max_operations=np.ones_like(electrical.operation.max_operations))
+    station = Substation.open(CompiledSite.of(replace(electrical, operation=once)))
+    station.run(15)
+    station.tick(sw.SwitchOrdered(request_id="", branch=station.branch("tie"), close=False, reason="exercise"))
+    station.run(5)
+    station.supply("utility-a", lost=True)
+    station.run(30)
+    assert ("tie", True) not in station.orders
+    station.player.now_s += 3600.0
+    station.run(60)
+    assert station.orders[-1] == ("tie", True)
+    assert station.live() >= CRITICAL_BUSES
+
+
+def test_what_another_switch_forbade_for_a_moment_is_done_a_little_later(depot: Substation) -> None:
+    """main-a reports an intermediate position while the tie waits for room: the tie is not to blame, and closes."""
+    depot.supply("utility-a", lost=True)
+    while ("main-a", False) not in depot.orders:
+        depot.run(1)
+    depot.tick(heard(depot), seen(depot, "main-a", Position.OPEN), report=False)
+    depot.tick(heard(depot), seen(depot, "main-a", Position.UNKNOWN), report=False)
+    assert any("tie is not operated" in alarm for alarm in depot.alarms)
+    depot.tick(heard(depot), seen(depot, "main-a", Position.OPEN), report=False)
+    depot.run(60)
+    assert depot.orders == [("main-a", False), ("tie", True)]
+    assert depot.live() >= CRITICAL_BUSES
+
+
+def test_what_found_no_room_is_tried_again_later(depot: Substation) -> None:
+    """After two minutes without room ceilings are no longer held down for the order; in ten minutes it may be asked
+    again, and the switch is not to blame.
+    """
+    electrical, planner, tie = depot.player.site.electrical, depot.player.stepper.planner, depot.branch("tie")
+    assert depot.player.decision is not None
+    now = depot.player.decision.now
+    since_s = now.boottime_s - ROOM_S - 1.0
+    apart = put(depot.player.snapshot.gear.position, depot.branch("main-a"), int(Position.OPEN))
+    gear = replace(
+        depot.player.snapshot.gear, phase=int(Phase.MAKING_ROOM), steps=(tie + 1,), since_s=since_s, position=apart
+    )
+    gear = replace(gear, bus_live=gear.bus_live & ~np.isin(electrical.buses.ids, sorted(CRITICAL_BUSES)))
+    demand = np.zeros(electrical.evse_count)
+    after = advance(electrical, planner, gear, demand, lambda _: {}, now).gear
+    assert after.steps == ()
+    assert not after.refused.any()
+    assert not after.held_down.any()
+    tries = [question_of(electrical, after, demand, now.boottime_s + s).movable[tie] for s in (0.0, 599.0, 601.0)]
+    assert tries == [False, False, True]
 
 
 def test_a_switch_that_does_not_answer_is_held_for_both_positions(depot: Substation) -> None:

@@ -41,6 +41,8 @@ def envelope_set(
         starts_s=now.boottime_s + start_utc_s - utc_s,
         ends_s=now.boottime_s + end_utc_s - utc_s,
     )
+    if event.start_time is None:
+        said = envelopes.going_on(snapshot.envelopes, said)
     after = envelopes.put(snapshot.envelopes, said)
     if after is None:
         return snapshot, ev.Refused("envelope_id", f"at most {envelopes.ENVELOPES_MAX} envelopes; withdraw some")

@@ -26,7 +26,9 @@ def watch_usage(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Sn
     least, _ = bounds_of(sessions, site.electrical.posts)
     metered = sessions.plugged & np.isfinite(snapshot.drawn_at_s)
     usage = watch_draw(snapshot.usage, drawn, ceiling, metered, least, site.next_step_up, boottime_s)
-    hours = (boottime_s - snapshot.boottime_s) / 3600.0
+    # A reading says nothing of what its car draws once the lease that its controller could renew is over.
+    known_s = np.minimum(boottime_s, snapshot.leases.echo_at_s + site.terms.ttl_s) - snapshot.boottime_s
+    hours = np.maximum(known_s, 0.0) / 3600.0
     energy = sessions.energy_kwh + np.where(sessions.plugged, power_kw(site, snapshot.drawn) * hours, 0.0)
     charging = sessions.plugged & (ceiling > 0.0)
     waiting = sessions.plugged & sessions.served & ~charging & ~idle(usage, boottime_s)
@@ -48,6 +50,13 @@ def power_kw(site: CompiledSite, drawn: Floats) -> Floats:
     return power
 
 
+def pausing(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Bools:
+    """(n,) was switched off so lately that it stays off."""
+    # A car that was off because its voltage was gone has had its pause.
+    returned = snapshot.gear.back_at_s[site.electrical.evse_bus] >= snapshot.usage.off_since_s
+    return resting(snapshot.usage, boottime_s) & ~returned
+
+
 def demands_of(
     site: CompiledSite, snapshot: Snapshot, takes: Bools, worst: Floats, uncontrolled: Floats, boottime_s: float
 ) -> Demands:
@@ -64,9 +73,7 @@ def demands_of(
     sessions = snapshot.sessions
     reserve = leases.reserve(snapshot.leases, site.terms, sessions.plugged)
     silent = ~leases.reachable(snapshot.leases, site.terms, boottime_s) & np.isfinite(snapshot.leases.echo_at_s)
-    # A car that was off because its voltage was gone has had its pause.
-    returned = snapshot.gear.back_at_s[site.electrical.evse_bus] >= snapshot.usage.off_since_s
-    may_charge = takes & (returned | ~resting(snapshot.usage, boottime_s))
+    may_charge = takes & ~pausing(site, snapshot, boottime_s)
     least, most = bounds_of(sessions, site.electrical.posts)
     upper = np.where(may_charge, np.minimum(most, snapshot.usage.usable), 0.0)
     upper = within_contactors(site, snapshot, upper, boottime_s)

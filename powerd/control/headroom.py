@@ -216,14 +216,23 @@ def _blind(site: CompiledSite, live: Bools) -> Floats:
 
 
 def meter_alarms(site: CompiledSite, meters: Meters, boottime_s: float) -> tuple[str, ...]:
-    """Meters that do not speak, with what counts instead."""
-    silent = site.metering.works & ~trusted(site, meters, boottime_s)
-    points, found = site.electrical.meters, []
-    for m in np.flatnonzero(silent):
-        instead = "the whole limit counts as taken"
-        if not np.isnan(points.worst_a[m]):
-            instead = f"its configured worst of {points.worst_a[m]:g} A counts"
-        elif site.meters_loads[m]:
-            instead = "the loads behind it count at their worst"
-        found.append(f"meter {points.ids[m]} is silent: {instead}")
-    return tuple(found)
+    """Meters that do not speak, or not of currents where those are limited, with what counts instead."""
+    points, speaks = site.electrical.meters, trusted(site, meters, boottime_s)
+    amps = (site.metering.reaches & ~site.metering.in_kw[None, :]).any(axis=1)
+    blind = speaks & amps & ~_known(meters.newest)[0]
+    silent = site.metering.works & ~speaks
+    return (
+        *(f"meter {points.ids[m]} is silent: {_instead(site, int(m))}" for m in np.flatnonzero(silent)),
+        *(
+            f"meter {points.ids[m]} does not tell three currents: under limits in A {_instead(site, int(m))}"
+            for m in np.flatnonzero(blind)
+        ),
+    )
+
+
+def _instead(site: CompiledSite, m: int) -> str:
+    """What counts where meter ``m`` does not tell."""
+    worst_a = site.electrical.meters.worst_a[m]
+    if not np.isnan(worst_a):
+        return f"its configured worst of {worst_a:g} A counts"
+    return "the loads behind it count at their worst" if site.meters_loads[m] else "the whole limit counts as taken"

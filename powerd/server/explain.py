@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from powerd.control.decision import Decision
+from powerd.control.demand import pausing
+from powerd.control.failsafe import BY_TRIGGER
+from powerd.control.switching import picked_up
+from powerd.control.turns import MIN_OFF_S
 from powerd.server.core import Drawn
 from powerd.state import leases
+from powerd.state.impaired import Trigger
 from powerd.state.phases import EVERY
 from powerd.state.snapshot import bounds_of
 
@@ -28,7 +33,7 @@ def reason(core: Drawn, decision: Decision, evse: int) -> str:
         return f"held at {ceiling:g} {unit}: no car is plugged in"
     if not sessions.served[evse]:
         return f"held at {ceiling:g} {unit}: its session was stopped"
-    if (why := _untrusted(decision, evse, unit)) is not None:
+    if (why := _untrusted(decision, evse, unit) or _switched_off(decision, evse, unit)) is not None:
         return why
     state = decision.snapshot.contactors
     if state.leaving[evse]:
@@ -49,33 +54,68 @@ def reason(core: Drawn, decision: Decision, evse: int) -> str:
 def _untrusted(decision: Decision, evse: int, unit: str) -> str | None:
     """Why nothing is decided for its car at present; None = it is."""
     site, book, counts = decision.site, decision.snapshot.leases, f"{float(decision.worst[evse]):.4g} {unit}"
+    at = f"at {float(decision.ceiling[evse]):.4g} {unit}"
     if book.defiant[evse]:
         return f"it draws more than its ceiling, {float(decision.ceiling[evse]):.4g} {unit}: it counts at {counts}"
     if not leases.reachable(book, site.terms, decision.now.boottime_s)[evse]:
         controllers = site.electrical.controllers.ids
         name = controllers[int(site.electrical.posts.controller[evse])]
-        return (
-            f"at {float(decision.ceiling[evse]):.4g} {unit}, for its controller {name} is silent: it counts at {counts}"
-        )
+        return f"{at}, for its controller {name} is silent: it counts at {counts}"
+    if not np.isnan(book.barred_ceiling[evse]):
+        return f"{at}, for its controller claims what cannot be and gets no grants: it counts at {counts}"
+    if book.unsettled[evse]:
+        return f"{at}, for its post has not taken its controller's first order yet: it counts at {counts}"
+    return None
+
+
+def _switched_off(decision: Decision, evse: int, unit: str) -> str | None:
+    """Why its car must stay at 0 for a while, though there may be room; None = it need not."""
+    site, now_s = decision.site, decision.now.boottime_s
+    if not picked_up(site.electrical, decision.snapshot.gear, decision.now)[evse]:
+        return f"held at 0 {unit}: its voltage is back, and cars go on one after another"
+    if pausing(site, decision.snapshot, now_s)[evse]:
+        left_s = float(decision.snapshot.usage.off_since_s[evse]) + MIN_OFF_S - now_s
+        return f"held at 0 {unit}: it was switched off, and stays off for {left_s:.0f} s more"
     return None
 
 
 def _held(core: Drawn, decision: Decision, evse: int, held: str, unit: str) -> str:
     """What holds a car that is served; ``held`` is the limit that does, "" = none."""
     ceiling, want = float(decision.ceiling[evse]), float(decision.want[evse])
+    if by_the_guard(decision):
+        return f"at {ceiling:.4g} {unit}, decided at once, by the guard alone: the next tick works out what holds it"
     if ceiling < want - SLACK:
-        waits = (
-            f"at {ceiling:.4g} {unit}, to rise to {want:.4g} {unit} when what others may still be drawing leaves room"
-        )
+        waits = f"at {ceiling:.4g} {unit}, to rise to {want:.4g} {unit} {_when(decision, evse)}"
         return f"{waits}; {want:.4g} {unit} is what {held} allows" if held else waits
     if held:
         return f"held at {ceiling:.4g} {unit} by {held}"
     return f"granted {ceiling:.4g} {unit}, {_enough(core, decision, evse, unit)}"
 
 
+def by_the_guard(decision: Decision) -> bool:
+    """Nothing was solved in its tick: what binds whom is not known anew."""
+    return decision.path == "guard" and Trigger.SOLVER_FAILED not in decision.modes
+
+
+def _when(decision: Decision, evse: int) -> str:
+    """What a raise waits for."""
+    holding = [trigger for trigger in decision.modes if not BY_TRIGGER[trigger].raises]
+    if holding:
+        return f"when this is over: {holding[0]}"
+    snapshot = decision.snapshot
+    if not snapshot.leases.streamed[evse]:
+        return "when its controller asks next"
+    ramps = np.isfinite(decision.site.electrical.evse_ramp[evse])
+    if ramps and float(snapshot.usage.reach[evse]) < float(decision.want[evse]) - SLACK:
+        return "as fast as the post's ramp lets it"
+    return "when what others may still be drawing leaves room"
+
+
 def _enough(core: Drawn, decision: Decision, evse: int, unit: str) -> str:
     """Why more than this would be of no use, though no limit holds it."""
-    car = float(bounds_of(decision.snapshot.sessions, core.electrical.posts)[1][evse])
+    least, car = (float(bound[evse]) for bound in bounds_of(decision.snapshot.sessions, core.electrical.posts))
+    if decision.want[evse] <= 0.0 and core.electrical.posts.pilot_steps[evse].size:
+        return f"for the post has no step that its car can take, {least:.4g} to {car:.4g} {unit}"
     if float(decision.snapshot.usage.usable[evse]) < car - SLACK:
         drawn = float(decision.snapshot.drawn[evse].max())
         return f"for it draws {drawn:.4g} {unit}; it gets more as soon as it takes all of this"

@@ -1,4 +1,4 @@
-"""MeterService: readings of elements into the inbox; one that is over its element's rating wakes the ticker."""
+"""MeterService: readings of elements into the inbox; one that is over what its element may carry wakes the ticker."""
 
 from __future__ import annotations
 
@@ -74,12 +74,13 @@ class MeterService(MeterServiceServicer):
         return self._index[name]
 
     def _over(self, event: MeterRead) -> bool:
-        """Is one of the readings above the rating of its own element?"""
-        points, branches = self._core.electrical.meters, self._core.electrical.branches
-        at = points.branch[event.meter]
-        low = np.where(points.low_side[event.meter], branches.capacity_to_a[at], branches.capacity_from_a[at])
-        rating = np.where(np.isnan(low), np.fmin(branches.capacity_from_a[at], branches.capacity_to_a[at]), low)
-        return bool(np.any((at >= 0)[:, None] & (event.current > rating[:, None])))
+        """Is one of the readings above what its own element may carry, in the switching state of the last tick?"""
+        decision = self._core.latest()
+        if decision is None:  # nothing is granted yet
+            return False
+        rating_a, rating_kw = decision.site.metering.rating_a, decision.site.metering.rating_kw
+        over = (event.current > rating_a[event.meter, None]).any() or (event.power_kw > rating_kw[event.meter]).any()
+        return bool(over)
 
 
 def _window(field: str, reading: pb.MeterReading, now_s: float) -> tuple[float, float]:

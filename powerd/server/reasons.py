@@ -15,7 +15,7 @@ import numpy as np
 from powerd.control.decision import Decision
 from powerd.limits import Floats, Ints
 from powerd.server.core import Core
-from powerd.server.explain import SLACK, others, reason
+from powerd.server.explain import SLACK, by_the_guard, others, reason
 
 logger = logging.getLogger("powerd.reasons")
 
@@ -51,7 +51,9 @@ class ReasonLog:
         self._told_s = now_s
         moved = ~(np.abs(decision.ceiling - self._ceiling) <= SLACK)
         first = np.isnan(self._ceiling) & (decision.ceiling == 0.0) & (decision.binding_limit < 0)
-        held_else = (decision.binding_limit != self._limit) & decision.snapshot.sessions.plugged
+        # What holds whom is not worked out in a tick of the guard alone: what was told of it stands.
+        limit = self._limit if by_the_guard(decision) else decision.binding_limit
+        held_else = (limit != self._limit) & decision.snapshot.sessions.plugged
         changed = np.flatnonzero((moved & ~first) | held_else)
         told = changed[: int(self._credit)]
         for evse in told.tolist():
@@ -61,7 +63,7 @@ class ReasonLog:
             more = {"event": "ceilings", "tick": decision.tick, "not_told": int(changed.shape[0] - told.shape[0])}
             logger.info("%s", json.dumps(more))
         self._ceiling = np.where(moved, decision.ceiling, self._ceiling)  # a slow drift is told once it adds up
-        self._limit = decision.binding_limit
+        self._limit = limit
 
     def _line(self, decision: Decision, evse: int) -> dict[str, object]:
         limit, limits = int(decision.binding_limit[evse]), decision.site.limits

@@ -77,9 +77,33 @@ def put(envelopes: Envelopes, said: Envelope) -> Envelopes | None:
     if at is None:
         return (*envelopes, said) if len(envelopes) < ENVELOPES_MAX else None
     before = envelopes[at]
-    again = replace(said, in_force_utc_s=before.in_force_utc_s, kept_utc_s=before.kept_utc_s)
-    same = again == replace(before, heard_s=said.heard_s, starts_s=said.starts_s, ends_s=said.ends_s)
-    return (*envelopes[:at], again if same else said, *envelopes[at + 1 :])
+    after = replace(said, in_force_utc_s=before.in_force_utc_s, kept_utc_s=before.kept_utc_s)
+    return (*envelopes[:at], after if _repeats(said, before) else said, *envelopes[at + 1 :])
+
+
+def going_on(envelopes: Envelopes, said: Envelope) -> Envelope:
+    """What was said without a start, that is from now on: with the start of what it repeats, where that has begun.
+
+    A source that says the same again each heartbeat sets one envelope, not one a beat.
+    """
+    for before in envelopes:
+        again = replace(said, start_utc_s=before.start_utc_s, starts_s=before.starts_s)
+        if _repeats(again, before) and (before.start_utc_s <= said.start_utc_s or before.in_force_utc_s is not None):
+            return again
+    return said
+
+
+def _repeats(said: Envelope, before: Envelope) -> bool:
+    """The same words; when they were heard, and what became of them, are none."""
+    noted = replace(
+        said,
+        heard_s=before.heard_s,
+        starts_s=before.starts_s,
+        ends_s=before.ends_s,
+        in_force_utc_s=before.in_force_utc_s,
+        kept_utc_s=before.kept_utc_s,
+    )
+    return noted == before
 
 
 def without(envelopes: Envelopes, envelope_id: str) -> Envelopes | None:

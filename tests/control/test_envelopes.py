@@ -165,6 +165,23 @@ def test_a_silent_operator_never_means_unlimited(full: Player) -> None:
     assert import_kw(settle(full, 20)) > 55.0
 
 
+@pytest.mark.parametrize("kw", [40.0, 50.0])
+def test_said_again_without_a_start_it_is_the_one_that_has_begun(full: Player, kw: float) -> None:
+    """The usual heartbeat says no start; only other words are another envelope, from now on."""
+    begun = full.tick(said(40.0, heartbeat_s=60.0)).snapshot.envelopes[0]
+    settle(full, 20)
+    (before,) = full.snapshot.envelopes
+    full.tick(said(kw, heartbeat_s=60.0))
+    (after,) = full.snapshot.envelopes
+    assert before.kept_utc_s is not None
+    assert after.heard_s == full.now_s
+    if kw == 40.0:
+        assert (after.start_utc_s, after.in_force_utc_s) == (before.start_utc_s, begun.in_force_utc_s)
+        assert after.kept_utc_s == before.kept_utc_s
+    else:
+        assert after.start_utc_s == after.in_force_utc_s == (START + timedelta(seconds=full.now_s)).timestamp()
+
+
 def test_said_again_in_time_it_goes_on(full: Player) -> None:
     """A heartbeat is the same envelope once more: neither its proof nor its window begins anew."""
     full.tick(said(60.0, heartbeat_s=10.0, start_s=1.0))

@@ -217,6 +217,28 @@ def test_a_silent_meter_without_a_configured_worst_takes_the_whole_limit(folder:
     assert plant.player.decision.ceiling.sum() == 0.0
 
 
+def test_a_meter_of_power_alone_is_told_where_amperes_are_limited(folder: Path) -> None:
+    """It speaks, and yet the whole limit counts as taken: nobody would know why all cars stand."""
+    player = Player.open(folder, metered_text(2, 100.0, worst_kw=None))
+    player.plug(0)
+    player.hello(0)
+    window = {"start_age_s": np.array([1.0]), "end_age_s": np.array([0.0])}
+    for _ in range(5):
+        power, current = np.array([1.0]), np.full((1, 3), np.nan)
+        read = ev.MeterRead(
+            meter=np.array([0]),
+            incarnation=1,
+            boottime_s=player.now_s + 1.0,
+            current=current,
+            power_kw=power,
+            **window,
+        )
+        decision = player.tick(read)
+    assert decision.ceiling.sum() == 0.0
+    told = "meter M does not tell three currents: under limits in A the whole limit counts as taken"
+    assert told in decision.alarms
+
+
 def test_a_silent_meter_with_a_stated_worst(folder: Path) -> None:
     """``worst_a`` counts where no load is drawn behind the meter."""
     player = Player.open(folder, metered_text(2, 100.0, worst_kw=None, worst_a=37.0))

@@ -370,6 +370,23 @@ def test_energy_is_counted_from_the_readings(two: Player) -> None:
     assert decision.snapshot.sessions.energy_kwh[0] == pytest.approx(10 * 400 * 3**0.5 / 1000, rel=1e-9)
 
 
+@pytest.mark.parametrize("asleep", [False, True], ids=["its controller is silent", "the machine sleeps"])
+def test_no_energy_is_counted_from_a_reading_of_before(two: Player, asleep: bool) -> None:
+    """The post fell back when its lease ended; for how long the last reading went on nobody knows, so a ttl at most."""
+    two.plug(0)
+    two.hello(0)
+    two.tick()
+    two.tick(two.draw({0: 16.0}))
+    if asleep:
+        two.tick(seconds=36_000.0)
+    else:
+        two.alive.discard(0)
+        for _ in range(600):
+            two.tick()
+    within_a_ttl_kwh = 16 * 400 * 3**0.5 / 1000 * 15.0 / 3600
+    assert two.snapshot.sessions.energy_kwh[0] == pytest.approx(within_a_ttl_kwh, rel=1e-9)
+
+
 def test_a_session_that_is_started_again_is_what_the_second_start_says(two: Player) -> None:
     """Nothing of the first demand is left; an update replaces only what it says, and may lower a minimum again."""
     before = two.snapshot.sessions

@@ -49,18 +49,27 @@ def test_readings_reach_the_inbox() -> None:
     assert core.urgent == 0
 
 
-def test_an_overload_wakes_the_ticker() -> None:
-    """The feeder is rated 400 A."""
+@pytest.mark.parametrize(
+    ("change", "woken"),
+    [
+        (lambda r: r.readings[1].current_a.__setitem__(2, 401.0), 1),
+        (lambda r: setattr(r.readings[0], "power_kw", 50.1), 1),
+        (lambda r: setattr(r.readings[0], "power_kw", 49.9), 0),
+    ],
+)
+def test_an_overload_wakes_the_ticker(change: Callable[[pb.ReportReadingsRequest], object], woken: int) -> None:
+    """The feeder is rated 400 A, the grid connection may import 50 kW."""
 
     async def scene() -> int:
-        core = FakeCore(METERED)
+        core = FakeCore(METERED + "grid_connection: {import_limit_kw: 50, source: contract}\n")
+        core.tick()
         async with serving(core) as (_, channel):
             request = _request()
-            request.readings[1].current_a[2] = 401.0
+            change(request)
             await MeterServiceStub(channel).ReportReadings(request)
         return core.urgent
 
-    assert asyncio.run(scene()) == 1
+    assert asyncio.run(scene()) == woken
 
 
 BAD: list[tuple[str, Callable[[pb.ReportReadingsRequest], object]]] = [

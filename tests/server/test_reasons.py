@@ -60,6 +60,18 @@ def test_a_change_is_told_once_with_its_limit(caplog: pytest.LogCaptureFixture) 
     assert len(_told(caplog)) == 5
 
 
+def test_a_tick_of_the_guard_alone_tells_of_nobody_whose_ceiling_stayed(caplog: pytest.LogCaptureFixture) -> None:
+    """It knows of no limit, and the next tick finds the same ones again: a stop elsewhere is no line for each car."""
+    caplog.set_level(logging.INFO, "powerd.reasons")
+    core = FakeCore()
+    log = ReasonLog(core)
+    log.tell(_decision(core, 14.0, 1, at_s=0.0))
+    _told(caplog)
+    log.tell(replace(_decision(core, 14.0, -1, at_s=1.0), path="guard"))
+    log.tell(_decision(core, 14.0, 1, at_s=1.2))
+    assert _told(caplog) == []
+
+
 def test_a_flood_is_counted_instead(caplog: pytest.LogCaptureFixture) -> None:
     """300 EVSEs change every second: a burst, then the rate, and the number of the others."""
     caplog.set_level(logging.INFO, "powerd.reasons")

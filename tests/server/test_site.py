@@ -104,6 +104,7 @@ def test_other_ceilings_have_other_reasons() -> None:
         core = FakeCore()
         core.want[:] = [14.0, 20.0, 14.0, 14.0, 14.0]
         _plugged(core)
+        core.snapshot.leases.streamed[:] = True
         core.snapshot.sessions.plugged[2] = False
         core.snapshot.sessions.served[3] = False
         assert await _reason(core, "A1") == "granted 14 A, all that the car and the post can take"
@@ -116,6 +117,8 @@ def test_other_ceilings_have_other_reasons() -> None:
         assert await _reason(core, "A3") == "held at 14 A: no car is plugged in"
         assert await _reason(core, "B1") == "held at 14 A: its session was stopped"
         assert "14 kW" in await _reason(core, "B2")
+        core.snapshot.leases.streamed[1] = False
+        assert await _reason(core, "A2") == "at 14 A, to rise to 20 A when its controller asks next"
         core.snapshot.leases.echo_at_s[0] = core.now_s - 100.0
         assert core.decision is not None
         counts = f"it counts at {core.decision.worst[0]:.4g} A"

@@ -1,0 +1,108 @@
+"""The sentence for a ceiling, after ticks of the real step: it must be true."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from powerd.control import events as ev
+from powerd.limits import Limits
+from powerd.network.electrical import Electrical
+from powerd.server.explain import reason
+from powerd.state.impaired import Trigger
+from tests.control.garage import Player, site_text
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing with its limits."""
+
+    electrical: Electrical
+    limits: Limits
+
+
+def why(player: Player, evse: int = 0) -> str:
+    """What is said after the last tick."""
+    assert player.decision is not None
+    return reason(Drawing(player.site.electrical, player.decision.site.limits), player.decision, evse)
+
+
+def opened(folder: Path, text: str, *cars: int) -> Player:
+    """These cars have come, and the first ticks are over."""
+    player = Player.open(folder, text)
+    for evse in cars:
+        player.plug(evse)
+    for controller in (0, 1):
+        player.hello(controller)
+    for _ in range(4):
+        player.tick()
+    return player
+
+
+def test_a_pause_is_told_with_its_end(tmp_path: Path) -> None:
+    """A stop is released, and the car stays off for a while: not because it has all that it can take."""
+    player = opened(tmp_path, site_text(2, 64.0), 0)
+    player.tick(ev.StopOrdered(request_id="", stop_id="s", element="P0", evse=np.array([0]), reason="smoke"))
+    for _ in range(12):
+        player.tick()
+    player.tick(ev.StopReleased(request_id="", stop_id="s", reason="checked"))
+    assert why(player) == "held at 0 A: it was switched off, and stays off for 198 s more"
+
+
+def test_a_controller_that_claims_what_cannot_be_is_told(tmp_path: Path) -> None:
+    """Its car counts at what it may be drawing."""
+    player = opened(tmp_path, site_text(2, 64.0), 0)
+    player.hello(0, highest_epoch=2**62)
+    player.tick()
+    assert why(player).startswith("at 32 A, for its controller claims what cannot be and gets no grants: it counts at")
+
+
+def test_a_raise_that_the_disk_holds_is_told_as_such(tmp_path: Path) -> None:
+    """No lease of others is waited for: there is none."""
+    player = opened(tmp_path, site_text(2, 32.0), 0, 1)
+    player.plug(1, plugged=False)
+    for _ in range(3):
+        player.tick(ev.TroubleBegan(trigger=Trigger.DISK_SLOW, cap=np.full(2, 32.0)))
+    assert why(player) == "at 16 A, to rise to 32 A when this is over: disk slow"
+
+
+def test_a_raise_that_a_ramp_holds_is_told_as_such(tmp_path: Path) -> None:
+    """It takes its time."""
+    text = site_text(2, 64.0).replace("max_current_a: 32,", "max_current_a: 32, ramp_a_per_s: 0.05,")
+    player = opened(tmp_path, text, 0)
+    assert why(player).endswith("to rise to 32 A as fast as the post's ramp lets it")
+
+
+def test_bounds_between_two_steps_are_told(tmp_path: Path) -> None:
+    """A car that takes 9 to 15 A never charges at a post that can be told 8 or 16 A."""
+    text = site_text(2, 64.0).replace("max_current_a: 32,", "max_current_a: 32, pilot_steps_a: [0, 8, 16, 24, 32],")
+    player = opened(tmp_path, text, 0)
+    session_id = player.snapshot.sessions.session_id[0]
+    between = ev.Demand(min_ceiling=9.0, max_ceiling=15.0)
+    player.tick(ev.SessionUpdated(request_id="", session_id=session_id, demand=between))
+    assert why(player) == "granted 0 A, for the post has no step that its car can take, 9 to 15 A"
+
+
+def test_a_tick_of_the_guard_alone_claims_no_reason(tmp_path: Path) -> None:
+    """What holds whom is worked out by a solve; there was none."""
+    player = opened(tmp_path, site_text(8, 80.0), *range(7))
+    for _ in range(12):
+        player.tick()
+    assert "F1" in why(player)
+    player.tick(ev.SolveSkipped())
+    assert why(player) == "at 11.43 A, decided at once, by the guard alone: the next tick works out what holds it"
+    player.tick()
+    assert "F1" in why(player)
+
+
+@pytest.mark.parametrize("evse", [0, 1])
+def test_a_post_that_has_not_taken_its_order_is_told(tmp_path: Path, evse: int) -> None:
+    """Nothing is decided for it meanwhile."""
+    player = opened(tmp_path, site_text(2, 64.0), 0, 1)
+    player.snapshot.leases.unsettled.setflags(write=True)
+    player.snapshot.leases.unsettled[evse] = True
+    player.tick()
+    assert "has not taken its controller's first order yet" in why(player, evse)

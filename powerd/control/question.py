@@ -7,14 +7,13 @@ import numpy as np
 from powerd.control.topology import feeding, may_be_closed, surely_closed
 from powerd.limits import Bools, Floats
 from powerd.network.electrical import Electrical
-from powerd.network.interlocks import HOUR_S
 from powerd.network.operation import By
 from powerd.network.plan import Question
 from powerd.network.plan_grid import post_kva
 from powerd.network.states import seen_as
 from powerd.network.supply import energise
 from powerd.state.snapshot import Sessions
-from powerd.state.switchgear import BENIGN, Cause, Flag, Phase, Position, Switchgear
+from powerd.state.switchgear import BENIGN, Cause, Flag, Phase, Position, Switchgear, operations
 
 
 def asked_for(electrical: Electrical, sessions: Sessions) -> Floats:
@@ -70,8 +69,8 @@ def _movable(electrical: Electrical, gear: Switchgear, now_s: float) -> Bools:
     known = np.isfinite(gear.reported_at_s) & (gear.position != Position.UNKNOWN) & ~gear.locked
     free = ~(gear.has(Flag.TAGGED) | gear.has(Flag.LOCAL) | gear.has(Flag.EARTHED) | gear.refused)
     free &= (gear.cause != Cause.HAND) & (now_s >= gear.passed_until_s)
-    done = (now_s - gear.operated_at_s < HOUR_S).sum(axis=1)
-    left = done < electrical.operation.max_operations
+    free &= ~(gear.has(Flag.LOCK_OUT) | (gear.cause == Cause.PROTECTION) | (gear.cause == Cause.UNKNOWN))
+    left = operations(gear, now_s) < electrical.operation.max_operations
     ours: Bools = (electrical.operation.by == By.POWERD) & electrical.branches.in_service & gear.in_service
     found: Bools = ours & known & free & left & gear.linked
     return found

@@ -18,7 +18,6 @@ from powerd.allocation.user_terms import UserTerms, find_sources
 from powerd.control import failsafe
 from powerd.control.absorb import Absorbed, absorb
 from powerd.control.absorb_envelopes import envelope_alarms, watch_envelopes
-from powerd.control.absorb_switchgear import age
 from powerd.control.ac_check import hold, tighten
 from powerd.control.compiled import CompiledSite, SwitchingStates
 from powerd.control.decision import Decision, GrantBatch, Renewal
@@ -29,6 +28,7 @@ from powerd.control.headroom import meter_alarms, trusted, watch_meters
 from powerd.control.lease_alarms import conduct_alarms, overbooked_alarms, overshoot_alarms, silence_alarms
 from powerd.control.metered import uncontrolled_now
 from powerd.control.phase_switch import PATIENCE, Patience, Room, counted_on, decide_phases, watch_contactors
+from powerd.control.positions import age
 from powerd.control.question import asked_for
 from powerd.control.ramp import ramped
 from powerd.control.switching import Switching, advance, exceeded, picked_up, reconsidered

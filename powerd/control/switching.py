@@ -28,7 +28,7 @@ from powerd.network.plan import Planner, Question
 from powerd.network.states import seen_as
 from powerd.network.supply import energise
 from powerd.state.columns import put, replace
-from powerd.state.switchgear import Cause, Phase, Position, Switchgear
+from powerd.state.switchgear import Cause, Phase, Position, Switchgear, ordered
 from powerd.units import ROW_TOLERANCE, Now
 
 ORDER_S = 10.0
@@ -286,15 +286,14 @@ def _make_room(
     gear = replace(gear, held_down=held)
     if any(over > before.get(limit, 0.0) + ROW_TOLERANCE for limit, over in excess(gear).items()):
         return gear, None
-    operated = gear.operated_at_s.copy()
-    operated[branch] = np.append(operated[branch][1:], now.boottime_s)
+    if now.boottime_s - gear.silent_at_s[branch] > ORDER_S / 4:
+        return gear, None  # most of its validity would be over: the next heartbeat is not far
     gear = replace(
-        gear,
+        ordered(gear, branch, Position.CLOSED if step > 0 else Position.OPEN, now.boottime_s),
         phase=int(Phase.WAITING),
         order_id=gear.order_id + 1,
         deadline_s=now.boottime_s + ORDER_S,
         since_s=now.boottime_s,
-        operated_at_s=operated,
     )
     order = SwitchOrder(
         order_id=gear.order_id,

@@ -8,6 +8,7 @@
 | 4 | of readings only the largest phase: one that wants all three would refuse them |
 | 5 | posts with L1 alone: a powerd that does not know them would grant their ceilings for all phases |
 | 6 | terms of leases, contents of requests: else longer leases are forgotten, other requests taken for retries |
+| 7 | each device's flags of a switch, where it last stood, orders that are out: else tags and faults are forgotten |
 
 A file of an older version is migrated when it is opened, in one transaction; one of a newer version is refused.
 The record of before stays as evidence: its chain can be checked, its ticks stepped through only by the powerd of then.
@@ -26,11 +27,14 @@ import numpy as np
 from powerd.journal.cells import Cells, Packed, cell_of, pack
 from powerd.state.snapshot import Answered, Stop
 
-VERSION = 6
+VERSION = 7
 """Raised with every change that an older powerd could misread."""
 
 OLDER = "older_records"
 """What the file says of itself under this: the number of the last record that a powerd of an older version wrote."""
+
+_REPORTERS_7 = 4
+"""Devices of each element that version 7 keeps the words of."""
 
 _ABOUT = "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
 _CELLS = """CREATE TABLE cells (
@@ -107,7 +111,34 @@ def _to_6(db: apsw.Connection) -> None:
     db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
-MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5, 5: _to_6}
+def _to_7(db: apsw.Connection) -> None:
+    """Version 6 kept the words of two devices of each element, and the times of orders as a column.
+
+    Who spoke of losses, and when by whose clock, is brought over, and where switches stood. What devices said of
+    switches, they say again; of operations an hour version 6 forgot after a restart.
+    """
+    wanted = "SELECT path, tick, dtype, shape, data, crc FROM cells WHERE path LIKE 'gear/%'"
+    cells = dict(map(cell_of, db.execute(wanted)))
+    if "gear/position" not in cells:
+        return  # nothing was ever committed
+    found: Cells = {"gear/known_position": cells["gear/position"]}
+    for path in ("gear/told_by", "gear/told_incarnation", "gear/told_clock_s"):
+        if path in cells:
+            found[path] = np.pad(cells[path], ((0, 0), (0, _REPORTERS_7 - cells[path].shape[1])))
+    gone = ("said", "said_by", "said_at_s", "said_incarnation", "said_clock_s", "told_at_s", "operated_at_s")
+    db.executemany("DELETE FROM cells WHERE path = ?", [(f"gear/{name}",) for name in gone])
+    rows = [pack(cell).row(path, 0) for path, cell in found.items()]
+    db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+
+MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {
+    1: _to_2,
+    2: _to_3,
+    3: _to_4,
+    4: _to_5,
+    5: _to_6,
+    6: _to_7,
+}
 """Version -> what brings a file of it to the next one."""
 
 

@@ -19,9 +19,8 @@ from powerd.limits import Bools
 from powerd.network.electrical import Electrical
 from powerd.network.operation import By
 from powerd.network.supply import joined
-from powerd.state.switchgear import BENIGN, Cause, Flag, Position, Switchgear
+from powerd.state.switchgear import BENIGN, Cause, Flag, Position, Switchgear, operations
 
-HOUR_S = 3600.0
 RELEASED = (*BENIGN, Cause.HAND)
 """Causes after which an order may feed the part behind again."""
 
@@ -136,12 +135,13 @@ def known_position(q: Question) -> Finding | None:
 
 
 def available(q: Question) -> Finding | None:
-    """A switch that is tagged out, in local, out of service or locked is left alone."""
+    """A switch that is tagged out, in local, locked out, out of service or locked is left alone."""
     at = q.move.branch
     reasons = (
         (bool(q.gear.has(Flag.TAGGED)[at]), "tagged out"),
         (bool(q.gear.has(Flag.LOCAL)[at]), "in local"),
         (not q.gear.in_service[at] or not q.electrical.branches.in_service[at], "out of service"),
+        (bool(q.gear.has(Flag.LOCK_OUT)[at]), "locked out"),
         (bool(q.gear.locked[at]), "locked after too many movements"),
     )
     found = [word for true, word in reasons if true]
@@ -151,7 +151,7 @@ def available(q: Question) -> Finding | None:
 def operations_left(q: Question) -> Finding | None:
     """No more operations an hour than the site file allows."""
     most = int(q.electrical.operation.max_operations[q.move.branch])
-    done = int(np.sum(q.now_s - q.gear.operated_at_s[q.move.branch] < HOUR_S))
+    done = int(operations(q.gear, q.now_s)[q.move.branch])
     return (
         None if done < most else _find("operations_left", q.name, f"{q.name} has been operated {done} times this hour")
     )
@@ -215,7 +215,9 @@ def no_close_after_trip(q: Question) -> Finding | None:
     if not q.move.close:
         return None
     branches = q.electrical.branches
-    suspect = np.array([Cause(c) not in RELEASED for c in q.gear.cause.tolist()], np.bool_) & q.touching
+    touched = q.touching.copy()
+    touched[q.move.branch] = True
+    suspect = np.array([Cause(c) not in RELEASED for c in q.gear.cause.tolist()], np.bool_) & touched
     if suspect.any():
         name = branches.ids[int(np.argmax(suspect))]
         return _find("no_close_after_trip", name, f"{name} tripped on protection or for an unknown cause")

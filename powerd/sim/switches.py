@@ -12,11 +12,11 @@ import numpy as np
 
 from powerd.limits import Bools, Ints
 from powerd.network.electrical import Electrical
-from powerd.network.interlocks import HOUR_S
 from powerd.network.operation import By
 from powerd.network.supply import energise
 from powerd.sim.wires import GridState, as_drawn, seen_in
 from powerd.site.schema import Operator, SiteFile, TransferKind
+from powerd.state.switchgear import HOUR_S
 
 #: How long a switch takes from its order to its contact [s]: motor-driven breakers and load-break switches.
 TRAVEL_S = 1.0

@@ -57,7 +57,7 @@ def read(column: Column) -> Column:
     return view
 
 
-def put(column: Column, evse: Ints | int, value: object) -> Column:
+def put(column: Column, evse: Ints | int | tuple[int, int], value: object) -> Column:
     """The column with ``value`` at ``evse``: the same array if this tick owns it, else a copy."""
     changed = own(column)
     changed[evse] = value

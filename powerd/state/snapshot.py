@@ -170,7 +170,7 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
         meters=open_meters(snapshot.meters.stamp_s.shape[0], n),
         phases=open_phases(n),
         contactors=reopen_contactors(snapshot.contactors, snapshot.boottime_s, boottime_s),
-        gear=reopen_switchgear(snapshot.gear),
+        gear=reopen_switchgear(snapshot.gear, snapshot.boottime_s, boottime_s),
         impaired=unimpaired(n),
         usage=reopen_usage(snapshot.usage, snapshot.boottime_s, boottime_s),
         drawn=np.zeros_like(snapshot.drawn),

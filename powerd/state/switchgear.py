@@ -6,19 +6,20 @@ where they disagree, are questionable or stop coming, it is unknown and limits h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
 import numpy as np
 
 from powerd.limits import Bools, Floats, Ints
+from powerd.state.columns import put, replace
 
-REPORTERS = 2
-"""Devices remembered per switch; a third one replaces the one heard longest ago."""
+REPORTERS = 4
+"""Devices remembered per element; a fifth replaces the one heard longest ago, but no switch's own controller."""
 MOVES = 4
 """Movements nobody ordered that are remembered per switch."""
-OPERATIONS = 20
-"""Own operations remembered per switch."""
+HOUR_S = 3600.0
+"""Own operations count for this long [s]."""
 
 
 class Position(IntEnum):
@@ -39,6 +40,12 @@ class Flag(IntFlag):
     EARTHED = 16
     LOCAL = 32
     SYNC = 64
+
+
+TRIPPED = Flag.PROTECTION | Flag.LOCK_OUT
+"""A fault may be behind it."""
+RELAY = TRIPPED | Flag.UPSTREAM_LOST
+"""What tells why it opened."""
 
 
 class Cause(IntEnum):
@@ -91,8 +98,12 @@ class Switchgear:
     """(E,) ``Position`` believed; CLOSED for what is not a switch."""
     reported_at_s: Floats
     """(E,) newest report [boottime s]; -inf = never."""
+    known_position: Ints
+    """(E,) ``Position`` that was believed last before nobody knew, else the present one; UNKNOWN = never known."""
     said: Ints
     """(E, REPORTERS) what each reporter said last."""
+    said_flags: Ints
+    """(E, REPORTERS) ``Flag`` bits of each reporter's newest report."""
     said_by: Ints
     """(E, REPORTERS) who; 0 = nobody."""
     said_at_s: Floats
@@ -110,11 +121,15 @@ class Switchgear:
     told_clock_s: Floats
     """(E + S + B, REPORTERS) the reporter's clock then [s]."""
     flags: Ints
-    """(E,) ``Flag`` bits of the newest report."""
+    """(E,) ``Flag`` bits that any reporter says; ``SYNC`` as the switch's own controller says it."""
     moved_at_s: Floats
     """(E, MOVES) newest movements that nobody ordered, oldest first [boottime s]; -inf = none."""
-    operated_at_s: Floats
-    """(E, OPERATIONS) newest orders, oldest first [boottime s]; -inf = none."""
+    operated: tuple[tuple[int, float], ...]
+    """(branch, when) of every order of powerd, oldest first, for an hour from each [boottime s]."""
+    ordered_to: Ints
+    """(E,) ``Position`` of the newest order that has neither been seen carried out nor refused; UNKNOWN = none."""
+    ordered_by_hand: Bools
+    """(E,) that order was an operator's."""
     locked: Bools
     """(E,) flapped: held for both positions and never ordered until an operator releases it."""
     linked: Bools
@@ -188,7 +203,7 @@ class Switchgear:
         return there
 
     def has(self, flag: Flag) -> Bools:
-        """(E,) the flag was set in the newest report."""
+        """(E,) the flag is set."""
         set_: Bools = (self.flags & int(flag)) != 0
         return set_
 
@@ -210,7 +225,9 @@ def open_switchgear(
     return Switchgear(
         position=position,
         reported_at_s=np.full(e, -np.inf),
+        known_position=position.copy(),
         said=np.full((e, REPORTERS), int(Position.UNKNOWN), np.int64),
+        said_flags=np.zeros((e, REPORTERS), np.int64),
         said_by=np.zeros((e, REPORTERS), np.int64),
         said_at_s=np.full((e, REPORTERS), -np.inf),
         said_incarnation=np.zeros((e, REPORTERS), np.int64),
@@ -221,7 +238,9 @@ def open_switchgear(
         told_clock_s=np.zeros((e + s + buses, REPORTERS)),
         flags=np.zeros(e, np.int64),
         moved_at_s=np.full((e, MOVES), -np.inf),
-        operated_at_s=np.full((e, OPERATIONS), -np.inf),
+        operated=(),
+        ordered_to=np.full(e, int(Position.UNKNOWN), np.int64),
+        ordered_by_hand=np.zeros(e, np.bool_),
         locked=np.zeros(e, np.bool_),
         linked=np.zeros(e, np.bool_),
         silent_at_s=np.full(e, np.inf),
@@ -255,27 +274,49 @@ def open_switchgear(
     )
 
 
-def reopen_switchgear(gear: Switchgear) -> Switchgear:
+def operations(gear: Switchgear, now_s: float) -> Ints:
+    """(E,) orders of powerd in the last hour."""
+    recent = [branch for branch, at_s in gear.operated if now_s - at_s < HOUR_S]
+    return np.bincount(np.array(recent, np.int64), minlength=gear.position.shape[0])
+
+
+def ordered(gear: Switchgear, branch: int, position: Position, now_s: float) -> Switchgear:
+    """Notes an order that goes out; by hand where the steps are an operator's."""
+    recent = tuple(one for one in gear.operated if now_s - one[1] < HOUR_S)
+    return replace(
+        gear,
+        operated=(*recent, (branch, now_s)),
+        ordered_to=put(gear.ordered_to, branch, int(position)),
+        ordered_by_hand=put(gear.ordered_by_hand, branch, gear.manual),
+    )
+
+
+def reopen_switchgear(gear: Switchgear, was_s: float, now_s: float) -> Switchgear:
     """After a restart: whatever was ever reported may have moved meanwhile, and orders under way are given up.
 
-    Causes, culprits, lock-outs, losses and what operators took out of service stay; times are of another boot and are
-    dropped, but for those of the reporters' own clocks: a late word of a loss is as late after the restart.
+    Causes, culprits, lock-outs, losses, marks (tagged, earthed, local) and what operators took out of service stay, and
+    an order that is out may have been carried out. Spans go on as if no time had passed: pick-ups and an hour of
+    operations last as long as they can. Times of the reporters' own clocks stay: a late word is as late afterwards.
+
+    Args:
+        gear: as journalled.
+        was_s: instant of it [s of that boot].
+        now_s: instant of the restart [boottime s].
     """
-    known = np.isfinite(gear.reported_at_s)
+    known, on = np.isfinite(gear.reported_at_s), now_s - was_s
     return replace(
         gear,
         position=np.where(known, int(Position.UNKNOWN), gear.position),
         reported_at_s=np.full_like(gear.reported_at_s, -np.inf),
         said=np.full_like(gear.said, int(Position.UNKNOWN)),
-        said_by=np.zeros_like(gear.said_by),
         said_at_s=np.full_like(gear.said_at_s, -np.inf),
         told_at_s=np.full_like(gear.told_at_s, -np.inf),
-        moved_at_s=np.full_like(gear.moved_at_s, -np.inf),
-        operated_at_s=np.full_like(gear.operated_at_s, -np.inf),
+        moved_at_s=gear.moved_at_s + on,
+        operated=tuple((branch, at_s + on) for branch, at_s in gear.operated),
         linked=np.zeros_like(gear.linked),
         silent_at_s=np.full_like(gear.silent_at_s, np.inf),
-        supply_back_at_s=np.full_like(gear.supply_back_at_s, -np.inf),
-        back_at_s=np.full_like(gear.back_at_s, -np.inf),
+        supply_back_at_s=gear.supply_back_at_s + on,
+        back_at_s=gear.back_at_s + on,
         passed_until_s=np.full_like(gear.passed_until_s, -np.inf),
         held_down=np.zeros_like(gear.held_down),
         phase=int(Phase.IDLE),

@@ -75,6 +75,19 @@ def test_a_journal_that_tells_no_terms_holds_leases_for_as_long_as_they_were_giv
     assert leases.worst(book, player.site.terms, plugged, drawn, 50.0 + LIFE + 0.01)[0] == 0.0
 
 
+def test_a_journal_of_two_devices_an_element_tells_who_spoke_of_losses_and_where_switches_stood(tmp_path: Path) -> None:
+    """A word that was late before the upgrade is late after it, and a switch that is where it was has not moved."""
+    player = Player.open(tmp_path, site_text(2, 32.0))
+    of_version(6, tmp_path / "j")
+    found = Journal(tmp_path / "j", evse_ids=player.site.electrical.posts.ids).recover(player.snapshot)
+    assert found is not None
+    supply = found.gear.position.shape[0]
+    assert found.gear.told_by[supply].tolist() == [9, 0, 0, 0]
+    assert found.gear.told_clock_s[supply].tolist() == [90.0, 0.0, 0.0, 0.0]
+    assert found.gear.known_position.tolist() == found.gear.position.tolist()
+    assert found.gear.operated == ()
+
+
 def test_a_damaged_journal_of_before_is_refused_when_it_is_brought_forward(tmp_path: Path) -> None:
     """As a damaged one of ours is, with what to do."""
     of_version(5, tmp_path / "j")

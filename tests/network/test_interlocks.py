@@ -13,13 +13,13 @@ import pytest
 
 from powerd.limits import Bools, Floats, Ints
 from powerd.network.electrical import Electrical, Interlock
-from powerd.network.interlocks import HOUR_S, RULES, Move, findings
+from powerd.network.interlocks import RULES, Move, findings
 from powerd.network.load import load_site
 from powerd.network.operation import By, Operation
 from powerd.network.rows import Rows, build_rows
 from powerd.network.states import Uncertain, build_state
 from powerd.network.supply import energise
-from powerd.state.switchgear import Cause, Flag, Position, Switchgear, open_switchgear
+from powerd.state.switchgear import HOUR_S, Cause, Flag, Position, Switchgear, open_switchgear
 from tests.network.drawings import Drawing
 
 NOW_S = 10_000.0
@@ -87,9 +87,7 @@ def _at(column: str, place: int, value: object) -> Flaw:
 
 def _operated_twice(electrical: Electrical, gear: Switchgear) -> Scene:
     """IN_B has had its two operations, the first almost an hour ago."""
-    operated = gear.operated_at_s.copy()
-    operated[IN_B, -2:] = NOW_S - HOUR_S + 1.0, NOW_S - 5.0
-    return electrical, replace(gear, operated_at_s=operated)
+    return electrical, replace(gear, operated=((IN_B, NOW_S - HOUR_S + 1.0), (IN_B, NOW_S - 5.0)))
 
 
 def _locked_against(electrical: Electrical, gear: Switchgear) -> Scene:

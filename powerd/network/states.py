@@ -74,9 +74,9 @@ class StateRows:
     limits: Limits
     """Rows of all ``parts`` and then of all ``ahead``; ``energized`` says what is fed with the positions believed."""
     seen: Electrical
-    """The drawing with what can be reckoned with now; every car on all phases of its post."""
+    """The drawing with all that may conduct, as ``parts`` have it; every car on all phases of its post."""
     in_use: Electrical
-    """The same with cars on the phases that they use."""
+    """The drawing with what can be reckoned with now, and cars on the phases that they use."""
     parts: tuple[tuple[Bools, Rows], ...]
     """Positions (E,) and rows of each combination; one, but for transfer switches of which no side is certain."""
     ahead: tuple[Ahead, ...]
@@ -97,7 +97,11 @@ def build_state(electrical: Electrical, state: Uncertain, used: Ints | None = No
     now = seen_as(electrical, state.in_service, state.supply_alive)
     in_use = now if used is None else with_phases_in_use(now, used)
     live = energise(now, state.closed)
-    parts = tuple((closed, build_rows(in_use, closed)) for closed in _combinations(electrical, state))
+    hot = _may_conduct(electrical, now)
+    hot_in_use = hot if used is None else with_phases_in_use(hot, used)
+    parts = tuple(
+        (closed, _fed(build_rows(hot_in_use, closed), now, closed)) for closed in _combinations(electrical, state)
+    )
     ahead = tuple(one for closed, rows in parts for one in held_ahead(in_use, closed, rows))
     every = [*(rows.limits for _, rows in parts), *(one.rows.limits for one in ahead)]
     limits = every[0] if len(every) == 1 else _together(every, len(parts))
@@ -106,7 +110,26 @@ def build_state(electrical: Electrical, state: Uncertain, used: Ints | None = No
     somewhere = np.any([energise(now, closed).bus_is_live for closed, _ in parts], axis=0)
     fed = (live.supply >= 0) & somewhere & ~_below_dark(live, state.dark)
     limits = replace(limits, energized=fed[electrical.evse_bus])
-    return StateRows(limits=limits, seen=now, in_use=in_use, parts=parts, ahead=ahead, live=live)
+    return StateRows(limits=limits, seen=hot, in_use=in_use, parts=parts, ahead=ahead, live=live)
+
+
+def _may_conduct(electrical: Electrical, now: Electrical) -> Electrical:
+    """What hangs together until a switch is open: what is said to be lost or taken out of service conducts as before.
+
+    So what is below it goes on counting above it: a word may be wrong or early, cars follow only after their reaction
+    time, and what comes back by itself comes back with its loads (R8). A switch that opens takes it away.
+    """
+    return seen_as(
+        electrical,
+        np.ones_like(electrical.branches.in_service),
+        electrical.supplies.in_service | now.supplies.in_service,
+    )
+
+
+def _fed(rows: Rows, now: Electrical, closed: Bools) -> Rows:
+    """The rows with who has voltage by what can be reckoned with now."""
+    fed = energise(now, closed).supply >= 0
+    return replace(rows, limits=replace(rows.limits, energized=fed[now.evse_bus]))
 
 
 def _combinations(electrical: Electrical, state: Uncertain) -> Iterator[Bools]:

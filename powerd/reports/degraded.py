@@ -26,9 +26,10 @@ FOOT = """
 
 Raises wait until the tick that decided them is on the disk; decreases do not. What a restart would hold anyway (W of
 the last durable tick) needs no disk: such grants and renewals go out also while it refuses, so that cars go on charging
-at what they have. If the disk is away for so long that 64 MB of record wait in memory, they are given up and the record
-gets a *gap*; the state never does. A daemon does not *start* without its journal: the new epoch must be durable before
-the first grant (R4). It ends with exit code 2 and the reason; the controllers hold their fallbacks meanwhile.
+at what they have. A single call (`RequestSetpoint`) is answered with such a grant when it leaves, too. If the disk is
+away for so long that 64 MB of record wait in memory, they are given up and the record gets a *gap*; the state never
+does. A daemon does not *start* without its journal: the new epoch must be durable before the first grant (R4). It ends
+with exit code 2 and the reason; the controllers hold their fallbacks meanwhile.
 
 ## Urgent events
 

@@ -37,7 +37,7 @@ class Gateway:
         self._down: queue.Queue[pb.SwitchOrder] = queue.Queue()
         self._tripped: set[int] = set()
         self._given: list[tuple[int, Order]] = []
-        self._ordered: set[int] = set()
+        self._starved: set[int] = set()
         self._opened = False
         self.sent = 0
         """Hellos and reports so far."""
@@ -73,6 +73,7 @@ class Gateway:
         if not self._opened:
             return
         self._tripped = (self._tripped | set(news.tripped)) - set(np.flatnonzero(closed).tolist())
+        self._starved = (self._starved - set(news.moved)) | set(news.starved)
         answers = [
             pb.OrderAnswer(order_id=n, refused=True, reason="local") for n, order in self._given if order.refused
         ]
@@ -99,7 +100,6 @@ class Gateway:
                 raise PowerdError("the daemon gave a switch order that did not come") from None
             self._taken += 1
             one = Order(branch=self._number[order.switch_id], close=order.position == pb.POSITION_CLOSED)
-            self._ordered.add(one.branch)
             self._given.append((order.order_id, one))
             found.append(one)
         return tuple(found)
@@ -115,15 +115,13 @@ class Gateway:
         found = []
         for branch in branches:
             tripped = branch in self._tripped
-            ordered = branch in self._ordered
-            self._ordered.discard(branch)
             found.append(
                 pb.SwitchReport(
                     switch_id=self._ids[branch],
                     position=pb.POSITION_CLOSED if closed[branch] else pb.POSITION_OPEN,
                     quality=pb.QUALITY_GOOD,
                     protection_trip=tripped,
-                    upstream_voltage_lost=not closed[branch] and not tripped and not ordered,
+                    upstream_voltage_lost=not closed[branch] and not tripped and branch in self._starved,
                 )
             )
         return found

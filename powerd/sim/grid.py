@@ -43,6 +43,8 @@ class News:
     """Losses and returns of what has no contact."""
     tripped: tuple[int, ...] = ()
     """Those of ``moved`` that opened on protection."""
+    starved: tuple[int, ...] = ()
+    """Those of ``moved`` that opened by themselves for want of a voltage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,8 @@ class Grid:
         if moved or losses:
             self._changed_s = now_s
         tripped = tuple(branch for branch in moved if self.gear.tripped[branch])
-        return News(moved=moved, losses=losses, tripped=tripped)
+        starved = tuple(branch for branch in moved if branch in self.gear.starved)
+        return News(moved=moved, losses=losses, tripped=tripped, starved=starved)
 
     def _happens(self, incident: Incident, now_s: int) -> None:
         if incident.lost:

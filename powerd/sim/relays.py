@@ -112,8 +112,7 @@ class Relays:
         index = np.array(list(branches), np.int64)
         closed = self.gear.closed[index] != flip
         tripped = self.gear.tripped[index]
-        ordered = np.isin(index, list(self.gear.obeyed))
-        upstream = ~closed & ~tripped & ~ordered
+        upstream = ~closed & ~tripped & np.isin(index, list(self.gear.starved))
         flags = np.where(tripped & ~closed, int(Flag.PROTECTION), np.where(upstream, int(Flag.UPSTREAM_LOST), 0))
         marks = (self.gear.tagged, Flag.TAGGED), (self.gear.earthed, Flag.EARTHED), (self._in_step, Flag.SYNC)
         for marked, flag in marks:

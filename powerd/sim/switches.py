@@ -84,8 +84,8 @@ class Gear:
         """Switches whose position contacts disagree: nobody can say how they stand, so no order may come."""
         self.drifting: set[int] = set()
         """Supplies that are not in step with the others: joined to one of them, the surge is as a fault's."""
-        self.obeyed: set[int] = set()
-        """Branches whose last movement was ordered."""
+        self.starved: set[int] = set()
+        """Branches that opened by themselves, with no voltage at one end any more: their relays say so."""
         self.broken: list[Broken] = []
         """What was broken so far."""
         self.moves: list[tuple[float, int, bool]] = []
@@ -145,14 +145,12 @@ class Gear:
         self._judge_order(branch, now_s)
         if branch in self.refuses:
             return False
-        self.obeyed.add(branch)
         if branch not in self.stuck:
             self._under_way[branch] = (close, now_s + self._travel_s)
         return True
 
     def pull(self, branch: int, close: bool, now_s: float, *, protection: bool = False) -> None:
         """It moves at once: a relay, a hand."""
-        self.obeyed.discard(branch)
         self._under_way.pop(branch, None)
         self._move(branch, close, now_s)
         self.tripped[branch] = protection and not close
@@ -175,6 +173,7 @@ class Gear:
         if self.electrical.branches.switchable[branch]:
             self._move(branch, False, now_s)
             self.refuses.add(branch)
+            self.starved.add(branch)
         else:
             self.sound[branch] = False
         self._settle(now_s)
@@ -199,6 +198,7 @@ class Gear:
             if due_s <= now_s:
                 del self._under_way[branch]
                 self._move(branch, close, due_s)
+                self.starved.discard(branch)
         for k, transfer in enumerate(self._transfers):
             self._transfer(k, transfer, now_s)
 
@@ -219,6 +219,9 @@ class Gear:
     def _move(self, branch: int, close: bool, now_s: float) -> None:
         if bool(self.closed[branch]) == close:
             return
+        branches = self.electrical.branches
+        both_live = self._live[branches.from_bus[branch]] and self._live[branches.to_bus[branch]]
+        (self.starved.discard if close or both_live else self.starved.add)(branch)
         self.closed[branch] = close
         self.moves.append((now_s, branch, close))
         self._settle(now_s)

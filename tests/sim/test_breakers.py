@@ -10,14 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from powerd.control.switch_events import SwitchesSeen
 from powerd.errors import PowerdError
 from powerd.network.curves import Edge
 from powerd.network.electrical import Electrical
 from powerd.network.load import load_site
 from powerd.network.tolerance import trips_s
 from powerd.sim.breakers import Breakers
+from powerd.sim.relays import Relays
 from powerd.sim.switches import Gear, transfers_of
 from powerd.sim.wires import Survey, as_drawn
+from powerd.state.switchgear import Flag
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 
@@ -156,6 +159,31 @@ def test_a_returning_supply_may_be_the_one_that_parallels(depot: Electrical) -> 
     gear.broken.clear()
     gear.supply(0, alive=True, now_s=2.0)
     assert {b.rule for b in gear.broken} == {"parallel"}
+
+
+def test_relays_tell_of_a_lost_voltage_only_where_one_was_lost(depot: Electrical) -> None:
+    """A half that a transfer switch leaves for a dead source was without voltage, the one it comes back from was not,
+    nor is a tie that is drawn open, a switch that opens by order, or one that a hand opens under voltage.
+    """
+    gear = Gear(depot, transfers_of(load_site(MODELS / "two_feeder_depot").site, depot))
+    relays = Relays(gear=gear)
+
+    def upstream(now_s: float) -> set[str]:
+        (seen,) = (event for event in relays.speaks(now_s) if isinstance(event, SwitchesSeen))
+        told = (seen.flags & int(Flag.UPSTREAM_LOST)) != 0
+        return {depot.branches.ids[e] for e in seen.branch[told]}
+
+    assert upstream(0.0) == set()
+    gear.supply(0, False, 1.0)
+    gear.advance(60.0)
+    assert upstream(60.0) == {"ats/preferred"}
+    gear.supply(0, True, 61.0)
+    gear.advance(2000.0)
+    assert gear.closed[branch(depot, "ats/preferred")]
+    gear.pull(branch(depot, "main-b"), False, 2000.0)
+    gear.order(branch(depot, "main-a"), False, 2000.0)
+    gear.advance(2010.0)
+    assert upstream(2010.0) == set()
 
 
 def test_switches_take_their_time_refuse_and_stick(depot: Electrical) -> None:

@@ -8,7 +8,8 @@
 | 4 | of readings only the largest phase: one that wants all three would refuse them |
 | 5 | posts with L1 alone: a powerd that does not know them would grant their ceilings for all phases |
 | 6 | terms of leases, contents of requests: else longer leases are forgotten, other requests taken for retries |
-| 7 | each device's flags of a switch, where it last stood, orders that are out: else tags and faults are forgotten |
+| 7 | each device's flags of a switch, where it last stood, orders that are out: else tags and faults are forgotten; and |
+|   | bounds of cars as they were said: else a minimum that nobody said counts as 0 A |
 
 A file of an older version is migrated when it is opened, in one transaction; one of a newer version is refused.
 The record of before stays as evidence: its chain can be checked, its ticks stepped through only by the powerd of then.
@@ -35,6 +36,9 @@ OLDER = "older_records"
 
 _REPORTERS_7 = 4
 """Devices of each element that version 7 keeps the words of."""
+
+DRAWN = "drawn_from_record_"
+"""Keys with the number of a record: from it on they are of the drawing of that value. Without one all are of one."""
 
 _ABOUT = "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
 _CELLS = """CREATE TABLE cells (
@@ -117,6 +121,7 @@ def _to_7(db: apsw.Connection) -> None:
     Who spoke of losses, and when by whose clock, is brought over, and where switches stood. What devices said of
     switches, they say again; of operations an hour version 6 forgot after a restart.
     """
+    _unsay_bounds(db)
     wanted = "SELECT path, tick, dtype, shape, data, crc FROM cells WHERE path LIKE 'gear/%'"
     cells = dict(map(cell_of, db.execute(wanted)))
     if "gear/position" not in cells:
@@ -128,6 +133,19 @@ def _to_7(db: apsw.Connection) -> None:
     gone = ("said", "said_by", "said_at_s", "said_incarnation", "said_clock_s", "told_at_s", "operated_at_s")
     db.executemany("DELETE FROM cells WHERE path = ?", [(f"gear/{name}",) for name in gone])
     rows = [pack(cell).row(path, 0) for path, cell in found.items()]
+    db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+
+def _unsay_bounds(db: apsw.Connection) -> None:
+    """Version 6 kept the bounds of a post where nobody had said any: of a post without a session they are its own."""
+    wanted = "SELECT path, tick, dtype, shape, data, crc FROM cells WHERE path IN (?, ?, ?)"
+    paths = [f"sessions/{name}" for name in ("served", "min_ceiling", "max_ceiling")]
+    cells = dict(map(cell_of, db.execute(wanted, paths)))
+    if len(cells) < len(paths):
+        return  # nothing was ever committed
+    served, least, most = (cells[path] for path in paths)
+    said = {paths[1]: np.where(served, least, 0.0), paths[2]: np.where(served, most, np.inf)}
+    rows = [pack(cell).row(path, 0) for path, cell in said.items()]
     db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 

@@ -72,6 +72,8 @@ class Replayed:
     """Ticks compared bit by bit."""
     older: int
     """Records of an older powerd, which come first: their chain was checked, only that powerd can step through them."""
+    redrawn: int
+    """Records of another drawing of the site: their chain was checked, the file of that time steps through them."""
     first: datetime | None
     """Instant of the oldest record kept."""
     last: datetime | None
@@ -97,6 +99,10 @@ class _Course:
     exact: int = 0
     first: datetime | None = None
     last: datetime | None = None
+
+    def leave(self) -> None:
+        """What comes now was decided elsewhere: the next state to follow is taken as it is."""
+        self.snapshot, self.exactly = None, False
 
     def follow(self, record: Record) -> None:
         """One record further.
@@ -171,13 +177,17 @@ def replay(
     Raises:
         ReplayRefused: the file cannot be replayed at all.
     """
-    db = _open(path, site)
+    db, drawn = _open(path, site)
     course = _Course(site=site, stepper=Stepper(site), verify=verify, here=fingerprint(), see=see)
-    older = _older(db)
+    older, redrawn = _older(db), 0
     fault: str | None = None
     place = "the beginning"
     try:
-        for record in islice(_chain(db), older, None):
+        for number, record in islice(_chain(db), older, None):
+            if not drawn.covers(number):
+                redrawn += 1
+                course.leave()
+                continue
             if until is not None and now_of(record).utc > until:
                 break
             place = f"{record.kind} {record.tick} at {now_of(record).utc.isoformat()}"
@@ -202,14 +212,42 @@ def replay(
         gaps=course.counts[Kind.GAP],
         exact=course.exact,
         older=older,
+        redrawn=redrawn,
         first=course.first,
         last=course.last,
         decision=course.decision,
     )
 
 
-def _open(path: Path, site: CompiledSite) -> apsw.Connection:
-    """The file, opened, if it is a journal of this site.
+@dataclass(frozen=True)
+class _Drawn:
+    """For which drawings the records of a file were written."""
+
+    wanted: str
+    """Fingerprint of the one that is replayed."""
+    since: tuple[tuple[int, str], ...]
+    """(number of the first record, fingerprint), ascending; "" = nobody said."""
+
+    @staticmethod
+    def of(about: dict[str, str], wanted: str) -> _Drawn:
+        """As the file says of itself."""
+        keys = [key for key in about if key.startswith(layout.DRAWN)]
+        since = sorted((int(key.removeprefix(layout.DRAWN)), about[key]) for key in keys)
+        return _Drawn(wanted, tuple(since) or ((0, about.get("drawing", "")),))
+
+    @property
+    def knows(self) -> bool:
+        """Some of it was, or may have been, written for the one that is replayed."""
+        return any(drawing in ("", self.wanted) for _, drawing in self.since)
+
+    def covers(self, number: int) -> bool:
+        """This record was, or may have been."""
+        known = [drawing for first, drawing in self.since if first <= number]
+        return not known or known[-1] in ("", self.wanted)
+
+
+def _open(path: Path, site: CompiledSite) -> tuple[apsw.Connection, _Drawn]:
+    """The file, opened, if it is a journal of this site, with which part of it is of this drawing.
 
     Raises:
         ReplayRefused: it is not.
@@ -231,11 +269,12 @@ def _open(path: Path, site: CompiledSite) -> apsw.Connection:
         )
     if about.get("evse_ids") != "\n".join(site.electrical.posts.ids):
         raise ReplayRefused(f"{path} belongs to a site with other EVSEs; name that one with --site")
-    if about.get("drawing", "") not in ("", fingerprint_of(site.electrical)):
+    drawn = _Drawn.of(about, fingerprint_of(site.electrical))
+    if not drawn.knows:
         raise ReplayRefused(
-            f"{path} was last written for another drawing of these EVSEs; name the site file of that time with --site"
+            f"{path} was written for another drawing of these EVSEs; name the site file of that time with --site"
         )
-    return db
+    return db, drawn
 
 
 def _older(db: apsw.Connection) -> int:
@@ -249,8 +288,8 @@ class _Unlinked(Exception):
     """The chain is broken; the message says where."""
 
 
-def _chain(db: apsw.Connection) -> Iterator[Record]:
-    """The records in order, each checked against the one before.
+def _chain(db: apsw.Connection) -> Iterator[tuple[int, Record]]:
+    """The records in order, with their numbers, each checked against the one before.
 
     Raises:
         _Unlinked: one was altered, dropped or put in.
@@ -270,7 +309,7 @@ def _chain(db: apsw.Connection) -> Iterator[Record]:
         if newest is not None and newest != (number - 1, before):
             raise _Unlinked(f"{place}: it does not follow on record {newest[0]}, which comes before it here")
         newest = (number, digest)
-        yield record
+        yield number, record
     if newest is None:
         raise _Unlinked("the journal holds no record")
 

@@ -131,6 +131,7 @@ class Journal:
         self._refuse_damage()
         self._claim(evse_ids)
         self._find_end()
+        self._note_drawing()
 
     def _logged(self, _db: apsw.Connection, _name: str, pages: int) -> int:
         """SQLite's word after each commit of how long its log is."""
@@ -173,10 +174,6 @@ class Journal:
                 layout.migrate(self._db, version)
             except ValueError as damage:
                 raise JournalBroken(f"{self._path} is damaged ({damage}); {AWAY}") from damage
-        if about.get("drawing", "") != self._drawing:
-            self.redrawn = bool(about.get("drawing"))
-            with self._db:
-                self._db.execute("INSERT OR REPLACE INTO about VALUES ('drawing', ?)", (self._drawing,))
 
     def _claim_elements(self, written: str) -> None:
         """Checks whose state the rows of the switchgear are; a file that does not say it yet says it from now on."""
@@ -193,6 +190,18 @@ class Journal:
                     f"({there}, where the site file now has {here}): faults and locks would be held against the wrong "
                     f"one; draw them as they were, name another file with --journal, or {AWAY}"
                 )
+
+    def _note_drawing(self) -> None:
+        """Says for which drawing the record goes on from here, and since when it was another one."""
+        before = self._about().get("drawing", "")
+        if before == self._drawing:
+            return
+        self.redrawn = bool(before)
+        notes = [("drawing", self._drawing), (f"{layout.DRAWN}{self._number + 1}", self._drawing)]
+        with self._db:
+            if self._number:
+                self._db.execute("INSERT OR IGNORE INTO about VALUES (?, ?)", (f"{layout.DRAWN}0", before))
+            self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", notes)
 
     def _about(self) -> dict[str, str]:
         """What the file says of itself; nothing where it is another program's."""

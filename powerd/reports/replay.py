@@ -98,6 +98,7 @@ def _as_json(found: Replayed, why: dict[str, Any] | None) -> dict[str, Any]:
         "gaps": found.gaps,
         "bit_equal": found.exact,
         "older_records": found.older,
+        "redrawn_records": found.redrawn,
         "first": None if found.first is None else found.first.isoformat(),
         "last": None if found.last is None else found.last.isoformat(),
         "explained": why,
@@ -109,6 +110,9 @@ def _as_text(found: Replayed, why: dict[str, Any] | None, *, verify: bool) -> st
     lines = [f"{found.ticks} ticks from {found.first} to {found.last}, {found.starts} starts, {found.gaps} gaps"]
     if found.older:
         lines.append(f"{found.older} records before these are of an older powerd: replay them with that one")
+    if found.redrawn:
+        told = "are of another drawing: replay them with the site file of that time"
+        lines.append(f"{found.redrawn} records, their chain checked, {told}")
     if verify and found.fault is None:
         lines.append(f"every decision is the one recorded, {found.exact} of them bit by bit")
     if found.fault is not None:

@@ -69,7 +69,8 @@ def incidents_of(
             names = ", ".join(list(known)[:8])
             raise UnreadableInput(f"{one.text}: {electrical.site_id} has no {one.element}; it has {names} ...")
         local = start.astimezone(timezone)
-        at_s = round((datetime.combine(local.date(), one.at, timezone) - local).total_seconds())
+        # In UTC: two instants of one zone are subtracted as their clocks show them, which is wrong by what was changed.
+        at_s = round((datetime.combine(local.date(), one.at, timezone).astimezone(UTC) - start).total_seconds())
         if at_s < 0:
             raise UnreadableInput(f"{one.text}: the run begins at {local:%H:%M:%S}; name a later time")
         before = {trip.element for trip in clocked if trip.lost and trip.at < one.at}
@@ -85,8 +86,8 @@ def full_house(
     """A car at every post before the first incident, none of them full before the last one is over."""
     first, last = min(one.at for one in clocked), max(one.at for one in clocked)
     posts, rng = electrical.posts, np.random.default_rng(seed)
-    begin = datetime.combine(DAY, first, timezone) - timedelta(minutes=COME_MIN)
-    end = datetime.combine(DAY, last, timezone) + timedelta(minutes=STAY_MIN)
+    begin = datetime.combine(DAY, first, timezone).astimezone(UTC) - timedelta(minutes=COME_MIN)
+    end = datetime.combine(DAY, last, timezone).astimezone(UTC) + timedelta(minutes=STAY_MIN)
     sessions = []
     for evse, name in enumerate(posts.ids):
         arrival = begin + timedelta(seconds=int(rng.integers(0, (COME_MIN - QUIET_MIN) * 60)))
@@ -96,8 +97,8 @@ def full_house(
             RecordedSession(
                 session_id=f"house-{name}",
                 evse_id=name,
-                arrival=arrival.astimezone(UTC),
-                departure=end.astimezone(UTC),
+                arrival=arrival,
+                departure=end,
                 day=DAY,
                 energy_kwh=most,
                 said_energy_kwh=None,

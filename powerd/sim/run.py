@@ -22,6 +22,7 @@ from powerd.sim.grid import News
 from powerd.sim.plant import Plant
 from powerd.sim.policies import Ceilings, Moment
 from powerd.sim.sessions import RecordedSession
+from powerd.sim.wires import GridState
 
 #: The run begins this long before the first car comes [s].
 LEAD_S = 10
@@ -53,6 +54,8 @@ class SettledLoad:
 
     drawn: Floats
     """(n,) [own unit]."""
+    state: GridState
+    """What was closed, sound and alive then."""
     first_s: int
     """When it first stood, seconds from the start of the run."""
 
@@ -66,7 +69,7 @@ class Record:
     served: tuple[Served, ...]
     """Every session, in the order in which they left."""
     settled: tuple[SettledLoad, ...]
-    """Every distinct load that stood, in order of first appearance."""
+    """Every distinct load that stood, in each state of the wires, in order of first appearance."""
     step_ms: Floats
     """(T',) time that each decision took [ms]; empty without a daemon."""
 
@@ -227,8 +230,9 @@ class Loop:
         if now_s - self._changed_s < policy.pace.quiet_s:
             return 1
         if drawn.any():
-            key = np.round(drawn / SAME_LOAD).astype(np.int64).tobytes()
-            self._settled.setdefault(key, SettledLoad(drawn=drawn, first_s=now_s))
+            state = self._plant.grid.gear.state(float(now_s))
+            key = np.round(drawn / SAME_LOAD).astype(np.int64).tobytes() + state.key
+            self._settled.setdefault(key, SettledLoad(drawn=drawn, state=state, first_s=now_s))
         if not self._cars.plugged.any():
             return int(until_event) if math.isfinite(until_event) else 1
         steady = math.ceil(self._cars.steady_s()) if math.isfinite(self._cars.steady_s()) else policy.pace.longest_s

@@ -110,11 +110,14 @@ class Summary:
         """No rating was broken, in the plant's books and, if asked, in the power flows.
 
         Where something was lost on purpose, ratings may be exceeded after it for as long as ``overload_allowed_s``, and
-        nothing may trip.
+        nothing may trip. What was broken before has no such excuse.
         """
         flows = self.verify_ac is None or self.verify_ac.passed
         if not self.compliance:
             return self.limit_violations == 0 and flows
+        first_s = min(one.at_s for one in self.compliance)
+        if any(broken.first_s < first_s for broken in self.violations):
+            return False
         in_time = all(one.seconds <= self.overload_allowed_s for one in self.compliance)
         return in_time and self.breaker_trips == 0 and not self.forbidden_movements and flows
 

@@ -1,5 +1,7 @@
 """Settled loads once more, through the electrical model of record: an unbalanced power flow with losses and voltages.
 
+Each load is solved on the wires as they stood then.
+
 Cars take a constant current at the solved voltage (``network.loading``). Every rating is checked on the side and in the
 unit in which it is defined. The tolerance covers what limit rows leave out on purpose: magnetising current, and losses
 where a rating counts power.
@@ -8,17 +10,17 @@ where a rating counts power.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from powerd.limits import Floats
-from powerd.network.build import build_net
+from powerd.network.build import Built, build_net
 from powerd.network.electrical import BranchKind, Electrical
 from powerd.network.loading import solve_constant_current
-from powerd.network.supply import normal_positions
 from powerd.network.taken import Flow, drawn_at_buses
 from powerd.sim.run import SettledLoad
+from powerd.sim.wires import GridState, seen_in
 
 #: Relative overshoot of a rating that a power flow may show.
 TOLERANCE = 0.005
@@ -55,12 +57,13 @@ def verify_ac(
     Raises:
         CannotSolve: a power flow has no solution.
     """
-    built = build_net(electrical, normal_positions(electrical))
+    nets: dict[bytes, tuple[Electrical, Built]] = {}
     names, capacity = _ratings(electrical)
     failed, worst, worst_name, worst_s, lowest = 0, 0.0, "", 0, np.inf
     for done, load in enumerate(settled, start=1):
-        drawn = drawn_at_buses(electrical, load.drawn, loads_kw=electrical.loads.typical_kw)
-        flow = solve_constant_current(built, electrical, drawn)
+        seen, built = _net(electrical, load.state, nets)
+        loads_kw = electrical.loads.typical_kw * load.state.load_factor
+        flow = solve_constant_current(built, seen, drawn_at_buses(seen, load.drawn, loads_kw=loads_kw))
         share = _carried(flow) / capacity
         tightest = int(np.argmax(share)) if share.shape[0] else -1
         most = float(share[tightest]) if tightest >= 0 else 0.0
@@ -77,6 +80,17 @@ def verify_ac(
         worst_s=worst_s,
         lowest_voltage_pu=float(lowest) if np.isfinite(lowest) else 1.0,
     )
+
+
+def _net(
+    electrical: Electrical, state: GridState, nets: dict[bytes, tuple[Electrical, Built]]
+) -> tuple[Electrical, Built]:
+    """The drawing with what is lost out of service, and its wires in ``state``; made once for each state."""
+    key = replace(state, load_factor=np.zeros(0)).key
+    if key not in nets:
+        seen = seen_in(electrical, state)
+        nets[key] = seen, build_net(seen, state.closed)
+    return nets[key]
 
 
 def _ratings(electrical: Electrical) -> tuple[list[str], Floats]:

@@ -40,6 +40,7 @@ def test_a_journal_of_an_older_version_is_brought_forward(tmp_path: Path, versio
     assert found is not None
     assert found.sessions.session_id == ("ä car", "")
     assert found.sessions.requested_kwh[0] == 9.0
+    assert (found.sessions.min_ceiling[1], found.sessions.max_ceiling[1]) == (0.0, np.inf)  # nothing was said there
     assert found.drawn[0].tolist() == [5.5, 5.5, 5.5]
     assert [(s.stop_id, s.element, s.evse.tolist(), s.reason) for s in found.stops] == [("s", "P1", [1], "smoke")]
     assert [(one.request_id, one.key) for one in found.answered] == [("r1", "ä car"), ("r2", "s")]

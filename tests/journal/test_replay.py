@@ -22,6 +22,7 @@ from powerd.control.decision import Decision
 from powerd.control.step import Stepper
 from powerd.journal import machine, record, store
 from powerd.journal import replay as replaying
+from powerd.journal.drawing import fingerprint_of
 from powerd.journal.record import CLASSES, DECIDED, NOT_DECIDED, ROOT, Kind, Record, TickContent
 from powerd.journal.replay import ReplayRefused, replay
 from powerd.journal.store import Entry, Journal
@@ -54,6 +55,33 @@ def write_story(folder: Path, *, ticks: int = 150, restarts: int = 1, seed: int 
         journal.close()
         boot = player.now_s + 3.0
     return player
+
+
+@pytest.mark.parametrize("known", ["before", "after"])
+def test_each_part_of_a_record_is_replayed_with_the_drawing_that_it_was_written_for(tmp_path: Path, known: str) -> None:
+    """A site drawn anew, and back: whichever file is given, its ticks are owed, of the others the chain."""
+    texts = {"before": SITE, "after": site_text(6, 42.0, fallback_a=6.0)}
+    rng, snapshot = np.random.default_rng(5), None
+    for times, name in enumerate(("before", "after", "after", "before")):
+        player = Player.open(tmp_path, texts[name])
+        electrical = player.site.electrical
+        journal = Journal(tmp_path / "j", evse_ids=electrical.posts.ids, drawing=fingerprint_of(electrical))
+        boot = 100.0 * times
+        if snapshot is not None:
+            player.snapshot, player.now_s = reopen_snapshot(snapshot, player.site.terms, boot), boot
+        now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=boot)
+        journal.start(player.snapshot, Now(utc=now, boottime_s=boot))
+        for _ in range(20):
+            _commit(journal, player, rng)
+        snapshot = player.snapshot
+        journal.close()
+    found = replay(tmp_path / "j", Player.open(tmp_path, texts[known]).site, verify=True)
+    assert (found.fault, found.ticks, found.exact, found.starts) == (None, 40, 40, 2)
+    assert found.redrawn == 42
+    spoilt = apsw.Connection(str(tmp_path / "j"))
+    spoilt.execute("UPDATE records SET utc_s = utc_s + 1 WHERE number = ?", (30 if known == "before" else 10,))
+    spoilt.close()
+    assert "altered" in str(replay(tmp_path / "j", Player.open(tmp_path, texts[known]).site, verify=True).fault)
 
 
 def _commit(journal: Journal, player: Player, rng: np.random.Generator) -> None:

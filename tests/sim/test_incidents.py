@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import time
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -50,6 +50,15 @@ def test_a_full_house_stands_around_its_incidents() -> None:
         incidents_of([parse_incident("T9@08:15", lost=True)], electrical, start, zone)
     with pytest.raises(UnreadableInput, match="T1 is not lost before"):
         incidents_of(clocked[1:], electrical, start, zone)
+
+
+@pytest.mark.parametrize("day", [(2026, 3, 28), (2026, 3, 29), (2026, 10, 25)], ids=["usual", "23 hours", "25 hours"])
+def test_an_incident_happens_when_the_clock_on_the_wall_says_so(day: tuple[int, int, int]) -> None:
+    """Also on the days on which that clock is changed, between the run's start and the incident."""
+    electrical, zone = load_site(DEPOT).must(), ZoneInfo("Europe/Berlin")
+    start = datetime(*day, 0, 30, tzinfo=zone).astimezone(UTC)
+    (lost,) = incidents_of([parse_incident("T1@08:15", lost=True)], electrical, start, zone)
+    assert (start + timedelta(seconds=lost.at_s)).astimezone(zone).time() == time(8, 15)
 
 
 @pytest.mark.slow

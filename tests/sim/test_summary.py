@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from powerd.sim.grid import Compliance
 from powerd.sim.plant import Series, Truth, Violation
 from powerd.sim.run import Record, Served
 from powerd.sim.summary import Summary, Wire, as_table, delivered_fraction, jain, summarise, worst_decile
@@ -130,6 +132,13 @@ def test_a_promise_is_broken_by_the_plant_or_by_the_power_flow() -> None:
     assert _summary(verdict=_verdict(0)).promise_kept
     assert not _summary(BROKEN).promise_kept
     assert not _summary(verdict=_verdict(1)).promise_kept
+
+
+@pytest.mark.parametrize(("at_s", "kept"), [(7200, True), (7201, False)])
+def test_a_loss_excuses_nothing_that_was_broken_before_it(at_s: int, kept: bool) -> None:
+    """What it brings may last for ack + reaction; a rating that was exceeded when it came was exceeded without it."""
+    loss = Compliance(event="T1 lost", at_s=at_s, seconds=5.0, name=BROKEN.name, share=1.2, tolerated_s=60.0, used=0.1)
+    assert replace(_summary(BROKEN), compliance=(loss,), overload_allowed_s=7.0).promise_kept is kept
 
 
 def test_the_table_tells_people_what_broke() -> None:

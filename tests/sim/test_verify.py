@@ -10,7 +10,8 @@ import pytest
 from powerd.network.load import load_site
 from powerd.sim.run import SettledLoad
 from powerd.sim.verify import TOLERANCE, AcVerdict, verify_ac
-from tests.sim.scenes import GARAGE
+from powerd.sim.wires import as_drawn
+from tests.sim.scenes import GARAGE, MODELS
 
 
 def _verdict(**amps: float) -> AcVerdict:
@@ -19,7 +20,9 @@ def _verdict(**amps: float) -> AcVerdict:
     drawn = np.zeros(electrical.evse_count)
     for evse, value in amps.items():
         drawn[electrical.posts.ids.index(evse.replace("_", "-"))] = value
-    return verify_ac(electrical, [SettledLoad(drawn=drawn, first_s=60), SettledLoad(drawn=0 * drawn, first_s=90)])
+    state = as_drawn(electrical)
+    loads = [SettledLoad(drawn=amps, state=state, first_s=s) for s, amps in ((60, drawn), (90, 0 * drawn))]
+    return verify_ac(electrical, loads)
 
 
 def test_a_pod_within_its_rating_passes_and_above_it_fails() -> None:
@@ -47,10 +50,28 @@ def test_the_high_side_is_checked_against_its_own_rating() -> None:
         loose = np.full_like(tight, np.inf)
         from_a, to_a = (loose, tight) if side == "low" else (tight, loose)
         rated = replace(electrical, branches=replace(branches, capacity_from_a=from_a, capacity_to_a=to_a))
-        verdict = verify_ac(rated, [SettledLoad(drawn=drawn, first_s=0)])
+        verdict = verify_ac(rated, [SettledLoad(drawn=drawn, state=as_drawn(rated), first_s=0)])
         assert not verdict.passed
         assert verdict.worst_name.endswith(f"{side} side")
         assert verdict.worst_percent == pytest.approx(102.0, abs=0.3)
+
+
+def test_a_load_is_solved_on_the_wires_as_they_stood() -> None:
+    """What two supplies carry is too much for one: after a loss the tie feeds all, and the lost one gives nothing."""
+    electrical = load_site(MODELS / "two_feeder_depot").must()
+    ids = electrical.branches.ids
+    normal = as_drawn(electrical)
+    closed = normal.closed.copy()
+    closed[[ids.index("main-a"), ids.index("tie")]] = False, True
+    alive = np.array([False, True])
+    drawn = 0.35 * electrical.posts.max_ceiling
+    before = verify_ac(electrical, [SettledLoad(drawn=drawn, state=normal, first_s=0)])
+    after = [SettledLoad(drawn=drawn, state=normal, first_s=0)]
+    after.append(SettledLoad(drawn=drawn, state=replace(normal, closed=closed, alive=alive), first_s=9))
+    verdict = verify_ac(electrical, after)
+    assert before.passed
+    assert not verdict.passed
+    assert (verdict.loads_failed, verdict.worst_s) == (1, 9)
 
 
 def test_the_tolerance_is_half_a_per_cent() -> None:

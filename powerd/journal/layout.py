@@ -8,7 +8,7 @@
 | 4 | of readings only the largest phase: one that wants all three would refuse them |
 | 5 | posts with L1 alone: a powerd that does not know them would grant their ceilings for all phases |
 | 6 | terms of leases, contents of requests: else longer leases are forgotten, other requests taken for retries |
-| 7 | each device's flags of a switch, where it last stood, orders that are out: else tags and faults are forgotten; and |
+| 7 | each device's flags of a switch, where it last stood, orders that are out: else tags and faults are forgotten; |
 |   | bounds of cars as they were said: else a minimum that nobody said counts as 0 A |
 
 A file of an older version is migrated when it is opened, in one transaction; one of a newer version is refused.

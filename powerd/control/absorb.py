@@ -233,6 +233,7 @@ def _measured(snapshot: Snapshot, event: ev.Measured, now: Now) -> Snapshot:
         meters=meters.read_posts(snapshot.meters, event.evse, event.drawn, event.window_s, now.boottime_s),
         drawn=put(snapshot.drawn, event.evse, event.drawn),
         drawn_at_s=put(snapshot.drawn_at_s, event.evse, now.boottime_s),
+        drawn_stands=put(snapshot.drawn_stands, event.evse, event.window_s is None),
     )
 
 
@@ -269,7 +270,7 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     seen = meters.read_posts(snapshot.meters, left, np.zeros((left.shape[0], 3)), None, now.boottime_s)
     phases = forget_phases(snapshot.phases, np.union1d(left, came))
     changed = replace(snapshot, sessions=sessions, leases=book, usage=usage, meters=seen, phases=phases)
-    return replace(changed, drawn=drawn, drawn_at_s=drawn_at)
+    return replace(changed, drawn=drawn, drawn_at_s=drawn_at, drawn_stands=put(snapshot.drawn_stands, left, True))
 
 
 # --- sessions and stops -----------------------------------------------------------------------------------------------

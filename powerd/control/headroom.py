@@ -45,7 +45,8 @@ def watch_meters(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> S
     meters = snapshot.meters
     if not meters.stamp_s.shape[0]:
         return snapshot
-    heard = np.flatnonzero((snapshot.leases.echo_at_s >= boottime_s) & snapshot.leases.streamed)
+    stands = snapshot.leases.streamed & snapshot.drawn_stands
+    heard = np.flatnonzero((snapshot.leases.echo_at_s >= boottime_s) & stands)
     meters = readings.hear_posts(meters, heard, boottime_s)
     for m in range(meters.stamp_s.shape[0]):
         if site.metering.works[m]:

@@ -220,12 +220,13 @@ def _watched(site: CompiledSite, state: Snapshot, greeted: Bools, now: Now) -> S
     book = leases.lapse(state.leases, site.terms, now.boottime_s)
     drawn = largest_phase(state.drawn)
     plugged = state.sessions.plugged
-    seen = sampled(book, plugged, state.drawn_at_s, greeted, now.boottime_s)
+    seen = sampled(book, plugged, state.drawn_at_s, state.drawn_stands & ~greeted, now.boottime_s)
     book = watch(book, site.terms, plugged, drawn, seen, now.boottime_s)
     state = replace(state, leases=book)
     if not site.electrical.evse_detects.any():
         return state
-    watched = site.electrical.evse_detects & plugged & np.isfinite(state.drawn_at_s)
+    fresh = state.drawn_stands | (now.boottime_s - state.drawn_at_s <= site.terms.ttl_s)
+    watched = site.electrical.evse_detects & plugged & np.isfinite(state.drawn_at_s) & fresh
     # A post on L1 alone shows where its contactor stands, not what the car will take when it goes back.
     watched &= leases.reachable(book, site.terms, now.boottime_s) & ~state.contactors.one
     return replace(state, phases=watch_phases(state.phases, watched, state.drawn, now.boottime_s))

@@ -28,21 +28,22 @@ OBEYED_S = 60.0
 """How long a non-compliant car has to obey before it is believed again [s]."""
 
 
-def sampled(book: LeaseBook, plugged: Bools, drawn_at_s: Floats, greeted: Bools, now_s: float) -> Bools:
+def sampled(book: LeaseBook, plugged: Bools, drawn_at_s: Floats, stands: Bools, now_s: float) -> Bools:
     """(n,) there is a reading of this instant: each tick with a stamp is one sample.
 
     A controller that says nothing of a meter says that it has not changed. Not so in a hello, which carries no
-    readings: one from before it may be older than the lease under which it was lawful.
+    readings: one from before it may be older than the lease under which it was lawful. Nor where the reading was said
+    to be of a time of its own: that is over.
 
     Args:
         book: after the tick's events.
         plugged: (n,) a car is there.
         drawn_at_s: (n,) when its newest reading came; -inf = none of this car.
-        greeted: (n,) its controller said hello in this tick.
+        stands: (n,) a stamp of its controller says that the reading has not changed.
         now_s: the tick's instant.
     """
-    stands = (book.echo_at_s >= now_s) & ~greeted
-    return plugged & np.isfinite(drawn_at_s) & (stands | (drawn_at_s >= now_s))
+    unchanged = (book.echo_at_s >= now_s) & stands
+    return plugged & np.isfinite(drawn_at_s) & (unchanged | (drawn_at_s >= now_s))
 
 
 def watch(book: LeaseBook, terms: LeaseTerms, plugged: Bools, drawn: Floats, sample: Bools, now_s: float) -> LeaseBook:

@@ -94,6 +94,8 @@ class Snapshot:
     """(n, 3) last measured current on L1, L2, L3 of the post [A]; DC: power [kW], 0, 0."""
     drawn_at_s: Floats
     """(n,) boottime of that measurement at the daemon [s]; -inf = none of this car."""
+    drawn_stands: Bools
+    """(n,) it stands until another one is told; False = it was of a time of its own, which is over."""
     stops: tuple[Stop, ...]
     """Stops in force, oldest first."""
     envelopes: envelopes.Envelopes
@@ -145,6 +147,7 @@ def open_snapshot(
         usage=open_usage(n, boottime_s),
         drawn=np.zeros((n, 3)),
         drawn_at_s=np.full(n, -np.inf),
+        drawn_stands=np.ones(n, np.bool_),
         stops=(),
         envelopes=(),
         overshoots=(),
@@ -175,6 +178,7 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
         usage=reopen_usage(snapshot.usage, snapshot.boottime_s, boottime_s),
         drawn=np.zeros_like(snapshot.drawn),
         drawn_at_s=np.full(n, -np.inf),
+        drawn_stands=np.ones(n, np.bool_),
         envelopes=envelopes.reopen(snapshot.envelopes, snapshot.boottime_s, snapshot.impaired.utc_ahead_s, boottime_s),
         overshoots=(),  # their times were those of another boot; what still lasts is declared again
         boottime_s=boottime_s,
@@ -196,7 +200,8 @@ GROUPS: dict[str, type[Sessions | LeaseBook | Usage | Meters | Phases | Contacto
 
 def columns_of(snapshot: Snapshot) -> dict[str, npt.NDArray[Any]]:
     """Every column of the snapshot by its path, e.g. "leases/sent_ceiling"."""
-    found: dict[str, npt.NDArray[Any]] = {"drawn": snapshot.drawn, "drawn_at_s": snapshot.drawn_at_s}
+    own = ("drawn", "drawn_at_s", "drawn_stands")
+    found: dict[str, npt.NDArray[Any]] = {name: getattr(snapshot, name) for name in own}
     for name in GROUPS:
         for own, value in vars(getattr(snapshot, name)).items():
             if isinstance(value, np.ndarray):

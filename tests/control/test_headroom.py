@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powerd.control import events as ev
-from powerd.control.headroom import LATE_S, uncontrolled
+from powerd.control.headroom import HOLD_S, LATE_S, uncontrolled
 from powerd.state.meters import KEPT_S
 from tests.control.garage import Player
 from tests.control.metered import metered_text, open_plant
@@ -148,6 +149,20 @@ def test_a_post_without_readings_counts_as_nothing(folder: Path) -> None:
     for _ in range(20):
         player.tick(_total(60.0, now_s=player.now_s + 1))
     assert _counted(player) == pytest.approx(60.0)
+
+
+def test_a_reading_of_a_time_of_its_own_is_taken_off_for_that_time_alone(folder: Path) -> None:
+    """Said once, of one second: then no window covers the post, and all that the meter shows counts as the load's."""
+    player = Player.open(folder, metered_text(1, 100.0))
+    player.plug(0)
+    player.hello(0)
+    for _ in range(120):
+        player.tick(_total(0.0, now_s=player.now_s + 1))
+    player.tick(replace(player.draw({0: 30.0}), window_s=1.0), _total(30.0, now_s=player.now_s + 1))
+    assert _counted(player) < 2.0
+    for _ in range(int(HOLD_S + 2 * KEPT_S)):
+        player.tick(_total(30.0, now_s=player.now_s + 1))
+    assert _counted(player) == pytest.approx(30.0)
 
 
 def test_a_generator_makes_no_headroom(folder: Path) -> None:

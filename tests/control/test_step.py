@@ -174,6 +174,23 @@ def test_a_reading_of_before_a_silence_says_nothing_after_it(two: Player) -> Non
     assert not decision.overshoots
 
 
+def test_a_meter_that_speaks_seldom_makes_no_car_disobedient(tmp_path: Path) -> None:
+    """A reading of a time of its own says nothing of later: a car that is lowered right after it has not ignored it."""
+    player = Player.open(tmp_path, site_text(3, 32.0))
+    player.plug(0)
+    player.hello(0)
+    player.hello(1)
+    for _ in range(10):
+        player.tick()
+    player.tick(replace(player.draw({0: 31.8}), window_s=1.0))
+    player.plug(1)
+    for _ in range(90):
+        decision = player.tick()
+        assert not decision.snapshot.leases.defiant.any()
+    assert decision.ceiling == approx(np.array([16.0, 16.0, 0.0]))
+    assert decision.snapshot.leases.reaction_s[0] == REACTION
+
+
 def test_a_hello_that_was_long_under_way_raises_nobody(two: Player) -> None:
     """It speaks of a lease of ours that is over by now: the post is at its fallback, and another has its current."""
     two.plug(0)

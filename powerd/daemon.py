@@ -27,15 +27,14 @@ from powerd.compiled import load_types
 from powerd.control import failsafe
 from powerd.control.compiled import CompiledSite, as_drawn
 from powerd.control.decision import Decision
-from powerd.control.durable import HeldBack, split_lowered, split_raised
 from powerd.control.elements import evses_below
-from powerd.control.events import Event, FreshWanted, Outcome, SolveSkipped, TroubleBegan, TroubleEnded
+from powerd.control.events import Event, Outcome, SolveSkipped, TroubleBegan, TroubleEnded
 from powerd.control.plans_ahead import PlanWork, plans_wanted
 from powerd.control.rehearsal import rehearse
 from powerd.control.step import Stepper
 from powerd.errors import Overloaded, PowerdError
-from powerd.journal.disk import DiskWatch
 from powerd.journal.drawing import elements_of, fingerprint_of
+from powerd.journal.gate import Gate, Leaving
 from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
 from powerd.journal.writer import JournalWriter
 from powerd.limits import Limits
@@ -134,11 +133,12 @@ class Ticker:
             journal.start(self._snapshot, start)  # the new epoch is durable before the first grant of it (R4)
             self._writer = JournalWriter(journal)
             covered = worst_of(self._snapshot, terms)
-        self._disk = DiskWatch(
-            covered, slow_s=SLOW_TICKS * tick_s, epoch=None if journal is None else self._snapshot.leases.epoch
+        self._gate = Gate(
+            electrical.posts.controller,
+            covered,
+            slow_s=SLOW_TICKS * tick_s,
+            epoch=None if journal is None else self._snapshot.leases.epoch,
         )
-        self._held_back = HeldBack(electrical.evse_count)
-        self._unsaid = np.zeros(electrical.evse_count, np.bool_)  # raises that the disk refused: to be named again
         self._published: asyncio.Task[None] | None = None
         self._planning: asyncio.Task[None] | None = None
         self._preparing: asyncio.Task[None] | None = None
@@ -314,10 +314,7 @@ class Ticker:
         half_empty = self._inbox_events <= INBOX_EVENTS / 2
         taken, self._inbox, self._inbox_events = self._inbox, [], 0
         events = [event for waiting in taken for event in waiting.events]
-        events += self._disk.news(now.boottime_s)
-        if self._unsaid.any():
-            events.append(FreshWanted(evse=np.flatnonzero(self._unsaid)))
-            self._unsaid[:] = False
+        events += self._gate.news(now.boottime_s)
         if self._turned_away and not self._overloaded:
             events.append(TroubleBegan(trigger=Trigger.OVERLOAD))
             self._overloaded = True
@@ -331,20 +328,11 @@ class Ticker:
         """Everything that follows from a decision, in order: decreases, disk, raises and answers."""
         before = () if self._latest is None else self._latest.modes
         self._snapshot, self._latest = decision.snapshot, decision
-        lowered, held_back = split_lowered(decision, self._disk.covering(decision))
-        if self.sink is not None:
-            self.sink.publish_lowered(lowered)
-        if held_back is not None:
-            self._held_back.add(held_back)
-        raised = decision
-        if self._disk.troubled:
-            raised = self._publish_covered(decision)
+        self._publish(self._gate.decided(decision))
         durable = None
         if self._writer is not None:
             durable = self._writer.commit(Entry(now=decision.now, events=events, decision=decision))
-            self._disk.handed_over(decision)
-        finish = self._finish(self._published, durable, taken, decision, raised)
-        self._published = asyncio.create_task(finish)
+        self._published = asyncio.create_task(self._finish(self._published, durable, taken, decision))
         serving = failsafe.serving(decision.modes)
         if serving != self._serving and self.on_serving is not None:
             self.on_serving(serving)
@@ -353,13 +341,14 @@ class Ticker:
         async with self._news:
             self._news.notify_all()
 
-    def _publish_covered(self, decision: Decision) -> Decision:
-        """Grants and renewals that a restart covers anyway need no disk; returns the decision without them."""
-        owner = self.electrical.posts.controller
-        covered, rest = split_raised(decision, self._disk.covering(decision), owner, self._held_back.evse)
-        if self.sink is not None:
-            self.sink.publish_raised(covered)
-        return rest
+    def _publish(self, leaving: Leaving) -> None:
+        """Hands the streams what leaves, in its order."""
+        if self.sink is None:
+            return
+        for lowered in leaving.lowered:
+            self.sink.publish_lowered(lowered)
+        if leaving.raised is not None:
+            self.sink.publish_raised(leaving.raised)
 
     def _work_ahead(self, decision: Decision) -> None:
         """Threads for what may come next; after an urgent tick not before the full one that follows.
@@ -398,7 +387,6 @@ class Ticker:
         durable: asyncio.Future[None] | None,
         taken: list[_Waiting],
         decision: Decision,
-        raised: Decision,
     ) -> None:
         """Raises and answers, once the tick is on the disk and those of the tick before are out.
 
@@ -411,24 +399,13 @@ class Ticker:
             try:
                 await durable
             except JournalBroken as broken:
-                if not self._disk.troubled:
+                if not self._gate.troubled:
                     _log.error("%s", broken)
-                self._disk.refused()
-                self._free(decision)
-                self._unsaid[self._publish_covered(raised).raised.evse] = True
+                self._publish(self._gate.refused())
                 _refuse(taken, str(broken))
                 return
-            self._disk.took(decision)
-        self._free(decision)
-        if self.sink is not None:
-            self.sink.publish_raised(raised)
+        self._publish(self._gate.took())
         _answer(taken, decision)
-
-    def _free(self, decision: Decision) -> None:
-        """Decreases that need not wait any longer go out, in their order."""
-        for freed in self._held_back.freed(self._disk.newest_tick, self._disk.covering(decision)):
-            if self.sink is not None:
-                self.sink.publish_lowered(freed)
 
     async def close(self) -> None:
         """Ends the journal, everything that waits for it first."""

@@ -22,7 +22,7 @@ class DiskWatch:
         Args:
             covered: (n,) W of the last durable state, what a restart would hold; inf where nothing is journalled.
             slow_s: a commit that waits for longer is trouble [s].
-            epoch: of the last durable state; None where nothing is journalled.
+            epoch: of the last durable state; None where nothing is journalled: then nothing waits.
         """
         self._covered = covered
         self._epoch = epoch
@@ -55,12 +55,16 @@ class DiskWatch:
 
     def handed_over(self, decision: Decision) -> None:
         """A tick waits for the disk from now on."""
+        if self._epoch is None:
+            return
         self._waiting.append((decision.now.boottime_s, decision.worst))
         if self._least is not None:
             self._least = covered_by([self._least, decision.worst])
 
     def took(self, decision: Decision) -> None:
         """The oldest waiting tick is durable."""
+        if self._epoch is None:
+            return
         self._waiting.popleft()
         self.newest_tick = decision.tick
         self._failed = False

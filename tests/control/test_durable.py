@@ -28,7 +28,7 @@ def test_the_least_w_of_all_that_may_become_durable_counts() -> None:
 
 def test_a_waiting_tick_that_covers_less_bounds_what_leaves(decision: Decision) -> None:
     """From the moment it waits until a later one is durable; a refused one is written with a later one."""
-    disk = DiskWatch(np.array([32.0, 32.0]), 2.0, epoch=None)
+    disk = DiskWatch(np.array([32.0, 32.0]), 2.0, epoch=decision.snapshot.leases.epoch)
     swapped, granted = (replace(decision, worst=np.array(worst)) for worst in ([8.0, 32.0], [20.0, 20.0]))
     disk.handed_over(swapped)
     assert disk.covering(decision).tolist() == [8.0, 32.0]

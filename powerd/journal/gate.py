@@ -1,0 +1,97 @@
+"""What may leave before the disk has it, and what when it has answered: the one place of that rule. No clock, no disk.
+
+    decided -> what no restart could contradict leaves -> (disk) -> took: all the rest | refused: a part, or never
+
+The daemon and the fault simulation ask the same gate, so what is tried there is what runs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from powerd.control.decision import Decision
+from powerd.control.durable import HeldBack, split_lowered, split_raised
+from powerd.control.events import Event, FreshWanted
+from powerd.journal.disk import DiskWatch
+from powerd.limits import Floats, Ints
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Leaving:
+    """What leaves now, in this order; a decision stands for the part of it that leaves."""
+
+    lowered: tuple[Decision, ...]
+    """Decreases and stops, the oldest first."""
+    raised: Decision | None
+    """After them: raises and repeated grants, the order to the switchgear, renewals; None = nothing of the kind."""
+
+
+class Gate:
+    """Ticks go in as they are decided, the disk's answers in the same order; what may leave comes out of both."""
+
+    def __init__(self, owner: Ints, covered: Floats, slow_s: float, *, epoch: int | None) -> None:
+        """Begins with a disk that is well.
+
+        Args:
+            owner: (n,) controller of each EVSE.
+            covered: (n,) W of the last durable state, what a restart would hold; inf where nothing is journalled.
+            slow_s: a tick that waits for longer is trouble [s].
+            epoch: of the last durable state; None where nothing is journalled: then every tick is taken as it comes.
+        """
+        self._owner = owner
+        self._disk = DiskWatch(covered, slow_s, epoch=epoch)
+        self._held_back = HeldBack(owner.shape[0])
+        self._waiting: deque[tuple[Decision, Decision]] = deque()  # each tick, and what of its raises has not left
+        self._unsaid = np.zeros(owner.shape, np.bool_)  # raises that the disk refused: to be named again
+
+    @property
+    def troubled(self) -> bool:
+        """The step knows of trouble with the disk."""
+        return self._disk.troubled
+
+    def news(self, boottime_s: float) -> list[Event]:
+        """What the step of this instant must be told, after all that came in."""
+        events = self._disk.news(boottime_s)
+        if self._unsaid.any():
+            events.append(FreshWanted(evse=np.flatnonzero(self._unsaid)))
+            self._unsaid[:] = False
+        return events
+
+    def decided(self, decision: Decision) -> Leaving:
+        """A tick was decided, and waits for the disk from now on; what needs no disk leaves before it is handed over.
+
+        While the disk is well every raise waits for it: that takes less than a tick.
+        """
+        lowered, held_back = split_lowered(decision, self._disk.covering(decision))
+        if held_back is not None:
+            self._held_back.add(held_back)
+        raised, later = self._needless(decision) if self.troubled else (None, decision)
+        self._disk.handed_over(decision)
+        self._waiting.append((decision, later))
+        return Leaving(lowered=(lowered,), raised=raised)
+
+    def took(self) -> Leaving:
+        """The oldest waiting tick is durable: nothing of it waits any longer."""
+        decision, later = self._waiting.popleft()
+        self._disk.took(decision)
+        return Leaving(lowered=self._freed(decision), raised=later)
+
+    def refused(self) -> Leaving:
+        """The disk refused the oldest waiting tick: raises of it that a restart would not cover never leave."""
+        decision, later = self._waiting.popleft()
+        self._disk.refused()
+        lowered = self._freed(decision)
+        raised, never = self._needless(later)
+        self._unsaid[never.raised.evse] = True
+        return Leaving(lowered=lowered, raised=raised)
+
+    def _freed(self, decision: Decision) -> tuple[Decision, ...]:
+        """Decreases that need not wait any longer."""
+        return tuple(self._held_back.freed(self._disk.newest_tick, self._disk.covering(decision)))
+
+    def _needless(self, decision: Decision) -> tuple[Decision, Decision]:
+        """The decision with the raises and renewals that need no disk, and with those that do."""
+        return split_raised(decision, self._disk.covering(decision), self._owner, self._held_back.evse)

@@ -1,0 +1,256 @@
+"""What leaves before the disk has it, what when it has answered: properties over any order of ticks and answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from powerd.control.decision import Decision, GrantBatch, Renewal
+from powerd.control.events import FreshWanted, TroubleBegan, TroubleEnded
+from powerd.journal.gate import Gate, Leaving
+from powerd.limits import Floats
+from powerd.state.impaired import Trigger
+from powerd.units import Now
+from tests.control.garage import Player, site_text
+
+POSTS, OWNER = 3, np.array([0, 1, 0])
+SLOW_S = 2.0
+NO_SEQ = 0
+
+
+@cache
+def _made() -> Decision:
+    """Of a site of three posts: the frame for all that is made up here."""
+    with TemporaryDirectory() as folder:
+        return Player.open(Path(folder), site_text(POSTS, 32.0)).tick()
+
+
+class Said(NamedTuple):
+    """What a tick says of one EVSE."""
+
+    word: str
+    """lower, raise, keep, or void: another car, whose lease does not count any more."""
+    ceiling: float
+    more: float
+    """By how much W lies above the newest ceiling."""
+
+
+def _batch(seq: int, entries: list[tuple[int, float]]) -> GrantBatch:
+    count = len(entries)
+    return GrantBatch(
+        epoch=1,
+        seq=seq,
+        evse=np.array([i for i, _ in entries], np.int64),
+        ceiling=np.array([ceiling for _, ceiling in entries]),
+        latched=np.zeros(count, np.bool_),
+        one_phase=np.zeros(count, np.bool_),
+        ttl_s=np.full(count, 15.0),
+        echo_incarnation=np.ones(count, np.int64),
+        echo_boottime_s=np.zeros(count),
+    )
+
+
+class Story:
+    """A gate between made-up ticks and a disk; keeps what has left, and checks every piece of it."""
+
+    def __init__(self) -> None:
+        self.gate = Gate(OWNER, np.full(POSTS, 8.0), SLOW_S, epoch=1)
+        self.sent: Floats = np.full(POSTS, 8.0)
+        self.states: list[Floats] = [np.full(POSTS, 8.0)]
+        """W of the last durable state, then of all ticks that wait: each may be the last durable one."""
+        self.ticks: list[Decision] = []
+        self.waiting: list[int] = []
+        self.durable: set[int] = set()
+        self.lowered_left: list[tuple[int, int]] = []
+        """(tick, EVSE) of each decrease that left, in order."""
+        self.raised_left: list[tuple[int, int]] = []
+        self.again: list[tuple[int, int]] = []
+        """(tick, EVSE) of each that was to be named again."""
+
+    def decide(self, said: tuple[Said, ...], renewed: frozenset[int]) -> None:
+        """One more tick, a second after the one before; what troubles the disk is told first."""
+        tick = len(self.ticks)
+        news = self.gate.news(float(tick))
+        self.again += [(tick, int(i)) for event in news if isinstance(event, FreshWanted) for i in event.evse]
+        named = {"lower": [], "raise": []}  # type: dict[str, list[tuple[int, float]]]
+        for i, (word, ceiling, _) in enumerate(said):
+            if word in named:
+                named[word].append((i, ceiling))
+                self.sent[i] = ceiling
+            elif word == "void":
+                self.sent[i] = np.nan
+        worst = np.nan_to_num(self.sent) + np.array([one.more for one in said])
+        book = replace(_made().snapshot.leases, epoch=1, sent_ceiling=self.sent.copy())
+        decision = replace(
+            _made(),
+            tick=tick,
+            now=Now(utc=_made().now.utc, boottime_s=float(tick)),
+            snapshot=replace(_made().snapshot, leases=book),
+            lowered=_batch(3 * tick + 1, named["lower"]),
+            raised=_batch(3 * tick + 2, named["raise"]),
+            renewal=Renewal(epoch=1, seq=3 * tick + 3, controller=np.array(sorted(renewed), np.int64)),
+            worst=worst,
+        )
+        self.ticks.append(decision)
+        self._left(self.gate.decided(decision))
+        self.states.append(worst)
+        self.waiting.append(tick)
+
+    def answered(self, *, took: bool) -> None:
+        """The disk's answer for the oldest tick that waits, if one does."""
+        if not self.waiting:
+            return
+        tick, worst = self.waiting.pop(0), self.states.pop(1)
+        if took:
+            self.states[0] = worst
+            self.durable.update(range(tick + 1))
+            self._left(self.gate.took())
+        else:
+            self._left(self.gate.refused())
+
+    def _left(self, leaving: Leaving) -> None:
+        least = np.minimum.reduce(self.states)
+        for part in leaving.lowered:
+            self._bounded(part, part.lowered, least)
+            self.lowered_left += [(part.tick, int(i)) for i in part.lowered.evse]
+        if leaving.raised is not None:
+            self._bounded(leaving.raised, leaving.raised.raised, least)
+            self.raised_left += [(leaving.raised.tick, int(i)) for i in leaving.raised.raised.evse]
+            self._renewed(leaving.raised)
+
+    def _bounded(self, part: Decision, batch: GrantBatch, least: Floats) -> None:
+        """What leaves before the disk has its tick is below W of every state that may be the last durable one."""
+        if part.tick not in self.durable:
+            assert np.all(batch.ceiling <= least[batch.evse] + 1e-6)
+
+    def _renewed(self, part: Decision) -> None:
+        """No decrease of its own tick or an earlier one still waits at a controller that is renewed."""
+        for tick in self.ticks[: part.tick + 1]:
+            for i in tick.lowered.evse.tolist():
+                assert OWNER[i] not in part.renewal.controller or (tick.tick, i) in self.lowered_left
+
+    def end(self) -> None:
+        """The disk is well again, and takes all that waits."""
+        self.decide((Said("keep", 0.0, 0.0),) * POSTS, frozenset())
+        while self.waiting:
+            self.answered(took=True)
+        self.decide((Said("keep", 0.0, 0.0),) * POSTS, frozenset())
+
+
+_CEILING = st.sampled_from([0.0, 6.0, 8.0, 10.0, 16.0, 32.0])
+_SAID = st.builds(Said, st.sampled_from(["keep", "keep", "lower", "raise", "void"]), _CEILING, st.sampled_from([0, 4]))
+_TICK = st.tuples(st.tuples(*[_SAID] * POSTS), st.frozensets(st.sampled_from([0, 1])))
+_ACTS = st.lists(st.one_of(_TICK, st.booleans(), st.booleans()), max_size=25)
+
+
+@given(acts=_ACTS)
+def test_whatever_the_disk_does_nothing_is_lost_or_overtaken(acts: list[object]) -> None:
+    """Each decrease leaves once, each raise once or its EVSE is named again; on the way see ``Story``."""
+    story = Story()
+    for act in acts:
+        if isinstance(act, bool):
+            story.answered(took=act)
+        else:
+            story.decide(*act)  # type: ignore[misc]
+    story.end()
+    assert sorted(story.lowered_left) == [(d.tick, i) for d in story.ticks for i in d.lowered.evse.tolist()]
+    assert len(set(story.raised_left)) == len(story.raised_left)
+    for decision in story.ticks:
+        for i in decision.raised.evse.tolist():
+            named_again = any(tick > decision.tick and evse == i for tick, evse in story.again)
+            assert (decision.tick, i) in story.raised_left or named_again
+
+
+def _told(word: str, ceiling: float) -> tuple[Said, ...]:
+    """Of the first EVSE; nothing of the others."""
+    return (Said(word, ceiling, 0.0), *(Said("keep", 0.0, 0.0),) * (POSTS - 1))
+
+
+def test_a_decrease_that_a_restart_covers_waits_for_no_disk() -> None:
+    """However many ticks wait, and after refusals too."""
+    story = Story()
+    for tick, ceiling in enumerate((8.0, 6.0, 0.0)):
+        story.decide(_told("lower", ceiling), frozenset())
+        assert story.lowered_left[-1] == (tick, 0)
+        story.answered(took=False)
+
+
+@pytest.mark.parametrize("took", [True, False])
+def test_of_a_raise_that_waits_either_all_leaves_or_it_is_named_again(took: bool) -> None:
+    """Taken it leaves as it was decided; refused it never does, and the next tick is told to name the EVSE."""
+    story = Story()
+    story.decide(_told("raise", 16.0), frozenset({0}))
+    assert story.raised_left == []
+    story.answered(took=took)
+    assert story.raised_left == ([(0, 0)] if took else [])
+    story.decide(_told("keep", 0.0), frozenset())
+    assert story.again == ([] if took else [(1, 0)])
+    story.decide(_told("keep", 0.0), frozenset())
+    assert story.again == ([] if took else [(1, 0)])
+
+
+def test_trouble_is_told_once_and_ends_with_the_disk() -> None:
+    """With up to where a restart covers; a refusal is told at once, slowness after its time."""
+    story = Story()
+    story.decide(_told("raise", 16.0), frozenset())
+    assert story.gate.news(SLOW_S) == []
+    (slow,) = story.gate.news(SLOW_S + 0.1)
+    assert isinstance(slow, TroubleBegan)
+    assert slow.trigger is Trigger.DISK_SLOW
+    assert slow.cap is not None
+    assert slow.cap.tolist() == [8.0] * POSTS
+    story.answered(took=False)
+    failed, over, again = story.gate.news(SLOW_S + 0.2)
+    assert isinstance(failed, TroubleBegan)
+    assert isinstance(over, TroubleEnded)
+    assert (failed.trigger, over.trigger) == (Trigger.DISK_FAILED, Trigger.DISK_SLOW)
+    assert isinstance(again, FreshWanted)
+    assert story.gate.troubled
+    story.decide(_told("keep", 0.0), frozenset())
+    story.answered(took=True)
+    (over,) = story.gate.news(9.0)
+    assert over == TroubleEnded(trigger=Trigger.DISK_FAILED)
+    assert not story.gate.troubled
+
+
+def test_nothing_of_an_epoch_leaves_before_it_is_durable() -> None:
+    """R4: also not a decrease to zero, nor a renewal while the disk is in trouble."""
+    story = Story()
+    story.decide(_told("keep", 0.0), frozenset())
+    story.answered(took=False)
+    assert story.gate.news(1.0)
+    made = story.ticks[0]
+    book = replace(made.snapshot.leases, epoch=2)
+    renewal = Renewal(epoch=2, seq=9, controller=np.array([0, 1]))
+    ahead = replace(made, tick=1, snapshot=replace(made.snapshot, leases=book), renewal=renewal, worst=np.zeros(POSTS))
+    ahead = replace(ahead, lowered=_batch(7, [(0, 0.0)]), raised=_batch(8, [(1, 0.0)]))
+    leaving = story.gate.decided(ahead)
+    assert leaving.lowered[0].lowered.evse.tolist() == []
+    assert leaving.raised is not None
+    assert leaving.raised.raised.evse.tolist() == leaving.raised.renewal.controller.tolist() == []
+    leaving = story.gate.took()
+    assert [part.lowered.evse.tolist() for part in leaving.lowered] == [[0]]
+    assert leaving.raised is not None
+    assert leaving.raised.raised.evse.tolist() == [1]
+    assert leaving.raised.renewal.controller.tolist() == [0, 1]
+
+
+def test_without_a_journal_nothing_waits() -> None:
+    """A tick is taken as it comes, and what a restart would hold bounds nothing."""
+    story = Story()
+    story.gate = Gate(OWNER, np.full(POSTS, np.inf), SLOW_S, epoch=None)
+    story.states[0] = np.full(POSTS, np.inf)
+    story.decide(_told("lower", 16.0), frozenset())
+    assert story.gate.took().raised is story.ticks[0]
+    story.states[1:] = []
+    story.decide(_told("lower", 32.0), frozenset())
+    assert story.lowered_left == [(0, 0), (1, 0)]
+    assert story.gate.news(100.0) == []

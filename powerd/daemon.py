@@ -347,8 +347,8 @@ class Ticker:
             return
         for lowered in leaving.lowered:
             self.sink.publish_lowered(lowered)
-        if leaving.raised is not None:
-            self.sink.publish_raised(leaving.raised)
+        for raised in leaving.raised:
+            self.sink.publish_raised(raised)
 
     def _work_ahead(self, decision: Decision) -> None:
         """Threads for what may come next; after an urgent tick not before the full one that follows.

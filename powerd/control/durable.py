@@ -9,7 +9,7 @@ what a post may follow is below all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -48,50 +48,42 @@ def split_lowered(decision: Decision, covered: Floats) -> tuple[Decision, Decisi
 class HeldBack:
     """Decreases that wait for the disk, the oldest first: none is lost, and none is overtaken by what came after it."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self) -> None:
         self._waiting: list[Decision] = []
 
     def add(self, decision: Decision) -> None:
         """The decreases of one more tick wait."""
         self._waiting.append(decision)
 
-    @property
-    def evse(self) -> Bools:
-        """(n,) one of its decreases waits."""
-        found = np.zeros(self._count, np.bool_)
-        for decision in self._waiting:
-            found[decision.lowered.evse] = True
-        return found
-
-    def freed(self, durable: int, covered: Floats) -> list[Decision]:
+    def freed(self, durable: int, covering: Callable[[Decision], Floats]) -> list[Decision]:
         """What need not wait any longer, the oldest first: all of the ticks up to ``durable``, of later ones a part.
 
         Args:
             durable: newest tick that the disk has.
-            covered: (n,) see ``covered_by`` [own unit].
+            covering: (n,) see ``covered_by``, for the epoch of each tick [own unit].
         """
         found, left = [], []
         for decision in self._waiting:
-            now, later = (decision, None) if decision.tick <= durable else split_lowered(decision, covered)
+            now, later = (decision, None) if decision.tick <= durable else split_lowered(decision, covering(decision))
             found += [now] if now.lowered.evse.shape[0] else []
             left += [] if later is None else [later]
         self._waiting = left
         return found
 
 
-def split_raised(decision: Decision, covered: Floats, owner: Ints, held_back: Bools) -> tuple[Decision, Decision]:
+def split_raised(decision: Decision, covered: Floats, owner: Ints) -> tuple[Decision, Decision]:
     """The decision with the grants and renewals that need no disk, and with those that do.
+
+    A renewal waits where the newest ceiling of one of its EVSEs does, which is the one that it would go on with.
 
     Args:
         decision: what a tick decided.
         covered: (n,) see ``covered_by`` [own unit].
         owner: (n,) controller of each EVSE: a renewal speaks for all of its EVSEs or for none.
-        held_back: (n,) see ``HeldBack``: a renewal would go on with what waits to be lowered.
     """
     within = _within(decision.raised, covered)
     sent = np.nan_to_num(decision.snapshot.leases.sent_ceiling, nan=0.0)
-    kept = ~np.isin(decision.renewal.controller, owner[(sent > covered + ROW_TOLERANCE) | held_back])
+    kept = ~np.isin(decision.renewal.controller, owner[sent > covered + ROW_TOLERANCE])
     renewed = decision.renewal.controller
     return (
         replace(

@@ -25,8 +25,8 @@ class Leaving:
 
     lowered: tuple[Decision, ...]
     """Decreases and stops, the oldest first."""
-    raised: Decision | None
-    """After them: raises and repeated grants, the order to the switchgear, renewals; None = nothing of the kind."""
+    raised: tuple[Decision, ...]
+    """After them, the oldest first: of each its raises and repeated grants, order to the switchgear, renewals."""
 
 
 class Gate:
@@ -43,8 +43,9 @@ class Gate:
         """
         self._owner = owner
         self._disk = DiskWatch(covered, slow_s, epoch=epoch)
-        self._held_back = HeldBack(owner.shape[0])
-        self._waiting: deque[tuple[Decision, Decision]] = deque()  # each tick, and what of its raises has not left
+        self._held_back = HeldBack()
+        # Each tick that waits, and what of its raises has not left; None = nothing.
+        self._waiting: deque[tuple[Decision, Decision | None]] = deque()
         self._unsaid = np.zeros(owner.shape, np.bool_)  # raises that the disk refused: to be named again
 
     @property
@@ -61,37 +62,60 @@ class Gate:
         return events
 
     def decided(self, decision: Decision) -> Leaving:
-        """A tick was decided, and waits for the disk from now on; what needs no disk leaves before it is handed over.
+        """A tick was decided and waits for the disk from now on; what needs no disk leaves before it is handed over.
 
         While the disk is well every raise waits for it: that takes less than a tick.
         """
         lowered, held_back = split_lowered(decision, self._disk.covering(decision))
         if held_back is not None:
             self._held_back.add(held_back)
-        raised, later = self._needless(decision) if self.troubled else (None, decision)
         self._disk.handed_over(decision)
-        self._waiting.append((decision, later))
-        return Leaving(lowered=(lowered,), raised=raised)
+        self._waiting.append((decision, decision))
+        return Leaving(lowered=(lowered,), raised=self._sifted())
 
     def took(self) -> Leaving:
         """The oldest waiting tick is durable: nothing of it waits any longer."""
         decision, later = self._waiting.popleft()
         self._disk.took(decision)
-        return Leaving(lowered=self._freed(decision), raised=later)
+        own = () if later is None else (later,)
+        return Leaving(lowered=self._freed(), raised=(*own, *self._sifted()))
 
     def refused(self) -> Leaving:
         """The disk refused the oldest waiting tick: raises of it that a restart would not cover never leave."""
-        decision, later = self._waiting.popleft()
+        _, later = self._waiting.popleft()
         self._disk.refused()
-        lowered = self._freed(decision)
-        raised, never = self._needless(later)
-        self._unsaid[never.raised.evse] = True
-        return Leaving(lowered=lowered, raised=raised)
+        own: list[Decision] = []
+        if later is not None:
+            now, never = self._needless(later)
+            self._unsaid[never.raised.evse] = True
+            own.append(now)
+        return Leaving(lowered=self._freed(), raised=(*own, *self._sifted()))
 
-    def _freed(self, decision: Decision) -> tuple[Decision, ...]:
+    def _freed(self) -> tuple[Decision, ...]:
         """Decreases that need not wait any longer."""
-        return tuple(self._held_back.freed(self._disk.newest_tick, self._disk.covering(decision)))
+        return tuple(self._held_back.freed(self._disk.newest_tick, self._disk.covering))
 
-    def _needless(self, decision: Decision) -> tuple[Decision, Decision]:
-        """The decision with the raises and renewals that need no disk, and with those that do."""
-        return split_raised(decision, self._disk.covering(decision), self._owner, self._held_back.evse)
+    def _sifted(self) -> tuple[Decision, ...]:
+        """In trouble what needs no disk of all that waits, so that no renewal leaves before an older grant may.
+
+        A post refuses a grant that comes after a newer renewal, and nothing would name it again.
+        """
+        if not self.troubled:
+            return ()
+        found: list[Decision] = []
+        left: deque[tuple[Decision, Decision | None]] = deque()
+        for decision, part in self._waiting:
+            now, later = (None, None) if part is None else self._needless(part)
+            found += [] if now is None else [now]
+            left.append((decision, None if later is None or _is_empty(later) else later))
+        self._waiting = left
+        return tuple(found)
+
+    def _needless(self, part: Decision) -> tuple[Decision, Decision]:
+        """The raises and renewals that need no disk, and those that do."""
+        return split_raised(part, self._disk.covering(part), self._owner)
+
+
+def _is_empty(part: Decision) -> bool:
+    """Nothing of it leaves after the disk."""
+    return part.order is None and part.raised.evse.shape[0] + part.renewal.controller.shape[0] == 0

@@ -14,7 +14,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from inspect import Signature, signature
 from pathlib import Path
@@ -187,7 +187,9 @@ def simulate(
     policy: Annotated[str, typer.Option(help="Who says the ceilings: powerd, equal-share or uncontrolled.")] = "powerd",
     cap_kw: Cap = None,
     battery: Annotated[str, typer.Option(help="How batteries take power near the end: ideal or taper.")] = "ideal",
-    seed: Annotated[int, typer.Option(help="Of all that no recording tells: lags, battery sizes, unknown phases.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of all that no recording tells: lags, battery sizes, unknown phases.")
+    ] = 1,
     verify_ac: Annotated[
         bool, typer.Option("--verify-ac", help="Solve every settled load once more by an unbalanced power flow.")
     ] = False,
@@ -395,7 +397,6 @@ def set_envelope(
     from powerd.client import envelopes
     from powerd.client.ask import message_as_json
 
-    heartbeat = None if heartbeat_s is None else timedelta(seconds=heartbeat_s)
     taken = envelopes.set_envelope(
         daemon,
         import_limit_kw,
@@ -403,7 +404,7 @@ def set_envelope(
         envelope_id=envelope_id,
         start=start,
         end=until,
-        heartbeat=heartbeat,
+        heartbeat_s=heartbeat_s,
     )
     typer.echo(json.dumps(message_as_json(taken)) if as_json else envelopes.sentence(taken))
 

@@ -43,6 +43,7 @@ from powerd.network.kept import cache_folder, load_electrical
 from powerd.server.core import GrantSink
 from powerd.server.serve import TlsFiles, start_server
 from powerd.server.status import Unavailable
+from powerd.server.streams import REPORTS_PER_TTL
 from powerd.state.impaired import Trigger
 from powerd.state.lease_book import open_book
 from powerd.state.snapshot import open_snapshot, reopen_snapshot, worst_of
@@ -514,6 +515,20 @@ async def _until_told_to_end(ticking: Coroutine[None, None, None]) -> None:
         await running
 
 
+def _tell_tick(tick_s: float, electrical: Electrical) -> None:
+    """Warns of a tick that some lease, counted from the report before, does not outlive: cars fall back each time."""
+    ttl_s = float(electrical.controllers.ttl_s.min(initial=np.inf))
+    most_s = ttl_s * (1.0 - 1.0 / REPORTS_PER_TTL)
+    if tick_s >= most_s:
+        _log.warning(
+            "--tick %g: leases of ttl_s %g end before they are renewed, and cars stand meanwhile; tick below %g s, or "
+            "write a longer ttl_s",
+            tick_s,
+            ttl_s,
+            most_s,
+        )
+
+
 async def serve_site(options: ServeOptions) -> None:
     """Loads the site, listens, warms up, ticks until cancelled or told to end by SIGTERM.
 
@@ -524,6 +539,7 @@ async def serve_site(options: ServeOptions) -> None:
     """
     load_types()
     electrical = load_electrical(options.site, options.cap_kw, cache_folder())
+    _tell_tick(options.tick_s, electrical)
     clock = SystemClock()
     start = STEPPED_START if options.stepped_clock else clock.now()
     journal = None

@@ -12,8 +12,8 @@ from powerd.allocation import terms
 from powerd.allocation.demands import Demands
 from powerd.allocation.problem import part_of
 from powerd.allocation.rows import Rows
-from powerd.allocation.user_terms import Source, UserSite
-from powerd.errors import NotDpp
+from powerd.allocation.user_terms import FAILS, Source, UserSite
+from powerd.errors import NotDpp, UnreadableInput
 from powerd.limits import Bools, Floats, Posts
 
 
@@ -22,6 +22,7 @@ class UserProgram:
 
     Raises:
         NotDpp: at build, if a term is not convex or its parameters do not enter affinely.
+        UnreadableInput: at build, if a user's function fails.
     """
 
     def __init__(self, rows: Rows, posts: Posts, sources: Sequence[Source]) -> None:
@@ -48,7 +49,7 @@ class UserProgram:
             limits.append(terms.phasor_rows(real, imag, self._x, nothing[cone], nothing[cone], self._phasor))
         site = UserSite(evse_ids=posts.ids, ceiling=self._x, rating=posts.max_ceiling)
         for source in sources:
-            for number, term in enumerate(source.terms(site), start=1):
+            for number, term in enumerate(_terms_of(source, site), start=1):
                 _check(source, number, term)
                 if isinstance(term, cp.Constraint):
                     limits.append(term)
@@ -79,6 +80,18 @@ class UserProgram:
         except cp.SolverError:
             return None
         return self._x.value if self._problem.status == cp.OPTIMAL else None
+
+
+def _terms_of(source: Source, site: UserSite) -> list[Any]:
+    """What somebody's function yields for this site.
+
+    Raises:
+        UnreadableInput: it fails, or yields nothing that can be gone through.
+    """
+    try:
+        return list(source.terms(site))
+    except FAILS as error:
+        raise UnreadableInput(f"{source.name}: terms(site) fails: {type(error).__name__}: {error}") from error
 
 
 def _check(source: Source, number: int, term: Any) -> None:

@@ -42,6 +42,20 @@ MOST_TURNED_OFF = 32
 """Cars taken out of one tick because the terms leave them less than their minimum; the rest follow in the next."""
 LEEWAY = 1e-7
 """Share by which an answer of the solver may miss a bound that it meets exactly."""
+FAILS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""With what a program of somebody else's fails."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,7 +97,7 @@ def _from_file(path: Path) -> Source:
     """The function of one file."""
     try:
         function = runpy.run_path(str(path)).get("terms")
-    except (OSError, SyntaxError, ImportError) as error:
+    except FAILS as error:
         raise UnreadableInput(f"{path}: cannot be run: {type(error).__name__}: {error}") from error
     if not callable(function):
         raise UnreadableInput(f"{path}: has no function terms(site)")
@@ -107,6 +121,7 @@ class UserTerms:
 
         Raises:
             NotDpp: a term is not convex or its parameters do not enter affinely; names file and term.
+            UnreadableInput: a function fails.
         """
         if self._sources:
             self._program(rows_of(limits))

@@ -5,8 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from powerd.client.ask import PATIENCE_S, Daemon
+from powerd.errors import BadRequest
 from powerd.v1 import envelope_service_pb2 as pb
 from powerd.v1.envelope_service_pb2_grpc import EnvelopeServiceStub
+
+DAY_S = 86_400.0
+"""Longest heartbeat that a source may promise [s]."""
 
 
 def set_envelope(
@@ -17,22 +21,37 @@ def set_envelope(
     envelope_id: str = "",
     start: datetime | None = None,
     end: datetime | None = None,
-    heartbeat: timedelta | None = None,
+    heartbeat_s: float | None = None,
 ) -> pb.Envelope:
     """Sets an envelope, or says it again; see SetEnvelopeRequest. Naive instants are local time.
 
     Raises:
+        BadRequest: an instant or the heartbeat is none that can be said.
         PowerdError: nobody answers there, or it refuses.
     """
     request = pb.SetEnvelopeRequest(source=source, envelope_id=envelope_id, import_limit_kw=import_limit_kw)
     if start is not None:
-        request.start_time.FromDatetime(start.astimezone(UTC))
+        request.start_time.FromDatetime(_utc("start", start))
     if end is not None:
-        request.end_time.FromDatetime(end.astimezone(UTC))
-    if heartbeat is not None:
-        request.heartbeat.FromTimedelta(heartbeat)
+        request.end_time.FromDatetime(_utc("end", end))
+    if heartbeat_s is not None:
+        if not 0.0 < heartbeat_s <= DAY_S:
+            raise BadRequest("heartbeat", f"a number of seconds up to {DAY_S:g}, got {heartbeat_s:g}")
+        request.heartbeat.FromTimedelta(timedelta(seconds=heartbeat_s))
     with daemon.service(EnvelopeServiceStub) as service:
         return service.SetEnvelope(request, timeout=PATIENCE_S).envelope
+
+
+def _utc(field: str, instant: datetime) -> datetime:
+    """The same instant in UTC.
+
+    Raises:
+        BadRequest: it lies beyond the years 1 to 9999 there.
+    """
+    try:
+        return instant.astimezone(UTC)
+    except (OverflowError, ValueError):
+        raise BadRequest(field, f"an instant of the years 1 to 9999 in UTC, got {instant.isoformat()}") from None
 
 
 def withdraw_envelope(daemon: Daemon, envelope_id: str) -> None:

@@ -37,7 +37,8 @@ _NOT_SAID: dict[type[Any], dict[str, Any]] = {
     ev.StopOrdered: {"stop_id": "", "evse": np.zeros(0, np.int64)},
     ev.EnvelopeSet: {"envelope_id": ""},
 }
-"""What the door may have made up, or looked up in the state of the moment: another one in each retry."""
+"""What the door may have made up, or looked up in the state of the moment: another one in each retry. Names of sessions
+and envelopes are compared by themselves: who gives one gives the same in a retry, and so does the door if none is."""
 
 
 def contents_of(request: Request) -> str:
@@ -52,10 +53,21 @@ def answer_again(snapshot: Snapshot, request: Request) -> ev.Outcome | None:
         return None
     for known in reversed(snapshot.answered):
         if known.request_id == request.request_id:
-            if known.contents not in ("", contents_of(request)):
+            if known.contents not in ("", contents_of(request)) or _name_of(request) not in (None, known.key):
                 return ev.Refused("request_id", "an id of its own; this one was given with other contents before")
             return _done_again(snapshot, known.key)
     return None
+
+
+def _name_of(request: Request) -> str | None:
+    """The id of the session or envelope that is to be made; None = it makes none of that kind."""
+    match request:
+        case ev.SessionStarted():
+            return request.session_id
+        case ev.EnvelopeSet():
+            return request.envelope_id
+        case _:
+            return None
 
 
 def _done_again(snapshot: Snapshot, key: str) -> ev.Done:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,6 +63,11 @@ def text(field: str, value: str, *, most: int = ID_MAX, empty: bool = False) -> 
 def request_id(value: str) -> str:
     """A request id; may be empty."""
     return text("request_id", value, most=REQUEST_ID_MAX, empty=True)
+
+
+def made_id(request_id: str) -> str:
+    """An id for what came without one; for a retry the same."""
+    return uuid.uuid5(uuid.NAMESPACE_OID, request_id).hex if request_id else uuid.uuid4().hex
 
 
 def indices(field: str, values: Sequence[int], count: int) -> Ints:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import timedelta
 
 import numpy as np
@@ -92,9 +91,10 @@ def _event(request: pb.SetEnvelopeRequest) -> EnvelopeSet:
     end = instant("end_time", request.end_time) if request.HasField("end_time") else None
     if start is not None and end is not None and end <= start:
         raise BadRequest("end_time", "after start_time")
+    request_id = checks.request_id(request.request_id)
     return EnvelopeSet(
-        request_id=checks.request_id(request.request_id),
-        envelope_id=checks.text("envelope_id", request.envelope_id, empty=True) or uuid.uuid4().hex,
+        request_id=request_id,
+        envelope_id=checks.text("envelope_id", request.envelope_id, empty=True) or checks.made_id(request_id),
         source=checks.text("source", request.source),
         reason=checks.text("reason", request.reason, most=checks.REASON_MAX, empty=True),
         import_limit_kw=checks.number("import_limit_kw", request.import_limit_kw),

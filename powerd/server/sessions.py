@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import AsyncIterator, Callable
 
 import numpy as np
@@ -39,7 +38,7 @@ class SessionService(SessionServiceServicer):
         async with as_status(context):
             request_id = checks.request_id(request.request_id)
             evse = self._names.find_evse(checks.text("evse_id", request.evse_id))
-            session_id = checks.text("session_id", request.session_id, empty=True) or uuid.uuid4().hex
+            session_id = checks.text("session_id", request.session_id, empty=True) or checks.made_id(request_id)
             demand = demand_from(request.demand, self._names, evse)
             (done,) = await self._desk.post(
                 SessionStarted(request_id=request_id, evse=evse, session_id=session_id, demand=demand)

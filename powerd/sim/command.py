@@ -168,6 +168,10 @@ def _check(options: Options) -> None:
     """Raises UnreadableInput for what can be said before anything runs."""
     if options.days is not None and options.days < 1:
         raise UnreadableInput(f"--days {options.days}: simulate at least one day")
+    if options.cap_kw is not None and not options.cap_kw > 0.0:
+        raise UnreadableInput(f"--cap-kw {options.cap_kw:g}: transformers of more than 0 kW")
+    if options.journal is not None and options.policy is not Policy.POWERD:
+        raise UnreadableInput(f"--journal {options.journal}: only the daemon keeps one; run with --policy powerd")
     if options.plot is not None and options.plot.suffix.lower() not in FORMATS:
         raise UnreadableInput(f"--plot {options.plot}: end the name in {', '.join(FORMATS)}")
     if options.plot is not None and not options.plot.absolute().parent.is_dir():

@@ -84,7 +84,7 @@ def select(
         first = min(s.day for s in chosen)
     if first is None:
         return chosen
-    last = date.max if days is None else first + timedelta(days=days - 1)
+    last = date.max if days is None or days > (date.max - first).days else first + timedelta(days=days - 1)
     return tuple(s for s in chosen if first <= s.day <= last)
 
 
@@ -146,6 +146,8 @@ def _time(row: dict[str, str], column: str, place: str) -> datetime:
         raise UnreadableInput(
             f"{place}: {column} {row[column]} has no offset from UTC; write {row[column]}-07:00 or the like"
         )
+    if not date.min.year < moment.year < date.max.year:  # a run begins before the first car, and ends after the last
+        raise UnreadableInput(f"{place}: {column} is {row[column]}; write a year from 2 to 9998")
     return moment
 
 

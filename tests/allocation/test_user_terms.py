@@ -111,9 +111,11 @@ def test_a_term_that_is_not_convex_is_refused_at_build(text: str, told: str, tmp
     assert told in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["def terms(site:\n", "x = 1\n", "import there_is_no_such_module\n"])
+@pytest.mark.parametrize(
+    "text", ["def terms(site:\n", "x = 1\n", "import there_is_no_such_module\n", "y = x\n", "1 / 0\n"]
+)
 def test_a_file_that_cannot_be_used_is_named(text: str, tmp_path: Path) -> None:
-    """A syntax error, no function, a missing import."""
+    """A syntax error, no function, a missing import, a missing name, a sum that cannot be."""
     file = tmp_path / "mine.py"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UnreadableInput, match=r"mine\.py"):
@@ -134,3 +136,12 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
         decision = player.tick()
     assert decision.ceiling[:2].sum() <= 40.0 + 1e-4
     assert decision.ceiling.sum() > 90.0
+
+
+@pytest.mark.parametrize("text", ["return None", "yield site.ceiling[99] <= 4", "yield unknown"])
+def test_a_function_that_fails_is_named_before_any_tick(text: str, tmp_path: Path) -> None:
+    """Nothing to go through, a post that is not there, a missing name: with the file, not as a traceback."""
+    file = tmp_path / "mine.py"
+    file.write_text(f"def terms(site):\n    {text}\n", encoding="utf-8")
+    with pytest.raises(UnreadableInput, match=r"mine\.py: terms\(site\) fails"):
+        UserTerms(posts(2), find_sources([str(file)])).compile(one_limit(2, 40.0))

@@ -449,7 +449,7 @@ def test_requests_answer_what_does_not_fit_and_change_nothing(two: Player) -> No
         ev.SessionUpdated(request_id="", session_id="nope", demand=ev.Demand()),
         ev.SessionUpdated(request_id="", session_id="a", demand=ev.Demand(max_ceiling=3.0)),
         ev.StopReleased(request_id="", stop_id="nope", reason="x"),
-        ev.SessionStarted(request_id="r", evse=0, session_id="other", demand=ev.Demand()),
+        ev.SessionStarted(request_id="r", evse=0, session_id="a", demand=ev.Demand()),
     )
     taken, unknown, small, no_stop, again = decision.outcomes[-5:]
     assert isinstance(taken, ev.Refused)

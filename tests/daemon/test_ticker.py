@@ -15,7 +15,7 @@ import pytest
 from powerd.allocation.allocate import Allocation
 from powerd.control import events as ev
 from powerd.control.decision import Decision
-from powerd.daemon import INBOX_EVENTS, SystemClock, Ticker
+from powerd.daemon import INBOX_EVENTS, SystemClock, Ticker, _tell_tick
 from powerd.errors import Overloaded
 from powerd.journal.store import Journal, JournalBroken
 from powerd.network.electrical import Electrical
@@ -278,3 +278,12 @@ def test_a_stop_finds_everything_below_an_element(electrical: Electrical) -> Non
     for element in ("F1", "panel", "main", "grid", "garage"):
         assert ticker.below(element) == (0, 1)
     assert ticker.below("nothing") is None
+
+
+@pytest.mark.parametrize(("tick_s", "told"), [(11.0, False), (11.25, True)])
+def test_a_tick_that_leases_do_not_outlive_is_told(
+    tick_s: float, told: bool, electrical: Electrical, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lease of 15 s is counted from a report that may be 3.75 s old when the tick answers it."""
+    _tell_tick(tick_s, electrical)
+    assert ("end before they are renewed" in caplog.text) is told

@@ -50,7 +50,7 @@ def test_a_journal_of_an_older_version_is_brought_forward(tmp_path: Path, versio
     assert found.leases.life_s == pytest.approx(np.full(2, LIFE))
     player.snapshot = reopen_snapshot(found, player.site.terms, 50.0)
     player.now_s = 50.0
-    retry = ev.SessionStarted(request_id="r1", evse=0, session_id="made", demand=ev.Demand(requested_energy_kwh=9.0))
+    retry = ev.SessionStarted(request_id="r1", evse=0, session_id="ä car", demand=ev.Demand(requested_energy_kwh=9.0))
     first = player.tick(retry)
     assert first.outcomes[-1] == ev.Done("ä car", (0,))
     journal.start(player.snapshot, first.now)

@@ -106,7 +106,7 @@ def test_sessions_stops_and_answers_survive(tmp_path: Path) -> None:
     restart(player, boottime_s=50.0)
     player.hello(0, highest_epoch=1)
     same = ev.Demand(requested_energy_kwh=9.0)
-    again = player.tick(ev.SessionStarted(request_id="r", evse=0, session_id="b", demand=same))
+    again = player.tick(ev.SessionStarted(request_id="r", evse=0, session_id="a", demand=same))
     assert again.outcomes[-1] == ev.Done("a", (0,))
     assert player.snapshot.sessions.requested_kwh[0] == 9.0
     for _ in range(int(MIN_OFF_S)):  # longer than a car that was switched off must stay off

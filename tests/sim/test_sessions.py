@@ -90,6 +90,8 @@ BAD = {
     "no time": ({"arrival": "yesterday"}, "arrival"),
     "no offset": ({"arrival": "2019-05-06 06:38:12"}, "-07:00"),
     "leaves before it comes": ({"departure": "2019-05-06 05:00:00-07:00"}, "exchange"),
+    "the first year": ({"arrival": "0001-01-01 00:00:00+14:00"}, "year"),
+    "the last year": ({"departure": "9999-12-31 23:59:59-07:00"}, "year"),
     "no number": ({"delivered_energy (kWh)": "much"}, "kWh"),
     "negative": ({"delivered_energy (kWh)": "-1"}, "kWh"),
     "not finite": ({"delivered_energy (kWh)": "nan"}, "kWh"),

@@ -1,0 +1,32 @@
+"""What the command line cannot say, told before anybody is asked."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from powerd.client.ask import Daemon
+from powerd.client.envelopes import set_envelope
+from powerd.errors import BadRequest
+
+EAST = timezone(timedelta(hours=14))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"heartbeat_s": float("inf")},
+        {"heartbeat_s": float("nan")},
+        {"heartbeat_s": 1e30},
+        {"start": datetime(1, 1, 1, tzinfo=EAST)},
+        {"end": datetime(9999, 12, 31, 23, tzinfo=timezone(-timedelta(hours=5)))},
+    ],
+)
+def test_what_no_clock_holds_is_a_bad_request(said: dict[str, Any]) -> None:
+    """An endless heartbeat, an instant before the year 1 or after 9999 in UTC: by its field, not as a traceback."""
+    nobody = Daemon(address="127.0.0.1:1", tls_ca=None, tls_cert=None, tls_key=None)
+    with pytest.raises(BadRequest) as refused:
+        set_envelope(nobody, 5.0, source="dso", **said)
+    assert refused.value.field == next(iter(said)).removesuffix("_s")

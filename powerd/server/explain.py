@@ -33,13 +33,15 @@ def reason(core: Drawn, decision: Decision, evse: int) -> str:
         return f"held at {ceiling:g} {unit}: no car is plugged in"
     if not sessions.served[evse]:
         return f"held at {ceiling:g} {unit}: its session was stopped"
-    if (why := _untrusted(decision, evse, unit) or _switched_off(decision, evse, unit)) is not None:
+    if (why := _untrusted(decision, evse, unit)) is not None:
         return why
     state = decision.snapshot.contactors
     if state.leaving[evse]:
         return f"held at {ceiling:g} A before its post connects all its phases again"
     if state.one[evse] and not state.proved[evse]:
         return f"held at {ceiling:g} A until its post has connected L1 alone"
+    if (why := _switched_off(decision, evse, unit)) is not None:
+        return why
     held = _binding(decision, evse)
     sentence = _held(core, decision, evse, held, unit)
     if state.one[evse]:

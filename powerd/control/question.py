@@ -77,12 +77,12 @@ def _movable(electrical: Electrical, gear: Switchgear, now_s: float) -> Bools:
 
 
 def _suspect(electrical: Electrical, gear: Switchgear) -> Bools:
-    """(B,) what lost its voltage by a fault or for an unknown cause, and what is earthed."""
-    branches = electrical.branches
-    faulty, supply_faulty = ~np.isin(gear.cause, BENIGN), ~np.isin(gear.supply_cause, BENIGN)
-    by = np.concatenate([faulty, supply_faulty])
+    """(B,) what lost its voltage by a fault, for an unknown cause or by an operator's hand, has one of the first two
+    beside it and has not shown since that it is sound, or is earthed.
+    """
+    branches, earthed = electrical.branches, gear.has(Flag.EARTHED)
+    by = np.concatenate([~np.isin(gear.cause, BENIGN), ~np.isin(gear.supply_cause, BENIGN)])
     suspect: Bools = (gear.culprit < -1) | ((gear.culprit >= 0) & by[np.maximum(gear.culprit, 0)])
-    marked = faulty | gear.has(Flag.EARTHED)
-    suspect[branches.from_bus[marked]] = True
-    suspect[branches.to_bus[marked]] = True
+    suspect[branches.from_bus[earthed | (gear.faults & ~gear.cleared[:, 0])]] = True
+    suspect[branches.to_bus[earthed | (gear.faults & ~gear.cleared[:, 1])]] = True
     return suspect

@@ -32,7 +32,7 @@ from powerd.control.positions import age
 from powerd.control.question import asked_for
 from powerd.control.ramp import ramped
 from powerd.control.switching import Switching, advance, exceeded, picked_up, reconsidered
-from powerd.control.topology import observe
+from powerd.control.topology import observe, proven
 from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.plan import Planner
 from powerd.state import contactors, leases
@@ -73,6 +73,7 @@ class Stepper:
         freeze_snapshot(snapshot)
         absorbed = absorb(self.site, watch_usage(self.site, snapshot, now.boottime_s), events, now)
         gear = observe(self.site.electrical, snapshot.gear, age(absorbed.snapshot.gear, now), now)
+        gear = proven(self.site.electrical, gear, now)
         gear = reconsidered(self.site.electrical, snapshot.gear, snapshot.boottime_s, gear, now)
         moved = gear.changed_at_s == now.boottime_s
         stops = absorbed.snapshot.stops

@@ -14,6 +14,9 @@ from powerd.units import Now
 
 PICKUP_S = 600.0
 """How long a load takes more than usual after its voltage came back [s]: thermostats and drives start at once."""
+PROOF_S = 30.0
+"""So long a part has its voltage beside something that opened for a fault, and the fault is not there [s]: all that one
+incident brings is reported by then."""
 NOBODY_KNOWS = -2
 """Culprit of a bus that lost its voltage without anything having been reported."""
 
@@ -78,6 +81,22 @@ def observe(electrical: Electrical, before: Switchgear, after: Switchgear, now: 
         culprit=culprit,
         back_at_s=np.where(came, now.boottime_s, after.back_at_s),
     )
+
+
+def proven(electrical: Electrical, gear: Switchgear, now: Now) -> Switchgear:
+    """Notes which ends of what opened or was lost for a fault have shown since that the fault is not there.
+
+    What is not confirmed open proves nothing, and what opens for a fault again is proven anew.
+    """
+    fault = gear.faults
+    if not (fault.any() or np.isfinite(gear.faulted_at_s).any()):
+        return gear
+    branches, now_s = electrical.branches, now.boottime_s
+    since_s = np.where(fault, np.minimum(gear.faulted_at_s, now_s), np.inf)
+    apart = fault & (gear.lost | (branches.switchable & gear.confirmed(Position.OPEN)))
+    fed = gear.bus_live & ~gear.bus_dark & (now_s - gear.back_at_s >= PROOF_S)
+    shown = np.column_stack([fed[branches.from_bus], fed[branches.to_bus]]) & (now_s - since_s >= PROOF_S)[:, None]
+    return replace(gear, faulted_at_s=since_s, cleared=(gear.cleared | shown) & apart[:, None])
 
 
 def _culprits(electrical: Electrical, before: Switchgear, after: Switchgear, died: Ints) -> Ints:

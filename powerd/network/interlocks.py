@@ -19,10 +19,7 @@ from powerd.limits import Bools
 from powerd.network.electrical import Electrical
 from powerd.network.operation import By
 from powerd.network.supply import joined
-from powerd.state.switchgear import BENIGN, Cause, Flag, Position, Switchgear, operations
-
-RELEASED = (*BENIGN, Cause.HAND)
-"""Causes after which an order may feed the part behind again."""
+from powerd.state.switchgear import RELEASED, Cause, Flag, Position, Switchgear, operations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +69,12 @@ class Question:
     @cached_property
     def _ends(self) -> tuple[Bools, Bools]:
         """(B,) twice: what could hang together with each end of the switch while that is open."""
+        return self._both(self.may_conduct)
+
+    def _both(self, conducts: Bools) -> tuple[Bools, Bools]:
+        """(B,) twice: what hangs together with each end of the switch while that is open, through these (E,)."""
         branches = self.electrical.branches
-        others = self.may_conduct.copy()
+        others = conducts.copy()
         others[self.move.branch] = False
         label = joined(self.electrical, others)
         one, other = label[branches.from_bus[self.move.branch]], label[branches.to_bus[self.move.branch]]
@@ -85,11 +86,24 @@ class Question:
         branches, live = self.electrical.branches, self.gear.bus_live
         return bool(live[branches.from_bus[self.move.branch]]), bool(live[branches.to_bus[self.move.branch]])
 
+    def _without_voltage(self, ends: tuple[Bools, Bools]) -> Bools:
+        """(B,) the end that has none, or both."""
+        (one, other), (from_fed, to_fed) = ends, self.fed
+        return (one & (not from_fed)) | (other & (not to_fed))
+
     @cached_property
     def zone(self) -> Bools:
         """(B,) what the closing would put under voltage; both ends where neither has any; empty where both have."""
-        (one, other), (from_fed, to_fed) = self._ends, self.fed
-        return (one & (not from_fed)) | (other & (not to_fed))
+        return self._without_voltage(self._ends)
+
+    @cached_property
+    def reached(self) -> Bools:
+        """(B,) ``zone`` as far as a fault could be reached in it.
+
+        What is lost for a fault may come back by itself, but beside a part that kept its voltage it is apart from that.
+        """
+        shown = self.gear.lost & self.gear.faults & self.gear.cleared.any(axis=1)
+        return self._without_voltage(self._both(self.may_conduct & ~shown)) if shown.any() else self.zone
 
     @cached_property
     def touching(self) -> Bools:
@@ -214,14 +228,14 @@ def no_close_after_trip(q: Question) -> Finding | None:
     """Nothing is fed again that tripped on protection or for an unknown cause, until an operator releases it."""
     if not q.move.close:
         return None
-    branches = q.electrical.branches
-    touched = q.touching.copy()
-    touched[q.move.branch] = True
-    suspect = np.array([Cause(c) not in RELEASED for c in q.gear.cause.tolist()], np.bool_) & touched
+    branches, zone = q.electrical.branches, q.reached
+    unproven = (zone[branches.from_bus] & ~q.gear.cleared[:, 0]) | (zone[branches.to_bus] & ~q.gear.cleared[:, 1])
+    suspect = q.gear.faults & unproven
+    suspect[q.move.branch] = q.gear.faults[q.move.branch]
     if suspect.any():
         name = branches.ids[int(np.argmax(suspect))]
         return _find("no_close_after_trip", name, f"{name} tripped on protection or for an unknown cause")
-    for bus in np.flatnonzero(q.zone & (q.gear.culprit != -1)).tolist():
+    for bus in np.flatnonzero(zone & (q.gear.culprit != -1)).tolist():
         if not _benign(q, int(q.gear.culprit[bus])):
             name = q.electrical.buses.ids[bus]
             return _find("no_close_after_trip", name, f"nobody has said that {name} lost its voltage without a fault")

@@ -65,6 +65,8 @@ class Cause(IntEnum):
     """An operator ordered it: an operator may undo it, powerd not."""
 
 
+RELEASED = (Cause.NONE, Cause.ORDERED, Cause.UPSTREAM, Cause.HAND)
+"""Causes that are no fault."""
 BENIGN = (Cause.NONE, Cause.ORDERED, Cause.UPSTREAM)
 """Causes after which the part behind may be fed from elsewhere without an operator's release."""
 
@@ -146,6 +148,10 @@ class Switchgear:
     """(E,) a branch that is no switch, reported as lost."""
     cause: Ints
     """(E,) ``Cause`` of its last opening or loss."""
+    faulted_at_s: Floats
+    """(E,) since when ``cause`` may be a fault [boottime s]; inf = it is none, or nobody has looked yet."""
+    cleared: Bools
+    """(E, 2) its two ends: had a voltage for long enough while it was apart, so that its fault is not there."""
     supply_alive: Bools
     """(S,) believed to have voltage."""
     supply_in_service: Bools
@@ -202,6 +208,12 @@ class Switchgear:
         there: Bools = (self.position == position) & np.isfinite(self.reported_at_s) & ~self.locked
         return there
 
+    @property
+    def faults(self) -> Bools:
+        """(E,) opened or lost on protection, or nobody knows why."""
+        found: Bools = ~np.isin(self.cause, RELEASED)
+        return found
+
     def has(self, flag: Flag) -> Bools:
         """(E,) the flag is set."""
         set_: Bools = (self.flags & int(flag)) != 0
@@ -249,6 +261,8 @@ def open_switchgear(
         in_service=in_service.copy(),
         lost=np.zeros(e, np.bool_),
         cause=np.zeros(e, np.int64),
+        faulted_at_s=np.full(e, np.inf),
+        cleared=np.zeros((e, 2), np.bool_),
         supply_alive=supply_alive.copy(),
         supply_in_service=np.ones(s, np.bool_),
         supply_cause=np.zeros(s, np.int64),
@@ -317,6 +331,7 @@ def reopen_switchgear(gear: Switchgear, was_s: float, now_s: float) -> Switchgea
         silent_at_s=np.full_like(gear.silent_at_s, np.inf),
         supply_back_at_s=gear.supply_back_at_s + on,
         back_at_s=gear.back_at_s + on,
+        faulted_at_s=np.full_like(gear.faulted_at_s, np.inf),
         passed_until_s=np.full_like(gear.passed_until_s, -np.inf),
         held_down=np.zeros_like(gear.held_down),
         phase=int(Phase.IDLE),

@@ -10,9 +10,10 @@ import numpy as np
 from powerd.control import switch_events as sw
 from powerd.control.events import Done, Outcome, Refused
 from powerd.control.positions import cause_told, dropped, heard, place_of, stream_closed, switches_seen, too_far_ahead
+from powerd.control.requested import against
 from powerd.limits import Ints
 from powerd.network.electrical import Electrical
-from powerd.network.interlocks import Move, findings
+from powerd.network.interlocks import Move
 from powerd.state.columns import put, replace
 from powerd.state.switchgear import REPORTERS, Cause, Flag, Phase, Position, Switchgear
 from powerd.units import Now
@@ -166,11 +167,9 @@ def give_up(gear: Switchgear, now: Now) -> Switchgear:
 
 def _switch_ordered(electrical: Electrical, gear: Switchgear, event: sw.SwitchOrdered, now: Now) -> News:
     """An operator's order becomes the one step to take, if nothing speaks against it."""
-    if gear.steps:
-        return News(gear=gear, outcome=Refused("switch_id", "no order under way; powerd is switching, see GetPlan"))
-    found = findings(electrical, gear, Move(branch=event.branch, close=event.close), now.boottime_s)
+    found = against(electrical, gear, Move(branch=event.branch, close=event.close), now.boottime_s)
     if found:
-        return News(gear=gear, outcome=Refused("switch_id", f"no interlock against it: {found[0].message}"))
+        return News(gear=gear, outcome=Refused("switch_id", f"nothing that speaks against it: {found[0].message}"))
     step = event.branch + 1 if event.close else -(event.branch + 1)
     gear = replace(
         gear,

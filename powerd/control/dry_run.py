@@ -10,9 +10,11 @@ import numpy as np
 from powerd.control.decision import Decision
 from powerd.control.metered import uncontrolled_now
 from powerd.control.question import asked_for, question_of
+from powerd.control.requested import against
+from powerd.control.switching import answer
 from powerd.control.topology import believed, load_factor, observe
 from powerd.limits import Bools, Floats, Ints
-from powerd.network.interlocks import Finding, Move, findings
+from powerd.network.interlocks import Finding, Move
 from powerd.network.plan import EXACT_SWITCHES, Plan, Planner, Question
 from powerd.state.envelopes import bound
 from powerd.state.leases import reserve
@@ -62,7 +64,7 @@ def forecast(decision: Decision, planner: Planner, move: Move) -> Forecast:
     had, has = gear.bus_live[electrical.evse_bus], after.bus_live[electrical.evse_bus]
     question = question_of(electrical, after, asked_for(electrical, state.sessions), now.boottime_s)
     return Forecast(
-        findings=findings(electrical, gear, move, now.boottime_s),
+        findings=against(electrical, gear, move, now.boottime_s),
         name=then.limits.name,
         unit=then.limits.unit,
         capacity=then.limits.capacity,
@@ -93,8 +95,10 @@ def planned(decision: Decision, planner: Planner, branches: Ints, supplies: Ints
     asked = asked_for(electrical, decision.snapshot.sessions)
     question = question_of(electrical, after, asked, decision.now.boottime_s)
     known = any(entry.key == question.key for entry in gear.playbook)
-    exact = int(question.movable.sum()) <= EXACT_SWITCHES
-    return (planner.exact(question) if exact else planner.heuristic(question)), question, known
+    steps, unanswered = answer(electrical, planner, after, question, EXACT_SWITCHES)
+    end = planner.end(question, steps)
+    found_by = "exact" if unanswered is None else "heuristic"
+    return Plan(closed=end, steps=steps, score=planner.score(question, end), found_by=found_by), question, known
 
 
 Column = TypeVar("Column", Floats, Ints, Bools)

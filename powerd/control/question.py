@@ -77,8 +77,10 @@ def _movable(electrical: Electrical, gear: Switchgear, now_s: float) -> Bools:
 
 
 def _suspect(electrical: Electrical, gear: Switchgear) -> Bools:
-    """(B,) what lost its voltage by a fault, for an unknown cause or by an operator's hand, has one of the first two
-    beside it and has not shown since that it is sound, or is earthed.
+    """(B,) what must not be fed while it has no voltage.
+
+    It lost it by a fault, for an unknown cause or by an operator's hand, is earthed, or has something faulty beside it
+    and has not shown since that the fault is not there.
     """
     branches, earthed = electrical.branches, gear.has(Flag.EARTHED)
     by = np.concatenate([~np.isin(gear.cause, BENIGN), ~np.isin(gear.supply_cause, BENIGN)])

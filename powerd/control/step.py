@@ -31,7 +31,7 @@ from powerd.control.phase_switch import PATIENCE, Patience, Room, counted_on, de
 from powerd.control.positions import age
 from powerd.control.question import asked_for
 from powerd.control.ramp import ramped
-from powerd.control.switching import Switching, advance, exceeded, picked_up, reconsidered
+from powerd.control.switching import Switching, advance, exceeded, picked_up, reconsidered, together_alarms
 from powerd.control.topology import observe, proven
 from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.plan import Planner
@@ -450,4 +450,5 @@ def _alarms(site: CompiledSite, scene: _Scene, after: Snapshot, guarded: bool) -
         *conduct_alarms(site, after.leases),
         *meter_alarms(site, after.meters, after.boottime_s),
         *overbooked_alarms(site),
+        *together_alarms(site, after.gear),
     )

@@ -19,11 +19,11 @@ import numpy as np
 from powerd.control.absorb_switchgear import give_up
 from powerd.control.compiled import CompiledSite
 from powerd.control.question import may_now, question_of
-from powerd.control.topology import feeding
+from powerd.control.topology import feeding, surely_closed
 from powerd.limits import Bools, Floats
 from powerd.network.electrical import Electrical
-from powerd.network.interlocks import Move, break_before_make, findings, no_parallel
-from powerd.network.operation import RETRANSFER_S, By
+from powerd.network.interlocks import Move, break_before_make, no_parallel, objections
+from powerd.network.operation import By
 from powerd.network.plan import Planner, Question
 from powerd.network.states import seen_as
 from powerd.network.supply import energise
@@ -101,7 +101,7 @@ def advance(
     if gear.phase == Phase.WAITING:
         gear = _wait(electrical, gear, now, alarms)
     unanswered = None
-    if gear.phase != Phase.WAITING and gear.wants_plan and not gear.manual:
+    if gear.phase != Phase.WAITING and gear.wants_plan and (not gear.manual or gear.changed_at_s > gear.since_s):
         gear, unanswered = _plan(electrical, planner, gear, demand, now, alarms)
     order = None
     if gear.phase == Phase.MAKING_ROOM:
@@ -150,15 +150,20 @@ def _plan(
 ) -> tuple[Switchgear, Question | None]:
     """Looks the state up, or plans; keeps wanting a plan while it is too early to act.
 
-    The tick in which something changed is there to lower; nothing is planned in it.
+    The tick in which something changed is there to lower; nothing is planned in it. An operator's step that has not
+    gone out gives way to what feeds something that has no voltage, and to nothing else.
     """
     since_s = now.boottime_s - gear.changed_at_s
     if since_s <= 0.0 or since_s < _self_moving_s(electrical, gear):
         return gear, None
     question = question_of(electrical, gear, demand, now.boottime_s)
-    steps, unanswered = _answer(electrical, planner, gear, question)
+    steps, unanswered = answer(electrical, planner, gear, question)
     if steps and _only_returns(electrical, gear, question, steps, now):
         return gear, None
+    if gear.manual:
+        if not steps or not _serves(electrical, planner, question, steps):
+            return gear, None
+        alarms.append(f"operator's order dropped: {_told(electrical, gear.steps[0])}; others have lost their voltage")
     gear = replace(gear, wants_plan=False)
     if steps == gear.steps:
         return gear, unanswered
@@ -171,21 +176,25 @@ def _plan(
             phase=int(Phase.MAKING_ROOM if steps else Phase.IDLE),
             since_s=now.boottime_s,
             held_down=np.zeros_like(gear.held_down),
+            manual=False,
             reason="to feed again what can be fed" if steps else "",
         ),
         unanswered,
     )
 
 
-def _answer(
-    electrical: Electrical, planner: Planner, gear: Switchgear, question: Question
+def answer(
+    electrical: Electrical, planner: Planner, gear: Switchgear, question: Question, at_once: int = AT_ONCE
 ) -> tuple[tuple[int, ...], Question | None]:
-    """What to switch, and the question if only a heuristic could answer it in time.
+    """What to switch, and the question if only a heuristic could answer it: where more than ``at_once`` may move.
 
     Where nothing is lost the site goes back to how it is drawn, as far as it is in service and what waits for a voltage
     fits with its pick-up then, unless something would still wait there that another state feeds; nothing is ever
     switched only to gain a little.
     """
+    halves = _halves_apart(electrical, planner, question)
+    if halves and not gear.steps:
+        return halves, None
     home: tuple[int, ...] = ()
     unanswered = None
     if settled(electrical, gear):
@@ -195,12 +204,27 @@ def _answer(
     known = planner.remembered(gear.playbook, question.key)
     if known:
         steps = planner.chosen(question, known)
-    elif int(question.movable.sum()) <= AT_ONCE:
+    elif int(question.movable.sum()) <= at_once:
         steps = planner.exact(question).steps
     else:
         steps, unanswered = planner.heuristic(question).steps, question
     steps = _worth(electrical, planner, question, steps)
     return max((home, steps), key=lambda way: planner.score(question, planner.end(question, way))), unanswered
+
+
+def _halves_apart(electrical: Electrical, planner: Planner, question: Question) -> tuple[int, ...]:
+    """Opens one half of a transfer switch both of which are closed, where all that has a voltage keeps it.
+
+    They overlap for a moment only: what could not be opened after the other was closed leaves two supplies together.
+    """
+    partner, shut = electrical.operation.partner, question.closed & question.known
+    both = (partner >= 0) & shut & shut[partner] & question.movable
+    fed = planner.fed(question, question.closed)
+    for half in sorted(np.flatnonzero(both).tolist(), key=lambda e: bool(electrical.branches.normally_closed[e])):
+        steps = (-(half + 1),)
+        if np.array_equal(planner.fed(question, planner.end(question, steps)), fed):
+            return steps
+    return ()
 
 
 def _waiting(electrical: Electrical, planner: Planner, question: Question, steps: tuple[int, ...]) -> bool:
@@ -210,16 +234,18 @@ def _waiting(electrical: Electrical, planner: Planner, question: Question, steps
 
 
 def _worth(electrical: Electrical, planner: Planner, question: Question, steps: tuple[int, ...]) -> tuple[int, ...]:
-    """``steps``, if they mend what is not safe or feed a load or an EVSE that has no voltage; else none.
+    """``steps``, if they feed a load or an EVSE that has no voltage; else none.
 
     What is alive is not interrupted only because a better state is known.
     """
-    closed = planner.end(question, steps)
-    live = energise(seen_as(electrical, question.known, question.alive), closed).bus_is_live
+    return steps if _serves(electrical, planner, question, steps) else ()
+
+
+def _serves(electrical: Electrical, planner: Planner, question: Question, steps: tuple[int, ...]) -> bool:
+    """A load or an EVSE that has no voltage and may have one is fed after ``steps``."""
+    live = energise(seen_as(electrical, question.known, question.alive), planner.end(question, steps)).bus_is_live
     woken = live & question.dead & ~question.barred
-    serves = bool(woken[electrical.evse_bus].any() or woken[electrical.loads.bus].any())
-    safer = planner.score(question, closed).wrong > planner.score(question, question.closed).wrong
-    return steps if serves or safer else ()
+    return bool(woken[electrical.evse_bus].any() or woken[electrical.loads.bus].any())
 
 
 def settled(electrical: Electrical, gear: Switchgear) -> bool:
@@ -245,8 +271,12 @@ def _self_moving_s(electrical: Electrical, gear: Switchgear) -> float:
 def _only_returns(
     electrical: Electrical, gear: Switchgear, question: Question, steps: tuple[int, ...], now: Now
 ) -> bool:
-    """It is too early to go back: a supply returned a short time ago, and the plan brings nothing dead to life."""
-    back = feeding(gear) & (now.boottime_s - gear.supply_back_at_s < RETRANSFER_S)
+    """It is too early to go back: a supply returned a short time ago, and the plan brings nothing dead to life.
+
+    How long to wait says the transfer switch that goes back (``Operation``).
+    """
+    delay_s = float(electrical.operation.retransfer_delay_s[[abs(step) - 1 for step in steps]].max())
+    back = feeding(gear) & (now.boottime_s - gear.supply_back_at_s < delay_s)
     if not back.any():
         return False
     ends = np.concatenate([electrical.branches.from_bus, electrical.branches.to_bus])
@@ -271,7 +301,7 @@ def _make_room(
     step = gear.steps[0]
     branch = abs(step) - 1
     name = electrical.branches.ids[branch]
-    found = findings(electrical, gear, Move(branch=branch, close=step > 0), now.boottime_s)
+    found = objections(electrical, gear, Move(branch=branch, close=step > 0), now.boottime_s)
     if found:
         alarms.append(f"{name} is not operated: {found[0].message} ({found[0].rule})")
         made_first = any(later < 0 for later in gear.steps[1:])
@@ -335,6 +365,16 @@ def _left_dead(electrical: Electrical, gear: Switchgear) -> list[str]:
         return []
     names = ", ".join(sorted({electrical.buses.ids[b] for b in electrical.evse_bus[dark].tolist()})[:5])
     return [f"{int(dark.sum())} EVSEs have no voltage ({names})"]
+
+
+def together_alarms(site: CompiledSite, gear: Switchgear) -> list[str]:
+    """Says which supplies are surely connected together: in a moment's transition, and by whoever made it last."""
+    if not site.live.parallel.shape[0]:
+        return []  # not even where nobody knows
+    here = seen_as(site.electrical, gear.in_service & ~gear.lost, feeding(gear))
+    pairs = energise(here, surely_closed(site.electrical, gear)).parallel.tolist()
+    ids = site.electrical.supplies.ids
+    return [f"{ids[one]} and {ids[other]} are connected together" for one, other in pairs]
 
 
 def picked_up(electrical: Electrical, gear: Switchgear, now: Now) -> Bools:

@@ -92,8 +92,9 @@ def proven(electrical: Electrical, gear: Switchgear, now: Now) -> Switchgear:
     if not (fault.any() or np.isfinite(gear.faulted_at_s).any()):
         return gear
     branches, now_s = electrical.branches, now.boottime_s
-    since_s = np.where(fault, np.minimum(gear.faulted_at_s, now_s), np.inf)
-    apart = fault & (gear.lost | (branches.switchable & gear.confirmed(Position.OPEN)))
+    anew = gear.moved_at_s[:, -1] >= now_s
+    since_s = np.where(fault, np.where(anew, now_s, np.minimum(gear.faulted_at_s, now_s)), np.inf)
+    apart = fault & ~anew & (gear.lost | (branches.switchable & gear.confirmed(Position.OPEN)))
     fed = gear.bus_live & ~gear.bus_dark & (now_s - gear.back_at_s >= PROOF_S)
     shown = np.column_stack([fed[branches.from_bus], fed[branches.to_bus]]) & (now_s - since_s >= PROOF_S)[:, None]
     return replace(gear, faulted_at_s=since_s, cleared=(gear.cleared | shown) & apart[:, None])

@@ -98,6 +98,12 @@ def overbooked(electrical: Electrical, rows: Rows) -> list[str]:
 
 def keeps_reserve(electrical: Electrical, closed: Bools) -> bool:
     """R5 in a state (E,), and in those that switches moving by themselves make of it."""
+    return next(broken_by(electrical, closed), None) is None
+
+
+def broken_by(electrical: Electrical, closed: Bools) -> Iterator[str]:
+    """Names of the limits that break R5 in a state (E,), and in those that switches moving by themselves make of it."""
     states = (closed, *(move.closed for move in transfers(electrical, closed, By.ITSELF)))
     least = replace(electrical, site_import_limit_kw=least_import_kw(electrical))
-    return not any(overbooked(least, build_rows(least, positions)) for positions in states)
+    for positions in states:
+        yield from overbooked(least, build_rows(least, positions))

@@ -1,6 +1,6 @@
 """What is never traded when a switch is operated: one rule a function, each naming itself in what it finds.
 
-The same rules judge plans, dry runs, operators' orders, every order before it goes out, and the simulated switchgear.
+The same rules judge plans, dry runs, operators' orders and every order before it goes out.
 They read what is *confirmed*: a switch that nobody has reported as open counts as closed wherever that is the danger.
 
 Sources: back-feeding and isolation before re-energising, IEEE 1547 and EN 50110-1 (five safety rules); transfer
@@ -171,6 +171,13 @@ def operations_left(q: Question) -> Finding | None:
     )
 
 
+def linked(q: Question) -> Finding | None:
+    """A switch whose controller has no stream open is not ordered: nobody would hear it."""
+    if q.gear.linked[q.move.branch]:
+        return None
+    return _find("linked", q.name, f"no switchgear controller is connected that takes orders for {q.name}")
+
+
 # --- what a closing joins ---------------------------------------------------------------------------------------------
 
 
@@ -287,7 +294,7 @@ RULES: tuple[Rule, ...] = (
     no_back_feed,
     no_earthed_part,
 )
-"""All of them, in the order in which they are told."""
+"""What must not happen, in the order in which it is told."""
 
 
 def findings(
@@ -304,3 +311,9 @@ def findings(
     """
     question = Question(electrical=electrical, gear=gear, move=move, now_s=now_s)
     return tuple(found for rule in rules if (found := rule(question)) is not None)
+
+
+def objections(electrical: Electrical, gear: Switchgear, move: Move, now_s: float) -> tuple[Finding, ...]:
+    """What speaks against an order now: ``findings``, and that nobody would hear it."""
+    unheard = linked(Question(electrical=electrical, gear=gear, move=move, now_s=now_s))
+    return (*findings(electrical, gear, move, now_s), *((unheard,) if unheard is not None else ()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from grpc.aio import ServicerContext
 
 from powerd.control.decision import Decision
 from powerd.control.dry_run import Forecast, forecast, planned
+from powerd.control.requests import answer_again
 from powerd.control.switch_events import ElementKind, ServiceChanged, SwitchOrdered
 from powerd.errors import BadRequest
 from powerd.limits import Ints
@@ -71,9 +73,11 @@ class SwitchgearService(SwitchgearServiceServicer):
             reason = checks.text("reason", request.reason, most=checks.REASON_MAX)
             move = Move(branch=branch, close=close)
             told = await asyncio.to_thread(forecast, self._desk.latest(), self._planner, move)
+            order = SwitchOrdered(request_id=request_id, branch=branch, close=close, reason=reason)
+            if not request.dry_run and answer_again(self._desk.latest().snapshot, order) is not None:
+                told = replace(told, findings=())  # they judged the first call; what is true by now is no answer to it
             accepted = not request.dry_run and not told.findings
             if accepted:
-                order = SwitchOrdered(request_id=request_id, branch=branch, close=close, reason=reason)
                 await self._desk.post(order, urgent=True)
             return self._told(told, accepted=accepted)
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from powerd.control import switch_events as sw
 from powerd.control.compiled import CompiledSite
+from powerd.control.dry_run import forecast, planned
+from powerd.control.events import Refused
 from powerd.control.plans_ahead import PlanWork, plans_wanted
 from powerd.control.question import asked_for, question_of
 from powerd.control.switching import advance
+from powerd.network.interlocks import Move
 from powerd.network.load import load_site
 from powerd.network.plan import Planner, Question
 from powerd.network.playbook import Loss, as_designed, contingencies, lose
@@ -186,7 +190,7 @@ def test_with_a_sync_check_nobody_is_interrupted_on_the_way_back(tmp_path: Path)
     """Make before break where the switchgear's own sync check permits it; the panel never loses its voltage."""
     station = Substation.open(site_of(tmp_path, TRANSFER))
     back(station, 10)
-    for _ in range(330):
+    for _ in range(90):
         station.flags[station.branch("t/preferred")] = SYNC
         station.tick()
         assert "panel" in station.live()
@@ -196,8 +200,67 @@ def test_with_a_sync_check_nobody_is_interrupted_on_the_way_back(tmp_path: Path)
 def test_without_a_sync_check_it_breaks_before_it_makes(tmp_path: Path) -> None:
     """No permissive reported: opened first."""
     station = Substation.open(site_of(tmp_path, TRANSFER))
-    back(station, 340)
+    back(station, 80)
     assert station.orders == [("t/alternate", False), ("t/preferred", True)]
+
+
+def test_two_halves_that_stay_closed_are_parted(tmp_path: Path) -> None:
+    """Made first, and then the other half refuses to open: the one that was closed last opens again, and while both
+    are closed an alarm says which supplies are together.
+    """
+    station = Substation.open(site_of(tmp_path, TRANSFER))
+    back(station, 10)
+    station.refusing = {station.branch("t/alternate")}
+    for _ in range(120):
+        station.flags[station.branch("t/preferred")] = SYNC
+        station.tick()
+        assert "panel" in station.live()
+    assert station.orders == [("t/preferred", True), ("t/alternate", False), ("t/preferred", False)]
+    assert "a and b are connected together" in station.alarms
+    assert "a and b are connected together" not in station.player.decision.alarms  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("delay_s", [0, 20, 400])
+def test_a_transfer_switch_goes_back_after_its_own_delay(tmp_path: Path, delay_s: int) -> None:
+    """``retransfer_delay_s`` of the switch that powerd operates, and no other."""
+    text = TRANSFER.replace("retransfer_delay_s: 60", f"retransfer_delay_s: {delay_s}")
+    station = Substation.open(site_of(tmp_path, text))
+    back(station, max(1, delay_s - 2))
+    assert station.orders == []
+    station.run(4)
+    assert station.orders[:1] == [("t/alternate", False)]
+
+
+def test_what_is_told_of_plans_is_what_would_be_done() -> None:
+    """The ring could deliver more by another state; nothing is dark, so nothing would be switched, and that is told."""
+    campus = Substation.open(model("campus_ring"))
+    campus.run(3)
+    assert campus.player.decision is not None
+    nothing = np.zeros(0, np.int64)
+    plan, question, _ = planned(campus.player.decision, campus.player.stepper.planner, nothing, nothing)
+    assert plan.steps == ()
+    assert campus.player.stepper.planner.heuristic(question).steps != ()
+    lost = np.array([campus.branch("S1")])
+    plan, _, _ = planned(campus.player.decision, campus.player.stepper.planner, lost, nothing)
+    assert [campus.player.site.electrical.branches.ids[abs(step) - 1] for step in plan.steps] == [
+        "breaker-1",
+        "sw1-open",
+    ]
+
+
+def test_an_operators_order_into_a_state_that_breaks_r5_is_refused(tmp_path: Path) -> None:
+    """Both boards on one main: with fallbacks of 10 A dry run and order name the limit, with 7 A they find nothing."""
+    for fallback, rules in ((7, []), (10, ["keeps_reserve"])):
+        station = Substation.open(site_of(tmp_path, TWO_HALVES.replace("FALLBACK", str(fallback))))
+        station.run(5)
+        station.tick(sw.SwitchOrdered(request_id="", branch=station.branch("main-a"), close=False, reason="work"))
+        decision = station.run(10)
+        close = Move(branch=station.branch("tie"), close=True)
+        told = forecast(decision, station.player.stepper.planner, close)
+        assert [found.rule for found in told.findings] == rules
+        asked = sw.SwitchOrdered(request_id="", branch=close.branch, close=True, reason="x")
+        outcome = station.tick(asked).outcomes[-1]
+        assert isinstance(outcome, Refused) == bool(rules)
 
 
 def test_a_permissive_that_goes_away_before_the_order_is_not_relied_on(tmp_path: Path) -> None:

@@ -9,16 +9,18 @@ import pytest
 
 from powerd.control import switch_events as sw
 from powerd.control.compiled import CompiledSite, SwitchingStates, as_drawn
+from powerd.control.events import Refused
 from powerd.control.question import question_of
 from powerd.control.switching import ROOM_S, advance
-from powerd.control.topology import PICKUP_S
+from powerd.control.topology import PICKUP_S, observe
 from powerd.state.columns import put, replace
 from powerd.state.snapshot import reopen_snapshot
-from powerd.state.switchgear import Flag, Phase, Position
+from powerd.state.switchgear import Cause, Flag, Phase, Position
 from powerd.units import Now
 from tests.control.substation import Substation, model
 
 UPSTREAM, PROTECTION = int(Flag.UPSTREAM_LOST), int(Flag.PROTECTION)
+NIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 CRITICAL_BUSES = {"lv-a", "critical", "dc-1", "dc-2", "dc-3", "dc-4"}
 
 
@@ -122,6 +124,43 @@ def test_an_unexplained_opening_waits_and_a_late_word_of_upstream_loss_frees_it(
     depot.flags[depot.branch("main-a")] = UPSTREAM
     depot.run(60)
     assert depot.orders == [("tie", True)]
+
+
+def test_a_board_that_kept_its_voltage_beside_a_fault_is_fed_from_elsewhere(depot: Substation) -> None:
+    """cable-staff fails and is cleared; a minute later utility-b is lost: the board is transferred, staff stays off."""
+    depot.branch_lost("cable-staff", flags=PROTECTION)
+    depot.run(60)
+    depot.supply("utility-b", lost=True)
+    depot.run(60)
+    assert depot.orders == [("main-b", False), ("tie", True)]
+    assert depot.live() >= {"lv-b", "dc-5", "dc-6", "dc-7", "dc-8"}
+    assert "staff" not in depot.live()
+
+
+@pytest.mark.parametrize("first", ["cable-staff", "utility-b"])
+def test_a_board_that_died_with_a_fault_beside_it_waits(depot: Substation, first: str) -> None:
+    """The same within one incident, in either order: nobody knows where the fault is, nothing is closed onto it."""
+    for name in (first, "cable-staff" if first == "utility-b" else "utility-b"):
+        if name == "utility-b":
+            depot.supply("utility-b", lost=True)
+        else:
+            depot.branch_lost("cable-staff", flags=PROTECTION)
+        depot.run(3)
+    depot.run(120)
+    assert not any(close for _, close in depot.orders)
+
+
+def test_what_is_opened_by_hand_bars_itself_alone() -> None:
+    """Work in car park 3: when S1 is lost the eight others that can be are fed from the ring, and 3 stays dead."""
+    campus = Substation.open(model("campus_ring"))
+    campus.run(15)
+    campus.tick(sw.SwitchOrdered(request_id="", branch=campus.branch("feed-3"), close=False, reason="work"))
+    campus.run(20)
+    campus.orders.clear()
+    campus.branch_lost("S1", flags=UPSTREAM)
+    campus.run(40)
+    assert campus.orders == [("breaker-1", False), ("sw1-open", True)]
+    assert "lv-3" not in campus.live()
 
 
 def test_zero_volts_lowers_grants_and_never_switches(depot: Substation) -> None:
@@ -386,6 +425,41 @@ def test_a_late_word_of_a_loss_is_dropped(depot: Substation, kind: sw.ElementKin
     depot.outage(kind, index, lost=late_lost, incarnation=11, clock_s=1.0)
     depot.tick()
     assert is_lost() is late_lost
+
+
+def test_an_order_to_nobody_is_not_taken_up(depot: Substation) -> None:
+    """The controller's stream is down: an operator's order is refused, and what is known of the switch stays known."""
+    depot.tick(sw.GearClosed(branch=depot.switches), depot.report()[1], report=False)
+    ordered = sw.SwitchOrdered(request_id="", branch=depot.branch("main-b"), close=False, reason="try")
+    decision = depot.tick(ordered, report=False)
+    assert isinstance(decision.outcomes[-1], Refused)
+    for _ in range(12):
+        decision = depot.tick(report=False)
+    assert depot.orders == []
+    assert decision.snapshot.gear.position[depot.branch("main-b")] == Position.CLOSED
+
+
+def test_an_outage_comes_before_an_operators_order_that_has_not_gone_out(depot: Substation) -> None:
+    """It waits for room when utility-a is lost: it is dropped, an alarm says so, and the dark half is fed."""
+    state = depot.player.snapshot
+    gear = replace(
+        state.gear,
+        phase=int(Phase.MAKING_ROOM),
+        steps=(-(depot.branch("main-b") + 1),),
+        manual=True,
+        since_s=state.boottime_s - 5.0,
+        wants_plan=True,
+        changed_at_s=state.boottime_s - 1.0,
+        supply_alive=put(state.gear.supply_alive, 0, False),
+        supply_cause=put(state.gear.supply_cause, 0, int(Cause.UPSTREAM)),
+    )
+    before = replace(gear, supply_alive=state.gear.supply_alive)
+    electrical, now = depot.player.site.electrical, Now(utc=NIGHT, boottime_s=state.boottime_s + 20.0)
+    lost = replace(observe(electrical, before, gear, now), changed_at_s=state.boottime_s - 1.0)
+    found = advance(electrical, depot.player.stepper.planner, lost, electrical.posts.max_ceiling, lambda _: {}, now)
+    assert found.gear.steps == (-(depot.branch("main-a") + 1), depot.branch("tie") + 1)
+    assert not found.gear.manual
+    assert any("operator's order dropped: open main-b" in alarm for alarm in found.alarms)
 
 
 def test_what_an_operator_opened_stays_open(depot: Substation) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from powerd.limits import Bools, Floats, Ints
 from powerd.network.electrical import Electrical, Interlock
-from powerd.network.interlocks import RULES, Move, findings
+from powerd.network.interlocks import RULES, Move, findings, objections
 from powerd.network.load import load_site
 from powerd.network.operation import By, Operation
 from powerd.network.rows import Rows, build_rows
@@ -221,6 +221,31 @@ def test_a_transfer_switch_makes_before_it_breaks_only_by_leave_of_its_sync_chec
     assert _names(sync(pair, gear), move) == both
     assert _names((made, gear), move) == both
     assert _names(sync(made, gear), move) == []
+
+
+def test_a_fault_bars_what_died_with_it_and_not_what_kept_its_voltage_beside_it() -> None:
+    """no_close_after_trip: CABLE is lost on protection. What has shown that the fault is not at its end may be fed,
+    the far end may not; where nobody has shown it neither may; and TIE's own trip is not excused by sound ends.
+    """
+    electrical, gear = _scene()
+    gear = _at("lost", CABLE, True)(electrical, _at("cause", CABLE, int(Cause.PROTECTION))(electrical, gear)[1])[1]
+    gear = _at("culprit", FAR, CABLE)(electrical, gear)[1]
+    move = Move(branch=STUB, close=True)
+    assert _names((electrical, gear), move) == ["no_close_after_trip"]
+    shown = _at("cleared", CABLE, [True, False])(electrical, gear)
+    assert _names(shown, move) == []
+    other = _at("cleared", CABLE, [False, True])(electrical, gear)
+    assert _names(other, move) == ["no_close_after_trip"]
+    own = _at("cleared", STUB, [True, True])(*_at("cause", STUB, int(Cause.PROTECTION))(*shown))
+    assert _names(own, move) == ["no_close_after_trip"]
+
+
+def test_nobody_hears_an_order_without_a_stream() -> None:
+    """objections: besides the rules, the stream of the switch's controller must be open."""
+    electrical, gear = _scene()
+    move = Move(branch=TIE, close=True)
+    assert [found.rule for found in objections(electrical, gear, move, NOW_S)] == ["linked"]
+    assert objections(*_at("linked", TIE, True)(electrical, gear), move, NOW_S) == ()
 
 
 def test_an_operation_of_an_hour_ago_no_longer_counts() -> None:

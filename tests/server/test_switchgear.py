@@ -508,10 +508,10 @@ def test_an_operators_order_goes_out_and_its_opening_stays() -> None:
             assert (order.switch_id, order.position) == ("in-a", OPEN)
             assert order.reason == "operator: test of the tie"
             assert (await service.ManualOrder(_order("in-a", OPEN, request_id="m1"))).accepted
-            with pytest.raises(grpc.aio.AioRpcError) as busy:
-                await service.ManualOrder(_order("in-b", OPEN))
-            assert only_violation(busy) == "switch_id"
-            assert "GetPlan" in str(busy.value.details())
+            for dry_run in (True, False):
+                busy = await service.ManualOrder(_order("in-b", OPEN, dry_run=dry_run))
+                assert (busy.accepted, [found.rule for found in busy.findings]) == (False, ["order_under_way"])
+                assert "GetPlan" in busy.findings[0].message
             assert (await service.GetPlan(pb.GetPlanRequest())).doing == "waiting for a switch"
             await call.write(report(51.0, switches=[pb.SwitchReport(switch_id="in-a", position=OPEN)]))
             await core.until(lambda: core.snapshot.gear.phase == Phase.IDLE)
@@ -519,6 +519,13 @@ def test_an_operators_order_goes_out_and_its_opening_stays() -> None:
             gear = core.snapshot.gear
             assert gear.cause[core.electrical.branches.ids.index("in-a")] == Cause.HAND
             assert (gear.order_id, gear.steps) == (1, ())
+            await call.write(report(52.0, switches=[pb.SwitchReport(switch_id="in-a", position=OPEN, tagged_out=True)]))
+            await core.until(lambda: bool(core.snapshot.gear.flags.any()))
+            core.tick()
+            again = await service.ManualOrder(_order("in-a", OPEN, request_id="m1"))
+            assert (again.accepted, list(again.findings)) == (True, [])
+            other = await service.ManualOrder(_order("in-a", OPEN, request_id="m2"))
+            assert (other.accepted, [found.rule for found in other.findings]) == (False, ["available"])
 
     asyncio.run(scene())
 

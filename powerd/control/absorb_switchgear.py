@@ -9,13 +9,14 @@ import numpy as np
 
 from powerd.control import switch_events as sw
 from powerd.control.events import Done, Outcome, Refused
-from powerd.control.positions import cause_told, dropped, heard, place_of, stream_closed, switches_seen, too_far_ahead
+from powerd.control.losses import forgiven, outage_seen
+from powerd.control.positions import dropped, heard, stream_closed, switches_seen
 from powerd.control.requested import against
 from powerd.limits import Ints
 from powerd.network.electrical import Electrical
 from powerd.network.interlocks import Move
 from powerd.state.columns import put, replace
-from powerd.state.switchgear import REPORTERS, Cause, Flag, Phase, Position, Switchgear
+from powerd.state.switchgear import Cause, Phase, Position, Switchgear
 from powerd.units import Now
 
 PLANS_KEPT = 5000
@@ -41,7 +42,8 @@ def absorb_gear(electrical: Electrical, gear: Switchgear, event: sw.SwitchEvent,
             gear, alarms = switches_seen(electrical, gear, event, now)
             return News(gear=gear, outcome=Done(), alarms=tuple(alarms))
         case sw.OutageSeen():
-            return _outage_seen(electrical, gear, event, now)
+            gear, alarms = outage_seen(electrical, gear, event, now)
+            return News(gear=gear, outcome=Done(), alarms=tuple(alarms))
         case sw.GearHeard():
             gear, alarms = heard(electrical, gear, event, now)
             return News(gear=gear, outcome=Done(), alarms=tuple(alarms))
@@ -59,81 +61,7 @@ def absorb_gear(electrical: Electrical, gear: Switchgear, event: sw.SwitchEvent,
             assert_never(event)
 
 
-# --- what is seen -----------------------------------------------------------------------------------------------------
-
-
-def _outage_seen(electrical: Electrical, gear: Switchgear, event: sw.OutageSeen, now: Now) -> News:
-    """A supply, a bus or a branch without a contact of its own; a late word of it is dropped."""
-    element, name = _element(electrical, event.kind, event.index)
-    place = place_of(gear.told_by[element], gear.told_at_s[element], event.reporter, np.zeros(REPORTERS, np.bool_))
-    known = gear.told_by[element, place] == event.reporter
-    incarnation_now = event.incarnation
-    alarms: tuple[str, ...] = ()
-    if known and gear.told_incarnation[element, place] == event.incarnation:
-        before_s = float(gear.told_clock_s[element, place])
-        if event.clock_s < before_s:
-            return News(gear=gear, outcome=Done(), alarms=(f"late report of {name} by {event.reporter_id} dropped",))
-        if too_far_ahead(event.clock_s, before_s, float(gear.told_at_s[element, place]), now):
-            alarms = (f"report of {name} by {event.reporter_id} is from the future",)
-            incarnation_now = 0  # its next report starts anew
-    by, at = gear.told_by.copy(), gear.told_at_s.copy()
-    incarnation, clock = gear.told_incarnation.copy(), gear.told_clock_s.copy()
-    by[element, place], at[element, place] = event.reporter, now.boottime_s
-    incarnation[element, place], clock[element, place] = incarnation_now, event.clock_s
-    gear = replace(gear, told_by=by, told_at_s=at, told_incarnation=incarnation, told_clock_s=clock)
-    if alarms and not event.lost:
-        return News(gear=gear, outcome=Done(), alarms=alarms)  # a loss is believed, a return is not
-    return News(gear=_lost_or_back(gear, event, now), outcome=Done(), alarms=alarms)
-
-
-def _element(electrical: Electrical, kind: sw.ElementKind, index: int) -> tuple[int, str]:
-    """Row of an element in ``Switchgear.told_by``, and its id."""
-    branches, supplies, buses = electrical.branches.ids, electrical.supplies.ids, electrical.buses.ids
-    match kind:
-        case sw.ElementKind.BRANCH:
-            return index, branches[index]
-        case sw.ElementKind.SUPPLY:
-            return len(branches) + index, supplies[index]
-        case sw.ElementKind.BUS:
-            return len(branches) + len(supplies) + index, buses[index]
-        case _:
-            assert_never(kind)
-
-
-def _lost_or_back(gear: Switchgear, event: sw.OutageSeen, now: Now) -> Switchgear:
-    """What a word of a loss that is not late changes."""
-    match event.kind:
-        case sw.ElementKind.BUS:
-            return replace(gear, bus_dark=put(gear.bus_dark, event.index, event.lost))
-        case sw.ElementKind.BRANCH:
-            before = Cause(int(gear.cause[event.index]))
-            told = cause_told(Flag(event.flags), before)
-            if not event.lost:  # a relay that resets has not looked at the cable
-                told = Cause.PROTECTION if before == Cause.PROTECTION else Cause.NONE
-            changed = bool(gear.lost[event.index]) != event.lost or told != before
-            return replace(
-                gear,
-                lost=put(gear.lost, event.index, event.lost),
-                cause=put(gear.cause, event.index, int(told)),
-                wants_plan=gear.wants_plan or changed,
-            )
-        case sw.ElementKind.SUPPLY:
-            before = Cause(int(gear.supply_cause[event.index]))
-            told = cause_told(Flag(event.flags), before) if event.lost else Cause.NONE
-            if told == Cause.UNKNOWN:
-                told = Cause.UPSTREAM  # a service without voltage is upstream of everything
-            was_alive = bool(gear.supply_alive[event.index])
-            back = not event.lost and not was_alive
-            back_at = put(gear.supply_back_at_s, event.index, now.boottime_s) if back else gear.supply_back_at_s
-            return replace(
-                gear,
-                supply_alive=put(gear.supply_alive, event.index, not event.lost),
-                supply_cause=put(gear.supply_cause, event.index, int(told)),
-                supply_back_at_s=back_at,
-                wants_plan=gear.wants_plan or was_alive == event.lost or told != before,
-            )
-        case _:
-            assert_never(event.kind)
+# --- what is planned --------------------------------------------------------------------------------------------------
 
 
 def _plans_ready(gear: Switchgear, event: sw.PlansReady) -> Switchgear:
@@ -193,10 +121,11 @@ def _service_changed(electrical: Electrical, gear: Switchgear, event: sw.Service
             if not event.in_service:
                 return gear
             gear = replace(gear, supply_cause=put(gear.supply_cause, at, int(Cause.NONE)))
+            gear = forgiven(gear, at + electrical.branches.kind.shape[0])
             return _released(gear, at + electrical.branches.kind.shape[0])
         case sw.ElementKind.BRANCH:
             gear = replace(gear, in_service=put(gear.in_service, at, event.in_service))
-            return _branch_released(gear, at) if event.in_service else gear
+            return _branch_released(forgiven(gear, at), at) if event.in_service else gear
         case sw.ElementKind.BUS:
             return replace(gear, culprit=put(gear.culprit, at, -1)) if event.in_service else gear
         case _:

@@ -26,6 +26,7 @@ from powerd.control.elements import widened
 from powerd.control.events import Event, HelloReceived, SolveSkipped
 from powerd.control.headroom import meter_alarms, trusted, watch_meters
 from powerd.control.lease_alarms import conduct_alarms, overbooked_alarms, overshoot_alarms, silence_alarms
+from powerd.control.losses import loss_alarms, settle
 from powerd.control.metered import uncontrolled_now
 from powerd.control.phase_switch import PATIENCE, Patience, Room, counted_on, decide_phases, watch_contactors
 from powerd.control.positions import age
@@ -72,7 +73,7 @@ class Stepper:
         """
         freeze_snapshot(snapshot)
         absorbed = absorb(self.site, watch_usage(self.site, snapshot, now.boottime_s), events, now)
-        gear = observe(self.site.electrical, snapshot.gear, age(absorbed.snapshot.gear, now), now)
+        gear = observe(self.site.electrical, snapshot.gear, settle(age(absorbed.snapshot.gear, now), now), now)
         gear = proven(self.site.electrical, gear, now)
         gear = reconsidered(self.site.electrical, snapshot.gear, snapshot.boottime_s, gear, now)
         moved = gear.changed_at_s == now.boottime_s
@@ -451,4 +452,5 @@ def _alarms(site: CompiledSite, scene: _Scene, after: Snapshot, guarded: bool) -
         *meter_alarms(site, after.meters, after.boottime_s),
         *overbooked_alarms(site),
         *together_alarms(site, after.gear),
+        *loss_alarms(site.electrical, after.gear, after.boottime_s),
     )

@@ -22,6 +22,10 @@ HOUR_S = 3600.0
 """Own operations count for this long [s]."""
 
 
+NOT_LOST = -1
+"""In ``Switchgear.told_loss``: nobody spoke, or it is there."""
+
+
 class Position(IntEnum):
     """Where a contact stands."""
 
@@ -118,6 +122,10 @@ class Switchgear:
     """(E + S + B, REPORTERS) who spoke of a loss: branch e, E + s for supply s, E + S + b for bus b; 0 = nobody."""
     told_at_s: Floats
     """(E + S + B, REPORTERS) when it arrived [boottime s]; -inf = never in this run."""
+    told_loss: Ints
+    """(E + S + B, REPORTERS) what each said last: ``Flag`` bits of the loss, ``NOT_LOST`` = there."""
+    turned_at_s: Floats
+    """(E + S + B, MOVES) when a word turned against the newest one, oldest first [boottime s]; -inf = never."""
     told_incarnation: Ints
     """(E + S + B, REPORTERS) the reporter's process."""
     told_clock_s: Floats
@@ -246,6 +254,8 @@ def open_switchgear(
         said_clock_s=np.zeros((e, REPORTERS)),
         told_by=np.zeros((e + s + buses, REPORTERS), np.int64),
         told_at_s=np.full((e + s + buses, REPORTERS), -np.inf),
+        told_loss=np.full((e + s + buses, REPORTERS), NOT_LOST, np.int64),
+        turned_at_s=np.full((e + s + buses, MOVES), -np.inf),
         told_incarnation=np.zeros((e + s + buses, REPORTERS), np.int64),
         told_clock_s=np.zeros((e + s + buses, REPORTERS)),
         flags=np.zeros(e, np.int64),
@@ -325,6 +335,7 @@ def reopen_switchgear(gear: Switchgear, was_s: float, now_s: float) -> Switchgea
         said=np.full_like(gear.said, int(Position.UNKNOWN)),
         said_at_s=np.full_like(gear.said_at_s, -np.inf),
         told_at_s=np.full_like(gear.told_at_s, -np.inf),
+        turned_at_s=gear.turned_at_s + on,
         moved_at_s=gear.moved_at_s + on,
         operated=tuple((branch, at_s + on) for branch, at_s in gear.operated),
         linked=np.zeros_like(gear.linked),

@@ -427,6 +427,80 @@ def test_a_late_word_of_a_loss_is_dropped(depot: Substation, kind: sw.ElementKin
     assert is_lost() is late_lost
 
 
+@pytest.mark.parametrize("kind", list(sw.ElementKind))
+def test_two_devices_that_disagree_about_a_loss_make_nothing_swing(depot: Substation, kind: sw.ElementKind) -> None:
+    """One says lost every five seconds, the other the contrary: it counts as lost all the time, nothing is ordered, an
+    alarm names it; half a minute after the one that said lost has fallen silent the other is believed.
+    """
+    electrical = depot.player.site.electrical
+    name, ids = {
+        sw.ElementKind.SUPPLY: ("utility-a", electrical.supplies.ids),
+        sw.ElementKind.BRANCH: ("trunk-5", electrical.branches.ids),
+        sw.ElementKind.BUS: ("lv-b", electrical.buses.ids),
+    }[kind]
+    sums: list[float] = []
+    for k in range(60):
+        if k % 5 == 0:
+            depot.outage(kind, ids.index(name), lost=False, reporter=22, incarnation=22)
+        if k % 5 == 2:
+            depot.outage(kind, ids.index(name), lost=True, reporter=21, incarnation=21)
+        sums.append(float(depot.tick().ceiling.sum()))
+    assert max(sums[5:]) - min(sums[5:]) < 100.0
+    assert depot.orders == []
+    assert any(alarm.startswith(f"{name} is reported lost by one device and not by") for alarm in depot.alarms)
+    for k in range(330):
+        if k % 5 == 0:
+            depot.outage(kind, ids.index(name), lost=False, reporter=22, incarnation=22)
+        depot.tick()
+    gear, index = depot.player.snapshot.gear, ids.index(name)
+    assert not {"supply": ~gear.supply_alive, "bus": gear.bus_dark, "branch": gear.lost}[kind][index]
+    assert depot.orders == []
+
+
+def test_a_loss_on_which_two_devices_agree_at_last_is_answered(depot: Substation) -> None:
+    """The second device follows a few seconds later: then the dark half is fed."""
+    depot.outage(sw.ElementKind.SUPPLY, 0, lost=False, reporter=22, incarnation=22)
+    depot.run(2)
+    depot.supply("utility-a", lost=True)
+    depot.run(8)
+    assert depot.orders == []
+    depot.outage(sw.ElementKind.SUPPLY, 0, lost=True, reporter=22, incarnation=22)
+    depot.run(30)
+    assert depot.orders == [("main-a", False), ("tie", True)]
+
+
+def test_a_supply_that_comes_and_goes_is_used_again_when_it_has_been_steady(depot: Substation) -> None:
+    """A word every four seconds for two minutes: it counts as lost, its half is fed from the other once and for all;
+    back to how it is drawn only after five minutes without a change and five of voltage.
+    """
+    for k in range(120):
+        if k % 4 == 0:
+            depot.supply("utility-a", lost=k % 8 == 0)
+        depot.tick()
+    depot.run(280)
+    assert depot.orders[-2:] == [("main-a", False), ("tie", True)]
+    assert len(depot.orders) <= 5
+    assert any(alarm.startswith("utility-a came and went 4 times in 60 s") for alarm in depot.alarms)
+    assert not depot.player.snapshot.gear.supply_alive[0]
+    depot.orders.clear()
+    depot.run(30)
+    assert depot.player.snapshot.gear.supply_alive[0]
+    depot.run(310)
+    assert depot.orders == [("tie", False), ("main-a", True)]
+
+
+def test_a_meter_that_flickers_keeps_nobody_from_planning(depot: Substation) -> None:
+    """It says dark and not dark each second while utility-a is lost: the dark half is fed all the same."""
+    staff = depot.player.site.electrical.buses.ids.index("staff")
+    depot.supply("utility-a", lost=True)
+    paths = []
+    for k in range(60):
+        depot.outage(sw.ElementKind.BUS, staff, lost=bool(k % 2), reporter=77, incarnation=77)
+        paths.append(depot.tick().path)
+    assert depot.orders == [("main-a", False), ("tie", True)]
+    assert paths[-10:].count("guard") == 0
+
+
 def test_an_order_to_nobody_is_not_taken_up(depot: Substation) -> None:
     """The controller's stream is down: an operator's order is refused, and what is known of the switch stays known."""
     depot.tick(sw.GearClosed(branch=depot.switches), depot.report()[1], report=False)

@@ -483,6 +483,8 @@ def test_a_dry_run_lists_the_limits_that_fill_up() -> None:
                 )
             )
             core.snapshot = replace(core.snapshot, gear=replace(core.snapshot.gear, steps=(), phase=int(Phase.IDLE)))
+            assert core.decision is not None
+            core.decision = replace(core.decision, snapshot=core.snapshot)
             told = await service.ManualOrder(_order("tie", CLOSED, dry_run=True))
         assert list(told.findings) == []
         assert list(told.gained_evse_ids) == ["A1", "A2"]

@@ -21,7 +21,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -38,6 +38,8 @@ EXACT_SWITCHES = 16
 """Up to so many switches that may move, every state is looked at."""
 CHUNK = 4096
 """States that are judged in one compiled call."""
+THREE_FROM = 64
+"""From so many switches that may move on, the search takes two at a time at most: threes take longer than a tick."""
 KEPT = 1.001
 """EVSEs that have a voltage count so much more than those that have none: of equal plans the one that keeps them."""
 MARGIN = 0.01
@@ -165,12 +167,12 @@ class Planner:
         case = self.case(question)
         which = case.which
         for careful in (False, True):
-            best, top = _bits(question.closed, which), self.score(question, question.closed)
-            flips = _flips(which.shape[0])
+            best, top = question.closed[which], self.score(question, question.closed)
             for _ in range(2 * which.shape[0] + 1):
                 at = best
-                best, top = self._better(question, case, flips ^ at, at, top, careful=careful)
-                if best == at:
+                for flips in _flips(which.shape[0]):
+                    best, top = self._better(question, case, flips ^ at, best, top, careful=careful)
+                if (best == at).all():
                     break
             closed = _state(question.closed, which, best)
             if careful or self._fits(question, closed):
@@ -213,34 +215,35 @@ class Planner:
     def score(self, question: Question, closed: Bools) -> Score:
         """How good a state is, compared with the present one where that is not safe either."""
         which = np.flatnonzero(question.movable)
-        return _score(search(self.grid, self.case(question), np.array([_bits(closed, which)], np.int64))[0])
+        return _score(search(self.grid, self.case(question), closed[None, which])[0])
 
     def _ranked(self, question: Question) -> Iterator[tuple[Bools, Score]]:
         """States better than the present one that are safe and keep R5, best first."""
         case = self.case(question)
-        which, stay = case.which, _bits(question.closed, case.which)
-        chunks = np.array_split(np.arange(2 ** which.shape[0], dtype=np.int64), max(1, 2 ** which.shape[0] // CHUNK))
+        which = case.which
+        states = np.arange(2 ** which.shape[0])[:, None] >> np.arange(which.shape[0]) & 1 == 1
+        chunks = np.array_split(states, max(1, states.shape[0] // CHUNK))
         scores = np.concatenate([search(self.grid, case, some) for some in chunks])
-        top = _score(scores[stay])
+        top = _score(scores[np.flatnonzero((states == question.closed[which]).all(axis=1))[0]])
         for at in _best_first(scores)[:TRIES]:
             score = _score(scores[at])
             if score <= top:
                 return
-            closed = _state(question.closed, which, int(at))
+            closed = _state(question.closed, which, states[at])
             if self._fits(question, closed):
                 yield closed, score
 
     def _better(
-        self, question: Question, case: Case, states: Ints, best: int, top: Score, *, careful: bool
-    ) -> tuple[int, Score]:
-        """The best of the ``states`` and the one known so far, which wins a tie; ``careful``: that keeps R5."""
+        self, question: Question, case: Case, states: Bools, best: Bools, top: Score, *, careful: bool
+    ) -> tuple[Bools, Score]:
+        """The best of the ``states`` (s, k) and the one known so far, which wins a tie; ``careful``: that keeps R5."""
         scores = search(self.grid, case, states)
         for at in _best_first(scores)[: TRIES if careful else 1]:
             chosen = _score(scores[at])
             if chosen <= top:
                 break
-            if not careful or self._fits(question, _state(question.closed, case.which, int(states[at]))):
-                return int(states[at]), chosen
+            if not careful or self._fits(question, _state(question.closed, case.which, states[at])):
+                return states[at], chosen
         return best, top
 
     def case(self, question: Question) -> Case:
@@ -336,15 +339,10 @@ class Planner:
             live = after
 
 
-def _bits(closed: Bools, which: Ints) -> int:
-    """A state as a number: bit k tells whether switch ``which[k]`` is closed."""
-    return sum(1 << k for k, e in enumerate(which.tolist()) if closed[e])
-
-
-def _state(closed: Bools, which: Ints, bits: int) -> Bools:
-    """The positions (E,) that a number stands for."""
+def _state(closed: Bools, which: Ints, moved: Bools) -> Bools:
+    """``closed`` (E,) with the switches ``which`` (k,) where ``moved`` (k,) has them."""
     state = closed.copy()
-    state[which] = [bool(bits >> k & 1) for k in range(which.shape[0])]
+    state[which] = moved
     return state
 
 
@@ -353,10 +351,18 @@ def _best_first(scores: Floats) -> Ints:
     return np.lexsort(tuple(-scores[:, c] for c in (4, 3, 2, 1, 0)))
 
 
-def _flips(count: int) -> Ints:
-    """Numbers with one, two or three bits of ``count``."""
-    chosen = itertools.chain.from_iterable(itertools.combinations(range(count), k) for k in (1, 2, 3))
-    return np.array([sum(1 << k for k in some) for some in chosen] or [0], np.int64)
+@cache
+def _flips(count: int) -> tuple[Bools, ...]:
+    """Rows of ``count`` with one, two or three True, ``CHUNK`` at a time; above ``THREE_FROM`` switches one or two."""
+    most = 3 if count < THREE_FROM else 2
+    chosen = itertools.chain.from_iterable(itertools.combinations(range(count), k) for k in range(1, most + 1))
+    blocks = []
+    while some := list(itertools.islice(chosen, CHUNK)):
+        block = np.zeros((len(some), count), np.bool_)
+        for row, at in zip(block, some, strict=True):
+            row[list(at)] = True
+        blocks.append(block)
+    return tuple(blocks)
 
 
 def _score(row: Floats) -> Score:

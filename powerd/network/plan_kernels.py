@@ -61,7 +61,7 @@ class Case(NamedTuple):
     shadow: Bools
     """(E,) could conduct although nothing is fed through it."""
     which: Ints
-    """(k,) switches that may move: bit k of a state closes the k-th."""
+    """(k,) switches that may move: a state says of each whether it is closed."""
     roots: Ints
     """(r,) buses of feeding supplies."""
     import_kw: Floats
@@ -225,8 +225,8 @@ def shut_in(grid: Grid, closed: Bools, lock: int) -> int:
 
 
 @kernel
-def search(grid: Grid, case: Case, states: Ints) -> Floats:
-    """(len(states), 5) the columns of ``Score`` of each state.
+def search(grid: Grid, case: Case, states: Bools) -> Floats:
+    """(s, 5) the columns of ``Score`` of each of the ``states`` (s, k): positions of the switches that may move.
 
     What is wrong with the present state too does not count against another one.
     """
@@ -236,7 +236,7 @@ def search(grid: Grid, case: Case, states: Ints) -> Floats:
     for i in range(states.shape[0]):
         moved, wrong = 0, 0.0
         for k in range(case.which.shape[0]):
-            closed[case.which[k]] = (states[i] >> k) & 1 == 1
+            closed[case.which[k]] = states[i, k]
             moved += closed[case.which[k]] != case.present[case.which[k]]
         for g in range(grid.lock_most.shape[0]):
             wrong += max(0, shut_in(grid, closed, g) - max(grid.lock_most[g], shut_in(grid, case.present, g)))

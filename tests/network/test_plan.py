@@ -9,6 +9,7 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -390,3 +391,43 @@ def test_the_program_sees_what_three_switches_at_a_time_do_not() -> None:
     assert planner.heuristic(question).steps == ()
     plan = planner.plan(question)
     assert (plan.steps, plan.found_by) == ((1, 2, 3, 4, 5), "program")
+
+
+@pytest.mark.parametrize("outlets", [0, 61, 62, 70])
+def test_a_board_may_have_any_number_of_switches(outlets: int) -> None:
+    """However many closed outlets may move too, the dead section is fed the way that is best for its cars."""
+    grid, question = two_ways()
+    buses, branches, more = 3 + outlets, 2 + outlets, np.arange(3, 3 + outlets)
+    ends = [grid.from_bus, np.full(outlets, 2)], [grid.to_bus, more]
+    at = [np.flatnonzero((np.concatenate(ends[0]) == b) | (np.concatenate(ends[1]) == b)) for b in range(buses)]
+
+    def wide(column: np.ndarray, rows: int, value: float) -> np.ndarray:
+        return np.concatenate([column, np.full((rows - column.shape[0], *column.shape[1:]), value, column.dtype)])
+
+    grid = grid._replace(
+        from_bus=np.concatenate(ends[0]),
+        to_bus=np.concatenate(ends[1]),
+        start=np.cumsum([0, *map(len, at)]),
+        links=np.concatenate(at),
+        capacity=wide(grid.capacity, branches, 10.0),
+        rating=wide(grid.rating, buses, 0.0),
+        reserve=wide(grid.reserve, buses, 0.0),
+        reserve_kw=wide(grid.reserve_kw, buses, 0.0),
+        load=wide(grid.load, buses, 0.0),
+        load_kw=wide(grid.load_kw, buses, 0.0),
+        pickup=wide(grid.pickup, buses, 0.0),
+        pickup_kw=wide(grid.pickup_kw, buses, 0.0),
+        worth=wide(grid.worth, buses, 0.0),
+    )
+    question = replace(
+        question,
+        closed=wide(question.closed, branches, True),
+        known=np.ones(branches, np.bool_),
+        shadow=np.zeros(branches, np.bool_),
+        movable=np.ones(branches, np.bool_),
+        barred=np.zeros(buses, np.bool_),
+        dead=np.array([False, False, *[True] * (buses - 2)]),
+        sync=np.zeros(branches, np.bool_),
+        demand=grid.rating,
+    )
+    assert Planner(grid).heuristic(question).steps == (1,)

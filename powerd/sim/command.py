@@ -238,6 +238,7 @@ def _plot(path: Path, scene: Scene, record: Record, truth: Truth, summary: Summa
         timezone=scene.timezone,
         title=f"{summary.site}, {summary.policy}: {summary.sessions} sessions, {delivered}, {broken}",
         marks=[(one.at_s, one.event) for one in truth.compliance],
+        movements=truth.movements,
     )
 
 

@@ -136,6 +136,11 @@ class Grid:
                 self.gear.vanish(trip.branch, trip.at_s)
                 self._losses.append(Loss(kind="branch", index=trip.branch, lost=True, protection=True))
 
+    def movements(self) -> tuple[tuple[float, str], ...]:
+        """(second, words) of every switch that moved, in order."""
+        ids = self.gear.electrical.branches.ids
+        return tuple((at_s, f"{ids[e]} {'closes' if closes else 'opens'}") for at_s, e, closes in self.gear.moves)
+
     def compliance(self) -> tuple[Compliance, ...]:
         """Every event so far: until when something was overloaded, against what it stands."""
         found = []

@@ -85,6 +85,8 @@ class Truth:
     """Times an overcurrent device had stood an overload for as long as it can."""
     forbidden_movements: tuple[str, ...]
     """Switch movements that I9 forbids, as "rule at element"."""
+    movements: tuple[tuple[float, str], ...]
+    """(second, words) of every switch that moved, whoever moved it."""
     compliance: tuple[Compliance, ...]
     """What was lost, came back or tripped, and how long anything was overloaded then."""
     violations: tuple[Violation, ...]
@@ -150,6 +152,7 @@ class Plant:
             limit_violations=int(self._broken_steps.sum()),
             breaker_trips=len(self.grid.breakers.trips),
             forbidden_movements=tuple(f"{one.rule} at {one.element}" for one in self.grid.gear.broken),
+            movements=self.grid.movements(),
             compliance=self.grid.compliance(),
             violations=self._violations(),
             series=Series(

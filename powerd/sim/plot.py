@@ -25,6 +25,11 @@ SHOWN = 4
 #: Colours that stay apart for colour-blind readers (Okabe and Ito 2008).
 BLUE, RED, GREY, LIGHT = "#0072B2", "#D55E00", "#666666", "#BBD7EA"
 RATING_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
+GREEN = "#006B4F"
+#: What is drawn from near: so long before an event, movements so long after it, and so long after the last of them [s].
+BEFORE_S, NEAR_S, AFTER_S = 5.0, 120.0, 45.0
+#: So many movements have a line each for their words before these begin at the top again.
+LINES = 8
 FORMATS = (".png", ".svg", ".pdf")
 
 
@@ -38,6 +43,7 @@ def draw_run(
     timezone: ZoneInfo,
     title: str,
     marks: Sequence[tuple[float, str]] = (),
+    movements: Sequence[tuple[float, str]] = (),
 ) -> None:
     """Writes the picture to ``path``; its suffix says the format.
 
@@ -49,22 +55,31 @@ def draw_run(
         start: wall clock at second 0.
         timezone: of the site; the time axis is local.
         title: one line.
-        marks: (second of the run, words) of what was lost, came back or tripped.
+        marks: (second of the run, words) of what was lost, came back or tripped: the first of them is also drawn from
+            near, beside the whole run.
+        movements: (second of the run, words) of switches that moved; drawn there.
 
     Raises:
         UnreadableInput: the path cannot be written, or its suffix is none of these.
     """
     if path.suffix.lower() not in FORMATS:
         raise UnreadableInput(f"{path}: end the name of a plot in {', '.join(FORMATS)}")
-    figure, axes = plt.subplots(3, 1, sharex=True, figsize=(12, 8), height_ratios=(3, 3, 2), layout="constrained")
+    columns = 2 if marks else 1
+    figure, grid = plt.subplots(
+        3, columns, sharex="col", sharey="row", squeeze=False, figsize=(12 if columns == 1 else 17, 8),
+        height_ratios=(3, 3, 2), width_ratios=(5, 3)[:columns], layout="constrained",
+    )  # fmt: skip
     try:
         edges = _edges(series, start, timezone)
-        _draw_power(axes[0], edges, series, transformer_kva)
-        _draw_loading(axes[1], edges, series, names)
-        _draw_cars(axes[2], edges, series)
-        _draw_time(axes[2], edges, timezone)
-        _draw_marks(axes, edges[0], marks)
-        axes[0].set_title(title, loc="left", fontsize=12, fontweight="bold")
+        for axes in grid.T:
+            _draw_power(axes[0], edges, series, transformer_kva)
+            _draw_loading(axes[1], edges, series, names)
+            _draw_cars(axes[2], edges, series)
+            _draw_marks(axes, edges[0], marks)
+        _draw_time(grid[2, 0], edges, timezone)
+        if marks:
+            _draw_near(list(grid[:, 1]), edges[0], marks[0], movements)
+        grid[0, 0].set_title(title, loc="left", fontsize=12, fontweight="bold")
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
     except OSError as error:
         raise UnreadableInput(f"{path}: cannot be written: {error.strerror}; name a folder that exists") from error
@@ -154,6 +169,31 @@ def _draw_marks(axes: Sequence[Axes], origin: float, marks: Sequence[tuple[float
         where = (origin + second / 86400.0, 0.98)
         axes[0].annotate(words, where, xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points",
                          va="top", color=GREY, fontsize=9)  # fmt: skip
+
+
+def _draw_near(
+    axes: Sequence[Axes], origin: float, mark: tuple[float, str], movements: Sequence[tuple[float, str]]
+) -> None:
+    """The first seconds after an event, with the switches that move: in the whole run all that is less than a dot."""
+    second, words = mark
+    near = [(at_s, told) for at_s, told in movements if second - BEFORE_S <= at_s <= second + NEAR_S]
+    until_s = max((at_s - second for at_s, _ in near), default=0.0) + AFTER_S
+    day_s = 86400.0
+    for axis in axes:
+        axis.set_xlim(origin + (second - BEFORE_S) / day_s, origin + (second + until_s) / day_s)
+        legend = axis.get_legend()
+        if legend is not None:
+            legend.remove()
+        for at_s, _ in near:
+            axis.axvline(origin + at_s / day_s, color=GREEN, linewidth=0.9, linestyle=":")
+    for k, (at_s, told) in enumerate(near):
+        where = (origin + at_s / day_s, 0.97 - 0.055 * (k % LINES))
+        axes[1].annotate(told, where, xycoords=("data", "axes fraction"), xytext=(3, 0), textcoords="offset points",
+                         va="top", color=GREEN, fontsize=8)  # fmt: skip
+    ticks_s = np.arange(0.0, until_s + 1.0, 10.0)
+    axes[2].set_xticks(origin + (second + ticks_s) / day_s, [f"{k:.0f}" for k in ticks_s])
+    axes[2].set_xlabel(f"seconds after: {words}", fontsize=9, color=GREY)
+    axes[0].set_title("from near, with the switches that move", loc="left", fontsize=10, color=GREY)
 
 
 def _draw_time(axis: Axes, edges: npt.NDArray[np.float64], timezone: ZoneInfo) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -50,6 +51,27 @@ def test_png_and_svg_are_written_and_equal_runs_give_equal_pictures(tmp_path: Pa
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     _draw(tmp_path / "a.svg", _series())
     assert "<svg" in (tmp_path / "a.svg").read_text(encoding="utf-8")
+
+
+def test_what_follows_an_event_is_drawn_from_near(tmp_path: Path) -> None:
+    """The words of the event and of each switch that moved within two minutes are there; later ones are not."""
+    series = _series(steps=400)
+    series = replace(series, start_s=np.arange(400), seconds=np.ones(400, np.int64))
+    draw_run(
+        tmp_path / "a.svg",
+        series=series,
+        names=tuple(f"rating {k}" for k in range(6)),
+        transformer_kva=80.0,
+        start=START,
+        timezone=ZoneInfo("America/Los_Angeles"),
+        title="a run",
+        marks=[(100, "T1 lost")],
+        movements=[(102.5, "main-a opens"), (104.0, "tie closes"), (300.0, "tie opens")],
+    )
+    drawn = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    for words in ("seconds after: T1 lost", "main-a opens", "tie closes"):
+        assert f"<!-- {words} -->" in drawn
+    assert "tie opens" not in drawn
 
 
 def test_the_tightest_are_shown_once_each() -> None:

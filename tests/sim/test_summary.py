@@ -73,6 +73,7 @@ def _truth(*violations: Violation) -> Truth:
         limit_violations=sum(v.steps for v in violations),
         breaker_trips=0,
         forbidden_movements=(),
+        movements=(),
         compliance=(),
         violations=violations,
         series=series,

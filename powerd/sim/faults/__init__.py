@@ -8,7 +8,8 @@ scenario   scenarios from seeds, and as files
 channel    messages on their way
 post       posts, actuators and cars: the truth
 owner      a charger controller's process around ``powerd.client.ControllerCore``
-leader     the daemon's process around ``powerd.control.Stepper``: inbox, journal, publishing, crashes
+disk       the journal's file and its writer, slow or refusing
+leader     the daemon's process around ``powerd.control.Stepper`` and the journal's ``Gate``: inbox, publishing, crashes
 world      all of these, half a second at a time
 claims     the invariants, asserted from the truth
 tally      what was covered

@@ -91,7 +91,7 @@ class Claims:
 
     def _stops_kept(self) -> None:
         """Nothing that was confirmed is lost."""
-        snapshot, durable = self.leader.snapshot, self.leader.durable
+        snapshot, durable = self.leader.snapshot, self.leader.disk.state
         if snapshot is None or durable is None:
             return
         held = {stop.stop_id for stop in snapshot.stops}

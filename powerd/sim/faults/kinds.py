@@ -50,6 +50,8 @@ class Kind(StrEnum):
     """It is killed and its disk is lost: a start without state after ``value`` seconds."""
     SLOW_DISK = "slow-disk"
     """Commits take ``value`` seconds, for five ticks."""
+    DISK_REFUSES = "disk-refuses"
+    """Commits fail for ``value`` seconds, and no daemon starts: the disk is full, or read-only."""
     STALL = "stall"
     """The daemon is stopped (SIGSTOP) for ``value`` seconds."""
     UTC_JUMP = "utc-jump"

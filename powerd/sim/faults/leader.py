@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -12,14 +11,15 @@ import numpy as np
 from powerd.codec import decode, encode
 from powerd.control.compiled import CompiledSite, SwitchingStates
 from powerd.control.decision import Decision, GrantBatch
-from powerd.control.durable import covered_by, split_lowered
 from powerd.control.events import Event, StreamClosed
 from powerd.errors import BadRequest
 from powerd.journal.cells import CLASSES, Cells, cells_of, snapshot_of
+from powerd.journal.gate import Gate, Leaving
 from powerd.limits import Floats, Ints
 from powerd.server.convert import Speaker, check_number, hello_event, report_events
 from powerd.server.outbox import Lease, Outbox, Part
 from powerd.server.stamps import Stamps
+from powerd.sim.faults.disk import Disk
 from powerd.sim.faults.kinds import Kind
 from powerd.sim.faults.owner import Owner
 from powerd.sim.faults.sites import Layout
@@ -31,6 +31,8 @@ from powerd.v1 import controller_service_pb2 as pb
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NOTICE_S = 0.5
 """After this a client sees that the daemon is gone [s]."""
+SLOW_S = 2.0
+"""A tick that waits for the disk for longer is trouble, as in the daemon: two of its periods [s]."""
 
 
 class Fallen(SwitchingStates):
@@ -76,8 +78,7 @@ class Leader:
     up: bool = False
     restart_s: float = 0.0
     stalled_until_s: float = -1.0
-    disk_s: float = 0.0
-    slow_until_s: float = -1.0
+    disk: Disk = field(default_factory=Disk)
     crash: Kind | None = None
     """The point of the coming tick at which it dies."""
     crash_for_s: float = 0.0
@@ -90,14 +91,11 @@ class Leader:
     orders: list[Event] = field(default_factory=list)
     """What operators said."""
     snapshot: Snapshot | None = None
-    durable: Snapshot | None = None
+    gate: Gate | None = None
+    """What may leave before the disk has it; None before the first start."""
     decision: Decision | None = None
     """The newest one, also if it died with it."""
     streams: dict[int, Stream] = field(default_factory=dict)
-    durable_worst: Floats = field(default_factory=lambda: np.zeros(0))
-    """(n,) W of the durable state."""
-    pending: deque[tuple[float, Decision, Decision | None]] = field(default_factory=deque)
-    """(when its commit is done, decision, the part of its decreases that waits) in order."""
     stream_count: int = 0
     dead_streams: int = 0
     """Streams up to this number were connections to a process that is no more."""
@@ -134,11 +132,13 @@ class Leader:
             meters=site.electrical.meters.count,
         )
         self.snapshot = empty
-        if self.durable is not None:
-            self.snapshot = reopen_snapshot(snapshot_of(empty, _read_again(self.durable)), site.terms, now_s)
+        if self.disk.state is not None:
+            self.snapshot = reopen_snapshot(snapshot_of(empty, _read_again(self.disk.state)), site.terms, now_s)
             if self.snapshot.leases.epoch <= self.published[0]:
                 self.reused.append(f"epoch {self.snapshot.leases.epoch} after {self.published}")
-        self.durable, self.durable_worst = self.snapshot, worst_of(self.snapshot, site.terms)
+        self.disk.state = self.snapshot
+        covered, epoch = worst_of(self.snapshot, site.terms), self.snapshot.leases.epoch
+        self.gate = Gate(posts.controller, covered, SLOW_S, epoch=epoch)
         self.up, self.stalled_until_s, self.starts = True, -1.0, self.starts + 1
         self.dead_streams, self.stamps = self.stream_count, Stamps()
 
@@ -147,7 +147,7 @@ class Leader:
         if not self.up:
             return
         self.up, self.restart_s, self.crash = False, t_s + for_s, None
-        self.pending.clear()
+        self.disk.die()
         self.orders.clear()
         for owner in self.owners:
             if owner.stream:
@@ -172,9 +172,9 @@ class Leader:
 
     def tick(self, t_s: float) -> Decision | None:
         """One tick, dying where it must; None where there was none."""
-        if not self.up and t_s >= self.restart_s:
+        if not self.up and t_s >= self.restart_s and not self.disk.refuses(t_s):  # its epoch must be durable (R4)
             self.begin(t_s)
-        if not self.up or t_s < self.stalled_until_s:
+        if self.gate is None or not self.up or t_s < self.stalled_until_s:
             return None
         if self.crash is Kind.CRASH_IDLE:
             self.die(t_s, self.crash_for_s)
@@ -183,17 +183,13 @@ class Leader:
         if self.crash is Kind.CRASH_DECIDED:
             self.die(t_s, self.crash_for_s)
             return decision
-        at_once, held_back = split_lowered(decision, self._covered(decision))
-        self._publish(at_once.lowered)
-        self._flush(t_s)
+        self._release(self.gate.decided(decision), t_s)
         if self.crash in {Kind.CRASH_LOWERED, Kind.CRASH_TORN}:
             self.die(t_s, self.crash_for_s)
             return decision
-        begun_s = self.pending[-1][0] if self.pending else t_s
-        slow_s = self.disk_s if t_s < self.slow_until_s else 0.0
-        self.pending.append((max(t_s, begun_s) + slow_s, decision, held_back))
+        self.disk.commit(decision, t_s)
         if self.crash is Kind.CRASH_COMMITTED:
-            self.durable = decision.snapshot
+            self.disk.state = self.disk.state if self.disk.refuses(t_s) else decision.snapshot
             self.die(t_s, self.crash_for_s)
             return decision
         self.progress(t_s)
@@ -202,31 +198,18 @@ class Leader:
         return decision
 
     def progress(self, t_s: float) -> None:
-        """Commits that are done by now: their raises leave."""
-        if not self.up or t_s < self.stalled_until_s:
+        """Commits that have ended by now: what waited for them leaves, or never does."""
+        if self.gate is None or not self.up or t_s < self.stalled_until_s:
             return
-        while self.pending and self.pending[0][0] <= t_s:
-            _, decision, held_back = self.pending.popleft()
-            self.durable, self.durable_worst = decision.snapshot, decision.worst
-            if held_back is not None:
-                self._publish(held_back.lowered)
-            self._publish(decision.raised)
-            self._renew(decision)
-            self._flush(t_s)
-
-    def _covered(self, decision: Decision) -> Floats:
-        """(n,) what may leave before the disk: nothing of an epoch that is not on it (R4)."""
-        known = self.durable is not None and decision.snapshot.leases.epoch <= self.durable.leases.epoch
-        if not known:
-            return np.full_like(decision.worst, -np.inf)
-        return covered_by([self.durable_worst, *(waiting.worst for _, waiting, _ in self.pending)])
+        while (took := self.disk.ended(t_s)) is not None:
+            self._release(self.gate.took() if took else self.gate.refused(), t_s)
 
     def _decide(self, t_s: float) -> Decision:
         """The step."""
-        before = self.snapshot
-        if before is None:
+        before, gate = self.snapshot, self.gate
+        if before is None or gate is None:
             raise RuntimeError("a leader that was never started")
-        events = [*self._inbox(t_s), *self.orders]
+        events = [*self._inbox(t_s), *self.orders, *gate.news(self.clock(t_s))]
         self.orders.clear()
         if self.next_capacity is not None:
             self.capacity, self.next_capacity = self.next_capacity, None
@@ -304,6 +287,15 @@ class Leader:
 
     # --- what leaves --------------------------------------------------------------------------------------------------
 
+    def _release(self, leaving: Leaving, t_s: float) -> None:
+        """What the gate lets out, in its order."""
+        for lowered in leaving.lowered:
+            self._publish(lowered.lowered)
+        for raised in leaving.raised:
+            self._publish(raised.raised)
+            self._renew(raised)
+        self._flush(t_s)
+
     def _publish(self, batch: GrantBatch) -> None:
         """Grants of one message to their streams."""
         if batch.evse.shape[0] == 0:
@@ -352,7 +344,7 @@ class Leader:
     def _leaves(self, epoch: int, seq: int) -> None:
         """R4: an epoch is durable before its first message."""
         self.published = max(self.published, (epoch, seq))
-        if self.durable is None or self.durable.leases.epoch < epoch:
+        if self.disk.state is None or self.disk.state.leases.epoch < epoch:
             self.reused.append(f"epoch {epoch} sent before it was durable")
 
     def _flush(self, t_s: float) -> None:

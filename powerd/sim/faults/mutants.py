@@ -13,6 +13,10 @@ from powerd.allocation.guard import admit_raises
 from powerd.client.core import ControllerCore
 from powerd.client.lease import EvseLease, Refusal, Terms
 from powerd.control import step
+from powerd.control.durable import HeldBack, split_raised
+from powerd.journal import disk, gate
+from powerd.journal.disk import DiskWatch
+from powerd.journal.gate import Gate, Leaving
 from powerd.server.stamps import Stamps
 from powerd.sim.faults import leader
 from powerd.sim.faults.leader import Leader
@@ -177,6 +181,46 @@ def _no_news(honest: Callable[..., Any]) -> Callable[..., Any]:
     return track
 
 
+def _last_durable_only(worst: Any) -> Any:
+    return worst[0]
+
+
+def _renewed_at_once(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def split(decision: Any, *rest: Any) -> Any:
+        now, later = honest(decision, *rest)
+        return replace(now, renewal=decision.renewal), later
+
+    return split
+
+
+def _newest_alone(self: Gate) -> Any:
+    if not self.troubled or not self._waiting:
+        return ()
+    decision, part = self._waiting[-1]
+    if part is not decision:
+        return ()
+    now, later = self._needless(part)
+    self._waiting[-1] = (decision, later)
+    return (now,)
+
+
+def _refused_leaves(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def refused(self: Gate) -> Leaving:
+        decision, _ = self._waiting[0]
+        leaving: Leaving = honest(self)
+        return replace(leaving, raised=(decision,))
+
+    return refused
+
+
+def _dropped(_self: HeldBack, _decision: Any) -> None:
+    pass
+
+
+def _unfenced(self: DiskWatch, _decision: Any) -> Any:
+    return self._least_covered()
+
+
 MUTANTS: dict[str, tuple[Swap, ...]] = {
     "forget-reserve": (Swap(where=leases, name="reserve", by=_no_reserve),),
     "raise-before-w-falls": (Swap(where=step, name="admit_raises", by=_raise_early),),
@@ -213,6 +257,12 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "contactor-stays": (Swap(where=Owner, name="_must_move", by=_stays),),
     "late-hello-goes-on": (Swap(where=hello, name="_over", by=_never_over),),
     "barred-gets-grants": (Swap(where=hello, name="bar", by=lambda book, _evse, _ceiling: book),),
+    "waiting-ticks-bound-nothing": (Swap(where=disk, name="covered_by", by=_last_durable_only),),
+    "renewals-wait-for-nothing": (Swap(where=gate, name="split_raised", by=_renewed_at_once(split_raised)),),
+    "renewal-overtakes-a-raise": (Swap(where=Gate, name="_sifted", by=_newest_alone),),
+    "refused-raises-leave": (Swap(where=Gate, name="refused", by=_refused_leaves(Gate.refused)),),
+    "held-back-lowering-is-lost": (Swap(where=HeldBack, name="add", by=_dropped),),
+    "slow-disk-fences-nothing": (Swap(where=DiskWatch, name="covering", by=_unfenced),),
 }
 """Name -> what is replaced."""
 

@@ -86,6 +86,7 @@ SPANS: dict[Kind, tuple[float, float]] = {
     Kind.REBOOT: (3, 25),
     Kind.JOURNAL_LOST: (0, 10),
     Kind.SLOW_DISK: (1, 6),
+    Kind.DISK_REFUSES: (1, 12),
     Kind.STALL: (1, 20),
     Kind.UTC_JUMP: (-30, 30),
     Kind.OWNER_STOPPED: (1, 25),

@@ -28,6 +28,9 @@ ABSURD_EPOCH = 2**50
 """What a test bench may have told a controller."""
 MENDED_S = 20.0
 """After this somebody has put such a controller right [s]."""
+OF_THE_DAEMON = frozenset(
+    {Kind.REBOOT, Kind.JOURNAL_LOST, Kind.SLOW_DISK, Kind.DISK_REFUSES, Kind.STALL, Kind.UTC_JUMP}
+)
 CRASHES = frozenset(
     {
         Kind.CRASH_IDLE,
@@ -171,7 +174,7 @@ class World:
             self._stop(one)
         elif one.kind.value.startswith(("owner", "epoch")):
             self._owner_fault(one.kind, owner, value, t_s)
-        elif one.kind in {Kind.REBOOT, Kind.JOURNAL_LOST, Kind.SLOW_DISK, Kind.STALL, Kind.UTC_JUMP}:
+        elif one.kind in OF_THE_DAEMON:
             self._leader_fault(one.kind, value, t_s)
         elif one.kind.value.endswith(("-up", "-down")) or one.kind in {Kind.CUT, Kind.PARTITION}:
             self._network_fault(one.kind, owner, value, t_s)
@@ -180,7 +183,7 @@ class World:
 
     def _strikes(self, one: Happening) -> bool:
         """It meets somebody who can suffer it: else it is no fault, and not counted as one."""
-        if one.kind in CRASHES | {Kind.REBOOT, Kind.STALL, Kind.SLOW_DISK, Kind.STOP}:
+        if one.kind in CRASHES | {Kind.REBOOT, Kind.STALL, Kind.SLOW_DISK, Kind.DISK_REFUSES, Kind.STOP}:
             return self.leader.up
         if one.kind.value.startswith(("owner", "epoch")):
             return not self.owners[one.target % len(self.owners)].dead
@@ -243,7 +246,9 @@ class World:
     def _leader_fault(self, kind: Kind, value: float, t_s: float) -> None:
         leader = self.leader
         if kind is Kind.SLOW_DISK:
-            leader.disk_s, leader.slow_until_s = value, t_s + 5.0
+            leader.disk.commit_s, leader.disk.slow_until_s = value, t_s + 5.0
+        elif kind is Kind.DISK_REFUSES:
+            leader.disk.refuses_until_s = t_s + value
         elif kind is Kind.STALL:
             leader.stalled_until_s = t_s + value
         elif kind is Kind.UTC_JUMP:
@@ -252,7 +257,7 @@ class World:
             leader.reboot(t_s, value)
         else:
             leader.die(t_s, value)
-            leader.durable, leader.published = None, (0, 0)
+            leader.disk.state, leader.published = None, (0, 0)
             self.claims.stops.clear()
 
     def _owner_fault(self, kind: Kind, owner: Owner, value: float, t_s: float) -> None:
@@ -326,7 +331,8 @@ class World:
         t_s = float(self.step_number)
         self._limit(Happening(step=0, kind=Kind.RESTORE))
         leader = self.leader
-        leader.crash, leader.slow_until_s = None, -1.0
+        leader.crash = None
+        leader.disk.heal(t_s)
         leader.stalled_until_s, leader.restart_s = -1.0, max(leader.base_s, min(leader.restart_s, t_s))
         for owner in self.owners:
             owner.stopped_until_s, owner.dead_until_s = -1.0, min(owner.dead_until_s, t_s)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
-from powerd.client.lease import EvseLease, Order, Terms, Write
+from powerd.client.lease import NONE, EvseLease, Order, Terms, Write
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import controller_service_pb2 as pb
 
@@ -65,12 +65,14 @@ def evse_state(lease: EvseLease, now_s: float) -> pb.EvseState:
     """What the hello says of one EVSE."""
     config = lease.config
     endless = config.watchdog_s == math.inf
+    # The first one accepted for a car opens its fallback, whatever the post makes of it; one from before it does not.
+    epoch, seq = lease.accepted if lease.known or not lease.plugged else NONE
     return pb.EvseState(
         evse_id=config.evse_id,
         plugged=lease.plugged,
         plug_boottime_s=lease.plug_s,
-        epoch=lease.accepted[0],  # the first one accepted for a car opens its fallback, whatever the post makes of it
-        seq=lease.accepted[1],
+        epoch=epoch,
+        seq=seq,
         applied_ceiling=lease.in_force,
         remaining_ttl_s=lease.remaining_s(now_s),
         latched=lease.latched,

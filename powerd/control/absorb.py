@@ -198,6 +198,7 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
         book = hello.reconcile(book, site.terms, event.evse, event.said)
     unheard = ~np.isfinite(book.echo_at_s[event.evse]) & event.plugged
     book = leases.linger(book, site.terms, event.evse[unheard], now.boottime_s)
+    opened = event.plugged & ((event.epoch > 0) | (event.ceiling > 0)) & ~_before_the_car(book, event)
     book = leases.stamp(book, event.evse, event.incarnation, event.boottime_s, now.boottime_s)
     unsettled = ev.or_none(event.unsettled, event.evse)
     known = ~unsettled
@@ -211,7 +212,7 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
         evse=event.evse,
         ceiling=event.ceiling,
         remaining_s=np.where(event.plugged, event.remaining_s, 0.0),
-        accepted=event.plugged & ((event.epoch > 0) | (event.ceiling > 0)),
+        accepted=opened,
         epoch=event.epoch,
         seq=event.seq,
     )
@@ -224,6 +225,16 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     snapshot = replace(snapshot, leases=book, contactors=greeted, phases=phases)
     state = replace(_with(state, snapshot), greeted=put(state.greeted, event.evse, True))
     return _freshen(state, event.evse[known])
+
+
+def _before_the_car(book: LeaseBook, event: ev.HelloReceived) -> Bools:
+    """(k,) the grant that a hello names was accepted before this car came, so it has not opened its fallback.
+
+    It is ours, and every grant of ours echoes a stamp from before the plug-in.
+    """
+    same = (book.echo_incarnation[event.evse] == event.incarnation) & (event.epoch == book.epoch)
+    found: Bools = same & (event.plug_boottime_s > book.echo_boottime_s[event.evse])
+    return found
 
 
 def _measured(snapshot: Snapshot, event: ev.Measured, now: Now) -> Snapshot:

@@ -239,6 +239,17 @@ def test_the_hello_says_what_was_accepted_and_not_yet_taken() -> None:
     assert end.ceiling == 6.0
 
 
+def test_the_hello_says_nothing_of_a_grant_from_before_the_car() -> None:
+    """It has opened no fallback for this car: named, powerd would have to reserve one that nobody goes to."""
+    core = controller(count=1, fallback=6.0)
+    stamp = hello(core, 100.0)
+    take(core, core.receive(grants((1, 7), {0: 0.0}, stamp), 101.0), 101.0)
+    assert core.hello(102.0).hello.evses[0].seq == 7
+    core.plug(0, True, 103.0)
+    state = core.hello(104.0).hello.evses[0]
+    assert (state.epoch, state.seq, state.plugged) == (0, 0, True)
+
+
 def test_reports_hold_news_only_once() -> None:
     """Measurements and plugs go as deltas; a new stream tells all measurements again."""
     core = controller()

@@ -174,6 +174,34 @@ def test_a_reading_of_before_a_silence_says_nothing_after_it(two: Player) -> Non
     assert not decision.overshoots
 
 
+@pytest.mark.parametrize("echo_is_older", [True, False])
+def test_a_grant_from_before_the_car_opens_no_fallback(tmp_path: Path, echo_is_older: bool) -> None:
+    """A hello tells of a car, and of the last grant that its post accepted: while it was idle.
+
+    The fallback that a restart of the stream makes nobody's is not handed out where the feeder is full. Where the grant
+    may have been accepted since the car came, the fallback counts.
+    """
+    player = Player.open(tmp_path, site_text(2, 34.0, fallback_a=6.0))
+    player.plug(0)
+    player.hello(0)
+    player.hello(1)
+    for _ in range(6):
+        player.tick()
+    assert player.snapshot.leases.acked_ceiling[0] == approx(32.0)
+    player.plugged.add(1)
+    player.now_s += 0.5
+    player.hello(1, highest_epoch=player.snapshot.leases.epoch)
+    hello = player.news.pop()
+    assert isinstance(hello, ev.HelloReceived)
+    came_s = player.now_s - (0.1 if echo_is_older else 5.0)
+    player.news.append(replace(hello, plug_boottime_s=np.array([came_s]), seq=player.snapshot.leases.sent_seq[[1]]))
+    decision = player.tick(seconds=0.5)
+    assert bool(decision.snapshot.leases.granted[1]) is not echo_is_older
+    if echo_is_older:
+        assert decision.worst.sum() <= 34.0 + ROW_TOLERANCE
+        assert not decision.overshoots
+
+
 def test_a_meter_that_speaks_seldom_makes_no_car_disobedient(tmp_path: Path) -> None:
     """A reading of a time of its own says nothing of later: a car that is lowered right after it has not ignored it."""
     player = Player.open(tmp_path, site_text(3, 32.0))

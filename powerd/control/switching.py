@@ -28,7 +28,7 @@ from powerd.network.plan import Planner, Question
 from powerd.network.states import seen_as
 from powerd.network.supply import energise
 from powerd.state.columns import put, replace
-from powerd.state.switchgear import Cause, Phase, Position, Switchgear, ordered
+from powerd.state.switchgear import HOUR_S, Cause, Phase, Position, Switchgear, ordered
 from powerd.units import ROW_TOLERANCE, Now
 
 ORDER_S = 10.0
@@ -114,12 +114,18 @@ def reconsidered(
     electrical: Electrical, before: Switchgear, before_s: float, after: Switchgear, now: Now
 ) -> Switchgear:
     """``after``, wanting a plan where one may be possible, or where a way home is, that was not at ``before_s``."""
-    if after.wants_plan:
+    if after.wants_plan or (after is before and not lapses(after, before_s, now.boottime_s)):
         return after
     home = settled(electrical, after) and not settled(electrical, before)
     if not home and not may_now(electrical, before, before_s, after, now.boottime_s):
         return after
     return replace(after, wants_plan=True)
+
+
+def lapses(gear: Switchgear, before_s: float, now_s: float) -> bool:
+    """Between two instants time alone may have freed a switch: its hour, or its pause, is over (mostly not)."""
+    ends = (gear.passed_until_s > before_s) & (gear.passed_until_s <= now_s)
+    return bool(ends.any()) or any(before_s < at_s + HOUR_S <= now_s for _, at_s in gear.operated)
 
 
 def _wait(electrical: Electrical, gear: Switchgear, now: Now, alarms: list[str]) -> Switchgear:

@@ -45,6 +45,7 @@ class Pace:
 
     def __init__(self, per_turn: int = PER_TURN) -> None:
         self._per_turn = self._left = per_turn
+        self._woken = 0  # let in from the queues: they go on in the next turn, and count there
         self._grants: deque[_Place] = deque()
         self._reports: deque[_Place] = deque()
         self._next: asyncio.Handle | None = None
@@ -75,17 +76,17 @@ class Pace:
 
     def _begin(self) -> None:
         """A new turn."""
-        self._left, self._next = self._per_turn, None
+        self._left, self._woken, self._next = self._per_turn - self._woken, 0, None
         for place in [place for place in self._grants if place.hurries()]:
             self._grants.remove(place)
             place.let_in()
-        while self._left > 0 and (self._grants or self._reports):
+        while self._woken < self._per_turn and (self._grants or self._reports):
             for queue in (self._grants, self._reports):
                 self._let_in(queue)
-        if self._left < self._per_turn:
+        if self._woken > 0 or self._left < self._per_turn:
             self._next = asyncio.get_running_loop().call_soon(self._begin)
 
     def _let_in(self, queue: deque[_Place]) -> None:
         """The first of a queue, if there is one and room for it."""
-        if queue and self._left > 0 and queue.popleft().let_in():
-            self._left -= 1
+        if queue and self._woken < self._per_turn and queue.popleft().let_in():
+            self._woken += 1

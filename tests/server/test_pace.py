@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Coroutine
 
 import grpc.aio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from powerd.control.events import Event, StampSeen
 from powerd.server.pace import PER_TURN, Pace
@@ -42,6 +44,27 @@ def test_a_turn_takes_its_number_of_grants_and_reports_in_turn() -> None:
     turns = [Counter(kind for turn, kind in done if turn == own) for own in sorted({turn for turn, _ in done})]
     shared = {"grant": 3, "report": 3}
     assert turns == [{"report": 6}, *[shared] * 6, {"grant": 2, "report": 4}, *[{"report": 6}] * 2]
+
+
+@given(arrivals=st.lists(st.integers(0, 9), min_size=1, max_size=30))
+def test_no_turn_takes_more_than_its_number(arrivals: list[int]) -> None:
+    """However many come in each turn: those that waited for a turn count in it, with those that come in it."""
+    loop, pace, done = CountingLoop(), Pace(per_turn=4), Counter[int]()
+
+    async def one() -> None:
+        await pace.report()
+        done[loop.turns] += 1
+
+    async def story() -> None:
+        waiting: list[asyncio.Task[None]] = []
+        for count in arrivals:
+            waiting += [asyncio.ensure_future(one()) for _ in range(count)]
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+
+    in_turns(story(), loop)
+    assert sum(done.values()) == sum(arrivals)
+    assert max(done.values(), default=0) <= 4
 
 
 def test_a_decrease_waits_for_nobody() -> None:

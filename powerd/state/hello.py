@@ -44,7 +44,7 @@ def reported(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -
     until = np.where(alive, now_s + remaining_s + life_of(book, terms)[evse] - terms.ttl_s[evse], -np.inf)
     then = now_s - slack_s(book, terms)[evse]
     book = insert_hold(book, evse[alive], ceiling[alive], until[alive], then[alive])
-    # A lease from before the car is none that a renewal could go on with: it ends, and the post is at its idle fallback.
+    # A lease from before the car is none that a renewal can go on with: it ends, and the post is at its idle fallback.
     adopt = alive & report.accepted & np.isnan(book.sent_ceiling[evse])
     return replace(
         book,

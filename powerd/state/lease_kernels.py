@@ -264,27 +264,25 @@ def retire(  # one pass over the EVSEs of an ack: everything that it changes
     """See ``leases._retire``; the book's columns in place, the rest (k,)."""
     for e in range(evse.shape[0]):
         i = evse[e]
-        alive = acked_until[i] > then_s[e]
-        before = np.maximum(acked_ceiling[i] if alive else 0.0, 0.0)
-        # Nothing outlives its own end: at E the car has followed, acked or not. What is not lowered has no say in it.
-        ended = acked_until[i] if acked_ceiling[i] > ceiling[e] else -np.inf
-        own_until, found = acked_until[i], False
+        own_until, found, soon = acked_until[i], False, now_s + reaction_s[e]
+        for k in range(HOLDS):
+            # What an earlier leader granted is older than any ack of ours: where it would never end, it ends so.
+            if hold_until[i, k] == np.inf:
+                hold_until[i, k] = soon
+        # Nothing outlives its own end: at E the car has followed, acked or not. So each is held by itself.
+        lowered = acked_until[i] > then_s[e] and acked_ceiling[i] > ceiling[e]
+        if lowered:
+            hold(hold_ceiling, hold_until, i, acked_ceiling[i], np.minimum(soon, acked_until[i]), then_s[e])
         for k in range(SLOTS):
             if slot_seq[i, k] <= 0 or not slot_until[i, k] > then_s[e]:
                 continue
             # The slot that holds seq is the first whose seq is not smaller (merged slots keep their newest seq).
             if slot_seq[i, k] >= seq and not found:
                 own_until, found = slot_until[i, k], True
-            if slot_seq[i, k] <= seq:
-                before = np.maximum(before, slot_ceiling[i, k])
-                if slot_ceiling[i, k] > ceiling[e]:
-                    ended = np.maximum(ended, slot_until[i, k])
-        for k in range(HOLDS):
-            # What an earlier leader granted is older than any ack of ours: where it would never end, it ends so.
-            if hold_until[i, k] == np.inf:
-                hold_until[i, k] = now_s + reaction_s[e]
-        if before > ceiling[e]:
-            hold(hold_ceiling, hold_until, i, before, np.minimum(now_s + reaction_s[e], ended), then_s[e])
+            if slot_seq[i, k] <= seq and slot_ceiling[i, k] > ceiling[e]:
+                hold(hold_ceiling, hold_until, i, slot_ceiling[i, k], np.minimum(soon, slot_until[i, k]), then_s[e])
+                lowered = True
+        if lowered:
             lowered_at[i] = np.minimum(lowered_at[i], now_s)
         for k in range(SLOTS):
             if slot_seq[i, k] <= seq:

@@ -18,6 +18,7 @@ import numpy as np
 
 from powerd.control.absorb_switchgear import give_up
 from powerd.control.compiled import CompiledSite
+from powerd.control.positions import dropped
 from powerd.control.question import may_now, question_of
 from powerd.control.topology import feeding, surely_closed
 from powerd.limits import Bools, Floats
@@ -346,16 +347,7 @@ def _make_room(
 def _think_again(gear: Switchgear, now: Now, *, pause_s: float) -> Switchgear:
     """No order may go out now, through no fault of the switch: another way is looked for, without it meanwhile."""
     branch = abs(gear.steps[0]) - 1
-    return replace(
-        gear,
-        passed_until_s=put(gear.passed_until_s, branch, now.boottime_s + pause_s),
-        held_down=np.zeros_like(gear.held_down),
-        phase=int(Phase.IDLE),
-        steps=(),
-        since_s=now.boottime_s,
-        manual=False,
-        wants_plan=True,
-    )
+    return dropped(replace(gear, passed_until_s=put(gear.passed_until_s, branch, now.boottime_s + pause_s)), now)
 
 
 def exceeded(site: CompiledSite, uncontrolled: Floats, worst: Floats) -> dict[str, float]:

@@ -198,7 +198,11 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
         book = hello.reconcile(book, site.terms, event.evse, event.said)
     unheard = ~np.isfinite(book.echo_at_s[event.evse]) & event.plugged
     book = leases.linger(book, site.terms, event.evse[unheard], now.boottime_s)
-    opened = event.plugged & ((event.epoch > 0) | (event.ceiling > 0)) & ~_before_the_car(book, event)
+    opened = (
+        event.plugged
+        & ((event.epoch > 0) | (event.ceiling > 0))
+        & ~_before_the_car(replace(state.snapshot, leases=book), event)
+    )
     book = leases.stamp(book, event.evse, event.incarnation, event.boottime_s, now.boottime_s)
     unsettled = ev.or_none(event.unsettled, event.evse)
     known = ~unsettled
@@ -227,13 +231,22 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     return _freshen(state, event.evse[known])
 
 
-def _before_the_car(book: LeaseBook, event: ev.HelloReceived) -> Bools:
-    """(k,) the grant that a hello names was accepted before this car came, so it has not opened its fallback.
+def _opened(before: Snapshot, event: ev.HelloReceived) -> Bools:
+    """(k,) a car has accepted a grant, or may have: its fallback is possible."""
+    some = (event.epoch > 0) | (event.ceiling > 0)
+    return event.plugged & some & ~_before_the_car(before, event)
 
-    It is ours, and every grant of ours echoes a stamp from before the plug-in.
+
+def _before_the_car(before: Snapshot, event: ev.HelloReceived) -> Bools:
+    """(k,) a hello names a grant from before this car, or none (epoch 0): that opens no fallback.
+
+    The grant is ours, or the same process has forgotten no other one. And every grant of ours echoes a stamp from
+    before the plug-in, or the car is known, and then the book knows itself what it has granted since.
     """
-    same = (book.echo_incarnation[event.evse] == event.incarnation) & (event.epoch == book.epoch)
-    found: Bools = same & (event.plug_boottime_s > book.echo_boottime_s[event.evse])
+    book, evse = before.leases, event.evse
+    same = (book.echo_incarnation[evse] == event.incarnation) & ((event.epoch == book.epoch) | (event.epoch == 0))
+    known = before.sessions.plugged[evse] & (event.plug_boottime_s == book.plug_boottime_s[evse])
+    found: Bools = same & (known | (event.plug_boottime_s > book.echo_boottime_s[evse]))
     return found
 
 

@@ -175,8 +175,9 @@ def test_a_reading_of_before_a_silence_says_nothing_after_it(two: Player) -> Non
 
 
 @pytest.mark.parametrize("echo_is_older", [True, False])
-def test_a_grant_from_before_the_car_opens_no_fallback(tmp_path: Path, echo_is_older: bool) -> None:
-    """A hello tells of a car, and of the last grant that its post accepted: while it was idle.
+@pytest.mark.parametrize("named", [True, False])
+def test_a_grant_from_before_the_car_opens_no_fallback(tmp_path: Path, echo_is_older: bool, named: bool) -> None:
+    """A hello tells of a car, and of the last grant that its post accepted: while it was idle; or of none (epoch 0).
 
     The fallback that a restart of the stream makes nobody's is not handed out where the feeder is full. Where the grant
     may have been accepted since the car came, the fallback counts.
@@ -194,7 +195,14 @@ def test_a_grant_from_before_the_car_opens_no_fallback(tmp_path: Path, echo_is_o
     hello = player.news.pop()
     assert isinstance(hello, ev.HelloReceived)
     came_s = player.now_s - (0.1 if echo_is_older else 5.0)
-    player.news.append(replace(hello, plug_boottime_s=np.array([came_s]), seq=player.snapshot.leases.sent_seq[[1]]))
+    accepted = hello.epoch if named else np.zeros(1, np.int64)
+    seq = player.snapshot.leases.sent_seq[[1]] if named else accepted
+    idle = np.array([0.1])
+    player.news.append(
+        replace(
+            hello, plug_boottime_s=np.array([came_s]), epoch=accepted, seq=seq, ceiling=idle, remaining_s=0.0 * idle
+        )
+    )
     decision = player.tick(seconds=0.5)
     assert bool(decision.snapshot.leases.granted[1]) is not echo_is_older
     if echo_is_older:

@@ -19,14 +19,14 @@ from powerd.control.compiled import CompiledSite
 from powerd.control.merge import Joinable, joined, runs
 from powerd.control.requests import SiteRequest, answer_again, answered
 from powerd.control.switch_events import ServiceChanged, SwitchEvent, SwitchOrdered
-from powerd.limits import Bools, Ints
+from powerd.limits import Bools, Floats, Ints
 from powerd.state import contactors, hello, leases, meters
 from powerd.state.columns import put, replace
 from powerd.state.lease_book import LeaseBook
 from powerd.state.phases import forget_phases
 from powerd.state.snapshot import Sessions, Snapshot, Stop
 from powerd.state.usage import forget_car
-from powerd.units import Now
+from powerd.units import ROW_TOLERANCE, Now
 
 EPOCH_JUMP_MAX = 2**40
 """A hello that claims an epoch further ahead than this is that controller's fault alone (leases.md R4, trace 12)."""
@@ -198,11 +198,7 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
         book = hello.reconcile(book, site.terms, event.evse, event.said)
     unheard = ~np.isfinite(book.echo_at_s[event.evse]) & event.plugged
     book = leases.linger(book, site.terms, event.evse[unheard], now.boottime_s)
-    opened = (
-        event.plugged
-        & ((event.epoch > 0) | (event.ceiling > 0))
-        & ~_before_the_car(replace(state.snapshot, leases=book), event)
-    )
+    opened = _opened(book, leases.idle_of(book, site.terms)[event.evse], event)
     book = leases.stamp(book, event.evse, event.incarnation, event.boottime_s, now.boottime_s)
     unsettled = ev.or_none(event.unsettled, event.evse)
     known = ~unsettled
@@ -231,22 +227,26 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     return _freshen(state, event.evse[known])
 
 
-def _opened(before: Snapshot, event: ev.HelloReceived) -> Bools:
-    """(k,) a car has accepted a grant, or may have: its fallback is possible."""
-    some = (event.epoch > 0) | (event.ceiling > 0)
-    return event.plugged & some & ~_before_the_car(before, event)
+def _opened(book: LeaseBook, idle: Floats, event: ev.HelloReceived) -> Bools:
+    """(k,) a car has accepted a grant, or may have: its fallback is possible. ``idle`` (k,): the fallback without one.
 
-
-def _before_the_car(before: Snapshot, event: ev.HelloReceived) -> Bools:
-    """(k,) a hello names a grant from before this car, or none (epoch 0): that opens no fallback.
-
-    The grant is ours, or the same process has forgotten no other one. And every grant of ours echoes a stamp from
-    before the plug-in, or the car is known, and then the book knows itself what it has granted since.
+    A process that saw the car come and names no grant (epoch 0) has accepted none; one that found it there may have
+    forgotten some. Whoever allows more than an idle post does has it from somebody.
     """
-    book, evse = before.leases, event.evse
-    same = (book.echo_incarnation[evse] == event.incarnation) & ((event.epoch == book.epoch) | (event.epoch == 0))
-    known = before.sessions.plugged[evse] & (event.plug_boottime_s == book.plug_boottime_s[evse])
-    found: Bools = same & (known | (event.plug_boottime_s > book.echo_boottime_s[evse]))
+    found_there = (event.plug_boottime_s == 0) & (event.ceiling > 0)
+    forgotten = found_there | (event.ceiling > idle + ROW_TOLERANCE)
+    named = (event.epoch > 0) & ~_before_the_car(book, event)
+    opened: Bools = event.plugged & (named | ((event.epoch == 0) & forgotten))
+    return opened
+
+
+def _before_the_car(book: LeaseBook, event: ev.HelloReceived) -> Bools:
+    """(k,) the grant that a hello names was accepted before this car came, so it has not opened its fallback.
+
+    It is ours, and every grant of ours echoes a stamp from before the plug-in.
+    """
+    same = (book.echo_incarnation[event.evse] == event.incarnation) & (event.epoch == book.epoch)
+    found: Bools = same & (event.plug_boottime_s > book.echo_boottime_s[event.evse])
     return found
 
 

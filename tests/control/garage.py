@@ -22,9 +22,18 @@ TTL, REACTION = 15.0, 5.0
 LIFE = TTL * 1.001 + REACTION
 
 
-def site_text(posts: int, limit_a: float, *, fallback_a: float = 0.0, controllers: int = 2, watchdog: str = "0") -> str:
+def site_text(
+    posts: int,
+    limit_a: float,
+    *,
+    fallback_a: float = 0.0,
+    idle_a: float = 0.0,
+    controllers: int = 2,
+    watchdog: str = "0",
+) -> str:
     """A site file: ``posts`` three-phase 32 A posts behind one feeder of ``limit_a``, dealt out to controllers."""
     watchdog_line = f", watchdog_s: {watchdog}" if watchdog else ""
+    idle = f", fallback_idle_a: {idle_a}" if idle_a else ""
     names = ", ".join(f"{{id: c{k}, class: c}}" for k in range(controllers))
     stations = [
         f"  - {{id: S{k}, bus: panel, controller: c{k % controllers}, evses: [{{id: P{k}, type: t}}]}}"
@@ -39,7 +48,7 @@ def site_text(posts: int, limit_a: float, *, fallback_a: float = 0.0, controller
         f"     ampacity_a: {limit_a}, source: test}}",
         f"controller_classes: [{{id: c, ttl_s: {TTL}, reaction_s: {REACTION}{watchdog_line}}}]",
         f"controllers: [{names}]",
-        f"evse_types: [{{id: t, phases: '3', max_current_a: 32, fallback_a: {fallback_a}}}]",
+        f"evse_types: [{{id: t, phases: '3', max_current_a: 32, fallback_a: {fallback_a}{idle}}}]",
         "stations:",
         *stations,
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,15 +175,13 @@ def test_a_reading_of_before_a_silence_says_nothing_after_it(two: Player) -> Non
     assert not decision.overshoots
 
 
-@pytest.mark.parametrize("echo_is_older", [True, False])
-@pytest.mark.parametrize("named", [True, False])
-def test_a_grant_from_before_the_car_opens_no_fallback(tmp_path: Path, echo_is_older: bool, named: bool) -> None:
-    """A hello tells of a car, and of the last grant that its post accepted: while it was idle; or of none (epoch 0).
+FULL = 38.0
+"""Capacity of the feeder in ``_beside_a_full_feeder`` [A]."""
 
-    The fallback that a restart of the stream makes nobody's is not handed out where the feeder is full. Where the grant
-    may have been accepted since the car came, the fallback counts.
-    """
-    player = Player.open(tmp_path, site_text(2, 34.0, fallback_a=6.0))
+
+def _beside_a_full_feeder(folder: Path, came_ago_s: float | None, **told: float) -> Decision:
+    """What a tick makes of a hello: a car has come at EVSE 1 (None = found there) and EVSE 0 has all the rest."""
+    player = Player.open(folder, site_text(2, FULL, fallback_a=8.0, idle_a=6.0))
     player.plug(0)
     player.hello(0)
     player.hello(1)
@@ -194,19 +193,38 @@ def test_a_grant_from_before_the_car_opens_no_fallback(tmp_path: Path, echo_is_o
     player.hello(1, highest_epoch=player.snapshot.leases.epoch)
     hello = player.news.pop()
     assert isinstance(hello, ev.HelloReceived)
-    came_s = player.now_s - (0.1 if echo_is_older else 5.0)
-    accepted = hello.epoch if named else np.zeros(1, np.int64)
-    seq = player.snapshot.leases.sent_seq[[1]] if named else accepted
-    idle = np.array([0.1])
-    player.news.append(
-        replace(
-            hello, plug_boottime_s=np.array([came_s]), epoch=accepted, seq=seq, ceiling=idle, remaining_s=0.0 * idle
-        )
-    )
-    decision = player.tick(seconds=0.5)
+    came_s = 0.0 if came_ago_s is None else player.now_s - came_ago_s
+    columns: dict[str, Any] = {name: np.array([value]) for name, value in told.items()}
+    player.news.append(replace(hello, plug_boottime_s=np.array([came_s]), **columns))
+    return player.tick(seconds=0.5)
+
+
+@pytest.mark.parametrize("echo_is_older", [True, False])
+def test_a_grant_from_before_the_car_opens_no_fallback(tmp_path: Path, echo_is_older: bool) -> None:
+    """A hello tells of a car, and of the last grant that its post accepted: while it was idle.
+
+    The fallback that a restart of the stream makes nobody's is not handed out where the feeder is full. Where the grant
+    may have been accepted since the car came, the fallback counts.
+    """
+    decision = _beside_a_full_feeder(tmp_path, 0.1 if echo_is_older else 5.0, seq=1)
     assert bool(decision.snapshot.leases.granted[1]) is not echo_is_older
     if echo_is_older:
-        assert decision.worst.sum() <= 34.0 + ROW_TOLERANCE
+        assert decision.worst.sum() <= FULL + ROW_TOLERANCE
+        assert not decision.overshoots
+
+
+@pytest.mark.parametrize("saw_it_come", [True, False])
+@pytest.mark.parametrize("ceiling", [6.0, 7.0])
+def test_who_saw_the_car_come_and_names_no_grant_has_no_fallback_open(
+    tmp_path: Path, saw_it_come: bool, ceiling: float
+) -> None:
+    """Epoch 0 of a process that knows when the car came means none; of another, or above the idle fallback, unknown."""
+    ago_s = 5.0 if saw_it_come else None
+    decision = _beside_a_full_feeder(tmp_path, ago_s, epoch=0, seq=0, ceiling=ceiling, remaining_s=0.0)
+    closed = saw_it_come and ceiling == 6.0
+    assert bool(decision.snapshot.leases.granted[1]) is not closed
+    if closed:
+        assert decision.worst.sum() <= FULL + ROW_TOLERANCE
         assert not decision.overshoots
 
 
@@ -254,8 +272,7 @@ def test_a_hello_that_was_long_under_way_raises_nobody(two: Player) -> None:
 
 def test_a_lowering_opens_no_fallback(tmp_path: Path) -> None:
     """A car that waits at its idle fallback is told nothing until its fallback, which a grant makes possible, fits."""
-    text = site_text(2, 22.0, fallback_a=10.0).replace("fallback_a: 10.0", "fallback_a: 10.0, fallback_idle_a: 6.0")
-    player = Player.open(tmp_path, text)
+    player = Player.open(tmp_path, site_text(2, 22.0, fallback_a=10.0, idle_a=6.0))
     player.hello(0)
     player.hello(1)
     player.plug(1)

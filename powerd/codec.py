@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import Enum
+from functools import cache
+from operator import attrgetter
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -25,6 +27,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Classes = Mapping[str, type[Any]]
 
+_TEXT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _LENGTH = struct.Struct("<I")
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 _NARROW = tuple(np.dtype(kind) for kind in ("<i1", "<i2", "<i4"))
@@ -68,7 +71,7 @@ class _Writer:
     """One value on its way to bytes."""
 
     def __init__(self) -> None:
-        self.classes: dict[type[Any], tuple[int, tuple[str, ...]]] = {}
+        self.classes: dict[type[Any], tuple[int, Callable[[Any], tuple[Any, ...]]]] = {}
         self.names: list[list[str]] = []
         self.parts: list[bytes] = []
         self.ranges: dict[int, list[Any]] = {}  # by id: the columns live as long as the value that is being written
@@ -87,10 +90,12 @@ class _Writer:
         if known_class is None:
             if not is_dataclass(kind):
                 return self.rare(value)
-            names = tuple(own.name for own in fields(kind))
-            known_class = self.classes[kind] = len(self.names), names
+            names, values = _reading(kind)
+            known_class = self.classes[kind] = len(self.names), values
             self.names.append([kind.__name__, *names])
-        return ["o", known_class[0], *[self.form(getattr(value, name)) for name in known_class[1]]]
+        # Most fields are plain: a call for each would cost more than the rest.
+        own = [each if type(each) in _PLAIN else self.form(each) for each in known_class[1](value)]
+        return ["o", known_class[0], *own]
 
     def rare(self, value: Any) -> Any:
         """The same for what comes seldom."""
@@ -104,41 +109,49 @@ class _Writer:
 
     def array(self, array: Array) -> Any:
         """A column, in the smallest of the forms that keep it exactly."""
-        kind, shape = array.dtype.str, array.shape
+        kind, shape, data = array.dtype.str, array.shape, array.tobytes()
         if array.size > 1 and array.itemsize <= 8:
-            if array.dtype.kind == "i" and array.ndim == 1 and _consecutive(array):
-                return self.ranges.setdefault(id(array), ["r", kind, shape[0], int(array[0])])
-            flat = np.ascontiguousarray(array).reshape(-1)
-            raw = flat.view(f"i{array.itemsize}")  # bit by bit: -0.0 is not 0.0, and a nan equals itself
-            if raw[0] == raw[-1] and bool((raw == raw[0]).all()):
-                self.parts.append(flat[:1].tobytes())
+            one = data[: array.itemsize]  # bit by bit: -0.0 is not 0.0, and a nan equals itself
+            if data.endswith(one) and data == one * array.size:
+                self.parts.append(one)
                 return ["c", kind, *shape]
-            if array.dtype.kind == "b":
-                self.parts.append(np.packbits(flat).tobytes())
-                return ["b", *shape]
             if array.dtype.kind == "i":
-                return self.narrowed(flat, kind, shape)
-        self.parts.append(array.tobytes())
+                if array.ndim == 1 and _consecutive(array, data):
+                    return self.ranges.setdefault(id(array), ["r", kind, shape[0], array.item(0)])
+                return self.narrowed(array, data)
+            if array.dtype.kind == "b":
+                self.parts.append(np.packbits(array).tobytes())
+                return ["b", *shape]
+        self.parts.append(data)
         return ["a", kind, *shape]
 
-    def narrowed(self, flat: Array, kind: str, shape: tuple[int, ...]) -> Any:
+    def narrowed(self, array: Array, data: bytes) -> Any:
         """Integers, each in as few bytes as the largest needs."""
-        low, high = int(flat.min()), int(flat.max())
+        kind, low, high = array.dtype.str, int(array.min()), int(array.max())
         for narrow in _NARROW:
             limits = np.iinfo(narrow)
-            if narrow.itemsize < flat.itemsize and limits.min <= low and high <= limits.max:
-                self.parts.append(flat.astype(narrow).tobytes())
-                return ["n", kind, narrow.str, *shape]
-        self.parts.append(flat.tobytes())
-        return ["a", kind, *shape]
+            if narrow.itemsize < array.itemsize and limits.min <= low and high <= limits.max:
+                self.parts.append(array.astype(narrow).tobytes())
+                return ["n", kind, narrow.str, *array.shape]
+        self.parts.append(data)
+        return ["a", kind, *array.shape]
 
 
-def _consecutive(array: Array) -> bool:
-    """Whether each entry is one more than that before it."""
-    first, last = int(array[0]), int(array[-1])
+@cache
+def _reading(kind: type[Any]) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """Names of the fields of a dataclass, and what reads them of a value."""
+    names = tuple(own.name for own in fields(kind))
+    if len(names) > 1:
+        return names, attrgetter(*names)
+    return names, lambda value: tuple(getattr(value, name) for name in names)
+
+
+def _consecutive(array: Array, data: bytes) -> bool:
+    """Whether each entry is one more than that before it; ``data``: its bytes."""
+    first, last = array.item(0), array.item(-1)
     if last - first != array.shape[0] - 1:
         return False
-    return array.tobytes() == np.arange(first, last + 1, dtype=array.dtype).tobytes()
+    return data == np.arange(first, last + 1, dtype=array.dtype).tobytes()
 
 
 def encode(value: object) -> bytes:
@@ -149,7 +162,7 @@ def encode(value: object) -> bytes:
     """
     writer = _Writer()
     form = writer.form(value)
-    text = json.dumps([writer.names, form], separators=(",", ":"), ensure_ascii=False).encode()
+    text = _TEXT.encode([writer.names, form]).encode()
     return b"".join((_LENGTH.pack(len(text)), text, *writer.parts))
 
 

@@ -10,6 +10,7 @@
 | 6 | terms of leases, contents of requests: else longer leases are forgotten, other requests taken for retries |
 | 7 | each device's flags of a switch, where it last stood, orders that are out: else tags and faults are forgotten; |
 |   | bounds of cars as they were said: else a minimum that nobody said counts as 0 A |
+| 8 | columns as what differs from the row above or as whole steps: a powerd that does not know these refuses them |
 
 A file of an older version is migrated when it is opened, in one transaction; one of a newer version is refused.
 The record of before stays as evidence: its chain can be checked, its ticks stepped through only by the powerd of then.
@@ -28,7 +29,7 @@ import numpy as np
 from powerd.journal.cells import Cells, Packed, cell_of, pack
 from powerd.state.snapshot import Answered, Stop
 
-VERSION = 7
+VERSION = 8
 """Raised with every change that an older powerd could misread."""
 
 OLDER = "older_records"
@@ -45,6 +46,9 @@ _CELLS = """CREATE TABLE cells (
     path TEXT PRIMARY KEY, tick INTEGER NOT NULL, dtype TEXT NOT NULL, shape TEXT NOT NULL, data BLOB NOT NULL,
     crc INTEGER NOT NULL DEFAULT 0
 )"""
+WRITE_CELL = """INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET
+    tick = excluded.tick, dtype = excluded.dtype, shape = excluded.shape, data = excluded.data, crc = excluded.crc"""
+"""A cell as ``Packed.row`` gives it; one that is there stays in its place, and so its index does."""
 _RECORDS = """CREATE TABLE records (
     number INTEGER PRIMARY KEY, kind TEXT NOT NULL, tick INTEGER NOT NULL, utc_s REAL NOT NULL,
     boottime_s REAL NOT NULL, content BLOB NOT NULL, decided BLOB NOT NULL,
@@ -149,6 +153,10 @@ def _unsay_bounds(db: apsw.Connection) -> None:
     db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
+def _to_8(_db: apsw.Connection) -> None:
+    """Columns of version 7 are read as such."""
+
+
 MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {
     1: _to_2,
     2: _to_3,
@@ -156,6 +164,7 @@ MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {
     4: _to_5,
     5: _to_6,
     6: _to_7,
+    7: _to_8,
 }
 """Version -> what brings a file of it to the next one."""
 

@@ -21,7 +21,7 @@ from powerd.control.decision import Decision
 from powerd.control.step import Stepper
 from powerd.errors import PowerdError
 from powerd.journal import layout
-from powerd.journal.cells import Cells, Packer, cell_of, cells_of, kept_of
+from powerd.journal.cells import Cells, Packer, cell_of, cells_of, kept_of, snapshot_of
 from powerd.journal.drawing import fingerprint_of
 from powerd.journal.machine import fingerprint
 from powerd.journal.record import (
@@ -148,6 +148,7 @@ class _Course:
         _fits(content.snapshot, self.site)
         expected = self.snapshot
         if expected is not None and record.kind is Kind.START:
+            expected = snapshot_of(expected, _kept(expected))
             expected = reopen_snapshot(expected, self.site.terms, record.boottime_s)
             expected = replace(expected, warm_stage=content.snapshot.warm_stage, warm_price=content.snapshot.warm_price)
         self.exactly = content.machine == self.here
@@ -327,7 +328,12 @@ def _same_state(db: apsw.Connection, snapshot: Snapshot | None) -> None:
         raise _Broken(str(damage)) from damage
     found = {path: kept_of(path, cell) for path, cell in found.items()}
     if snapshot is not None:
-        _same_cells({path: kept_of(path, cell) for path, cell in cells_of(snapshot).items()}, found)
+        _same_cells(_kept(snapshot), found)
+
+
+def _kept(snapshot: Snapshot) -> Cells:
+    """What a restart finds of it."""
+    return {path: kept_of(path, cell) for path, cell in cells_of(snapshot).items()}
 
 
 def _same_cells(ours: Cells, theirs: Cells) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from pathlib import Path
 
 import apsw
@@ -11,6 +12,7 @@ import pytest
 
 from powerd.control import events as ev
 from powerd.journal import layout
+from powerd.journal.cells import Packed, cell_of
 from powerd.journal.replay import replay
 from powerd.journal.store import Entry, Journal, JournalBroken
 from powerd.state import leases
@@ -87,6 +89,19 @@ def test_a_journal_of_two_devices_an_element_tells_who_spoke_of_losses_and_where
     assert found.gear.told_clock_s[supply].tolist() == [90.0, 0.0, 0.0, 0.0]
     assert found.gear.known_position.tolist() == found.gear.position.tolist()
     assert found.gear.operated == ()
+
+
+def test_a_column_that_an_older_powerd_wrote_sparsely_is_read() -> None:
+    """Of large sites, layouts up to 7: the last word, a bit for each that differs from it, and those."""
+    column = np.full((2000, 3), -np.inf)
+    column[[0, 7, 1999], [1, 0, 1]] = 1.5, np.nan, -0.0
+    words = column.reshape(-1).view(np.int64)
+    other = words != words[-1]
+    data = words[-1:].tobytes() + np.packbits(other).tobytes() + words[other].tobytes()
+    packed = Packed(dtype="sparse <f8", shape="2000,3", data=data, crc=zlib.crc32(data))
+    path, again = cell_of(packed.row("leases/hold_until_s", 9))
+    assert path == "leases/hold_until_s"
+    assert (again.dtype, again.shape, again.tobytes()) == (column.dtype, column.shape, column.tobytes())
 
 
 def test_a_damaged_journal_of_before_is_refused_when_it_is_brought_forward(tmp_path: Path) -> None:

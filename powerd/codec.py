@@ -5,7 +5,8 @@ nothing but the classes that the reader allows: unlike a pickle, a file from els
 
 Layout: 4 bytes, the length of a JSON text; the text; the columns' bytes in the order in which the text names them.
 Columns shrink where that loses nothing: consecutive indices to their first, equal entries to one, integers to the
-narrowest type, booleans to bits. Floats stay as they are, bit by bit.
+narrowest type, booleans to bits. Floats stay as they are, bit by bit. Of many dataclasses in a row each field is
+written as one: all their plain values, and one column of all their columns.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import struct
 import types as python_types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from enum import Enum
@@ -25,7 +26,14 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Buffer = Any
+"""Bytes, or a column of which they are taken."""
 Classes = Mapping[str, type[Any]]
+
+MANY = 8
+"""From so many dataclasses on each field of all of them is written as one."""
+BREAKS = 8
+"""Integers rise by one where they do so for this many at a time, on average."""
 
 _TEXT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _LENGTH = struct.Struct("<I")
@@ -73,7 +81,7 @@ class _Writer:
     def __init__(self) -> None:
         self.classes: dict[type[Any], tuple[int, Callable[[Any], tuple[Any, ...]]]] = {}
         self.names: list[list[str]] = []
-        self.parts: list[bytes] = []
+        self.parts: list[Buffer] = []
         self.ranges: dict[int, list[Any]] = {}  # by id: the columns live as long as the value that is being written
 
     def form(self, value: Any) -> Any:
@@ -83,19 +91,54 @@ class _Writer:
             return value
         if kind is np.ndarray:
             known = self.ranges.get(id(value))
-            return self.array(value) if known is None else known
+            if known is None:
+                known = self.array(value)
+                if known[0] == "r":  # of no bytes: it may stand in many places
+                    self.ranges[id(value)] = known
+            return known
         if kind is tuple or kind is list:
+            if len(value) >= MANY and all(is_dataclass(each) for each in set(map(type, value))):
+                return self.many(value)
             return ["l", *map(self.form, value)]
         known_class = self.classes.get(kind)
         if known_class is None:
             if not is_dataclass(kind):
                 return self.rare(value)
-            names, values = _reading(kind)
-            known_class = self.classes[kind] = len(self.names), values
-            self.names.append([kind.__name__, *names])
+            known_class = self.known(kind)
         # Most fields are plain: a call for each would cost more than the rest.
         own = [each if type(each) in _PLAIN else self.form(each) for each in known_class[1](value)]
         return ["o", known_class[0], *own]
+
+    def known(self, kind: Any) -> tuple[int, Callable[[Any], tuple[Any, ...]]]:
+        """A class that comes for the first time."""
+        names, values = _reading(kind)
+        self.classes[kind] = len(self.names), values
+        self.names.append([kind.__name__, *names])
+        return self.classes[kind]
+
+    def many(self, values: Sequence[Any]) -> Any:
+        """Dataclasses of a few kinds in whatever order: of each kind one list or column a field."""
+        groups: dict[type[Any], list[Any]] = {}
+        for value in values:
+            groups.setdefault(type(value), []).append(value)
+        places = {kind: place for place, kind in enumerate(groups)}
+        forms: list[Any] = ["m", self.array(np.array([places[type(value)] for value in values]))]
+        for kind, group in groups.items():
+            index, read = self.classes.get(kind) or self.known(kind)
+            columns = map(self.column, zip(*map(read, group), strict=True))
+            forms.append([index, len(group), *columns])
+        return forms
+
+    def column(self, values: tuple[Any, ...]) -> Any:
+        """One field of many dataclasses."""
+        if not _joins(values):
+            return ["l", *[each if type(each) in _PLAIN else self.form(each) for each in values]]
+        lengths = self.array(np.array([each.shape[0] for each in values]))
+        first, last = values[0].reshape(-1)[:1], values[-1].reshape(-1)[-1:]
+        if first.dtype.kind != "f" or first.tobytes() == last.tobytes():
+            return ["j", lengths, self.array(np.concatenate(values))]
+        self.parts.extend(map(np.ascontiguousarray, values))
+        return ["j", lengths, ["a", first.dtype.str, sum(map(len, values)), *values[0].shape[1:]]]
 
     def rare(self, value: Any) -> Any:
         """The same for what comes seldom."""
@@ -116,8 +159,12 @@ class _Writer:
                 self.parts.append(one)
                 return ["c", kind, *shape]
             if array.dtype.kind == "i":
-                if array.ndim == 1 and _consecutive(array, data):
-                    return self.ranges.setdefault(id(array), ["r", kind, shape[0], array.item(0)])
+                if array.ndim == 1:
+                    breaks = _breaks(array)
+                    if not breaks.shape[0]:
+                        return ["r", kind, shape[0], array.item(0)]
+                    if BREAKS * breaks.shape[0] < shape[0]:
+                        return ["s", kind, shape[0], *map(self.array, (breaks, array[breaks], array[:1]))]
                 return self.narrowed(array, data)
             if array.dtype.kind == "b":
                 self.parts.append(np.packbits(array).tobytes())
@@ -146,12 +193,20 @@ def _reading(kind: type[Any]) -> tuple[tuple[str, ...], Callable[[Any], tuple[An
     return names, lambda value: tuple(getattr(value, name) for name in names)
 
 
-def _consecutive(array: Array, data: bytes) -> bool:
-    """Whether each entry is one more than that before it; ``data``: its bytes."""
-    first, last = array.item(0), array.item(-1)
-    if last - first != array.shape[0] - 1:
+def _joins(values: Sequence[Any]) -> bool:
+    """Whether these are columns whose rows can be those of one."""
+    first = values[0]
+    if type(first) is not np.ndarray or not first.ndim:
         return False
-    return data == np.arange(first, last + 1, dtype=array.dtype).tobytes()
+    dtype, axes, row = first.dtype, first.ndim, first.shape[1:]
+    return all(
+        type(own) is np.ndarray and own.dtype == dtype and own.ndim == axes and own.shape[1:] == row for own in values
+    )
+
+
+def _breaks(array: Array) -> npt.NDArray[np.int64]:
+    """Places of the entries that are not one more than that before them."""
+    return np.flatnonzero(array[1:] - array[:-1] != 1) + 1
 
 
 def encode(value: object) -> bytes:
@@ -180,7 +235,10 @@ class _Reader:
             "o": self.instance,
             "e": lambda form: self.known(form[0])(form[1]),
             "t": lambda form: datetime.fromisoformat(form[0]),
+            "m": self.many,
+            "j": self.joined,
             "r": lambda form: np.arange(form[2], form[2] + form[1], dtype=form[0]),
+            "s": self.risen,
             "c": lambda form: np.full(tuple(form[1:]), self.column(form[0], 1)[0], dtype=form[0]),
             "b": self.bits,
             "n": lambda form: self.column(form[1], _size(form[2:])).astype(form[0]).reshape(form[2:]),
@@ -195,6 +253,33 @@ class _Reader:
         """A dataclass."""
         name, *own = self.names[form[0]]
         return self.known(name)(**dict(zip(own, map(self.value, form[1:]), strict=True)))
+
+    def many(self, form: list[Any]) -> Any:
+        """Dataclasses, of each kind one list or column a field."""
+        order, *groups = form
+        order = self.value(order)
+        waiting = []
+        for index, count, *columns in groups:
+            name, *own = self.names[index]
+            kind, fields_of_all = self.known(name), zip(*map(self.value, columns), strict=True)
+            told = [kind(**dict(zip(own, each, strict=True))) for each in fields_of_all] if own else [kind()] * count
+            waiting.append(iter(told))
+        return tuple(next(waiting[place]) for place in order.tolist())
+
+    def joined(self, form: list[Any]) -> Any:
+        """Columns of which the rows were written as those of one."""
+        lengths, whole = map(self.value, form)
+        ends = np.cumsum(lengths)
+        return tuple(whole[end - length : end].copy() for end, length in zip(ends, lengths, strict=True))
+
+    def risen(self, form: list[Any]) -> Array:
+        """Integers that rise by one, but at some places."""
+        kind, count, *columns = form
+        breaks, after, first = map(self.value, columns)
+        begins = np.concatenate(([0], breaks))
+        lengths = np.diff(np.concatenate((begins, [count])))
+        shift = np.concatenate((first, after)) - begins
+        return np.asarray(np.repeat(shift, lengths) + np.arange(count), dtype=kind)
 
     def known(self, name: str) -> type[Any]:
         """A class that may be made."""

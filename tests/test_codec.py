@@ -74,6 +74,36 @@ def test_every_event_survives(event: object) -> None:
     assert same(decode(encode((event, event)), CLASSES), (event, event))
 
 
+@settings(max_examples=200, deadline=None)
+@given(events=st.lists(st.one_of([values(kind) for kind in typing.get_args(ev.Event)]), max_size=30))
+def test_many_events_survive_in_their_order(events: list[object]) -> None:
+    """Of whichever kinds, with columns of whatever lengths, and with none where others have one."""
+    assert same(decode(encode(tuple(events)), CLASSES), tuple(events))
+
+
+@given(
+    columns=st.lists(DTYPES.flatmap(lambda kind: ARRAYS[kind]), min_size=8, max_size=12)
+    | st.lists(hnp.arrays(np.float64, st.tuples(st.integers(0, 4), st.just(3))), min_size=8, max_size=12)
+    | st.lists(st.integers(0, 3).map(lambda k: np.arange(5 * k, 9 * k)), min_size=8, max_size=12)
+)
+def test_a_field_of_many_survives_whatever_their_columns(columns: list[np.ndarray]) -> None:
+    """Of one kind and width they are joined, of several they are not; of each the same comes back."""
+    many = tuple(ev.Measured(evse=column, drawn=column, window_s=None) for column in columns)
+    assert same(decode(encode(many), CLASSES), many)
+
+
+def test_the_events_of_a_tick_shrink() -> None:
+    """Of 50 controllers with 200 posts each the stamps take next to nothing, the readings what they have."""
+    posts = np.split(np.arange(10_000), 50)
+    seen = [ev.StampSeen(evse=own, incarnation=c, boottime_s=1.0) for c, own in enumerate(posts[::-1])]
+    rng = np.random.default_rng(1)
+    read = [ev.Measured(evse=own, drawn=rng.random((200, 3)), window_s=None) for own in posts]
+    both = tuple(event for pair in zip(seen, read, strict=True) for event in pair)
+    assert len(encode(tuple(seen))) < 2000
+    assert len(encode(both)) < 8 * 30_000 + 3000
+    assert same(decode(encode(both), CLASSES), both)
+
+
 @given(array=DTYPES.flatmap(lambda kind: ARRAYS[kind]))
 def test_every_column_survives_in_whatever_form(array: np.ndarray) -> None:
     """Constant, consecutive, narrow, packed or as it is."""

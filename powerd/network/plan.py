@@ -282,39 +282,52 @@ class Planner:
     def steps(self, question: Question, closed: Bools) -> tuple[int, ...]:
         """Openings first, then closings outwards from what is fed: a dead source is apart before its bus is fed.
 
-        Where the sync check permits it and everything fits meanwhile, a closing comes before: nobody is interrupted.
+        Where an opening would interrupt somebody, every closing that may be made before it comes before it: none of
+        them may be refused afterwards, and where the sync check permits it nobody is interrupted at all.
         """
         opened = np.flatnonzero(question.closed & ~closed)
         waiting = np.flatnonzero(~question.closed & closed).tolist()
         at, steps = question.closed.copy(), []
-        for e in self._made_first(question, waiting) if opened.shape[0] else []:
+        live = self.fed(question, at)
+        for e in self._made_first(question, waiting) if live[self.grid.from_bus[opened]].any() else []:
             waiting.remove(e)
             at[e] = True
             steps.append(e + 1)
         steps += [-(int(e) + 1) for e in opened]
         at[opened] = False
         while waiting:
-            live = self.fed(question, at)
-            ready = [e for e in waiting if live[self.grid.from_bus[e]] or live[self.grid.to_bus[e]]]
-            chosen = (ready or waiting)[0]
+            chosen = (self._ready(question, at, waiting) or waiting)[0]
             waiting.remove(chosen)
             at[chosen] = True
             steps.append(chosen + 1)
         return tuple(steps)
 
+    def _ready(self, question: Question, at: Bools, waiting: list[int]) -> list[int]:
+        """Those of the ``waiting`` with voltage on a side."""
+        live = self.fed(question, at)
+        return [e for e in waiting if live[self.grid.from_bus[e]] or live[self.grid.to_bus[e]]]
+
     def _made_first(self, question: Question, waiting: list[int]) -> list[int]:
-        """Closings of live on live that are permitted now, as many as interlocks and R5 allow together."""
-        live, at, found = self.fed(question, question.closed), question.closed.copy(), []
-        for e in waiting:
-            both = live[self.grid.from_bus[e]] and live[self.grid.to_bus[e]]
-            if not (question.sync[e] and both):
-                continue
-            at[e] = True
-            if self._unlocked(at) and self._fits(question, at):
-                found.append(e)
-            else:
-                at[e] = False
-        return found
+        """Closings that are permitted before anything is opened, outwards, as many as interlocks and R5 allow together.
+
+        Live on live with the sync check's word; live on dead where that alone is as safe as to stay.
+        """
+        at, found = question.closed.copy(), list[int]()
+        while True:
+            ready = [e for e in self._ready(question, at, waiting) if e not in found]
+            chosen = next((e for e in ready if self._may_be_made(question, at, e)), None)
+            if chosen is None:
+                return found
+            at[chosen] = True
+            found.append(chosen)
+
+    def _may_be_made(self, question: Question, at: Bools, e: int) -> bool:
+        """Whether ``e`` may be closed while everything else stands as in ``at`` (E,)."""
+        live, after = self.fed(question, at), at.copy()
+        after[e] = True
+        if live[self.grid.from_bus[e]] and live[self.grid.to_bus[e]]:
+            return bool(question.sync[e]) and self._unlocked(after) and self._fits(question, after)
+        return self.score(question, after).wrong >= 0 and self._fits(question, after)
 
     def _unlocked(self, closed: Bools) -> bool:
         """No interlock has more closed than it may."""

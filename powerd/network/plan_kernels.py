@@ -122,32 +122,33 @@ def faults_of(from_bus: Ints, to_bus: Ints, sure: Bools, shadow: Bools, roots: I
 
 
 @kernel
-def tree_of(from_bus: Ints, to_bus: Ints, sure: Bools, start: Ints, links: Ints, roots: Ints, buses: int) -> Ints:
-    """(3, B) order of the fed buses (-1 = end), branch towards the supply (-1 = none), supply number (-1 = dead).
+def tree_of(
+    from_bus: Ints, to_bus: Ints, sure: Bools, shadow: Bools, start: Ints, links: Ints, roots: Ints, buses: int
+) -> Ints:
+    """(4, B) order of the buses that hang on a supply, branch towards it, its number, 1 where the bus is fed surely.
 
+    -1 = end, none, hangs on nothing. Those that only hang on something live, through what could conduct, come last.
     ``links[start[b]:start[b + 1]]`` are the branches at bus b; ``roots`` (r,) the buses of feeding supplies.
     """
-    tree = np.full((3, buses), -1, np.int64)
+    tree = np.full((4, buses), -1, np.int64)
     count = 0
     for k in range(roots.shape[0]):
         if tree[2, roots[k]] < 0:
-            tree[2, roots[k]] = k
+            tree[2, roots[k]], tree[3, roots[k]] = k, 1
             tree[0, count] = roots[k]
             count += 1
-    head = 0
-    while head < count:
-        bus = tree[0, head]
-        head += 1
-        for p in range(start[bus], start[bus + 1]):
-            e = links[p]
-            if not sure[e]:
-                continue
-            other = to_bus[e] if from_bus[e] == bus else from_bus[e]
-            if tree[2, other] < 0:
-                tree[2, other] = tree[2, bus]
-                tree[1, other] = e
-                tree[0, count] = other
-                count += 1
+    for surely in (1, 0):
+        head = 0 if surely == 1 or shadow.any() else count
+        while head < count:
+            bus = tree[0, head]
+            head += 1
+            for p in range(start[bus], start[bus + 1]):
+                e = links[p]
+                other = to_bus[e] if from_bus[e] == bus else from_bus[e]
+                if tree[2, other] < 0 and (sure[e] or (surely == 0 and shadow[e])):
+                    tree[1, other], tree[2, other], tree[3, other] = e, tree[2, bus], surely
+                    tree[0, count] = other
+                    count += 1
     return tree
 
 
@@ -157,7 +158,8 @@ def deliverable(grid: Grid, case: Case, tree: Ints) -> Floats:  # one pass up th
 
     On a tree, max flow is min(capacity, sum of the children's) from the leaves up, for each phase alone. With their
     pick-up loads only have to fit: it is over in minutes, and neither makes what is dark worth more than what is fed
-    nor takes the worth of the cars beside it.
+    nor takes the worth of the cars beside it. What may hang on something fed is given nothing, and counts like it: so
+    the limits of the tick have it until it is surely apart.
     """
     flow, bound, usual, fixed = case.demand.copy(), grid.reserve.copy(), grid.load.copy(), case.load.copy()
     bound_kw, usual_kw, fixed_kw = grid.reserve_kw.copy(), grid.load_kw.copy(), case.load_kw.copy()
@@ -169,12 +171,15 @@ def deliverable(grid: Grid, case: Case, tree: Ints) -> Floats:  # one pass up th
         if bus < 0:
             continue
         e, supply = tree[1, bus], tree[2, bus]
+        if tree[3, bus] == 1:
+            loads += grid.load[bus].sum()
+        else:
+            flow[bus] = 0.0
         if e < 0:
             given[supply] += flow[bus].sum()
             held[supply] += bound_kw[bus]
             taken[supply] += fixed_kw[bus]
             normal[supply] += usual_kw[bus]
-            loads += usual[bus].sum()
             continue
         above = grid.from_bus[e] if grid.to_bus[e] == bus else grid.to_bus[e]
         bound_kw[above] += bound_kw[bus]
@@ -203,11 +208,11 @@ def judge(grid: Grid, case: Case, closed: Bools) -> Floats:
     buses = case.demand.shape[0]
     sure = case.known & closed
     faults = faults_of(grid.from_bus, grid.to_bus, sure, case.shadow, case.roots, grid.supply_bus, buses)
-    tree = tree_of(grid.from_bus, grid.to_bus, sure, grid.start, grid.links, case.roots, buses)
+    tree = tree_of(grid.from_bus, grid.to_bus, sure, case.shadow, grid.start, grid.links, case.roots, buses)
     result = deliverable(grid, case, tree)
     critical, posts, wrong = 0.0, 0.0, 0
     for bus in range(buses):
-        if tree[2, bus] >= 0:
+        if tree[3, bus] == 1:
             critical += case.worth[bus, 0]
             posts += case.worth[bus, 1]
             if case.barred[bus]:

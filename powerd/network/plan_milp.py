@@ -7,7 +7,8 @@ and arcs a along closed branches away from the supplies:
     a unit of flow reaches every bus with w                                                           no ring apart
     w = 0 at every source that does not feed, y = 0 where nothing may be fed                          no back-feed
     closed branches hand y and w on; only arcs through what is certain hand y on
-    loads, reserves and charging are flows along arcs: pick-ups + reserves, loads + charging <= ratings  R5, max flow
+    loads and reserves of every bus with w, charging of those with y, are flows along arcs:
+    pick-ups + reserves, loads + charging <= ratings                                                  R5, max flow
 
 The levels of ``Score`` are maximised one after another, each held for the next. What the present state already breaks
 makes the program infeasible; then there is no answer from here.
@@ -116,7 +117,7 @@ def best_state(grid: Grid, case: Case, seconds: float) -> Bools | None:
     _connected(model, grid, case, wires, near)
     _fed(model, case, wires, fed, near)
     _locked(model, grid, case, position)
-    charging = _carried(model, grid, case, wires, fed)
+    charging = _carried(model, grid, case, wires, fed, near)
     moved = [(int(c), -1.0 if case.present[e] else 1.0) for c, e in zip(position, case.which, strict=True)]
     levels: list[list[tuple[int, float]]] = [
         _of_fed(fed, case.worth[:, 0]),
@@ -239,24 +240,24 @@ def _locked(model: _Model, grid: Grid, case: Case, position: Ints) -> None:
         model.row([(column[e], 1.0) for e in inside if e in column], high=float(most - fixed))
 
 
-def _carried(model: _Model, grid: Grid, case: Case, wires: _Wires, fed: Ints) -> list[tuple[int, float]]:
+def _carried(model: _Model, grid: Grid, case: Case, wires: _Wires, fed: Ints, near: Ints) -> list[tuple[int, float]]:
     """Flows within every rating -> what is charged, as terms of the objective [kVA]."""
     slack = max(0.0, float(judge(grid, case, case.present)[2]))
     least = grid.reserve + case.load
     three = (grid.capacity, least, grid.load, case.demand)
     same = all((table == table[:, :1]).all() for table in three)
     phases, weight = ([0], 3.0) if same else ([0, 1, 2], 1.0)
-    least_kw = _Commodity.of(model, wires, fed, case, grid.reserve_kw + case.load_kw)
-    usual_kw = _Commodity.of(model, wires, fed, case, grid.load_kw)
+    least_kw = _Commodity.of(model, wires, near, case, grid.reserve_kw + case.load_kw)
+    usual_kw = _Commodity.of(model, wires, near, case, grid.load_kw)
     charged: list[tuple[int, float]] = []
     at_root: dict[int, list[tuple[int, float]]] = {int(root): [] for root in case.roots}
     for p in phases:
-        held = _Commodity.of(model, wires, fed, case, least[:, p])
-        usual = _Commodity.of(model, wires, fed, case, grid.load[:, p])
+        held = _Commodity.of(model, wires, near, case, least[:, p])
+        usual = _Commodity.of(model, wires, near, case, grid.load[:, p])
         charge = _Commodity.of(model, wires, fed, case, case.demand[:, p], whole=False)
         for k, (arc, _, _, m) in enumerate(wires.arcs()):
             rating = float(grid.capacity[wires.branch[m], p]) + slack
-            for together in ((held,), (usual, charge)) if np.isfinite(rating) and wires.sure[m] else ():
+            for together in ((held,), (usual, charge)) if np.isfinite(rating) else ():
                 model.row([*((int(one.flow[k]), 1.0) for one in together), (arc, -rating)], high=0.0)
         charged += [(int(column), weight) for column in charge.taken]
         for root, terms in at_root.items():
@@ -269,10 +270,10 @@ def _carried(model: _Model, grid: Grid, case: Case, wires: _Wires, fed: Ints) ->
             model.row(least_kw.given[root], high=most + slack)
             model.row([*at_root[root], *usual_kw.given[root]], high=most + slack)
     if np.isfinite(grid.least_kw):
-        model.row(_of_fed(fed, grid.load_kw + grid.reserve_kw), high=grid.least_kw + slack)
+        model.row(_of_fed(near, grid.load_kw + grid.reserve_kw), high=grid.least_kw + slack)
     if np.isfinite(grid.site_kw):
-        model.row(_of_fed(fed, case.load_kw + grid.reserve_kw), high=grid.site_kw + slack)
-        model.row([*charged, *_of_fed(fed, grid.load_kw)], high=grid.site_kw + slack)
+        model.row(_of_fed(near, case.load_kw + grid.reserve_kw), high=grid.site_kw + slack)
+        model.row([*charged, *_of_fed(near, grid.load_kw)], high=grid.site_kw + slack)
     return charged
 
 
@@ -283,7 +284,7 @@ def _of_fed(fed: Ints, value: Floats) -> list[tuple[int, float]]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Commodity:
-    """Something that flows from the supplies to the fed buses."""
+    """Something that flows from the supplies to the buses."""
 
     flow: Ints
     """(2m,) column of the flow along each arc, in the order of ``_Wires.arcs``."""
@@ -294,13 +295,13 @@ class _Commodity:
 
     @staticmethod
     def of(model: _Model, wires: _Wires, fed: Ints, case: Case, need: Floats, *, whole: bool = True) -> _Commodity:
-        """Every fed bus takes its ``need`` (B,), or up to it where not ``whole``."""
+        """Every bus of ``fed`` takes its ``need`` (B,); where not ``whole`` up to it, through what is sure."""
         buses, total = need.shape[0], float(need.sum())
         taken = model.columns(np.zeros(0) if whole else need)
         flow = model.columns(np.full(2 * wires.one.shape[0], total))
         balance: list[list[tuple[int, float]]] = [[] for _ in range(buses)]
         for k, (arc, above, below, m) in enumerate(wires.arcs()):
-            model.row([(int(flow[k]), 1.0), (arc, -total if wires.sure[m] else 0.0)], high=0.0)
+            model.row([(int(flow[k]), 1.0), (arc, -total if whole or wires.sure[m] else 0.0)], high=0.0)
             balance[below].append((int(flow[k]), 1.0))
             balance[above].append((int(flow[k]), -1.0))
         roots = set(case.roots.tolist())

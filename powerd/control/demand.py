@@ -12,7 +12,7 @@ from powerd.control.reclaim import idle, watch_draw
 from powerd.control.turns import overdue, resting, service_order, watch_turns
 from powerd.limits import Bools, Floats
 from powerd.state import leases
-from powerd.state.columns import replace
+from powerd.state.columns import kept, replace
 from powerd.state.snapshot import Snapshot, bounds_of, largest_phase
 
 IDLE_CLASS = -1
@@ -37,8 +37,9 @@ def watch_usage(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Sn
     reach = watch_reach(
         usage.reach, ceiling, site.electrical.evse_ramp, site.next_step_up, boottime_s - snapshot.boottime_s
     )
-    usage = replace(usage, reach=reach)
-    return replace(snapshot, usage=usage, sessions=replace(sessions, energy_kwh=energy))
+    usage = replace(usage, reach=kept(usage.reach, reach))
+    sessions = replace(sessions, energy_kwh=kept(sessions.energy_kwh, energy))
+    return replace(snapshot, usage=usage, sessions=sessions)
 
 
 def power_kw(site: CompiledSite, drawn: Floats) -> Floats:

@@ -17,7 +17,7 @@ import numpy as np
 
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats
-from powerd.state.columns import read, replace
+from powerd.state.columns import kept, read, replace
 from powerd.state.usage import Usage
 
 SETTLE_S = 60.0
@@ -65,7 +65,12 @@ def watch_draw(
         read(up),
         now_s,
     )
-    return replace(usage, slack_since_s=slack_since_s, dry_since_s=dry_since_s, usable=usable)
+    return replace(
+        usage,
+        slack_since_s=kept(usage.slack_since_s, slack_since_s),
+        dry_since_s=kept(usage.dry_since_s, dry_since_s),
+        usable=kept(usage.usable, usable),
+    )
 
 
 @kernel

@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from powerd.limits import Bools, Floats
-from powerd.state.columns import replace
+from powerd.state.columns import kept, replace
 from powerd.state.usage import Usage
 
 ROTATION_S = 900.0
@@ -64,9 +64,11 @@ def watch_turns(
     was_on = np.isfinite(usage.on_since_s)
     noted = replace(
         usage,
-        on_since_s=np.where(charging, np.minimum(usage.on_since_s, was_s), np.inf),
-        off_since_s=np.where(was_on & ~charging & told_off, now_s, usage.off_since_s),
-        waiting_since_s=np.where(waiting, np.minimum(usage.waiting_since_s, was_s), np.inf),
+        on_since_s=kept(usage.on_since_s, np.where(charging, np.minimum(usage.on_since_s, was_s), np.inf)),
+        off_since_s=kept(usage.off_since_s, np.where(was_on & ~charging & told_off, now_s, usage.off_since_s)),
+        waiting_since_s=kept(
+            usage.waiting_since_s, np.where(waiting, np.minimum(usage.waiting_since_s, was_s), np.inf)
+        ),
     )
     if now_s - usage.order_at_s < ROTATION_S:
         return noted

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from powerd.codec import classes_of, decode, encode
-from powerd.journal.kernels import Counts, changes, counted, places, same
+from powerd.journal.kernels import Counts, changes, counted, places
 from powerd.limits import Floats, Ints
-from powerd.state.columns import read
+from powerd.state.columns import read, same, words
 from powerd.state.snapshot import Snapshot, largest_phase
 
 FORGOTTEN = ("warm_stage", "warm_price")
@@ -243,7 +243,7 @@ def _same_bits(one: Any, other: Any) -> bool:
         return bool((one == other).all())
     if one.itemsize != _WORD:
         return False
-    return same(read(one.reshape(-1).view(np.int64)), read(other.reshape(-1).view(np.int64)))
+    return same(words(one), words(other))
 
 
 def cell_of(row: Row) -> tuple[str, Any]:

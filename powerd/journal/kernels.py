@@ -18,16 +18,6 @@ MOST_STEPS = 4294967295.0
 
 
 @kernel
-def same(one: Ints, other: Ints) -> bool:
-    """Two columns (k,) of words are equal."""
-    i = 0
-    while i < one.shape[0] and one[i] == other[i]:
-        i += 1
-    equal: bool = i == one.shape[0]
-    return equal
-
-
-@kernel
 def changes(words: Ints, width: int) -> int:
     """How many words (k,) are others than the one ``width`` before."""
     found = 0

@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from powerd.compiled import kernel
 from powerd.limits import Ints
 
 Column = TypeVar("Column", bound=npt.NDArray[Any])
 Record = TypeVar("Record")
+
+BLOCK = 256
+"""So many words are compared together: the processor takes several at a time, and most are equal."""
 
 if TYPE_CHECKING:
     from dataclasses import replace as replace  # noqa: PLC0414 exported; the type checker knows every field of it
@@ -62,6 +66,38 @@ def put(column: Column, evse: Ints | int | tuple[int, int], value: object) -> Co
     changed = own(column)
     changed[evse] = value
     return changed
+
+
+def put_news(column: Column, evse: Ints, value: object) -> Column:
+    """``put``; the column itself where it says so already. For integers and booleans, whose equals are the same."""
+    return column if bool((column[evse] == value).all()) else put(column, evse, value)
+
+
+def kept(before: Column, after: Column) -> Column:
+    """The column of before where the one after it says the same, bit by bit: what did not change stays one object.
+
+    Whoever keeps a snapshot, as the journal does, need not look at such a column. Both are of one shape; words of 8
+    bytes or of one.
+    """
+    kind = np.int64 if before.itemsize == np.dtype(np.int64).itemsize else np.int8
+    return before if same(words(before, kind), words(after, kind)) else after
+
+
+def words(column: npt.NDArray[Any], kind: Any = np.int64) -> npt.NDArray[Any]:
+    """A column's bits as integers in one row, read-only: a nan equals itself, and -0.0 is not 0.0."""
+    return read(column.reshape(-1).view(kind))
+
+
+@kernel
+def same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    """Two columns (k,) of words are equal."""
+    for first in range(0, one.shape[0], BLOCK):
+        differs = 0
+        for i in range(first, min(first + BLOCK, one.shape[0])):
+            differs |= one[i] ^ other[i]
+        if differs != 0:
+            return False
+    return True
 
 
 def freeze(columns: Iterable[npt.NDArray[np.generic]]) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from powerd.limits import Bools, Floats, Ints
-from powerd.state.columns import own, put, read, replace
+from powerd.state.columns import kept, own, put, put_news, read, replace
 from powerd.state.lease_book import LeaseBook, open_book
 from powerd.state.lease_kernels import Lines, followed, lawful, live, most, possible, reserved, retire
 from powerd.state.lease_slots import insert_hold, insert_slot
@@ -282,7 +282,7 @@ def stamp(book: LeaseBook, evse: Ints, incarnation: Ints | int, boottime_s: Floa
     newer = evse[fresh]
     return replace(
         book,
-        echo_incarnation=put(book.echo_incarnation, newer, incarnation[fresh]),
+        echo_incarnation=put_news(book.echo_incarnation, newer, incarnation[fresh]),
         echo_boottime_s=put(book.echo_boottime_s, newer, boottime_s[fresh]),
         echo_at_s=put(book.echo_at_s, newer, now_s),
     )
@@ -337,4 +337,4 @@ def linger(book: LeaseBook, terms: LeaseTerms, evse: Ints, now_s: float) -> Leas
 def lapse(book: LeaseBook, terms: LeaseTerms, now_s: float) -> LeaseBook:
     """Forgets sent ceilings whose life is over: no RenewAll may revive what W no longer counts (trace 8)."""
     over = (book.sent_until_s <= now_s - slack_s(book, terms)) & ~book.sent_latched
-    return replace(book, sent_ceiling=np.where(over, np.nan, book.sent_ceiling))
+    return replace(book, sent_ceiling=kept(book.sent_ceiling, np.where(over, np.nan, book.sent_ceiling)))

@@ -12,7 +12,7 @@ import numpy as np
 
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
-from powerd.state.columns import read, replace
+from powerd.state.columns import kept, read, replace
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_kernels import margin
 from powerd.state.lease_terms import LeaseTerms
@@ -75,11 +75,11 @@ def watch(book: LeaseBook, terms: LeaseTerms, plugged: Bools, drawn: Floats, sam
     )
     return replace(
         book,
-        reaction_s=reaction_s,
-        lowered_at_s=lowered_at_s,
-        above=above,
-        obeyed_since_s=obeyed_since_s,
-        defiant=defiant,
+        reaction_s=kept(book.reaction_s, reaction_s),
+        lowered_at_s=kept(book.lowered_at_s, lowered_at_s),
+        above=kept(book.above, above),
+        obeyed_since_s=kept(book.obeyed_since_s, obeyed_since_s),
+        defiant=kept(book.defiant, defiant),
     )
 
 
@@ -133,5 +133,5 @@ def _judged(
 def _turn_window(book: LeaseBook, allowed: Floats, now_s: float) -> LeaseBook:
     """Keeps the largest ceilings of the last one to two windows."""
     if now_s - book.window_at_s < WINDOW_S:
-        return replace(book, high=np.maximum(book.high, allowed))
+        return replace(book, high=kept(book.high, np.maximum(book.high, allowed)))
     return replace(book, high=allowed, high_before=np.maximum(book.high, allowed), window_at_s=now_s)

@@ -606,3 +606,22 @@ def test_the_step_depends_on_its_arguments_alone(
             if isinstance(value, np.ndarray):
                 assert np.array_equal(value, twin, equal_nan=True), own.name
         assert one.outcomes == other.outcomes
+
+
+def test_what_a_tick_leaves_as_it_was_is_the_same_column(two: Player) -> None:
+    """Not an equal one: whoever keeps snapshots, as the journal does, need not look at it.
+
+    Except for what was told in the tick, a reading or an ack: that is written where it stands, also where it is no
+    news.
+    """
+    told = {"drawn", *(f"leases/{name}" for name in ("lowered_at_s", "hold_until_s", "hold_ceiling", "acked_ceiling"))}
+    for post in (0, 1):
+        two.plug(post)
+        two.hello(post)
+    for _ in range(10):
+        two.tick(two.draw({0: 12.0, 1: 12.0}))
+    for _ in range(10):
+        before = columns_of(two.snapshot)
+        after = columns_of(two.tick(two.draw({0: 12.0, 1: 12.0})).snapshot)
+        equal = {path for path, column in before.items() if column.tobytes() == after[path].tobytes()}
+        assert equal - told <= {path for path, column in before.items() if after[path] is column}

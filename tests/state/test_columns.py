@@ -6,9 +6,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from powerd.limits import Floats
-from powerd.state.columns import freeze, own, put, read, replace
+from powerd.state.columns import freeze, kept, own, put, put_news, read, replace
+
+ODD = [0.0, -0.0, np.nan, np.inf, 1.0, 1.0 + 2**-52]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,3 +46,28 @@ def test_a_view_to_read_cannot_be_written() -> None:
     with pytest.raises(ValueError, match="read-only"):
         read(column)[0] = 1.0
     assert column.flags.writeable
+
+
+@given(
+    before=hnp.arrays(np.float64, hnp.array_shapes(max_dims=2, max_side=40), elements=st.sampled_from(ODD)),
+    change=st.none() | st.tuples(st.integers(0, 1599), st.sampled_from(ODD)),
+)
+def test_what_is_the_same_bit_by_bit_is_kept(before: Floats, change: tuple[int, float] | None) -> None:
+    """Else the new one: a nan equals itself, -0.0 is not 0.0, wherever in the column it stands."""
+    after = before.copy()
+    if change is not None:
+        after.reshape(-1)[change[0] % after.size] = change[1]
+    assert kept(before, after) is (before if after.tobytes() == before.tobytes() else after)
+    flags, others = np.signbit(before), np.signbit(after)
+    assert kept(flags, others) is (flags if np.array_equal(flags, others) else others)
+
+
+@given(told=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2)), max_size=4))
+def test_what_is_no_news_copies_no_column(told: list[tuple[int, int]]) -> None:
+    """``put_news`` says what ``put`` says, in the column itself where it says so already."""
+    column = np.array([0, 1, 2, 0, 1, 2])
+    freeze([column])
+    evse, value = np.array([i for i, _ in told], np.int64), np.array([v for _, v in told], np.int64)
+    after = put_news(column, evse, value)
+    assert np.array_equal(after, put(column, evse, value))
+    assert (after is column) == bool((column[evse] == value).all())

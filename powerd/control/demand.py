@@ -21,18 +21,19 @@ IDLE_CLASS = -1
 
 def watch_usage(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Snapshot:
     """Energy, usage and turns since the last step, from the readings and ceilings that held meanwhile."""
-    sessions, drawn = snapshot.sessions, largest_phase(snapshot.drawn)
-    ceiling = leases.in_force(snapshot.leases, site.terms, sessions.plugged, boottime_s)
+    sessions, book, drawn = snapshot.sessions, snapshot.leases, largest_phase(snapshot.drawn)
+    ceiling = leases.in_force(book, site.terms, sessions.plugged, boottime_s)
     least, _ = bounds_of(sessions, site.electrical.posts)
     metered = sessions.plugged & np.isfinite(snapshot.drawn_at_s)
     usage = watch_draw(snapshot.usage, drawn, ceiling, metered, least, site.next_step_up, boottime_s)
     # A reading says nothing of what its car draws once the lease that its controller could renew is over.
-    known_s = np.minimum(boottime_s, snapshot.leases.echo_at_s + site.terms.ttl_s) - snapshot.boottime_s
+    known_s = np.minimum(boottime_s, book.echo_at_s + site.terms.ttl_s) - snapshot.boottime_s
     hours = np.maximum(known_s, 0.0) / 3600.0
     energy = sessions.energy_kwh + np.where(sessions.plugged, power_kw(site, snapshot.drawn) * hours, 0.0)
     charging = sessions.plugged & (ceiling > 0.0)
     waiting = sessions.plugged & sessions.served & ~charging & ~idle(usage, boottime_s)
-    told_off = snapshot.leases.sent_ceiling == 0.0
+    # A stop before the first grant turns nobody off until its post has taken it: that is at its idle fallback.
+    told_off = (book.sent_ceiling == 0.0) & (book.granted | (book.acked_seq >= book.explicit_seq))
     usage = watch_turns(usage, charging, told_off, waiting, energy, snapshot.boottime_s, boottime_s)
     reach = watch_reach(
         usage.reach, ceiling, site.electrical.evse_ramp, site.next_step_up, boottime_s - snapshot.boottime_s

@@ -51,6 +51,8 @@ class Overshoot:
     """What began it."""
     peak: float = 0.0
     """Largest sum of the posts' readings and the uncontrolled load in it [unit]."""
+    room: float = np.inf
+    """Limit minus uncontrolled load in the newest tick [unit]."""
     complied_s: float = np.inf
     """Since when that sum is within the limit [s]; inf = it is not. Time to compliance is ``complied_s - since_s``."""
 
@@ -122,6 +124,7 @@ def _declared(
         until_s=bound_s,
         over=over,
         available=available,
+        room=available,
         ended_s=np.inf,
         cause=cause,
     )
@@ -136,16 +139,19 @@ def _measured(one: Overshoot, measured: float, available: float, capacity: float
 
 
 def _continued(one: Overshoot, over: float, available: float, bound_s: float, *, anew: bool) -> Overshoot:
-    """The same overshoot a tick later: only what makes it worse, or news, moves its bound."""
-    if bound_s == np.inf:  # readings above a ceiling have no end
-        return replace(one, until_s=np.inf, over=max(one.over, over), available=min(one.available, available))
-    if not anew and over <= one.over + ROW_TOLERANCE and available >= one.available - ROW_TOLERANCE:
-        return one
+    """The same overshoot a tick later: only what makes it worse, or news, moves its bound.
+
+    A limit that falls is worse than the tick before, also where it was as low before that: what was granted under the
+    higher one is lowered from now on.
+    """
+    worse = over > one.over + ROW_TOLERANCE or available < one.room - ROW_TOLERANCE
+    moves = anew or worse or bound_s == np.inf  # readings above a ceiling have no end
     return replace(
         one,
-        until_s=max(one.until_s, bound_s),
+        until_s=max(one.until_s, bound_s) if moves else one.until_s,
         over=max(one.over, over),
         available=min(one.available, available),
+        room=available,
     )
 
 

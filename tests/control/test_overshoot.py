@@ -13,6 +13,7 @@ from powerd.control.lease_alarms import tolerance_s
 from powerd.control.step import Stepper
 from powerd.network.tolerance import tolerated_s
 from powerd.state.hello import Said
+from powerd.state.overshoot import Overshoot, track
 from tests.control.garage import LIFE, REACTION, Player, site_text
 
 
@@ -69,6 +70,21 @@ def test_the_time_until_the_readings_comply_is_told_beside_what_the_element_stan
     assert all("was over for 3.0 s, at most at 32.0 A; it stands that for" in alarm for alarm in told)
     decision = full.tick(full.draw({0: 16.0, 1: 16.0}))
     assert all(one.complied_s == np.inf for one in decision.overshoots)
+
+
+def test_only_a_limit_that_falls_again_moves_the_bound(full: Player) -> None:
+    """From 20 to 25 A and back under 32 A of W: what was granted under 25 A ends later than the first bound says."""
+    limits = full.site.limits
+    flow, calm = np.full(limits.capacity.shape, 32.0), np.zeros(limits.capacity.shape, np.bool_)
+    found: tuple[Overshoot, ...] = ()
+    seen = []
+    for now_s, room in enumerate((20.0, 20.0, 25.0, 25.0, 20.0, 20.0)):
+        bound_s = np.full(flow.shape, 10.0 + now_s)
+        available = np.full(flow.shape, room)
+        found = track(found, limits, flow, 0.0 * flow, available, bound_s, float(now_s), anew=calm, returned=calm)
+        seen.append(found[0].until_s)
+    assert seen == [10.0, 10.0, 10.0, 10.0, 14.0, 14.0]
+    assert found[0].available == 20.0
 
 
 def test_what_was_never_drawn_complies_at_once(full: Player) -> None:

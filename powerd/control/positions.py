@@ -55,8 +55,9 @@ def heard(electrical: Electrical, gear: Switchgear, event: sw.GearHeard, now: No
 
 
 def stream_closed(gear: Switchgear, event: sw.GearClosed) -> Switchgear:
-    """No orders for these switches any more, and nobody to permit a closed transition."""
-    gear = replace(gear, linked=put(gear.linked, event.branch, False))
+    """No orders for these switches any more, and nobody to permit a closed transition; one under way may be lost."""
+    swallowed = gear.phase == Phase.WAITING and bool(np.isin(abs(gear.steps[0]) - 1, event.branch))
+    gear = replace(gear, linked=put(gear.linked, event.branch, False), unheard=gear.unheard or swallowed)
     return replace(gear, flags=put(gear.flags, event.branch, _flags(gear, event.branch)))
 
 

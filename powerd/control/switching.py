@@ -23,7 +23,15 @@ from powerd.control.question import may_now, question_of
 from powerd.control.topology import feeding, surely_closed
 from powerd.limits import Bools, Floats
 from powerd.network.electrical import Electrical
-from powerd.network.interlocks import Move, break_before_make, no_parallel, objections
+from powerd.network.interlocks import (
+    RULES,
+    Move,
+    break_before_make,
+    findings,
+    no_parallel,
+    objections,
+    operations_left,
+)
 from powerd.network.operation import By
 from powerd.network.plan import Planner, Question
 from powerd.network.states import seen_as
@@ -99,12 +107,14 @@ def advance(
         now: the tick's instant.
     """
     alarms: list[str] = []
+    order = None
     if gear.phase == Phase.WAITING:
         gear = _wait(electrical, gear, now, alarms)
+    if gear.phase == Phase.WAITING:
+        gear, order = _once_more(electrical, gear, now)
     unanswered = None
     if gear.phase != Phase.WAITING and gear.wants_plan and (not gear.manual or gear.changed_at_s > gear.since_s):
         gear, unanswered = _plan(electrical, planner, gear, demand, now, alarms)
-    order = None
     if gear.phase == Phase.MAKING_ROOM:
         gear, order = _make_room(electrical, gear, excess, now, alarms)
     alarms += _left_dead(electrical, gear)
@@ -144,9 +154,39 @@ def _wait(electrical: Electrical, gear: Switchgear, now: Now, alarms: list[str])
         )
     if now.boottime_s < gear.deadline_s:
         return gear
-    alarms.append(f"{electrical.branches.ids[branch]} has not answered its order: planned around, held for both")
+    name = electrical.branches.ids[branch]
+    if gear.unheard and _where_it_was(gear):
+        alarms.append(f"{name} stands where it was, for its order was lost with the stream: planned anew")
+        return dropped(gear, now)
     gear = replace(gear, position=put(gear.position, branch, int(Position.UNKNOWN)))
+    if gear.unheard:
+        alarms.append(f"the stream for {name} ended before its order was answered: held for both until it is reported")
+        return dropped(gear, now)
+    alarms.append(f"{name} has not answered its order: planned around, held for both")
     return give_up(gear, now)
+
+
+def _where_it_was(gear: Switchgear) -> bool:
+    """A stream takes orders for the switch under way, and tells that it has not moved."""
+    branch, before = abs(gear.steps[0]) - 1, Position.OPEN if gear.steps[0] > 0 else Position.CLOSED
+    return bool(gear.linked[branch] and gear.confirmed(before)[branch])
+
+
+def _once_more(electrical: Electrical, gear: Switchgear, now: Now) -> tuple[Switchgear, SwitchOrder | None]:
+    """Gives the order again that may have been lost with its stream, where the same process has opened another one.
+
+    It is the same order: its number, so that nobody carries it out twice, and its echo, so that it ends when it would
+    have. It goes out on no older an echo than at first, and where something speaks against it by now, it does not.
+    """
+    step, branch = gear.steps[0], abs(gear.steps[0]) - 1
+    if not (gear.unheard and _where_it_was(gear)):
+        return gear, None
+    age_s = float(gear.link_clock_s[branch]) - gear.order_clock_s + now.boottime_s - float(gear.silent_at_s[branch])
+    rules = tuple(rule for rule in RULES if rule is not operations_left)  # it has been counted
+    move = Move(branch=branch, close=step > 0)
+    if age_s > ORDER_S / 4 or findings(electrical, gear, move, now.boottime_s, rules=rules):
+        return gear, None
+    return replace(gear, unheard=False), _under_way(gear)
 
 
 # --- planning ---------------------------------------------------------------------------------------------------------
@@ -329,19 +369,26 @@ def _make_room(
         ordered(gear, branch, Position.CLOSED if step > 0 else Position.OPEN, now.boottime_s),
         phase=int(Phase.WAITING),
         order_id=gear.order_id + 1,
+        order_clock_s=float(gear.link_clock_s[branch]),
+        unheard=False,
         deadline_s=now.boottime_s + ORDER_S,
         since_s=now.boottime_s,
     )
-    order = SwitchOrder(
+    return gear, _under_way(gear)
+
+
+def _under_way(gear: Switchgear) -> SwitchOrder:
+    """The order that is out."""
+    branch = abs(gear.steps[0]) - 1
+    return SwitchOrder(
         order_id=gear.order_id,
         branch=branch,
-        close=step > 0,
+        close=gear.steps[0] > 0,
         valid_s=ORDER_S / 2,
         echo_incarnation=int(gear.link_incarnation[branch]),
-        echo_clock_s=float(gear.link_clock_s[branch]),
+        echo_clock_s=gear.order_clock_s,
         reason=gear.reason,
     )
-    return gear, order
 
 
 def _think_again(gear: Switchgear, now: Now, *, pause_s: float) -> Switchgear:

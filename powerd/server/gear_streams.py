@@ -123,9 +123,11 @@ class GearStreams:
             boottime_s=hello.stamp.boottime_s,
             ended=asyncio.get_running_loop().create_future(),
         )
-        answer = self._core.post(*events, self._heard(stream), urgent=True)
+        replaced = [other for other in self._streams if np.isin(other.branch, branch).any()]
+        ended = [event for other in replaced for event in _ended(other, stream)]
+        answer = self._core.post(*ended, *events, self._heard(stream), urgent=True)
         self.told()
-        for older in [other for other in self._streams if np.isin(other.branch, branch).any()]:
+        for older in replaced:
             self._streams.remove(older)
             older.end(Superseded("a newer stream speaks for these switches"))
         self._streams.append(stream)
@@ -194,3 +196,13 @@ class GearStreams:
 
     def _id(self, branch: int) -> str:
         return self._names.branch_ids[branch]
+
+
+def _ended(older: GearStream, newer: GearStream) -> list[sw.GearClosed]:
+    """What ends with a stream that a newer one replaces: what that does not speak for, and of the same process all.
+
+    That a new process has dropped its orders shows in its stamp; what was on its way to the same one may be lost.
+    """
+    same = older.incarnation == newer.incarnation
+    branch = older.branch if same else older.branch[~np.isin(older.branch, newer.branch)]
+    return [sw.GearClosed(branch=branch)] if branch.shape[0] else []

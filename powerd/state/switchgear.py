@@ -190,6 +190,10 @@ class Switchgear:
     """When the present phase began [boottime s]."""
     order_id: int
     """Newest order given out."""
+    order_clock_s: float
+    """Clock of the controller that the newest order echoes [s]."""
+    unheard: bool
+    """The stream on which the order under way went out has ended: it may never have come."""
     deadline_s: float
     """When the order under way is given up [boottime s]."""
     changed_at_s: float
@@ -288,6 +292,8 @@ def open_switchgear(
         steps=(),
         since_s=-np.inf,
         order_id=0,
+        order_clock_s=-np.inf,
+        unheard=False,
         deadline_s=-np.inf,
         changed_at_s=-np.inf,
         wants_plan=False,
@@ -348,6 +354,7 @@ def reopen_switchgear(gear: Switchgear, was_s: float, now_s: float) -> Switchgea
         phase=int(Phase.IDLE),
         steps=(),
         since_s=-np.inf,
+        unheard=False,
         deadline_s=-np.inf,
         changed_at_s=-np.inf,
         wants_plan=True,

@@ -7,11 +7,13 @@ from dataclasses import replace as changed
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from powerd.control import events as ev
 from powerd.control import switch_events as sw
 from powerd.control.compiled import CompiledSite
-from powerd.control.switching import settled
+from powerd.control.switching import ORDER_S, SwitchOrder, settled
 from powerd.state.snapshot import reopen_snapshot
 from powerd.state.switchgear import Cause, Flag, Phase, Position, operations, ordered
 from tests.control.substation import Substation, model
@@ -265,6 +267,91 @@ def test_a_controller_that_starts_anew_has_dropped_its_order(depot: Substation) 
     for _ in range(8):
         depot.tick(_heartbeat(depot, 8), report=False)
     assert depot.orders == [("main-a", False), ("main-a", False)]
+
+
+# --- swallowed by a broken stream -------------------------------------------------------------------------------------
+
+
+def _swallowed(station: Substation) -> SwitchOrder:
+    """utility-a is lost, and the stream breaks with the order to open main-a on it."""
+    station.stuck = {station.branch("main-a")}
+    station.supply("utility-a", lost=True)
+    order = None
+    while order is None:
+        order = station.tick().order
+    station.stuck = set()
+    station.tick(sw.GearClosed(branch=station.switches), report=False)
+    return order
+
+
+def test_an_order_that_the_stream_swallowed_is_given_again(depot: Substation) -> None:
+    """The same process is back a second later, main-a where it was: the same order, no blame, counted once."""
+    first = _swallowed(depot)
+    assert depot.tick().order == first
+    depot.run(40)
+    assert depot.orders == [("main-a", False), ("main-a", False), ("tie", True)]
+    assert not depot.player.snapshot.gear.refused.any()
+    assert operations(depot.player.snapshot.gear, depot.player.now_s)[first.branch] == 1
+
+
+def test_where_the_order_once_more_is_not_answered_the_switch_is_to_blame(depot: Substation) -> None:
+    """It came on a stream that stands: planned around, held for both, ten seconds after the first."""
+    order = _swallowed(depot)
+    depot.stuck = {order.branch}
+    _beats(depot, 12, *depot.report())
+    assert depot.player.snapshot.gear.refused[order.branch]
+    assert _position(depot, "main-a") == Position.UNKNOWN
+
+
+@pytest.mark.parametrize("away", [4, 15])
+def test_an_order_whose_time_is_over_is_planned_anew_without_blame(depot: Substation, away: int) -> None:
+    """The process is back when the order was nearly void, or given up: a new one goes out, not before ten seconds."""
+    first = _swallowed(depot)
+    for _ in range(away):
+        assert depot.tick(report=False).order is None
+    second = next(order for order in (depot.tick().order for _ in range(30)) if order is not None)
+    assert second.echo_clock_s - first.echo_clock_s >= ORDER_S
+    assert (second.order_id, second.branch, second.close) == (first.order_id + 1, first.branch, False)
+    depot.run(40)
+    assert not depot.player.snapshot.gear.refused.any()
+    assert depot.orders == [("main-a", False), ("main-a", False), ("tie", True)]
+
+
+def test_a_closing_that_tripped_while_the_stream_was_away_is_not_repeated(depot: Substation) -> None:
+    """The tie closed by its order and tripped at once: its hello shows it open, as before, with the relay's word."""
+    depot.supply("utility-a", lost=True)
+    depot.stuck = {depot.branch("tie")}
+    while ("tie", True) not in depot.orders:
+        depot.tick()
+    depot.stuck = set()
+    depot.tick(sw.GearClosed(branch=depot.switches), report=False)
+    depot.moves("tie", closed=False, flags=TRIPPED)
+    depot.run(60)
+    assert depot.orders.count(("tie", True)) == 1
+
+
+@given(st.lists(st.integers(1, 14), min_size=2, max_size=6), st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_no_order_is_carried_out_twice_or_late_however_the_stream_breaks(spans: list[int], swallows: bool) -> None:
+    """The stream is up and away by turns, of the same process: whatever comes down is new, or what came before to the
+    letter, on an echo no older than at first.
+    """
+    station = Substation.open(model("two_feeder_depot"))
+    station.run(3)
+    station.stuck = set(station.switches.tolist()) if swallows else set()
+    station.supply("utility-a", lost=True)
+    given_before: dict[int, SwitchOrder] = {}
+    for k, span in enumerate(spans):
+        for second in range(span):
+            away = bool(k % 2)
+            closed = [sw.GearClosed(branch=station.switches)] if away and second == 0 else []
+            now_s, order = station.player.now_s, station.tick(*closed, report=not away).order
+            if order is None:
+                continue
+            assert not away
+            assert now_s - order.echo_clock_s <= ORDER_S / 4
+            assert given_before.setdefault(order.order_id, order) == order
+    assert sorted(given_before) == list(range(1, len(given_before) + 1))
 
 
 # --- whose word counts ------------------------------------------------------------------------------------------------

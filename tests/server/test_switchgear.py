@@ -326,6 +326,40 @@ def test_orders_come_one_at_a_time_each_after_the_one_before_is_confirmed() -> N
     asyncio.run(scene())
 
 
+def test_an_order_that_a_replaced_stream_swallowed_comes_again_on_the_newer_one() -> None:
+    """The process goes on and has not heard it: the same order to the letter, once."""
+
+    async def scene() -> None:
+        core = GearCore()
+        async with connected(core) as (service, older):
+            await service.ReportPositions(seen(outages=[pb.OutageReport(element="grid-a", lost=True)]))
+            first = (await _read(older)).order
+            newer = service.ConnectSwitchgear()
+            await newer.write(hello(positions()))
+            assert (await _refused(older)).code() is grpc.StatusCode.ABORTED
+            await _read(newer)
+            assert (await _read(newer)).order == first
+            assert core.snapshot.gear.linked.sum() == len(NORMAL)
+            newer.cancel()
+
+    asyncio.run(scene())
+
+
+def test_what_a_newer_stream_does_not_speak_for_has_none() -> None:
+    """A new process says hello for the tie alone: nobody takes orders for the others any more."""
+
+    async def scene() -> None:
+        core = GearCore()
+        async with connected(core) as (service, _):
+            newer = service.ConnectSwitchgear()
+            await newer.write(hello([GOOD], incarnation=ME + 1))
+            await core.until(lambda: core.snapshot.gear.link_incarnation.max() == ME + 1)
+            assert [core.electrical.branches.ids[e] for e in core.snapshot.gear.linked.nonzero()[0]] == ["tie"]
+            newer.cancel()
+
+    asyncio.run(scene())
+
+
 def test_a_refused_order_ends_at_once_and_is_planned_around() -> None:
     """in-a will not open: the tie must not close; no second order, and the reason is in the record."""
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from powerd.errors import BadRequest
 from powerd.limits import Bools, Floats, Ints
+from powerd.state.readings import rounded_down
 
 QUANTITY_MAX = 1e6
 """Largest current, power or energy believed [A, kW, kWh]."""
@@ -101,10 +102,13 @@ def numbers(field: str, values: Sequence[float], *, most: float = QUANTITY_MAX) 
 
 
 def readings(field: str, values: Sequence[float]) -> Floats:
-    """Readings of a post's meter -> (k,) >= 0: a little below 0 is the offset of a current transformer, and is 0."""
+    """Readings of a post's meter -> (k,) >= 0, in whole mA (W), the next below.
+
+    A little below 0 is the offset of a current transformer, and is 0.
+    """
     column = np.asarray(values, np.float64)
     offset = (column >= -OFFSET_MAX) & (column < 0.0)
-    return numbers(field, np.where(offset, 0.0, column).tolist())
+    return rounded_down(numbers(field, np.where(offset, 0.0, column).tolist()))
 
 
 def is_clock_order(field: str, value: float, earlier: float, what: str) -> None:

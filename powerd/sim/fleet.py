@@ -13,6 +13,7 @@ from powerd.control import events as ev
 from powerd.control.decision import Decision
 from powerd.limits import Bools, Floats, Ints
 from powerd.network.electrical import Electrical
+from powerd.state.readings import rounded_down
 
 
 class Fleet:
@@ -80,9 +81,9 @@ class Fleet:
         self._drawn = drawn
 
     def _reading(self) -> Floats:
-        """(n, 3) as ``Measured`` has it."""
+        """(n, 3) as ``Measured`` has it, as the daemon's door rounds it."""
         count = np.where(self._posts.is_dc, 1, self._posts.phase_count)
-        return self._drawn[:, None] * (np.arange(3)[None, :] < count[:, None])
+        return rounded_down(self._drawn[:, None] * (np.arange(3)[None, :] < count[:, None]))
 
 
 def _hello(evse: Ints, now_s: float) -> ev.HelloReceived:

@@ -13,6 +13,7 @@ import numpy as np
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
 from powerd.state.lease_book import HOLDS, SLOTS
+from powerd.state.readings import STEP
 
 MARGIN_A = 1.0
 """Least margin on a measurement above the ceiling [own unit]: max(1 A, 5 %), meters and cars round."""
@@ -177,8 +178,9 @@ def most(lines: Lines, reserve: Floats, drawn: Floats, now_s: float) -> Floats:
         if excess:
             w[i] = np.maximum(w[i], drawn[i] + margin(drawn[i]))
         heard = now_s - lines.echo_at_s[i] <= lines.ttl_s[i]
-        if not (heard or _falls_back(lines.has_watchdog[i], lines.late_s[i])):
-            w[i] = np.maximum(w[i], drawn[i])
+        silent = not (heard or _falls_back(lines.has_watchdog[i], lines.late_s[i]))
+        if silent and drawn[i] > w[i]:
+            w[i] = drawn[i] + STEP  # no margin stands for what the door took off
         if not np.isnan(lines.barred_ceiling[i]):
             w[i] = np.maximum(w[i], lines.barred_ceiling[i])
         if lines.defiant[i]:

@@ -10,6 +10,7 @@ boottime clock [s]. W is the largest of
     every later grant     until its expiry (the *slots*)
     value before lowering until ack + reaction (the *holds*)
     drawn + margin        while the meter shows more than all of these ceilings, by more than the margin
+    drawn + 1 mA (W)      of a post without watchdog whose controller is silent, where the meter showed more than them
 
 A grant expires at E = sent + ttl (1 + drift) + watchdog + reaction, and never where the class has no watchdog.
 Slots and holds are few and fixed: when they are full, two are merged into one that covers both (larger ceiling, later

@@ -273,7 +273,7 @@ def test_a_report_becomes_events_in_one_post() -> None:
                     52.0,
                     applied=applied,
                     measured_index=[2, 0],
-                    measured=[1.0, 2.0, 3.0, 4.0, -0.02, 6.0],
+                    measured=[1.0, 2.0, 3.0009, 4.0, -0.02, 6.0],
                     plug_index=[1],
                     plugged=[True],
                     plug_boottime_s=[51.5],

@@ -116,7 +116,7 @@ def test_a_dc_post_speaks_kilowatt() -> None:
         core.give[4] = 31.0
         async with serving(core) as (_, channel):
             request = _request("B2")
-            request.measured.append(29.5)
+            request.measured.append(29.5009)
             answer = await ControllerServiceStub(channel).RequestSetpoint(request)
             assert (answer.grant.ceiling_kw, answer.grant.HasField("ceiling_a")) == (31.0, False)
         return core

@@ -14,6 +14,7 @@ from powerd.state.hello import advance_epoch
 from powerd.state.lease_book import HOLDS, SLOTS, LeaseBook, open_book
 from powerd.state.lease_slots import insert_hold
 from powerd.state.lease_terms import LeaseTerms
+from powerd.state.readings import STEP, rounded_down
 
 TTL, REACTION, WATCHDOG, DRIFT = 15.0, 5.0, 2.0, 1e-3
 LIFE = TTL * (1 + DRIFT) + WATCHDOG + REACTION
@@ -411,3 +412,18 @@ def test_w_covers_the_car_whatever_is_lost_late_or_reordered(
             post.incarnation += 1
             book = leases.stamp(book, ONE, post.incarnation, post.clock(now), now)
         assert worst(book, own, now) >= post.drawn(now)
+
+
+@given(more=st.integers(-500, 3000), part=st.floats(0.0, 1.0), ceiling=st.sampled_from([0.0, 6.0, 16.0]))
+def test_of_a_silent_post_without_a_watchdog_what_its_meter_showed_is_covered(
+    more: int, part: float, ceiling: float
+) -> None:
+    """Also the part of a mA that the door takes off: no margin stands for it. Within a mA of its ceiling it obeys."""
+    own = terms(watchdog=np.nan)
+    book = send(book_of(own), own, ceiling, 0.0)
+    book = leases.ack(book, own, ONE, 1, 1, np.array([ceiling]), 0.5)
+    shown = max(0.0, ceiling + (more + part) * STEP)
+    drawn = float(rounded_down(np.array([shown]))[0])
+    told = worst(book, own, 2 * TTL, drawn=drawn)
+    assert told >= (shown if drawn > ceiling else ceiling)
+    assert told <= max(ceiling, shown + STEP + (1.0 + 0.05 * shown))

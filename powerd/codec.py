@@ -5,7 +5,8 @@ nothing but the classes that the reader allows: unlike a pickle, a file from els
 
 Layout: 4 bytes, the length of a JSON text; the text; the columns' bytes in the order in which the text names them.
 Columns shrink where that loses nothing: consecutive indices to their first, equal entries to one, integers to the
-narrowest type, booleans to bits. Floats stay as they are, bit by bit. Of many dataclasses in a row each field is
+narrowest type, booleans to bits, and floats that are whole thousandths, bit by bit, to how many they are. All other
+floats stay as they are. Of many dataclasses in a row each field is
 written as one: all their plain values, and one column of all their columns.
 """
 
@@ -25,6 +26,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
+from powerd.compiled import kernel
+
 Array = npt.NDArray[Any]
 Buffer = Any
 """Bytes, or a column of which they are taken."""
@@ -38,7 +41,10 @@ BREAKS = 8
 _TEXT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _LENGTH = struct.Struct("<I")
 _PLAIN = frozenset((str, int, float, bool, type(None)))
-_NARROW = tuple(np.dtype(kind) for kind in ("<i1", "<i2", "<i4"))
+_NARROW = tuple((np.dtype(kind), int(np.iinfo(kind).min), int(np.iinfo(kind).max)) for kind in ("<i1", "<i2", "<i4"))
+_COUNTS = tuple((np.dtype(kind), float(np.iinfo(kind).max)) for kind in ("<u2", "<u4"))
+_SOME = 64
+"""Floats fewer than these are not tried for thousandths."""
 
 
 class Unreadable(ValueError):
@@ -134,11 +140,7 @@ class _Writer:
         if not _joins(values):
             return ["l", *[each if type(each) in _PLAIN else self.form(each) for each in values]]
         lengths = self.array(np.array([each.shape[0] for each in values]))
-        first, last = values[0].reshape(-1)[:1], values[-1].reshape(-1)[-1:]
-        if first.dtype.kind != "f" or first.tobytes() == last.tobytes():
-            return ["j", lengths, self.array(np.concatenate(values))]
-        self.parts.extend(map(np.ascontiguousarray, values))
-        return ["j", lengths, ["a", first.dtype.str, sum(map(len, values)), *values[0].shape[1:]]]
+        return ["j", lengths, self.array(np.concatenate(values))]
 
     def rare(self, value: Any) -> Any:
         """The same for what comes seldom."""
@@ -152,10 +154,11 @@ class _Writer:
 
     def array(self, array: Array) -> Any:
         """A column, in the smallest of the forms that keep it exactly."""
-        kind, shape, data = array.dtype.str, array.shape, array.tobytes()
+        kind, shape = array.dtype.str, array.shape
         if array.size > 1 and array.itemsize <= 8:
-            one = data[: array.itemsize]  # bit by bit: -0.0 is not 0.0, and a nan equals itself
-            if data.endswith(one) and data == one * array.size:
+            row = array.reshape(-1)
+            one = row[:1].tobytes()  # bit by bit: -0.0 is not 0.0, and a nan equals itself
+            if row[-1:].tobytes() == one and row.tobytes() == one * array.size:
                 self.parts.append(one)
                 return ["c", kind, *shape]
             if array.dtype.kind == "i":
@@ -165,22 +168,26 @@ class _Writer:
                         return ["r", kind, shape[0], array.item(0)]
                     if BREAKS * breaks.shape[0] < shape[0]:
                         return ["s", kind, shape[0], *map(self.array, (breaks, array[breaks], array[:1]))]
-                return self.narrowed(array, data)
+                return self.narrowed(array)
             if array.dtype.kind == "b":
                 self.parts.append(np.packbits(array).tobytes())
                 return ["b", *shape]
-        self.parts.append(data)
+            if array.dtype == np.float64 and array.size >= _SOME:
+                counts = _thousandths(row)
+                if counts is not None:
+                    self.parts.append(counts)
+                    return ["k", counts.dtype.str, *shape]
+        self.parts.append(np.ascontiguousarray(array))
         return ["a", kind, *shape]
 
-    def narrowed(self, array: Array, data: bytes) -> Any:
+    def narrowed(self, array: Array) -> Any:
         """Integers, each in as few bytes as the largest needs."""
         kind, low, high = array.dtype.str, int(array.min()), int(array.max())
-        for narrow in _NARROW:
-            limits = np.iinfo(narrow)
-            if narrow.itemsize < array.itemsize and limits.min <= low and high <= limits.max:
+        for narrow, least, most in _NARROW:
+            if narrow.itemsize < array.itemsize and least <= low and high <= most:
                 self.parts.append(array.astype(narrow).tobytes())
                 return ["n", kind, narrow.str, *array.shape]
-        self.parts.append(data)
+        self.parts.append(np.ascontiguousarray(array))
         return ["a", kind, *array.shape]
 
 
@@ -207,6 +214,30 @@ def _joins(values: Sequence[Any]) -> bool:
 def _breaks(array: Array) -> npt.NDArray[np.int64]:
     """Places of the entries that are not one more than that before them."""
     return np.flatnonzero(array[1:] - array[:-1] != 1) + 1
+
+
+def _thousandths(row: Array) -> Array | None:
+    """(k,) how many thousandths each float is, bit by bit; None where one is no such number, or too large a one."""
+    floats = row.view()
+    floats.flags.writeable = False
+    for kind, most in _COUNTS:
+        counts = np.empty(row.shape[0], kind)
+        if _counted(floats, counts, most):
+            return counts
+    return None
+
+
+@kernel
+def _counted(floats: Array, counts: Array, most: float) -> bool:
+    """Writes them; False at the first that has no count up to ``most``."""
+    # One way over memory: arrays in between would cost several times as much, for the pages of theirs.
+    for i in range(floats.shape[0]):
+        count = np.rint(floats[i] * 1000.0)
+        # Also where it is -0.0, whose count is that of 0.0.
+        if not (count <= most and count / 1000.0 == floats[i] and not np.signbit(floats[i])):
+            return False
+        counts[i] = int(count)
+    return True
 
 
 def encode(value: object) -> bytes:
@@ -242,6 +273,7 @@ class _Reader:
             "c": lambda form: np.full(tuple(form[1:]), self.column(form[0], 1)[0], dtype=form[0]),
             "b": self.bits,
             "n": lambda form: self.column(form[1], _size(form[2:])).astype(form[0]).reshape(form[2:]),
+            "k": lambda form: (self.column(form[0], _size(form[1:])) / 1000.0).reshape(form[1:]),
             "a": lambda form: self.column(form[0], _size(form[1:])).reshape(form[1:]).copy(),
         }
 
@@ -288,7 +320,7 @@ class _Reader:
     def column(self, kind: str, count: int) -> Array:
         """The next ``count`` entries of the data."""
         dtype = np.dtype(kind)
-        if dtype.kind not in "bif" or count < 0:
+        if dtype.kind not in "biuf" or count < 0:
             raise Unreadable(f"a column of {kind}")
         start, self.place = self.place, self.place + count * dtype.itemsize
         return np.frombuffer(self.data[start : self.place], dtype=dtype, count=count)

@@ -40,7 +40,7 @@ HOUSE = (
     Floor(
         name="WORDS",
         rooms=("units", "errors", "faults", "limits", "compiled", "codec"),
-        friends=(("errors", "faults"), ("errors", "units"), ("limits", "units")),
+        friends=(("errors", "faults"), ("errors", "units"), ("limits", "units"), ("codec", "compiled")),
         core=True,
     ),
 )

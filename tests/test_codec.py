@@ -110,14 +110,31 @@ def test_every_column_survives_in_whatever_form(array: np.ndarray) -> None:
     assert same(decode(encode(array), {}), array)
 
 
+@given(
+    steps=hnp.arrays(
+        np.int64, st.integers(64, 200), elements=st.integers(0, 2**17) | st.integers(2**32 - 2, 2**32 + 1)
+    ),
+    odd=st.none()
+    | st.tuples(st.integers(0, 199), st.sampled_from([-0.0, np.nan, np.inf, -0.001, 0.3 + 2**-54, 1e300])),
+)
+def test_thousandths_survive_bit_by_bit(steps: np.ndarray, odd: tuple[int, float] | None) -> None:
+    """However many, and with one among them that is none."""
+    column = steps / 1000.0
+    if odd is not None:
+        column[odd[0] % column.size] = odd[1]
+    assert same(decode(encode(column), {}), column)
+
+
 def test_columns_shrink() -> None:
-    """Of 10 000 entries: indices, stamps and flags take next to nothing, floats what they have."""
+    """Of 10 000 entries: indices, stamps, flags take next to nothing, mA two bytes, other floats what they have."""
     n = 10_000
     assert len(encode(np.arange(n))) < 100
     assert len(encode(np.full(n, 41.5))) < 100
     assert len(encode(np.arange(n) % 3 == 0)) < n / 8 + 100
     assert len(encode(np.arange(n)[::-1].copy())) < 2 * n + 100
     assert len(encode(np.sqrt(np.arange(n)))) < 8 * n + 100
+    assert len(encode(np.arange(n)[::-1] / 1000.0)) < 2 * n + 100
+    assert len(encode(np.arange(n)[::-1] / 100.0)) < 4 * n + 100
 
 
 @given(event=values(ev.HelloReceived), place=st.floats(0, 1), flip=st.integers(1, 255))

@@ -1,7 +1,9 @@
 """``python -m bench persist``: what it costs to make a tick durable, on the disk of ``--folder``.
 
 ``busy``: every EVSE reports a new current each tick and every controller its stamp and acks, a quarter of the leases is
-renewed. ``calm``: stamps and acks alone. Wall: from handing over until durable; CPU: of the ticker's thread alone.
+renewed. ``calm``: stamps and acks alone. ``usual``: as powerd's own client does it, each controller reports once in a
+quarter of its ttl: in each tick a quarter of them stamps, acks and reads. Readings are rounded as the server's door
+rounds them. Wall: from handing over until durable; CPU: of the ticker's thread alone.
 
 The rival is the disk itself: after each tick as many bytes as it took are written to a file beside the journal, over
 what is there already, and synced with ``fdatasync``. No journal that is durable can be faster than that.
@@ -16,6 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,7 @@ from powerd.journal.store import Entry, Journal
 from powerd.journal.writer import JournalWriter
 from powerd.limits import Ints
 from powerd.network.load import load_site
+from powerd.server import checks
 from powerd.state.lease_book import open_book
 from powerd.state.snapshot import Snapshot, open_snapshot
 from powerd.units import Now
@@ -38,7 +42,18 @@ CONTROLLERS = 50
 FLOOR_BYTES = 32 * 1024 * 1024
 """Size of the file that the disk is measured with; it is written over from the beginning."""
 
+TURNS = 4
+"""Ticks between two reports of a controller where it says no more than it must: ttl/4 of 15 s."""
+
 Row = dict[str, object]
+
+
+class Case(StrEnum):
+    """What controllers say."""
+
+    CALM = "calm"
+    BUSY = "busy"
+    USUAL = "usual"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,26 +105,34 @@ class Life:
         self._stepper = Stepper(self.site)
         self._owned = [np.flatnonzero(posts.controller == c) for c in range(CONTROLLERS)]
         self._rng = np.random.default_rng(1)
-        self._decision: Decision | None = None
+        self._unacked: list[list[Decision]] = [[] for _ in self._owned]
         self._now_s = 0.0
 
-    def tick(self, *, busy: bool) -> Entry:
+    def tick(self, case: Case) -> Entry:
         """One tick, as the daemon hands it over."""
         self._now_s += 1.0
         events: list[ev.Event] = []
         for c, evse in enumerate(self._owned):
-            if self._decision is None:
+            if self._now_s == 1.0:
                 events.append(self._hello(c, evse))
-                continue
-            events.append(ev.StampSeen(evse=evse, incarnation=100 + c, boottime_s=self._now_s))
-            events.extend(self._acks(c, evse, self._decision))
-            if busy:
-                amps = self._rng.uniform(6.0, 16.0, evse.shape[0])
-                events.append(ev.Measured(evse=evse, drawn=np.repeat(amps[:, None], 3, axis=1)))
+            elif case is not Case.USUAL or c % TURNS == self._now_s % TURNS:
+                events.extend(self._report(c, evse, reads=case is not Case.CALM))
         now = Now(utc=datetime.fromtimestamp(1.7e9 + self._now_s, UTC), boottime_s=self._now_s)
-        self._decision = self._stepper.step(self.snapshot, events, now)
-        self.snapshot = self._decision.snapshot
-        return Entry(now=now, events=events, decision=self._decision)
+        decision = self._stepper.step(self.snapshot, events, now)
+        for waiting in self._unacked:
+            waiting.append(decision)
+        self.snapshot = decision.snapshot
+        return Entry(now=now, events=events, decision=decision)
+
+    def _report(self, c: int, evse: Ints, *, reads: bool) -> list[ev.Event]:
+        found: list[ev.Event] = [ev.StampSeen(evse=evse, incarnation=100 + c, boottime_s=self._now_s)]
+        for decision in self._unacked[c]:
+            found.extend(self._acks(c, evse, decision))
+        self._unacked[c] = []
+        if reads:
+            amps = np.repeat(self._rng.uniform(6.0, 16.0, evse.shape[0]), 3)
+            found.append(ev.Measured(evse=evse, drawn=checks.readings("measured", amps.tolist()).reshape(-1, 3)))
+        return found
 
     def _hello(self, c: int, evse: Ints) -> ev.HelloReceived:
         nothing, none = np.zeros(evse.shape[0]), np.zeros(evse.shape[0], np.int64)
@@ -198,21 +221,20 @@ async def _persist(writer: JournalWriter, journal: Journal, entries: list[Entry]
     return costs
 
 
-def _case(folder: Path, count: int, ticks: int, *, busy: bool) -> list[Row]:
+def _case(folder: Path, count: int, ticks: int, case: Case) -> list[Row]:
     """Our row and the disk's."""
     life = Life(folder, count)
     for _ in range(25):  # everybody is granted and has renewed once
-        warm = life.tick(busy=busy)
-    path = folder / f"journal-{count}-{busy}"
+        warm = life.tick(case)
+    path = folder / f"journal-{count}-{case}"
     journal = Journal(path, evse_ids=life.site.electrical.posts.ids)
     journal.start(life.snapshot, warm.now)
     writer, floor = JournalWriter(journal), Floor(folder / "floor")
-    entries = [life.tick(busy=busy) for _ in range(ticks)]
+    entries = [life.tick(case) for _ in range(ticks)]
     costs = asyncio.run(_persist(writer, journal, entries, floor))
     record = sum(len(r) for (r,) in journal._db.execute("SELECT content FROM records WHERE kind = 'tick'"))  # noqa: SLF001
     writer.close()
     floor.close()
-    case = "busy" if busy else "calm"
     ours = _row(case, "powerd", count, costs.wall[1:]) | {
         "tick_thread_cpu_median_ms": _median_ms(costs.ticker_cpu[1:]),
         "tick_thread_cpu_p99_ms": round(1e3 * float(np.percentile(costs.ticker_cpu[1:], 99)), 3),
@@ -223,10 +245,10 @@ def _case(folder: Path, count: int, ticks: int, *, busy: bool) -> list[Row]:
     return [ours, _row(case, "write and fdatasync of as many bytes", count, costs.floor)]
 
 
-def _row(case: str, engine: str, count: int, seconds: list[float]) -> Row:
+def _row(case: Case, engine: str, count: int, seconds: list[float]) -> Row:
     """What every row says."""
     return {
-        "case": case,
+        "case": str(case),
         "engine": engine,
         "n": count,
         "median_ms": _median_ms(seconds),
@@ -245,6 +267,6 @@ def run(arguments: argparse.Namespace) -> list[Row]:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         for size in (int(word) for word in arguments.sizes.split(",")):
-            for busy in (False, True):
-                rows.extend(_case(Path(folder), size, arguments.ticks, busy=busy))
+            for case in Case:
+                rows.extend(_case(Path(folder), size, arguments.ticks, case))
     return rows

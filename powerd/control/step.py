@@ -352,12 +352,13 @@ def _overshoots(
 def _news_below(site: CompiledSite, before: Snapshot, heard: Snapshot, scene: _Scene, now_s: float) -> Bools:
     """(L,) something was heard that moves the bound of an overshoot: W is more than time alone would have left of it.
 
-    A car came, or a reading; a car also where what is held hides its reserve as yet. This tick's own grants are no
-    news: they must not raise W there.
+    A car came, or a reading; a car also where what is held hides its reserve as yet; or what is held ends later, as for
+    a car that another one took the place of unheard. This tick's own grants are no news: they must not raise W there.
     """
     terms, plugged, drawn = site.terms, before.sessions.plugged, largest_phase(before.drawn)
     more = scene.worst > leases.worst(before.leases, terms, plugged, drawn, now_s) + ROW_TOLERANCE
     more |= leases.reserve(heard.leases, terms, heard.sessions.plugged) > leases.reserve(before.leases, terms, plugged)
+    more |= leases.last_end_s(heard.leases) > leases.last_end_s(before.leases)
     return scene.anew | _above(site.limits, more)
 
 
@@ -380,7 +381,10 @@ def _who_is_named(
     unnamed = scene.deliverable & state.sessions.plugged & np.isnan(book.sent_ceiling)
     unsaid = state.contactors.said_seq == 0
     name = raise_ | (scene.deliverable & (free_again | absorbed.fresh | unsaid)) | unnamed
-    name |= leases.renewal_due(book, site.terms, now.boottime_s) & scene.deliverable & _beside_waiting(site, state)
+    # The ack of a RenewAll says nothing of a grant whose own ack was lost, as on a way into a new epoch.
+    unacked = book.acked_seq < book.explicit_seq
+    due = leases.renewal_due(book, site.terms, now.boottime_s)
+    name |= due & scene.deliverable & (unacked | _beside_waiting(site, state))
     first_zero = ~book.granted & state.sessions.plugged & ~_fits_fallback(site, state, ceiling) & ~scene.stopped
     return lower & ~first_zero, name & ~lower & ~first_zero
 

@@ -91,8 +91,7 @@ def _left_of_before(book: LeaseBook, before: LeaseTerms, terms: LeaseTerms, was_
     A whole life of before, for what was renewed and not yet journalled; or what was still to come of what was
     journalled, which may be of terms before these.
     """
-    ends = np.column_stack((book.sent_until_s, book.acked_until_s, book.slot_until_s, book.hold_until_s)).max(axis=1)
-    left = np.maximum(life_of(book, before), ends - was_s) + slack_s(book, before)
+    left = np.maximum(life_of(book, before), last_end_s(book) - was_s) + slack_s(book, before)
     slack = np.maximum(book.reaction_s - terms.reaction_s, 0.0)
     longest: Floats = np.maximum(life_of(book, terms), left - slack)
     return longest
@@ -104,6 +103,13 @@ def _left_of_before(book: LeaseBook, before: LeaseTerms, terms: LeaseTerms, was_
 def slack_s(book: LeaseBook, terms: LeaseTerms) -> Floats:
     """(n,) by how much every end is later than written: a car that was seen to lag moves all of its."""
     return book.reaction_s - terms.reaction_s
+
+
+def last_end_s(book: LeaseBook) -> Floats:
+    """(n,) when the last of all that was granted or is held ends, as written [s]; -inf = nothing."""
+    ends = (book.sent_until_s, book.acked_until_s, book.slot_until_s, book.hold_until_s)
+    last: Floats = np.column_stack(ends).max(axis=1)
+    return last
 
 
 def life_of(book: LeaseBook, terms: LeaseTerms) -> Floats:

@@ -17,7 +17,7 @@ from powerd.control.turns import MIN_OFF_S
 from powerd.state.columns import replace
 from powerd.state.snapshot import columns_of
 from powerd.units import ROW_TOLERANCE
-from tests.control.garage import LIFE, REACTION, Player, site_text
+from tests.control.garage import LIFE, REACTION, TTL, Player, site_text
 
 
 def approx(value: object) -> object:
@@ -226,6 +226,28 @@ def test_who_saw_the_car_come_and_names_no_grant_has_no_fallback_open(
     if closed:
         assert decision.worst.sum() <= FULL + ROW_TOLERANCE
         assert not decision.overshoots
+
+
+def test_a_grant_whose_ack_was_of_the_epoch_before_is_named_again(tmp_path: Path) -> None:
+    """A post without watchdog: what another leader may have granted it, its rating, ends with the ack of a named grant.
+
+    The last one was named under the old epoch, so its ack says nothing; a RenewAll of the new one goes on with it.
+    """
+    player = Player.open(tmp_path, site_text(2, 64.0, watchdog=""))
+    player.plug(0)
+    player.hello(0)
+    player.hello(1)
+    demand = ev.Demand(max_ceiling=20.0)
+    player.tick(ev.SessionStarted(request_id="", evse=0, session_id="small", demand=demand))
+    for _ in range(int(REACTION) + 4):
+        player.tick()
+    assert player.snapshot.leases.acked_ceiling[0] == approx(20.0)
+    player.tick(ev.SessionUpdated(request_id="", session_id="small", demand=replace(demand, max_ceiling=16.0)))
+    player.hello(1, highest_epoch=5)
+    assert player.tick().worst[0] == approx(32.0)
+    for _ in range(int(TTL / 4 + REACTION) + 4):
+        decision = player.tick()
+    assert decision.worst[0] == approx(16.0)
 
 
 def test_a_meter_that_speaks_seldom_makes_no_car_disobedient(tmp_path: Path) -> None:

@@ -12,13 +12,16 @@ from powerd.control.metered import uncontrolled_now
 from powerd.control.question import asked_for, question_of
 from powerd.control.requested import against
 from powerd.control.switching import answer
-from powerd.control.topology import believed, load_factor, observe
+from powerd.control.topology import believed, feeding, load_factor, observe, surely_closed
 from powerd.limits import Bools, Floats, Ints
+from powerd.network.electrical import Electrical
 from powerd.network.interlocks import Finding, Move
+from powerd.network.moves import follow_source
 from powerd.network.plan import EXACT_SWITCHES, Plan, Planner, Question
+from powerd.network.states import seen_as
 from powerd.state.envelopes import bound
 from powerd.state.leases import reserve
-from powerd.state.switchgear import Cause, Position
+from powerd.state.switchgear import Cause, Position, Switchgear
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,6 +82,8 @@ def forecast(decision: Decision, planner: Planner, move: Move) -> Forecast:
 def planned(decision: Decision, planner: Planner, branches: Ints, supplies: Ints) -> tuple[Plan, Question, bool]:
     """What powerd would do if these branches and supplies were lost now, each without a fault.
 
+    Transfer switches that move by themselves have moved before it plans.
+
     Returns:
         The plan, its question, and whether the playbook had it.
     """
@@ -92,6 +97,7 @@ def planned(decision: Decision, planner: Planner, branches: Ints, supplies: Ints
         cause=_changed(gear.cause, branches, int(Cause.UPSTREAM)),
     )
     after = observe(electrical, gear, lost, decision.now)
+    after = observe(electrical, after, _gone_over(electrical, gear, after), decision.now)
     asked = asked_for(electrical, decision.snapshot.sessions)
     question = question_of(electrical, after, asked, decision.now.boottime_s)
     known = any(entry.key == question.key for entry in gear.playbook)
@@ -99,6 +105,23 @@ def planned(decision: Decision, planner: Planner, branches: Ints, supplies: Ints
     end = planner.end(question, steps)
     found_by = "exact" if unanswered is None else "heuristic"
     return Plan(closed=end, steps=steps, score=planner.score(question, end), found_by=found_by), question, known
+
+
+def _gone_over(electrical: Electrical, before: Switchgear, after: Switchgear) -> Switchgear:
+    """``after``, and then the transfer switches that lost their source between the two have gone over."""
+    stuck = _following(electrical, before)
+    pairs = [pair for pair in _following(electrical, after) if pair not in stuck]
+    if not pairs:
+        return after
+    left, taken = np.array(pairs, np.int64).T
+    position = _changed(_changed(after.position, left, int(Position.OPEN)), taken, int(Position.CLOSED))
+    return replace(after, position=position)
+
+
+def _following(electrical: Electrical, gear: Switchgear) -> list[tuple[int, int]]:
+    """(half that opens, half that closes) of each transfer switch that is on a dead source and knows a live one."""
+    usable = gear.in_service & ~gear.lost & ~gear.unknown
+    return follow_source(seen_as(electrical, usable, feeding(gear)), surely_closed(electrical, gear))
 
 
 Column = TypeVar("Column", Floats, Ints, Bools)

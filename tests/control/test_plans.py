@@ -248,6 +248,23 @@ def test_what_is_told_of_plans_is_what_would_be_done() -> None:
     ]
 
 
+@pytest.mark.parametrize("local", [False, True])
+def test_a_plan_is_told_after_what_moves_by_itself(depot: Substation, local: bool) -> None:
+    """utility-a lost: the critical half goes over to lv-b before powerd plans, also where that can do nothing."""
+    depot.flags[depot.branch("main-a")] = int(Flag.LOCAL) if local else 0
+    decision, planner = depot.run(3), depot.player.stepper.planner
+    told, question, _ = planned(decision, planner, np.zeros(0, np.int64), np.zeros(1, np.int64))
+    depot.moves("ats/preferred", closed=False, flags=UPSTREAM)
+    depot.moves("ats/alternate", closed=True)
+    depot.supply("utility-a", lost=True)
+    depot.run(40)
+    names = depot.player.site.electrical.branches.ids
+    assert [(names[abs(step) - 1], step > 0) for step in told.steps] == depot.orders
+    assert bool(depot.orders) is not local
+    fed, live = planner.fed(question, told.closed), depot.player.snapshot.gear.bus_live
+    np.testing.assert_array_equal(fed, live)
+
+
 def test_an_operators_order_into_a_state_that_breaks_r5_is_refused(tmp_path: Path) -> None:
     """Both boards on one main: with fallbacks of 10 A dry run and order name the limit, with 7 A they find nothing."""
     for fallback, rules in ((7, []), (10, ["keeps_reserve"])):

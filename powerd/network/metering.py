@@ -42,7 +42,8 @@ class Metering:
     rating_a: Floats
     """(M,) rating of the metered element itself [A per phase]; inf = none."""
     rating_kw: Floats
-    """(M,) import limit of the metered supply [kW]; inf = none."""
+    """(M,) least import limit that what flows at the meter counts under, of a metered supply its own [kW]; inf = none.
+    """
     on_limit: sp.csr_array
     """(L, 3 M) most that one ampere on each phase of the meter puts on each limit at or above it [limit unit per A]."""
     reaches: Bools
@@ -83,7 +84,7 @@ def metering_of(electrical: Electrical, closed: Bools, rows: Rows) -> Metering:
         ev_power=_ev_power(electrical, behind),
         behind=behind,
         rating_a=_own_rating(electrical, frame),
-        rating_kw=_supply_rating(electrical),
+        rating_kw=np.minimum(_supply_rating(electrical), _import_above(electrical, rows, reaches & in_kw)),
         on_limit=on_limit,
         reaches=reaches,
         in_kw=in_kw,
@@ -225,6 +226,12 @@ def _supply_rating(electrical: Electrical) -> Floats:
     if electrical.supplies.bus.shape[0] == 1:
         limit[supply >= 0] = np.minimum(limit[supply >= 0], electrical.site_import_limit_kw)
     return limit
+
+
+def _import_above(electrical: Electrical, rows: Rows, reaches: Bools) -> Floats:
+    """(M,) of a meter that measures no supply, the least limit of those in kW that it ``reaches`` (M, L) [kW]."""
+    least: Floats = np.where(reaches, rows.limits.capacity, np.inf).min(axis=1, initial=np.inf)
+    return np.where(electrical.meters.supply >= 0, np.inf, least)
 
 
 def _on_limits(

@@ -1,4 +1,4 @@
-"""MeterService: readings of elements into the inbox; one that is over what its element may carry wakes the ticker."""
+"""MeterService: readings of elements into the inbox; one that is over what may flow there wakes the ticker."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class MeterService(MeterServiceServicer):
         return self._index[name]
 
     def _over(self, event: MeterRead) -> bool:
-        """Is one of the readings above what its own element may carry, in the switching state of the last tick?"""
+        """Is one of the readings above what may flow at its meter, in the switching state of the last tick?"""
         decision = self._core.latest()
         if decision is None:  # nothing is granted yet
             return False

@@ -55,10 +55,12 @@ def test_readings_reach_the_inbox() -> None:
         (lambda r: r.readings[1].current_a.__setitem__(2, 401.0), 1),
         (lambda r: setattr(r.readings[0], "power_kw", 50.1), 1),
         (lambda r: setattr(r.readings[0], "power_kw", 49.9), 0),
+        (lambda r: setattr(r.readings[1], "power_kw", 50.1), 1),
+        (lambda r: setattr(r.readings[1], "power_kw", 45.0), 0),
     ],
 )
 def test_an_overload_wakes_the_ticker(change: Callable[[pb.ReportReadingsRequest], object], woken: int) -> None:
-    """The feeder is rated 400 A, the grid connection may import 50 kW."""
+    """The feeder is rated 400 A, the grid connection, which feeds it, may import 50 kW."""
 
     async def scene() -> int:
         core = FakeCore(METERED + "grid_connection: {import_limit_kw: 50, source: contract}\n")

@@ -239,9 +239,9 @@ def answer(
     fits with its pick-up then, unless something would still wait there that another state feeds; nothing is ever
     switched only to gain a little.
     """
-    halves = _halves_apart(electrical, planner, question)
-    if halves and not gear.steps:
-        return halves, None
+    apart = _halves_apart(electrical, planner, question) or _parted(electrical, planner, gear, question)
+    if apart and not gear.steps:
+        return apart, None
     home: tuple[int, ...] = ()
     unanswered = None
     if settled(electrical, gear):
@@ -272,6 +272,43 @@ def _halves_apart(electrical: Electrical, planner: Planner, question: Question) 
         if np.array_equal(planner.fed(question, planner.end(question, steps)), fed):
             return steps
     return ()
+
+
+def _parted(electrical: Electrical, planner: Planner, gear: Switchgear, question: Question) -> tuple[int, ...]:
+    """Opens one switch between supplies that an order of powerd has left together, where all keeps its voltage.
+
+    They were to meet for a moment, and what was to part them did not open: the best of the others does. What is drawn
+    together, or was brought together by hand, is not for this to part.
+    """
+    if not electrical.parallel_supplies:
+        return ()
+
+    def joined(e: int | None = None) -> set[tuple[int, ...]]:
+        closed = question.closed.copy()
+        if e is not None:
+            closed[e] = False
+        return _together(electrical, question, closed)
+
+    amiss = joined() - _together(electrical, question, electrical.branches.normally_closed)
+    ours = [e for e, _ in reversed(gear.operated) if question.closed[e] and not gear.ordered_by_hand[e]]
+    if not amiss or not any(amiss - joined(e) for e in ours):
+        return ()
+    fed = planner.fed(question, question.closed)
+    openings = [-(e + 1) for e in dict.fromkeys([*ours, *np.flatnonzero(question.movable & question.closed).tolist()])]
+    ends = {(step,): planner.end(question, (step,)) for step in openings if question.movable[-step - 1]}
+    good = [
+        way
+        for way, end in ends.items()
+        if amiss - _together(electrical, question, end) and np.array_equal(planner.fed(question, end), fed)
+    ]
+    score = {way: planner.score(question, ends[way]) for way in good}
+    return max((way for way in good if score[way].wrong >= 0), key=lambda way: score[way], default=())
+
+
+def _together(electrical: Electrical, question: Question, closed: Bools) -> set[tuple[int, ...]]:
+    """Pairs of supplies that are surely connected in the positions ``closed`` (E,)."""
+    pairs = energise(seen_as(electrical, question.known, question.alive), closed).parallel
+    return {tuple(pair) for pair in pairs.tolist()}
 
 
 def _waiting(electrical: Electrical, planner: Planner, question: Question, steps: tuple[int, ...]) -> bool:

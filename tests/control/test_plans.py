@@ -16,12 +16,13 @@ from powerd.control.dry_run import forecast, planned
 from powerd.control.events import Refused
 from powerd.control.plans_ahead import PlanWork, plans_wanted
 from powerd.control.question import asked_for, question_of
-from powerd.control.switching import advance
+from powerd.control.switching import advance, answer
 from powerd.network.interlocks import Move
 from powerd.network.load import load_site
 from powerd.network.plan import Planner, Question
 from powerd.network.playbook import Loss, as_designed, contingencies, lose
-from powerd.state.switchgear import Flag, Phase, PlanEntry
+from powerd.state.columns import put
+from powerd.state.switchgear import Flag, Phase, PlanEntry, Position, ordered
 from tests.control.substation import Substation, model
 
 UPSTREAM, SYNC = int(Flag.UPSTREAM_LOST), int(Flag.SYNC)
@@ -218,6 +219,69 @@ def test_two_halves_that_stay_closed_are_parted(tmp_path: Path) -> None:
     assert station.orders == [("t/preferred", True), ("t/alternate", False), ("t/preferred", False)]
     assert "a and b are connected together" in station.alarms
     assert "a and b are connected together" not in station.player.decision.alarms  # type: ignore[union-attr]
+
+
+TOGETHER = TWO_HALVES.replace("FALLBACK", "7") + "permissions: {parallel_supplies: true}\n"
+
+
+def home_with_sync(station: Substation, refusing: set[str], seconds: int) -> None:
+    """Service a is lost and back; every sync check permits a closing, and some switches will not open again."""
+    station.run(10)
+    station.supply("a", lost=True)
+    station.run(30)
+    assert station.orders == [("main-a", False), ("tie", True)]
+    station.orders.clear()
+    station.supply("a", lost=False)
+    for _ in range(seconds):
+        station.flags[:] = SYNC
+        station.refusing = {station.branch(name) for name in refusing if station.closed[station.branch(name)]}
+        station.tick()
+
+
+@pytest.mark.parametrize(("refusing", "opens"), [({"tie"}, ["main-a"]), ({"tie", "main-a"}, ["main-a", "main-b"])])
+def test_supplies_that_an_opening_in_vain_left_together_are_parted(
+    tmp_path: Path, refusing: set[str], opens: list[str]
+) -> None:
+    """On the way back main-a is closed first, and the tie refuses to open: what was closed opens again, and where that
+    refuses too another one that parts them; nobody loses a voltage, and then it is left at that.
+    """
+    station = Substation.open(site_of(tmp_path, TOGETHER))
+    home_with_sync(station, refusing, 600)
+    assert station.orders == [("main-a", True), ("tie", False), *((name, False) for name in opens)]
+    assert station.live() >= {"board-a", "board-b"}
+    assert "a and b are connected together" in station.alarms
+    assert "a and b are connected together" not in station.player.decision.alarms  # type: ignore[union-attr]
+
+
+def test_supplies_that_an_operator_brings_together_are_not_parted(tmp_path: Path) -> None:
+    """As the site and the sync check permit: a plan that is asked for parts what powerd closed, and nothing else."""
+    station = Substation.open(site_of(tmp_path, TOGETHER))
+    station.flags[:] = SYNC
+    station.run(10)
+    station.tick(sw.SwitchOrdered(request_id="", branch=station.branch("tie"), close=True, reason="load test"))
+    station.run(20)
+    assert station.orders == [("tie", True)]
+    electrical, planner, tie = station.player.site.electrical, station.player.stepper.planner, station.branch("tie")
+    gear = station.player.snapshot.gear
+    gear = replace(gear, refused=put(gear.refused, station.branch("main-b"), True))  # so there is no way home
+    own = replace(gear, ordered_by_hand=np.zeros_like(gear.ordered_by_hand))
+    asked = asked_for(electrical, station.player.snapshot.sessions)
+    told = [
+        answer(electrical, planner, one, question_of(electrical, one, asked, station.player.now_s))[0]
+        for one in (gear, own)
+    ]
+    assert told == [(), (-(tie + 1),)]
+
+
+def test_supplies_that_are_drawn_together_stay_so(tmp_path: Path) -> None:
+    """The tie is drawn closed: powerd closed main-a again, something else has refused, and nothing is parted."""
+    station = Substation.open(site_of(tmp_path, TOGETHER.replace("closed: false", "closed: true")))
+    station.run(10)
+    electrical, gear, now_s = station.player.site.electrical, station.player.snapshot.gear, station.player.now_s
+    gear = ordered(gear, station.branch("main-a"), Position.CLOSED, now_s)
+    gear = replace(gear, refused=put(gear.refused, station.branch("main-b"), True))
+    question = question_of(electrical, gear, asked_for(electrical, station.player.snapshot.sessions), now_s)
+    assert answer(electrical, station.player.stepper.planner, gear, question)[0] == ()
 
 
 @pytest.mark.parametrize("delay_s", [0, 20, 400])

@@ -381,10 +381,8 @@ def _who_is_named(
     unnamed = scene.deliverable & state.sessions.plugged & np.isnan(book.sent_ceiling)
     unsaid = state.contactors.said_seq == 0
     name = raise_ | (scene.deliverable & (free_again | absorbed.fresh | unsaid)) | unnamed
-    # The ack of a RenewAll says nothing of a grant whose own ack was lost, as on a way into a new epoch.
-    unacked = book.acked_seq < book.explicit_seq
     due = leases.renewal_due(book, site.terms, now.boottime_s)
-    name |= due & scene.deliverable & (unacked | _beside_waiting(site, state))
+    name |= due & scene.deliverable & (leases.unacked(book) | _beside_waiting(site, state))
     first_zero = ~book.granted & state.sessions.plugged & ~_fits_fallback(site, state, ceiling) & ~scene.stopped
     return lower & ~first_zero, name & ~lower & ~first_zero
 

@@ -200,6 +200,14 @@ def renewal_due(book: LeaseBook, terms: LeaseTerms, now_s: float) -> Bools:
     return alive & (now_s - book.sent_at_s >= 0.25 * terms.ttl_s)
 
 
+def unacked(book: LeaseBook) -> Bools:
+    """(n,) the newest grant by name is not acked: it is named again, for the ack of a RenewAll says nothing of it.
+
+    It may have been lost; or its ack was, as on a way into a new epoch, and then what is held without end would stay.
+    """
+    return book.acked_seq < book.explicit_seq
+
+
 # --- what changes it --------------------------------------------------------------------------------------------------
 
 

@@ -221,6 +221,9 @@ def _unfenced(self: DiskWatch, _decision: Any) -> Any:
     return self._least_covered()
 
 
+NAMED_ONCE = Swap(where=leases, name="unacked", by=lambda book: np.zeros(book.acked_seq.shape, np.bool_))
+"""What was lost is named again with the next renewal, which mends most of what these break: only both together harm."""
+
 MUTANTS: dict[str, tuple[Swap, ...]] = {
     "forget-reserve": (Swap(where=leases, name="reserve", by=_no_reserve),),
     "raise-before-w-falls": (Swap(where=step, name="admit_raises", by=_raise_early),),
@@ -245,6 +248,7 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "refresh-echo": (Swap(where=ControllerCore, name="receive", by=_fresh_echo(ControllerCore.receive)),),
     "renew-what-was-missed": (
         Swap(where=ControllerCore, name="_receive_renewal", by=_uncounted(ControllerCore._receive_renewal)),  # noqa: SLF001
+        NAMED_ONCE,
     ),
     "ack-before-the-actuator": (Swap(where=Owner, name="_order", by=_ack_unapplied(Owner._order)),),  # noqa: SLF001
     "raises-before-the-disk": (Swap(where=Leader, name="_decide", by=_raises_first(Leader._decide)),),  # noqa: SLF001
@@ -259,9 +263,10 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "barred-gets-grants": (Swap(where=hello, name="bar", by=lambda book, _evse, _ceiling: book),),
     "waiting-ticks-bound-nothing": (Swap(where=disk, name="covered_by", by=_last_durable_only),),
     "renewals-wait-for-nothing": (Swap(where=gate, name="split_raised", by=_renewed_at_once(split_raised)),),
-    "renewal-overtakes-a-raise": (Swap(where=Gate, name="_sifted", by=_newest_alone),),
+    "renewal-overtakes-a-raise": (Swap(where=Gate, name="_sifted", by=_newest_alone), NAMED_ONCE),
     "refused-raises-leave": (Swap(where=Gate, name="refused", by=_refused_leaves(Gate.refused)),),
-    "held-back-lowering-is-lost": (Swap(where=HeldBack, name="add", by=_dropped),),
+    "held-back-lowering-is-lost": (Swap(where=HeldBack, name="add", by=_dropped), NAMED_ONCE),
+    "named-once": (NAMED_ONCE,),
     "slow-disk-fences-nothing": (Swap(where=DiskWatch, name="covering", by=_unfenced),),
 }
 """Name -> what is replaced."""

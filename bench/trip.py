@@ -221,9 +221,10 @@ class Switchgear:
         self._stub.ReportPositions(request, timeout=WAIT_S)
 
     def released(self) -> None:
-        """An operator's word, so that the tie is not locked as flapping: it moves six times a minute here."""
-        request = gear.ReturnToServiceRequest(element="tie-mv", reason="the bench moves it")
-        self._stub.ReturnToService(request, timeout=WAIT_S)
+        """An operator's word, so that neither counts as flapping: they come and go six times a minute here."""
+        for element in ("tie-mv", "north"):
+            request = gear.ReturnToServiceRequest(element=element, reason="the bench moves it")
+            self._stub.ReturnToService(request, timeout=WAIT_S)
 
 
 def _until(done: Callable[[], bool]) -> bool:
@@ -246,8 +247,10 @@ def _trip(streams: list[Stream], switchgear: Switchgear, phase_s: float) -> tupl
     began = time.perf_counter()
     switchgear.tells(tie_closed=True, north_lost=True)
     time.sleep(0.6)  # what is still on its way would show as a later arrival
-    last = max(stream.lowered_at for stream in streams)
-    return 1e3 * (last - began), sum(stream.changed for stream in streams), charging
+    last, lowered = max(stream.lowered_at for stream in streams), sum(stream.changed for stream in streams)
+    if not lowered:
+        raise SystemExit(f"the trip lowered none of the {charging} EVSEs that charge: nothing to measure")
+    return 1e3 * (last - began), lowered, charging
 
 
 def run(arguments: argparse.Namespace) -> list[Row]:

@@ -6,8 +6,8 @@ nothing but the classes that the reader allows: unlike a pickle, a file from els
 Layout: 4 bytes, the length of a JSON text; the text; the columns' bytes in the order in which the text names them.
 Columns shrink where that loses nothing: consecutive indices to their first, equal entries to one, integers to the
 narrowest type, booleans to bits, and floats that are whole thousandths, bit by bit, to how many they are. All other
-floats stay as they are. Of many dataclasses in a row each field is
-written as one: all their plain values, and one column of all their columns.
+floats stay as they are. Of many dataclasses in a row each field is written as one: all their plain values, and one
+column of all their columns.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ For a limit l with the meters M(l) that speak, stand at or below l, and have no 
 and headroom_l = capacity_l - uncontrolled_l. ``U`` is counted at once where it rises and follows by a low-pass where it
 falls. While charging itself moves, the readings only bound it between ``I - sum ev * largest`` and ``I - sum ev *
 smallest``: a value that was proved before and lies between the two stays for ``HOLD_S``, else every ramp of a car would
-look like a load and take the car down again. A reading above the element's own rating, or in
-kW above an import limit that it counts under, waits for nothing.
+look like a load and take the car down again. A reading above the element's own rating, or in kW above an import limit
+that it counts under, waits for nothing.
 """
 
 from __future__ import annotations

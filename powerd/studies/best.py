@@ -1,5 +1,8 @@
 """What could be energised at all at an instant of a play; the judge of plans.
 
+Everything that can be has a supply when no permitted state gives one to more EVSEs without taking it from somebody, and
+none that gives it to more in exchange delivers as much: power comes before the number of those who are fed.
+
 Up to ``MOST_SWITCHES`` switches by trying every position; above, by the program of ``statement``, whose answers are
 judged here like any other state and cut off where a single phase would carry too much. Shares nothing with
 ``network/supply`` and the planner: connections are networkx's, flows are the simulator's.
@@ -8,10 +11,11 @@ judged here like any other state and cut off where a single phase would carry to
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import networkx as nx
 import numpy as np
+from scipy.optimize import linprog
 
 from powerd.errors import PowerdError
 from powerd.limits import Bools, Floats, Ints
@@ -31,19 +35,39 @@ FEW_SIDES = 12
 TOLERANCE = 1e-6
 
 
-def most_energised(world: World) -> int:
-    """Most EVSEs that any permitted state gives a supply; -1 = it was not found out.
+def owed(world: World) -> int:
+    """EVSEs that must have a supply now that nothing moves any more; -1 = it was not found out.
+
+    As many as any permitted state gives one, unless that takes it from somebody who has one and delivers less.
 
     Permitted: no fault and no dead or second supply in a live island, interlocks kept, reserves and loads at their
     pick-up within every rating as R8 counts them: loads at the lowest voltage, posts at the highest where power counts,
     magnitudes added; a bus that went dead by protection stays dead (I9 a).
     """
     free, live = _free(world), _kept(world)
-    if live >= _within_reach(world, free):
-        return live
-    if free.shape[0] <= MOST_SWITCHES:
-        return most_tried(world, free)
-    return -1 if world.electrical.parallel_supplies else most_stated(world, free, known=live)
+    kept = int(live.sum())
+    if kept >= _within_reach(world, free):
+        return kept
+    if free.shape[0] > MOST_SWITCHES and world.electrical.parallel_supplies:
+        return -1
+    judge = most_tried if free.shape[0] <= MOST_SWITCHES else most_stated
+    most = judge(world, free, known=kept)
+    given = most if most is None or most.count == kept else judge(world, free, known=kept, keeping=live)
+    if most is None or given is None:
+        return -1
+    if most.count > given.count and deliverable_kw(world, most.closed) >= deliverable_kw(world, world.gear.closed):
+        return most.count
+    return given.count
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fed:
+    """A permitted state."""
+
+    count: int
+    """EVSEs with a supply."""
+    closed: Bools
+    """(E,) positions."""
 
 
 def _free(world: World) -> Ints:
@@ -53,11 +77,10 @@ def _free(world: World) -> Ints:
     return np.array([b for b in own if gear.sound[b] and not gear.faulted[b]], np.int64)
 
 
-def _kept(world: World) -> int:
-    """EVSEs with a supply if nothing is switched; 0 where that is not permitted."""
-    closed = world.gear.closed
-    count = _count(world, closed)
-    return count if count and _fits(world, closed) else 0
+def _kept(world: World) -> Bools:
+    """(n,) who has a supply if nothing is switched; nobody where that is not permitted."""
+    fed = _fed(world, world.gear.closed)
+    return fed if fed.any() and _fits(world, world.gear.closed) else np.zeros_like(fed)
 
 
 def _within_reach(world: World, free: Ints) -> int:
@@ -79,20 +102,28 @@ def _reached(world: World, graph: nx.MultiGraph) -> set[int]:
     return set().union(*(nx.node_connected_component(graph, root) for root in roots if root in graph), set())
 
 
-def most_tried(world: World, free: Ints) -> int:
-    """By trying every position of the switches ``free``."""
-    best = 0
+def most_tried(world: World, free: Ints, *, known: int = 0, keeping: Bools | None = None) -> Fed:
+    """The state that feeds most, by trying every position of the switches ``free``; the present one if none beats it.
+
+    Args:
+        world: the instant.
+        free: switches that may be in either position.
+        known: EVSEs that the present state feeds.
+        keeping: (n,) who must not lose the supply; None = anybody may.
+    """
+    best = Fed(count=known, closed=world.gear.closed)
     for positions in itertools.product((False, True), repeat=free.shape[0]):
         closed = world.gear.closed.copy()
         closed[free] = positions
-        count = _count(world, closed)
-        if count > best and _fits(world, closed):
-            best = count
+        fed = _fed(world, closed)
+        count = int(fed.sum())
+        if count > best.count and (keeping is None or not (keeping & ~fed).any()) and _fits(world, closed):
+            best = Fed(count=count, closed=closed)
     return best
 
 
-def most_stated(world: World, free: Ints, known: int = 0) -> int:
-    """By the program, at least the ``known`` that have one; -1 = too many answers did not hold phase by phase.
+def most_stated(world: World, free: Ints, *, known: int = 0, keeping: Bools | None = None) -> Fed | None:
+    """The same by the program; None = too many answers did not hold phase by phase.
 
     With few tangents first: what even these do not permit is not possible, and an answer of theirs that holds is the
     best.
@@ -101,17 +132,37 @@ def most_stated(world: World, free: Ints, known: int = 0) -> int:
     for sides, cuts in ((FEW_SIDES, 1), (SIDES, MOST_CUTS)):
         statement = Statement(situation, sides)
         statement.more_than(known)
+        if keeping is not None:
+            statement.keeping(world.electrical.evse_bus[keeping])
         for _ in range(cuts):
             found = statement.best()
             if found is None:
-                return known
+                return Fed(count=known, closed=world.gear.closed)
             count, closed = found
-            if _count(world, closed) != count:
+            if int(_fed(world, closed).sum()) != count:
                 raise PowerdError("the program and networkx do not agree on what is permitted")
             if _fits(world, closed):
-                return count
+                return Fed(count=count, closed=closed)
             statement.without(closed)
-    return -1
+    return None
+
+
+def deliverable_kw(world: World, closed: Bools) -> float:
+    """Most that loads, at their worst as plans count them, and cars take in a state [kW].
+
+    What loads leave of each rating goes to the cars by a linear program, magnitudes added.
+    """
+    posts = world.electrical.posts
+    wires = world.survey.wires(_grid(world, closed, _of_typical(world, world.electrical.loads.worst_kw)))
+    is_kw = np.array([unit == "kW" for unit in wires.unit], np.bool_)
+    rows = abs(wires.gain)[:, wires.tap].toarray() * np.where(is_kw[:, None], wires.kw_per_unit, wires.amps)
+    found = linprog(
+        -wires.kw_per_unit,
+        A_ub=rows,
+        b_ub=np.maximum(wires.capacity - np.abs(wires.load), 0.0),
+        bounds=np.column_stack([np.zeros(posts.count), posts.max_ceiling * wires.live]),
+    )
+    return wires.load_kw - float(found.fun)
 
 
 def _situation(world: World, free: Ints) -> Situation:
@@ -139,10 +190,10 @@ def _situation(world: World, free: Ints) -> Situation:
     )
 
 
-def _count(world: World, closed: Bools) -> int:
-    """EVSEs with a supply in a state; 0 where it is forbidden."""
-    live = _live_buses(world, closed)
-    return 0 if live is None else int(live[world.electrical.evse_bus].sum())
+def _fed(world: World, closed: Bools) -> Bools:
+    """(n,) who has a supply in a state; nobody where it is forbidden."""
+    live, bus = _live_buses(world, closed), world.electrical.evse_bus
+    return np.zeros(bus.shape[0], np.bool_) if live is None else live[bus]
 
 
 def _returning(world: World, closed: Bools) -> Floats:
@@ -155,8 +206,13 @@ def _returning(world: World, closed: Bools) -> Floats:
     if (closed < before).any() and (closed > before).any():
         kept = _reached(world, _graph(world, closed & before))
         cold = cold | np.array([int(bus) not in kept for bus in loads.bus], np.bool_)
-    most = loads.worst_kw * np.where(cold, loads.pickup_factor, 1.0)
-    return np.divide(most, loads.typical_kw, out=np.ones_like(most), where=loads.typical_kw > 0)
+    return _of_typical(world, loads.worst_kw * np.where(cold, loads.pickup_factor, 1.0))
+
+
+def _of_typical(world: World, load_kw: Floats) -> Floats:
+    """(D,) the loads ``load_kw`` as factors of what they typically take; 1 where that is nothing."""
+    typical_kw = world.electrical.loads.typical_kw
+    return np.divide(load_kw, typical_kw, out=np.ones_like(load_kw), where=typical_kw > 0)
 
 
 def _live_buses(world: World, closed: Bools) -> Bools | None:
@@ -194,19 +250,22 @@ def _graph(world: World, closed: Bools) -> nx.MultiGraph:
 
 def _fits(world: World, closed: Bools) -> bool:
     """Reserves and returning loads within every rating."""
-    electrical, gear = world.electrical, world.gear
-    sound = gear.sound & ~gear.faulted
-    state = GridState(closed=closed, sound=sound, alive=gear.alive, load_factor=_returning(world, closed))
     try:
-        wires = world.survey.wires(state)
+        wires = world.survey.wires(_grid(world, closed, _returning(world, closed)))
     except PowerdError:
         return False
-    reserve = reserve_of(electrical) * wires.live
+    reserve = reserve_of(world.electrical) * wires.live
     posts = replace(wires, load=np.zeros_like(wires.load))
     is_kw = wires.branch < 0
-    count = np.where(is_kw, posts.flow(_at_high_voltage(electrical, reserve)), posts.flow(reserve))
+    count = np.where(is_kw, posts.flow(_at_high_voltage(world.electrical, reserve)), posts.flow(reserve))
     count += np.abs(wires.load) / np.where(is_kw, 1.0, V_LOW_PU)
     return bool((count <= wires.capacity * (1 + TOLERANCE)).all())
+
+
+def _grid(world: World, closed: Bools, load_factor: Floats) -> GridState:
+    """A state, with what is sound and alive now."""
+    gear = world.gear
+    return GridState(closed=closed, sound=gear.sound & ~gear.faulted, alive=gear.alive, load_factor=load_factor)
 
 
 def _at_high_voltage(electrical: Electrical, drawn: Floats) -> Floats:

@@ -207,6 +207,8 @@ def remark(one: Outcome) -> str:
         parts.append(f"{one.overloaded} over for too long")
     if one.worn >= 1.0 and not one.trips:
         parts.append("an element has stood more than it can")
-    if 0 <= one.live < one.possible:
-        parts.append(f"{one.possible - one.live} EVSEs could have a supply and have none")
+    if one.owed < 0:
+        parts.append("who could have a supply was not found out")
+    if one.live < one.owed:
+        parts.append(f"{one.owed - one.live} EVSEs could have a supply and have none")
     return "; ".join(parts)

@@ -23,7 +23,7 @@ from powerd.sim.outage import Cause, Element, elements_of, is_feeder
 from powerd.sim.switches import transfers_of
 from powerd.sim.wires import Survey
 from powerd.sim.world import World
-from powerd.studies.best import most_energised
+from powerd.studies.best import owed
 
 SETTLE_S = 40
 """A full house is steady after this long [s]."""
@@ -57,8 +57,8 @@ class Outcome:
     """From the outage to the last EVSE brought back [s]; 0 = none was."""
     remaining_kw: float
     """What all EVSEs draw in the end [kW]."""
-    possible: int
-    """EVSEs that could have a supply in the end, by trying all positions; -1 = too many switches to try."""
+    owed: int
+    """EVSEs that must have a supply in the end (``studies.best``); -1 = not found out."""
     live: int
     """EVSEs that have one in the end."""
     overload_s: float
@@ -85,7 +85,7 @@ class Outcome:
     def kept(self) -> bool:
         """Every promise."""
         in_time = self.overload_s <= self.bound_s and self.worn < 1.0 and not self.trips
-        return in_time and not self.broken and (self.possible < 0 or self.live >= self.possible)
+        return in_time and not self.broken and (self.owed < 0 or self.live >= self.owed)
 
 
 class Study:
@@ -172,7 +172,7 @@ class Study:
             restored=int((dead & world.live).sum()),
             seconds=restored_s,
             remaining_kw=world.power_kw,
-            possible=most_energised(world),
+            owed=owed(world),
             live=int(world.live.sum()),
             overload_s=0.0 if longest is None else longest.seconds,
             bound_s=float(silent_s(controllers).max()) + SLACK_S if silent else self.answering_s,

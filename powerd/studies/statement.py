@@ -96,6 +96,10 @@ class Statement:
         """From now on more than ``count`` EVSEs have a voltage: sooner answered than what is the most."""
         self._rows.add(self._of_live(self._zones.evses), count + 1.0, np.inf)
 
+    def keeping(self, buses: Ints) -> None:
+        """From now on these buses have a voltage."""
+        self._lower[self._at["live"][self._zones.of_bus[buses]]] = 1.0
+
     def without(self, closed: Bools) -> None:
         """From now on at least one free switch stands otherwise."""
         shut = closed[self._zones.switch]

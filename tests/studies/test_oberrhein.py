@@ -6,6 +6,7 @@ import pytest
 
 from powerd.network.load import load_site
 from powerd.sim.outage import Cause
+from powerd.studies.best import owed
 from powerd.studies.command import remark
 from powerd.studies.outages import Study
 from tests.studies.oberrhein import write
@@ -42,3 +43,19 @@ def test_on_the_way_to_feed_all_it_does_not_turn_back(oberrhein: Study) -> None:
     found = oberrhein.play((oberrhein.element("s1"),), Cause.UPSTREAM)
     assert found.kept, remark(found)
     assert (found.lost, found.restored, found.live) == (20, 20, 250)
+
+
+def test_power_comes_before_the_number_of_those_who_are_fed(oberrhein: Study) -> None:
+    """s277 lost: a voltage for 220 instead of 210 EVSEs would take it from ten others and from more load. With a tenth
+    less load they can have it from a state that delivers more.
+    """
+    world, loads = oberrhein.house.fork(), oberrhein.electrical.loads
+    world.strike(oberrhein.element("s277"), Cause.UPSTREAM)
+    world.run(30)
+    assert (int(world.live.sum()), owed(world)) == (210, 210)
+    before = loads.worst_kw.copy()
+    try:
+        loads.worst_kw[:] = 0.9 * before
+        assert owed(world) == 220
+    finally:
+        loads.worst_kw[:] = before

@@ -40,7 +40,7 @@ def test_everything_that_could_have_a_voltage_has_one(singles: list[Outcome]) ->
     """All promises of every single outage, as many EVSEs fed as any permitted state would feed among them."""
     assert [remark(o) for o in singles if not o.kept] == []
     assert max(o.restored for o in singles) == 40
-    assert all(o.live == o.possible for o in singles)
+    assert all(o.live == o.owed for o in singles)
 
 
 def test_pairs_are_all_or_a_sample_that_its_seed_names(depot: Study) -> None:
@@ -132,7 +132,7 @@ def test_a_site_in_the_dark_is_still_decided_for(depot: Study) -> None:
     """Both supplies lost: no limit and no EVSE is left, and the tick goes on."""
     both = (depot.element("utility-a"), depot.element("utility-b"))
     found = depot.play(both, Cause.UPSTREAM, watch_s=20)
-    assert (found.lost, found.live, found.possible, found.remaining_kw) == (60, 0, 0, 0.0)
+    assert (found.lost, found.live, found.owed, found.remaining_kw) == (60, 0, 0, 0.0)
     assert found.kept
 
 

@@ -20,7 +20,7 @@ import runpy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,15 +86,34 @@ def find_sources(files: Sequence[str]) -> tuple[Source, ...]:
     """The functions of the files and of all installed entry points.
 
     Raises:
-        UnreadableInput: a file cannot be run, or has no function ``terms``.
+        UnreadableInput: one cannot be run or loaded, or has no function ``terms``.
     """
-    found = [_from_file(Path(name)) for name in files]
-    found += [Source(f"{point.name} ({point.value})", point.load()) for point in entry_points(group=GROUP)]
-    return tuple(found)
+    return (*(source_in(Path(name)) for name in files), *installed_sources())
 
 
-def _from_file(path: Path) -> Source:
-    """The function of one file."""
+def installed_sources() -> tuple[Source, ...]:
+    """The functions of all installed entry points.
+
+    Raises:
+        UnreadableInput: one cannot be loaded.
+    """
+    return tuple(_load(point) for point in entry_points(group=GROUP))
+
+
+def _load(point: EntryPoint) -> Source:
+    name = f"{point.name} ({point.value})"
+    try:
+        return Source(name, point.load())
+    except FAILS as error:
+        raise UnreadableInput(f"{name}: cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def source_in(path: Path) -> Source:
+    """The function of one file.
+
+    Raises:
+        UnreadableInput: it cannot be run, or has no function ``terms``.
+    """
     try:
         function = runpy.run_path(str(path)).get("terms")
     except FAILS as error:

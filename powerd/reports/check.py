@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from powerd.errors import UnreadableInput
+from powerd.allocation.user_terms import UserTerms, installed_sources, source_in
+from powerd.errors import NotDpp, UnreadableInput
 from powerd.faults import Fault
+from powerd.limits import Limits
 from powerd.network.admission import Reserved, reserved
 from powerd.network.drawing import Findings
+from powerd.network.electrical import Electrical
 from powerd.network.load import LoadedSite, load_site
 from powerd.network.planned import Planned, find_planned_faults, planned
 from powerd.network.rows import build_limits
@@ -19,7 +22,9 @@ from powerd.network.standing import Patience, Standing, patience, standings
 from powerd.network.supply import normal_positions
 from powerd.reports.overloads import moves_text, patience_text
 from powerd.reports.planned import limit_json, planned_json, planned_text
+from powerd.site.codes import Code
 from powerd.site.read import read_site
+from powerd.site.schema import SiteFile
 
 #: How many of the fullest limits the summary shows.
 SHOWN = 8
@@ -47,7 +52,7 @@ class CheckReport:
     @property
     def exit_code(self) -> int:
         """0 = it can be run, 1 = errors."""
-        return 1 if self.loaded.electrical is None else 0
+        return 1 if self.loaded.errors else 0
 
 
 def check_site(path: Path) -> CheckReport:
@@ -66,6 +71,7 @@ def check_site(path: Path) -> CheckReport:
     read = read_site(path)
     findings = Findings(name=read.name, place=read.place, faults=list(loaded.faults))
     find_planned_faults(plans, loaded.site, loaded.electrical, findings)
+    _find_term_faults(loaded.electrical, limits, loaded.site, findings)
     return CheckReport(
         loaded=replace(loaded, faults=tuple(sorted(set(findings.faults)))),
         limit_count=len(limits.name),
@@ -75,6 +81,21 @@ def check_site(path: Path) -> CheckReport:
         patience=tuple(patience(loaded.electrical)),
         planned=plans,
     )
+
+
+def _find_term_faults(electrical: Electrical, limits: Limits, site: SiteFile, findings: Findings) -> None:
+    """Everybody's terms, compiled as the daemon does it when it starts."""
+    for index, name in enumerate(electrical.term_files):
+        try:
+            UserTerms(electrical.posts, (source_in(Path(name)),)).compile(limits)
+        except (NotDpp, UnreadableInput) as error:
+            mend = "mend the file (docs/allocation.md), or take it out of terms:"
+            findings.add(Code.USER_TERMS, ("terms", index), site.site, str(error), mend)
+    try:
+        UserTerms(electrical.posts, installed_sources()).compile(limits)
+    except (NotDpp, UnreadableInput) as error:
+        mend = "mend or uninstall the package that has it"
+        findings.add(Code.USER_TERMS, ("site",), site.site, str(error), mend)
 
 
 def run_check(path: Path, *, as_json: bool, out: TextIO, err: TextIO) -> int:
@@ -166,7 +187,7 @@ def _summary(report: CheckReport) -> list[str]:
     warnings = len(report.loaded.faults) - errors
     count = f"{errors} {_plural(errors, 'error')}, {warnings} {_plural(warnings, 'warning')}"
     electrical, site = report.loaded.electrical, report.loaded.site
-    if electrical is None or site is None:
+    if electrical is None or site is None or errors:
         return [f"{report.loaded.path}: {count}"]
     sizes = [
         f"{electrical.evse_count} {_plural(electrical.evse_count, 'EVSE')}",

@@ -96,6 +96,8 @@ class Code(StrEnum):
         "an imbalance or neutral limit that not even one one-phase car can charge under",
     )
     LOAD_ABOVE_RATING = "load-above-rating", "other loads alone can exceed a limit; EVSEs behind it may get nothing"
+    # Terms of the user's own.
+    USER_TERMS = "user-terms", "a file of terms: that cannot be run, or whose terms the program cannot take"
     # The imported network.
     NET_FILE_MISSING = "net-file-missing", "the file named by network: is not there"
     NET_FILE_UNREADABLE = "net-file-unreadable", "the file named by network: is not a pandapower net"

@@ -140,3 +140,21 @@ def test_a_plan_that_fallbacks_forbid_is_a_fault_with_its_mend(tmp_path: Path) -
             assert "lost, in a better state than the one planned" in fault["message"]
             assert "lower fallback and boot current" in fault["mend"]
             assert fault["element"] in TWO_HALVES.splitlines()[fault["line"] - 1]
+
+
+def test_terms_that_the_daemon_would_refuse_are_faults(tmp_path: Path) -> None:
+    """Each file in one pass, in its own line: not convex, not there, without a function; the good one is not told."""
+    base = (CASES / "base.yaml").read_text(encoding="utf-8")
+    files = {"good.py": "<= 40", "bent.py": "== site.ceiling[1] ** 2", "empty.py": None}
+    for name, rest in files.items():
+        text = "" if rest is None else f"def terms(site):\n    yield site.ceiling[0] {rest}\n"
+        (tmp_path / name).write_text(text, "utf-8")
+    (tmp_path / "site.yaml").write_text(base + "terms:\n  - good.py\n  - bent.py\n  - gone.py\n  - empty.py\n", "utf-8")
+    code, out, _ = check(tmp_path, as_json=True)
+    answer, lines = json.loads(out), (tmp_path / "site.yaml").read_text("utf-8").splitlines()
+    told = {lines[fault["line"] - 1].strip(" -"): fault["message"] for fault in answer["faults"]}
+    assert (code, set(told)) == (1, {"bent.py", "gone.py", "empty.py"})
+    assert "term 1 is not a convex constraint" in told["bent.py"]
+    assert "in order" not in check(tmp_path)[1]
+    (tmp_path / "site.yaml").write_text(base + "terms: [good.py]\n", "utf-8")
+    assert check(tmp_path)[0] == 0

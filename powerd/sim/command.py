@@ -28,7 +28,7 @@ from powerd.sim.plot import FORMATS, draw_run
 from powerd.sim.policies import Ceilings, EqualShare, Policy, Uncontrolled
 from powerd.sim.run import Agenda, Loop, Record
 from powerd.sim.scene import Scene, set_scene
-from powerd.sim.summary import Summary, Wire, as_table, summarise
+from powerd.sim.summary import Summary, Wire, as_table, summarise, violations_text
 from powerd.sim.verify import AcVerdict, verify_ac
 from powerd.sim.watch import watch
 
@@ -228,7 +228,6 @@ def _plot(path: Path, scene: Scene, record: Record, truth: Truth, summary: Summa
     if truth.steps == 0:
         return
     delivered = f"{summary.energy_delivered_percent:.1f} % of the energy needed"
-    broken = f"{summary.limit_violations} limit violations" if summary.limit_violations else "no limit violation"
     draw_run(
         path,
         series=truth.series,
@@ -236,7 +235,7 @@ def _plot(path: Path, scene: Scene, record: Record, truth: Truth, summary: Summa
         transformer_kva=scene.transformer_kva,
         start=record.start,
         timezone=scene.timezone,
-        title=f"{summary.site}, {summary.policy}: {summary.sessions} sessions, {delivered}, {broken}",
+        title=f"{summary.site}, {summary.policy}: {summary.sessions} sessions, {delivered}, {violations_text(summary)}",
         marks=[(one.at_s, one.event) for one in truth.compliance],
         movements=truth.movements,
     )

@@ -249,6 +249,17 @@ def _title(summary: Summary) -> str:
     return f"{summary.site}{cap}: {summary.policy}, {summary.battery} batteries"
 
 
+def violations_text(s: Summary) -> str:
+    """How many limits were broken, and whether that is what a loss excuses."""
+    if not s.limit_violations:
+        return "no limit violation"
+    count = f"{s.limit_violations} limit violation{'s' if s.limit_violations > 1 else ''}"
+    if not (s.compliance and s.promise_kept):
+        return count
+    longest_s = max(one.seconds for one in s.compliance)
+    return f"{count}, all after a loss and over in {longest_s:.0f} s ({s.overload_allowed_s:.0f} s allowed)"
+
+
 def _lines(s: Summary) -> list[tuple[str, str]]:
     """(label, value) of every line."""
     margin = "-" if s.worst_margin_a is None else f"{s.worst_margin_a:.1f} A"
@@ -260,7 +271,7 @@ def _lines(s: Summary) -> list[tuple[str, str]]:
         ("fairness (Jain)", f"{s.jain_index:.4f}"),
         ("peak", f"{s.peak_kw:.1f} kW"),
         ("smallest margin", margin),
-        ("limit violations", f"{s.limit_violations}" + (f", {s.breaker_trips} trips" if s.breaker_trips else "")),
+        ("limits", violations_text(s) + (f", {s.breaker_trips} trips" if s.breaker_trips else "")),
         ("steps", f"{s.steps}; limits bound in {s.steps_binding}, transformers in {s.steps_transformer_binding}"),
     ]
     if s.tick_ms_p50 is not None and s.tick_ms_p99 is not None:

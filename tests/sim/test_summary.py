@@ -16,7 +16,16 @@ from rich.console import Console
 from powerd.sim.grid import Compliance
 from powerd.sim.plant import Series, Truth, Violation
 from powerd.sim.run import Record, Served
-from powerd.sim.summary import Summary, Wire, as_table, delivered_fraction, jain, summarise, worst_decile
+from powerd.sim.summary import (
+    Summary,
+    Wire,
+    as_table,
+    delivered_fraction,
+    jain,
+    summarise,
+    violations_text,
+    worst_decile,
+)
 from powerd.sim.verify import AcVerdict
 from tests.sim.scenes import START, session
 
@@ -139,7 +148,10 @@ def test_a_promise_is_broken_by_the_plant_or_by_the_power_flow() -> None:
 def test_a_loss_excuses_nothing_that_was_broken_before_it(at_s: int, kept: bool) -> None:
     """What it brings may last for ack + reaction; a rating that was exceeded when it came was exceeded without it."""
     loss = Compliance(event="T1 lost", at_s=at_s, seconds=5.0, name=BROKEN.name, share=1.2, tolerated_s=60.0, used=0.1)
-    assert replace(_summary(BROKEN), compliance=(loss,), overload_allowed_s=7.0).promise_kept is kept
+    found = replace(_summary(BROKEN), compliance=(loss,), overload_allowed_s=7.0)
+    assert found.promise_kept is kept
+    assert ("over in 5 s (7 s allowed)" in violations_text(found)) is kept
+    assert violations_text(found).startswith(f"{found.limit_violations} limit violation")
 
 
 def test_the_table_tells_people_what_broke() -> None:

@@ -261,6 +261,9 @@ def outages(
 def sequences(
     site: SitePath,
     seeds: Annotated[str, typer.Option(help="FIRST:LAST, LAST not included.")] = "0:100",
+    people: Annotated[
+        bool, typer.Option("--people", help="With tags, earths, operators' orders and restarts of powerd in between.")
+    ] = False,
     results: Results = None,
     jobs: Jobs = 1,
     as_json: Json = False,
@@ -268,7 +271,8 @@ def sequences(
     """Play random sequences of losses, returns, refusals, wrong and late reports: is every promise kept in each?"""
     from powerd.studies.command import Extent, study_sequences
 
-    raise typer.Exit(study_sequences(site, seeds, Extent(results=results, jobs=jobs), as_json=as_json))
+    extent = Extent(people=people, results=results, jobs=jobs)
+    raise typer.Exit(study_sequences(site, seeds, extent, as_json=as_json))
 
 
 Choice = TypeVar("Choice", bound=StrEnum)

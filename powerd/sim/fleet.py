@@ -33,6 +33,8 @@ class Fleet:
         self.silent: Bools = np.zeros(len(controllers.ids), np.bool_)
         """(C,) hears nothing and says nothing."""
         self._met: Bools = np.zeros(len(controllers.ids), np.bool_)
+        self._epoch: Ints = np.zeros(n, np.int64)
+        self._seq: Ints = np.zeros(n, np.int64)
         self._acks: list[ev.Event] = []
         self._drawn: Floats = np.zeros(n)
 
@@ -41,7 +43,7 @@ class Fleet:
         owner = self._posts.controller
         alive: Ints = np.flatnonzero(~self.silent[owner])
         new: Ints = np.flatnonzero(~self.silent[owner] & ~self._met[owner])
-        found: list[ev.Event] = [_hello(np.flatnonzero(owner == c), now_s) for c in np.unique(owner[new]).tolist()]
+        found: list[ev.Event] = [self._hello(np.flatnonzero(owner == c), now_s) for c in np.unique(owner[new]).tolist()]
         self._met |= ~self.silent
         if alive.shape[0]:
             found.append(ev.StampSeen(evse=alive, incarnation=1, boottime_s=now_s))
@@ -50,6 +52,11 @@ class Fleet:
         if alive.shape[0]:
             found.append(ev.Measured(evse=alive, drawn=self._reading()[alive]))
         return found
+
+    def reconnects(self) -> None:
+        """powerd is a new process: everybody says hello, and what is in force."""
+        self._met[:] = False
+        self._acks = []
 
     def hears(self, decision: Decision, now_s: float) -> None:
         """Applies the messages of a tick and runs the clocks of leases out."""
@@ -61,6 +68,7 @@ class Fleet:
                 self.ceiling[evse] = batch.ceiling[heard]
                 self._until_s[evse] = batch.echo_boottime_s[heard] + batch.ttl_s[heard]
                 self._granted[evse] = True
+                self._epoch[evse], self._seq[evse] = batch.epoch, batch.seq
                 self._acks.append(
                     ev.Acked(evse=evse, epoch=batch.epoch, seq=batch.seq, ceiling=batch.ceiling[heard].copy())
                 )
@@ -69,6 +77,7 @@ class Fleet:
                 mine: Ints = np.flatnonzero(owner == c)
                 self._until_s[mine] = now_s + self._ttl_s[mine]
                 renewal = decision.renewal
+                self._epoch[mine], self._seq[mine] = renewal.epoch, renewal.seq
                 self._acks.append(ev.RenewalAcked(evse=mine, epoch=renewal.epoch, seq=renewal.seq))
         # A living controller puts its posts back itself; behind a dead one the post's own watchdog does.
         late = self._until_s + np.where(self.silent[owner], self._watchdog_s, 0.0)
@@ -85,19 +94,18 @@ class Fleet:
         count = np.where(self._posts.is_dc, 1, self._posts.phase_count)
         return rounded_down(self._drawn[:, None] * (np.arange(3)[None, :] < count[:, None]))
 
-
-def _hello(evse: Ints, now_s: float) -> ev.HelloReceived:
-    count = evse.shape[0]
-    return ev.HelloReceived(
-        evse=evse,
-        incarnation=1,
-        boottime_s=now_s,
-        highest_epoch=0,
-        plugged=np.ones(count, np.bool_),
-        plug_boottime_s=np.zeros(count),
-        epoch=np.zeros(count, np.int64),
-        seq=np.zeros(count, np.int64),
-        ceiling=np.zeros(count),
-        remaining_s=np.zeros(count),
-        latched=np.zeros(count, np.bool_),
-    )
+    def _hello(self, evse: Ints, now_s: float) -> ev.HelloReceived:
+        in_force = self._granted[evse] & np.isfinite(self._until_s[evse])
+        return ev.HelloReceived(
+            evse=evse,
+            incarnation=1,
+            boottime_s=now_s,
+            highest_epoch=int(self._epoch[evse].max(initial=0)),
+            plugged=np.ones(evse.shape[0], np.bool_),
+            plug_boottime_s=np.zeros(evse.shape[0]),
+            epoch=np.where(in_force, self._epoch[evse], 0),
+            seq=np.where(in_force, self._seq[evse], 0),
+            ceiling=np.where(in_force, self.ceiling[evse], 0.0),
+            remaining_s=np.where(in_force, self._until_s[evse] - now_s, 0.0),
+            latched=np.zeros(evse.shape[0], np.bool_),
+        )

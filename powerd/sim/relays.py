@@ -91,8 +91,12 @@ class Relays:
         self._waiting.append((now_s + self.delay_s, event))
 
     def tells(self, branch: int, now_s: float) -> None:
-        """How a switch stands, though it has not moved: somebody tagged or earthed it."""
-        self._waiting.append((now_s + self.delay_s, self._seen([branch], now_s)))
+        """How a switch stands, though it has not moved: somebody tagged or earthed it, and waits for the answer."""
+        self._waiting.append((now_s, self._seen([branch], now_s)))
+
+    def reconnects(self) -> None:
+        """powerd is a new process: it hears anew how everything stands."""
+        self._first, self._refused = True, []
 
     def lies(self, branch: int, now_s: float) -> None:
         """Another device says the opposite of the truth about a switch."""

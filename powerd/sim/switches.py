@@ -228,6 +228,11 @@ class Gear:
         if close:
             self._judge(branch, now_s)
 
+    def near_voltage(self, branch: int) -> bool:
+        """A voltage is at one of its ends."""
+        branches = self.electrical.branches
+        return bool(self._live[[branches.from_bus[branch], branches.to_bus[branch]]].any())
+
     def _buses_live(self) -> Bools:
         state = GridState(
             closed=self.closed, sound=self.sound & ~self.faulted, alive=self.alive, load_factor=np.zeros(0)

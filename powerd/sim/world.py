@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Self
 
 import numpy as np
@@ -27,7 +28,7 @@ from powerd.sim.switches import Gear, Transfer
 from powerd.sim.windows import Windows
 from powerd.sim.wires import Survey
 from powerd.state.lease_book import open_book
-from powerd.state.snapshot import open_snapshot
+from powerd.state.snapshot import open_snapshot, reopen_snapshot
 from powerd.state.switchgear import Phase
 from powerd.units import Now
 
@@ -38,6 +39,15 @@ STILL_S = 10
 """After so long without any change [s] ..."""
 STRIDE_S = 3
 """... a tick comes only every so many seconds [s]: a quarter of the shortest ttl, as ``simulate`` does."""
+
+
+class Mark(StrEnum):
+    """What somebody puts on a switch."""
+
+    TAG = "tag"
+    """No order may come."""
+    EARTH = "earth"
+    """No voltage may come."""
 
 
 class World:
@@ -110,6 +120,28 @@ class World:
         self.disturbed()
         for loss in heal(self.gear, element, self.now_s):
             self.relays.loses(loss, self.now_s)
+
+    def marks(self, branch: int, mark: Mark | None) -> None:
+        """Somebody tags a switch, earths a dead branch (one with a voltage he leaves alone), or is done with it.
+
+        Told at once: whoever works there waits until powerd knows.
+        """
+        self.disturbed()
+        gear, marked = self.gear, {Mark.TAG: self.gear.tagged, Mark.EARTH: self.gear.earthed}
+        if mark is None:
+            gear.tagged.discard(branch)
+            gear.earthed.discard(branch)
+        elif mark is Mark.TAG or not gear.near_voltage(branch):
+            marked[mark].add(branch)
+        self.relays.tells(branch, self.now_s)
+
+    def restart(self) -> None:
+        """powerd is killed and starts anew from what it has written; everybody connects again."""
+        self.disturbed()
+        self.snapshot = reopen_snapshot(self.snapshot, self.stepper.site.terms, self.now_s)
+        self.news = []
+        self.fleet.reconnects()
+        self.relays.reconnects()
 
     def tick(self, after_s: float = 1.0) -> Decision:
         """The next second, ``after_s`` later: contacts move, reports arrive, the core decides, cars follow."""

@@ -31,6 +31,8 @@ class Extent:
     """Every pair of outages, too."""
     sample: int = 0
     """Of the pairs only so many; 0 = all."""
+    people: bool = False
+    """In sequences people do something, too."""
     seed: int = 1
     """Of the cars and of the sample."""
     results: Path | None = None
@@ -136,7 +138,7 @@ def study_sequences(site: Path, seeds: str, extent: Extent, *, as_json: bool) ->
         for one in broken:
             console.print(f"seed {one.seed}: {'; '.join(one.broken)}", markup=False, soft_wrap=True)
         if broken:
-            shortest = shrunk(house, drawn(house, broken[0].seed))
+            shortest = shrunk(house, drawn(house, broken[0].seed, people=extent.people))
             console.print(f"seed {broken[0].seed}, shrunk: " + "; ".join(shortest.story), markup=False, soft_wrap=True)
         print(f"{len(found) - len(broken)} of {len(found)} sequences kept every promise")  # noqa: T201
         return BROKEN if broken else OK
@@ -150,12 +152,13 @@ def sequences(house: Study, seeds: range, extent: Extent, console: Console) -> l
     Raises:
         UnreadableInput: the file of results is not one of these.
     """
-    results = Results(extent.results, {"sequences of": house.electrical.site_id, "seed": extent.seed})
+    of = {"sequences of": house.electrical.site_id, "seed": extent.seed}
+    results = Results(extent.results, of | {"people": True} if extent.people else of)
     known = {one.seed: one for one in (Played(**row) for row in results.rows)}
     todo = [seed for seed in seeds if seed not in known]
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("sequences", total=len(seeds), completed=len(seeds) - len(todo))
-        for one in played(todo, lambda seed: play_sequence(house, seed), jobs=extent.jobs):
+        for one in played(todo, lambda seed: play_sequence(house, seed, people=extent.people), jobs=extent.jobs):
             results.add(asdict(one))
             known[one.seed] = one
             bar.advance(task)

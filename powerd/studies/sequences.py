@@ -1,20 +1,22 @@
 """Random sequences of losses, returns, refusals, wrong and late reports: the same promises, whatever the order.
 
 Deterministic: a sequence is a seed. Between two happenings pass 1 to 25 s, so that they fall into each other's work.
+With people in it also tags, earths, operators' orders and service words, and restarts of powerd.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
 
+from powerd.control.switch_events import ElementKind, ServiceChanged, SwitchOrdered
 from powerd.errors import PowerdError
 from powerd.sim.outage import Cause
 from powerd.sim.relays import operated
-from powerd.sim.world import World
+from powerd.sim.world import Mark, World
 from powerd.studies.outages import Study
 
 HAPPENINGS = 6
@@ -38,6 +40,41 @@ class What(StrEnum):
     """Somebody reports the opposite of a switch."""
     REFUSES = "takes no orders"
     """A switch refuses from now on."""
+    TAGGED = "is tagged out"
+    """Somebody works at a switch."""
+    EARTHED = "is earthed"
+    """Somebody works at a dead part and earths it; where it is not dead, nothing happens."""
+    FREED = "is free again"
+    """Tag or earth is gone."""
+    OPENED = "is ordered open"
+    """An operator's word, whatever it does."""
+    CLOSED = "is ordered closed"
+    """The same."""
+    OUT = "is taken out of service"
+    """The same of an element."""
+    IN = "is put into service"
+    """It comes after ``OUT``, and only where nothing is wrong with the element."""
+    RESTARTED = "restarts"
+    """powerd is killed and starts anew from what it has written."""
+
+
+ALONE = {What.LOST: 0.5, What.BACK: 0.3, What.LIED: 0.1, What.REFUSES: 0.1}
+"""How often each happens without people."""
+PEOPLED = {
+    What.LOST: 0.22,
+    What.BACK: 0.14,
+    What.LIED: 0.05,
+    What.REFUSES: 0.04,
+    What.TAGGED: 0.08,
+    What.EARTHED: 0.06,
+    What.FREED: 0.08,
+    What.OPENED: 0.07,
+    What.CLOSED: 0.07,
+    What.OUT: 0.08,
+    What.IN: 0.05,
+    What.RESTARTED: 0.06,
+}
+"""And with them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,37 +125,72 @@ class Played:
     """Longest time that anything carried more than its rating [s]."""
 
 
-def drawn(study: Study, seed: int) -> Sequence:
-    """The sequence of ``seed``."""
-    rng = np.random.default_rng(seed)
-    delay_s, lost = int(rng.choice(DELAYS_S)), set[str]()
-    happenings = tuple(_drawn(study, lost, rng) for _ in range(HAPPENINGS))
+def drawn(study: Study, seed: int, *, people: bool = False) -> Sequence:
+    """The sequence of ``seed``; ``people``: they do something, too."""
+    rng, now = np.random.default_rng(seed), _Standing()
+    delay_s = int(rng.choice(DELAYS_S))
+    happenings = tuple(_drawn(study, now, PEOPLED if people else ALONE, rng) for _ in range(HAPPENINGS))
     return Sequence(delay_s=delay_s, happenings=happenings)
 
 
-def _drawn(study: Study, lost: set[str], rng: np.random.Generator) -> Happening:
-    """One more happening, of which ``lost`` knows what went before."""
-    what = What(rng.choice(list(What), p=[0.5, 0.3, 0.1, 0.1]))
-    ids, then_s = study.electrical.branches.ids, int(rng.integers(*APART_S))
-    names, cause = [element.name for element in study.elements if element.name not in lost], None
-    if what is What.BACK and lost:
-        names = sorted(lost)
-    elif what is What.LIED:
-        names = [ids[b] for b in np.flatnonzero(study.electrical.branches.switchable)]
-    elif what is What.REFUSES and operated(study.electrical):
-        names = [ids[b] for b in operated(study.electrical)]
-    elif names:
-        what, cause = What.LOST, Cause(rng.choice(list(Cause)))
-    else:
-        what, names = What.BACK, sorted(lost)
+@dataclass
+class _Standing:
+    """What went before, by name."""
+
+    lost: set[str] = field(default_factory=set)
+    marked: set[str] = field(default_factory=set)
+    out: set[str] = field(default_factory=set)
+
+
+def _drawn(study: Study, now: _Standing, often: Mapping[What, float], rng: np.random.Generator) -> Happening:
+    """One more happening, of which ``now`` knows what went before."""
+    what = What(rng.choice(list(often), p=list(often.values())))
+    then_s, cause = int(rng.integers(*APART_S)), None
+    names = _names(study, now, what)
+    if not names:
+        what = What.LOST if len(now.lost) < len(study.elements) else What.BACK
+        names = _names(study, now, what)
+    if what is What.LOST:
+        cause = Cause(rng.choice(list(Cause)))
     name = str(rng.choice(names))
-    lost ^= {name} if what in (What.LOST, What.BACK) else set()
+    if what in (What.LOST, What.BACK):
+        now.lost ^= {name}
+    elif what in (What.TAGGED, What.EARTHED, What.FREED):
+        now.marked ^= {name}
+    elif what in (What.OUT, What.IN):
+        now.out ^= {name}
     return Happening(what=what, name=name, cause=cause, then_s=then_s)
 
 
-def play_sequence(study: Study, seed: int) -> Played:
+def _names(study: Study, now: _Standing, what: What) -> list[str]:
+    """To what it can happen."""
+    ids, elements = study.electrical.branches.ids, [element.name for element in study.elements]
+    switches = [ids[b] for b in np.flatnonzero(study.electrical.branches.switchable)]
+    ours = [ids[b] for b in operated(study.electrical)]
+    match what:
+        case What.LOST:
+            return [name for name in elements if name not in now.lost]
+        case What.BACK:
+            return sorted(now.lost)
+        case What.LIED:
+            return switches
+        case What.TAGGED | What.EARTHED:
+            return [name for name in switches if name not in now.marked]
+        case What.FREED:
+            return sorted(now.marked)
+        case What.REFUSES | What.OPENED | What.CLOSED:
+            return ours
+        case What.OUT:
+            return [name for name in elements if name not in now.out]
+        case What.IN:
+            return sorted(now.out - now.lost)
+        case What.RESTARTED:
+            return ["powerd"]
+
+
+def play_sequence(study: Study, seed: int, *, people: bool = False) -> Played:
     """Plays the sequence of ``seed`` from the steady full house."""
-    sequence = drawn(study, seed)
+    sequence = drawn(study, seed, people=people)
     world, broken = play(study, sequence)
     longest = max((window.seconds for window in world.windows.all()), default=0.0)
     return Played(seed=seed, story=sequence.story, broken=tuple(broken), overload_s=longest)
@@ -151,6 +223,29 @@ def _happens(study: Study, world: World, one: Happening) -> None:
             world.relays.lies(study.electrical.branches.ids.index(one.name), world.now_s)
         case What.REFUSES:
             world.gear.refuses.add(study.electrical.branches.ids.index(one.name))
+        case What.TAGGED | What.EARTHED | What.FREED:
+            world.marks(study.electrical.branches.ids.index(one.name), _MARKS[one.what])
+        case What.OPENED | What.CLOSED:
+            branch = study.electrical.branches.ids.index(one.name)
+            world.news.append(
+                SwitchOrdered(request_id="", branch=branch, close=one.what is What.CLOSED, reason="by hand")
+            )
+        case What.OUT | What.IN:
+            element = study.element(one.name)
+            world.news.append(
+                ServiceChanged(
+                    request_id="",
+                    kind=ElementKind(element.kind),
+                    indices=element.indices,
+                    in_service=one.what is What.IN,
+                    reason="by hand",
+                )
+            )
+        case What.RESTARTED:
+            world.restart()
+
+
+_MARKS = {What.TAGGED: Mark.TAG, What.EARTHED: Mark.EARTH, What.FREED: None}
 
 
 def _broken(study: Study, world: World, at_s: list[float]) -> list[str]:

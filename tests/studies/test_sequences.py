@@ -8,7 +8,7 @@ import pytest
 
 from powerd.network.load import load_site
 from powerd.studies.outages import Study
-from powerd.studies.sequences import play_sequence
+from powerd.studies.sequences import What, drawn, play_sequence
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 
@@ -29,6 +29,16 @@ def test_a_few_sequences_keep_every_promise(depot: Study) -> None:
 def test_a_sequence_is_its_seed(depot: Study) -> None:
     """The same seed tells the same story."""
     assert play_sequence(depot, 7) == play_sequence(depot, 7)
+
+
+def test_people_break_no_promise_either(depot: Study) -> None:
+    """Tags, earths, orders by hand, words of service and restarts among the rest: all of them in these seeds."""
+    seen = set[str]()
+    for seed in (12, 30, 45):
+        seen |= {one.what for one in drawn(depot, seed, people=True).happenings}
+        played = play_sequence(depot, seed, people=True)
+        assert not played.broken, (played.story, played.broken)
+    assert seen == set(What)
 
 
 def test_a_transformer_comes_back_while_no_side_of_the_transfer_switch_is_certain(depot: Study) -> None:

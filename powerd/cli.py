@@ -86,7 +86,7 @@ def _asks(command: Callable[..., None]) -> Callable[..., None]:
 def serve(
     site: SitePath,
     address: Annotated[str, typer.Option(help="Where to listen, host:port; port 0 = any free one.")] = DEFAULT_ADDRESS,
-    tick: Annotated[float, typer.Option(min=0.05, max=60, help="Period of the control tick [s].")] = 1.0,
+    tick: Annotated[float, typer.Option(min=0.05, max=60, help="Period of the control tick, seconds.")] = 1.0,
     first_start: Annotated[
         bool,
         typer.Option(

@@ -55,6 +55,8 @@ INBOX_EVENTS = 50_000
 """Events that may wait for a tick: ten each from 5 000 EVSEs. Beyond it callers are told to come again."""
 URGENT_ROOM = 5_000
 """Room beyond that for stops, trips and positions alone."""
+WARM_S = 15.0
+"""A start with kernels that are compiled already takes less [s]."""
 SLOW_TICKS = 2
 """A tick that waits for the disk for longer than this many periods is trouble."""
 SOLVE_SHARE = 0.5
@@ -211,7 +213,11 @@ class Ticker:
 
     async def warm_up(self, now: Now) -> None:
         """Compiles problem and kernels by deciding for an imagined full house; until then only fallbacks hold."""
+        told = asyncio.get_running_loop().call_later(
+            WARM_S, _log.warning, "first start: compiling the kernels takes some minutes; nothing is granted yet"
+        )
         await asyncio.to_thread(rehearse, self.site, self._stepper, self._snapshot, now)
+        told.cancel()
 
     async def run(self, clock: Clock) -> None:
         """Ticks for ever: every ``tick_s``, and at once when something urgent came.

@@ -21,6 +21,8 @@ SQRT3 = math.sqrt(3.0)
 ROW_TOLERANCE = 1e-6
 #: Longest lease that a site file may give [s].
 TTL_MAX_S = 3600
+#: Largest port; gRPC takes larger ones modulo 65 536, so a slip would reach another daemon.
+PORT_MAX = 65535
 
 
 @dataclass(frozen=True, slots=True)

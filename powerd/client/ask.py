@@ -15,6 +15,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from powerd.errors import PowerdError
+from powerd.units import PORT_MAX
 from powerd.v1 import site_service_pb2 as pb
 from powerd.v1 import site_service_pb2_grpc as rpc
 
@@ -45,8 +46,11 @@ class Daemon:
         """A new one, to be closed.
 
         Raises:
-            PowerdError: the files do not belong together, or one cannot be read.
+            PowerdError: no such port, the files do not belong together, or one cannot be read.
         """
+        port = self.address.rpartition(":")[2]
+        if port.isdecimal() and int(port) > PORT_MAX:
+            raise PowerdError(f"{self.address}: a port is at most {PORT_MAX}")
         if self.tls_ca is None and self.tls_cert is None and self.tls_key is None:
             return grpc.insecure_channel(self.address)
         if self.tls_ca is None or (self.tls_cert is None) != (self.tls_key is None):
@@ -72,7 +76,8 @@ class Daemon:
     def _refused(self, error: grpc.RpcError) -> PowerdError:
         """The sentence for a call that failed."""
         silent = error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-        hint = "; is `powerd serve` running there" + (", and does it want TLS?" if self.tls_ca is None else "?")
+        tls = ", and does it want TLS?" if self.tls_ca is None else "?"
+        hint = f"; is `powerd serve` running there (its first start takes minutes){tls}"
         return PowerdError(f"{self.address}: {error.details()}{hint if silent else ''}")
 
 

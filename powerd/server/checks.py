@@ -91,13 +91,13 @@ def same_length(field: str, length: int, other: str, wanted: int) -> None:
         raise BadRequest(field, f"{wanted} entries to fit {other}, got {length}")
 
 
-def numbers(field: str, values: Sequence[float], *, most: float = QUANTITY_MAX) -> Floats:
-    """A column of finite numbers in [0, most] -> (k,)."""
+def numbers(field: str, values: Sequence[float], *, most: float | Floats = QUANTITY_MAX) -> Floats:
+    """A column of finite numbers in [0, most] -> (k,); ``most`` for all, or (k,) for each."""
     column = np.asarray(values, np.float64)
     good: Bools = (column >= 0) & (column <= most)
     if not good.all():
         place = int(np.argmin(good))
-        number(f"{field}[{place}]", float(column[place]), most=most)
+        number(f"{field}[{place}]", float(column[place]), most=float(np.broadcast_to(most, column.shape)[place]))
     return column
 
 

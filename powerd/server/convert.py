@@ -47,6 +47,13 @@ class Speaker:
     """(k,) columns of its EVSEs in the order of the hello."""
     incarnation: int
     """Its process."""
+    believed: Floats
+    """(k,) the largest ceiling of each that is one (``most_believed``) [own unit]."""
+
+
+def most_believed(names: Directory, evse: Ints) -> Floats:
+    """(k,) the largest ceiling that a controller may speak of, of each of ``evse`` [own unit]."""
+    return np.asarray(RATINGS_MAX * names.posts.max_ceiling[evse])
 
 
 def hello_event(hello: pb.Hello, names: Directory) -> HelloReceived:
@@ -62,7 +69,7 @@ def hello_event(hello: pb.Hello, names: Directory) -> HelloReceived:
     checks.at_least("hello.highest_epoch", hello.highest_epoch, 0)
     checks.at_least("hello.report_number", hello.report_number, 0)
     evse = _evses_of(hello, names, controller)
-    most = RATINGS_MAX * names.posts.max_ceiling[evse]
+    most = most_believed(names, evse)
     for place, state in enumerate(hello.evses):
         _check_state(f"hello.evses[{place}]", state, hello.stamp.boottime_s, float(most[place]))
     states = hello.evses
@@ -196,7 +203,7 @@ def _acked(field: str, entry: pb.AppliedGrants, speaker: Speaker) -> Acked | Ren
         return RenewalAcked(evse=speaker.evse, epoch=epoch, seq=seq)
     checks.same_length(f"{field}.ceiling", len(entry.ceiling), f"{field}.index", len(entry.index))
     index = checks.indices(f"{field}.index", entry.index, len(speaker.evse))
-    ceiling = checks.numbers(f"{field}.ceiling", entry.ceiling)
+    ceiling = checks.numbers(f"{field}.ceiling", entry.ceiling, most=speaker.believed[index])
     one_phase = None
     if entry.one_phase_index:
         one_phase = np.isin(index, checks.indices(f"{field}.one_phase_index", entry.one_phase_index, len(speaker.evse)))

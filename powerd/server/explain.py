@@ -14,6 +14,7 @@ from powerd.state import leases
 from powerd.state.impaired import Trigger
 from powerd.state.phases import EVERY
 from powerd.state.snapshot import bounds_of
+from powerd.units import ROW_TOLERANCE
 
 SLACK = 0.05
 """Ceilings closer than this count as equal in a sentence [own unit]."""
@@ -105,12 +106,23 @@ def _when(decision: Decision, evse: int) -> str:
     if holding:
         return f"when this is over: {holding[0]}"
     snapshot = decision.snapshot
-    if not snapshot.leases.streamed[evse]:
+    streamed = bool(snapshot.leases.streamed[evse])
+    if not streamed and _has_room(decision, evse):
         return "when its controller asks next"
     ramps = np.isfinite(decision.site.electrical.evse_ramp[evse])
     if ramps and float(snapshot.usage.reach[evse]) < float(decision.want[evse]) - SLACK:
         return "as fast as the post's ramp lets it"
-    return "when what others may still be drawing leaves room"
+    return "when what others may still be drawing leaves room" + ("" if streamed else ", and its controller asks again")
+
+
+def _has_room(decision: Decision, evse: int) -> bool:
+    """What counts of all others leaves room for what it is to get, at every limit above it (R1)."""
+    limits, one = decision.site.limits, np.zeros(decision.want.shape[0])
+    one[evse] = 1.0
+    above = limits.limit_flow(one) > 0.0
+    counted = np.maximum(decision.worst, one * decision.want)
+    left = limits.capacity - decision.uncontrolled - limits.limit_flow(counted)
+    return bool((left[above] >= -ROW_TOLERANCE).all())
 
 
 def _enough(core: Drawn, decision: Decision, evse: int, unit: str) -> str:

@@ -38,7 +38,9 @@ class Desk:
         try:
             outcomes = await asyncio.wait_for(asyncio.shield(answer), deadline_s)
         except TimeoutError:
-            raise Unavailable(f"no tick took this in {deadline_s:.1f} s; repeat it with the same request_id") from None
+            raise Unavailable(
+                f"no tick took this in {deadline_s:.1f} s; repeat it, with the same request_id if it has one"
+            ) from None
         return tuple(done_or_raise(outcome) for outcome in outcomes)
 
     async def post_until(self, enough: asyncio.Event, *events: Event) -> None:

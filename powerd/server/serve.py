@@ -31,6 +31,7 @@ from powerd.server.stepped import SteppedClockService
 from powerd.server.streams import Streams
 from powerd.server.switchgear import SwitchgearService
 from powerd.server.unary import SetpointDesk
+from powerd.units import PORT_MAX
 from powerd.v1 import (
     controller_service_pb2,
     controller_service_pb2_grpc,
@@ -74,8 +75,6 @@ SERVICES = (
 STEPPED = stepped_clock_service_pb2.DESCRIPTOR.services_by_name["SteppedClockService"].full_name
 OVERALL = ""
 """The name under which health speaks for the whole server."""
-PORT_MAX = 65535
-"""gRPC takes larger ones modulo 65 536."""
 GRACE_S = 1.0
 """What running calls get to end when the server stops [s]; streams never end by themselves."""
 
@@ -212,7 +211,7 @@ def _is_loopback(address: str) -> bool:
         return True
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > PORT_MAX:
-        raise CannotListen(f"{address}: write host:port, for example 127.0.0.1:7433")
+        raise CannotListen(f"{address}: write host:port, the port at most {PORT_MAX}, for example 127.0.0.1:7433")
     host = host.strip("[]")
     if host == "localhost":
         return True

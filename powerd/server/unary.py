@@ -8,7 +8,7 @@ from powerd.control.events import Acked, Event, FreshWanted, Measured, PlugChang
 from powerd.errors import BadRequest
 from powerd.limits import Floats
 from powerd.server import checks
-from powerd.server.convert import check_plug_time, check_stamp
+from powerd.server.convert import check_plug_time, check_stamp, most_believed
 from powerd.server.directory import Directory
 from powerd.server.explain import reason
 from powerd.server.outbox import Lease, duration
@@ -67,7 +67,7 @@ class SetpointDesk:
         check_stamp("stamp", request.stamp)
         check_plug_time("plug_boottime_s", request.plug_boottime_s, request.stamp.boottime_s)
         one = np.array([evse])
-        stamp = request.stamp
+        stamp, most = request.stamp, float(most_believed(self._names, one)[0])
         events: list[Event] = [StampSeen(evse=one, incarnation=stamp.incarnation, boottime_s=stamp.boottime_s)]
         if request.HasField("ack"):
             events.append(
@@ -75,7 +75,7 @@ class SetpointDesk:
                     evse=one,
                     epoch=checks.at_least("ack.epoch", request.ack.epoch, 1),
                     seq=checks.at_least("ack.seq", request.ack.seq, 1),
-                    ceiling=np.array([checks.number("ack.applied_ceiling", request.ack.applied_ceiling)]),
+                    ceiling=np.array([checks.number("ack.applied_ceiling", request.ack.applied_ceiling, most=most)]),
                     one_phase=np.array([request.ack.one_phase]),
                 )
             )

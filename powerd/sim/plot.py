@@ -132,7 +132,8 @@ def _draw_loading(axis: Axes, edges: npt.NDArray[np.float64], series: Series, na
     top = max(100.0, float(loading.max(initial=0.0)))
     over = loading.max(axis=1, initial=0.0) > 100.0
     if over.any():
-        axis.fill_between(edges, 0, 1, where=_held(over), step="post", transform=axis.get_xaxis_transform(),
+        # As a height, not as ``where``: that leaves out the last step of each stretch.
+        axis.fill_between(edges, 0, _held(over.astype(np.float64)), step="post", transform=axis.get_xaxis_transform(),
                           color=RED, alpha=0.12, linewidth=0, label="a rating is exceeded")  # fmt: skip
     axis.set_ylim(0, 1.45 * top)
     axis.set_ylabel("loading [% of rating]")
@@ -167,8 +168,9 @@ def _draw_marks(axes: Sequence[Axes], origin: float, marks: Sequence[tuple[float
         for axis in axes:
             axis.axvline(origin + second / 86400.0, color=GREY, linewidth=0.9, linestyle="--")
         where = (origin + second / 86400.0, 0.98)
+        # Clipped: from near, the words of an event far away would take the picture's room.
         axes[0].annotate(words, where, xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points",
-                         va="top", color=GREY, fontsize=9)  # fmt: skip
+                         va="top", color=GREY, fontsize=9, annotation_clip=True)  # fmt: skip
 
 
 def _draw_near(

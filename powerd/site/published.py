@@ -63,7 +63,7 @@ def _kind(field: dict[str, Any]) -> str:
     if "anyOf" in field:
         return " or ".join(_kind(one) for one in field["anyOf"] if one.get("type") != "null")
     if "enum" in field:
-        return ", ".join(f"`{word}`" for word in field["enum"])
+        return ", ".join(dict.fromkeys(f"`{word}`" for word in field["enum"]))
     if "const" in field:
         return f"`{field['const']}`"
     if field.get("type") == "array":

@@ -550,7 +550,7 @@ class SiteFile(Part):
     continuous_factor: Factor = 1.0
     """Share of an overcurrent device that charging may use for hours (NEC 625.42: 0.8; IEC: 1.0)."""
     fairness: Fairness = Fairness.PROPORTIONAL
-    """How cars of one class share what does not suffice."""
+    """How what does not suffice is shared by the cars of a priority class (docs/allocation.md)."""
     terms: list[str] = []
     """Python files with terms of your own, relative to this file (docs/allocation.md); powerd runs them."""
     network: str | None = None

@@ -124,6 +124,8 @@ def _words(code: Code, path: Path, detail: ErrorDetails) -> tuple[str, str]:
     key = str(path[-1]) if path else "the file"
     found = _short(detail["input"])
     if code is Code.UNKNOWN_KEY:
+        if key.isdigit():  # 1,1 in braces is 1, and then a key
+            return f"there is no key {key}", "write decimals with a point, as in 1.5, or remove it"
         known = _keys_at(path[:-1])
         near = difflib.get_close_matches(key, known, n=1)
         return f"there is no key {key}", f"write {near[0]}" if near else f"remove it; possible: {', '.join(known)}"

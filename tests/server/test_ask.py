@@ -56,6 +56,12 @@ def test_a_question_over_tls_reaches_the_daemon_with_a_certificate_alone(tmp_pat
     asyncio.run(scene())
 
 
+def test_a_port_that_is_none_is_refused() -> None:
+    """gRPC takes it modulo 65 536, and would command whoever listens there."""
+    with pytest.raises(PowerdError, match="a port is at most 65535"):
+        explain_ceiling(Daemon(address="127.0.0.1:72969"), "e1")
+
+
 @pytest.mark.parametrize(("certificate", "key"), [(True, False), (False, True)])
 def test_half_of_a_pair_is_refused(certificate: bool, key: bool, tmp_path: Path) -> None:
     """On both sides, before anything is said: not plain text instead."""

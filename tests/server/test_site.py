@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import grpc
 import grpc.aio
+import numpy as np
 import pytest
 
 from powerd.control.events import PlugChanged, StopOrdered
+from powerd.server.explain import reason
 from powerd.v1 import controller_service_pb2 as pb_controller
 from powerd.v1 import site_service_pb2 as pb
 from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
@@ -119,6 +122,11 @@ def test_other_ceilings_have_other_reasons() -> None:
         assert "14 kW" in await _reason(core, "B2")
         core.snapshot.leases.streamed[1] = False
         assert await _reason(core, "A2") == "at 14 A, to rise to 20 A when its controller asks next"
+        assert core.decision is not None
+        crowded = replace(core.decision, worst=np.full(5, 100.0))
+        assert reason(core, crowded, 1) == (
+            "at 14 A, to rise to 20 A when what others may still be drawing leaves room, and its controller asks again"
+        )
         core.snapshot.leases.echo_at_s[0] = core.now_s - 100.0
         assert core.decision is not None
         counts = f"it counts at {core.decision.worst[0]:.4g} A"

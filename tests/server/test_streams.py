@@ -108,6 +108,7 @@ BAD_REPORTS: list[tuple[str, dict[str, object]]] = [
     ("report.applied[0].seq", {"applied": [APPLIED(epoch=1, seq=0, index=[0], ceiling=[1.0])]}),
     ("report.applied[0].ceiling", {"applied": [APPLIED(epoch=1, seq=1, index=[0])]}),
     ("report.applied[0].ceiling[0]", {"applied": [APPLIED(epoch=1, seq=1, index=[0], ceiling=[math.nan])]}),
+    ("report.applied[0].ceiling[1]", {"applied": [APPLIED(epoch=1, seq=1, index=[0, 2], ceiling=[320.0, 321.0])]}),
     ("report.applied[0].index[0]", {"applied": [APPLIED(epoch=1, seq=1, index=[5], ceiling=[1.0])]}),
     ("report.applied[0].index", {"applied": [APPLIED(epoch=1, seq=1, index=[0], ceiling=[1.0], all=True)]}),
     ("report.applied", {"applied": [APPLIED(epoch=1, seq=k + 1, all=True) for k in range(1001)]}),

@@ -38,6 +38,7 @@ BAD: list[tuple[str, Change]] = [
     ("ack.epoch", lambda r: r.ack.CopyFrom(pb_common.Ack(seq=1))),
     ("ack.seq", lambda r: r.ack.CopyFrom(pb_common.Ack(epoch=1))),
     ("ack.applied_ceiling", lambda r: r.ack.CopyFrom(pb_common.Ack(epoch=1, seq=1, applied_ceiling=-1.0))),
+    ("ack.applied_ceiling", lambda r: r.ack.CopyFrom(pb_common.Ack(epoch=1, seq=1, applied_ceiling=32000.0))),
     ("measured", lambda r: r.measured.append(1.0)),
     ("measured", lambda r: r.measured.extend([1.0] * 4)),
     ("measured[1]", lambda r: r.measured.extend([1.0, math.nan, 1.0])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -72,6 +73,23 @@ def test_what_follows_an_event_is_drawn_from_near(tmp_path: Path) -> None:
     for words in ("seconds after: T1 lost", "main-a opens", "tie closes"):
         assert f"<!-- {words} -->" in drawn
     assert "tie opens" not in drawn
+
+
+def test_an_event_far_away_takes_no_room_of_the_one_from_near(tmp_path: Path) -> None:
+    """Its words are outside of that panel; with them in it nothing of the layout was left, said matplotlib."""
+    series = replace(_series(steps=4000), start_s=np.arange(4000), seconds=np.ones(4000, np.int64))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_run(
+            tmp_path / "a.png",
+            series=series,
+            names=tuple(f"rating {k}" for k in range(6)),
+            transformer_kva=80.0,
+            start=START,
+            timezone=ZoneInfo("America/Los_Angeles"),
+            title="a run",
+            marks=[(100, "T1 lost"), (3700, "T1 is back")],
+        )
 
 
 def test_the_tightest_are_shown_once_each() -> None:

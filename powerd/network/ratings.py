@@ -39,9 +39,11 @@ WINDING = 0.15
 def find_rating_faults(drawing: Drawing, findings: Findings, clouded: frozenset[str]) -> None:
     """Faults of single numbers and of neighbours; ``clouded`` elements have faults of shape: they miss nothing."""
     site = drawing.site
-    volts = {bus.id: bus.voltage_v for bus in site.buses}
-    for index, bus in enumerate(site.buses):
-        _voltage_slip(findings, ("buses", index, "voltage_v"), bus.id, bus.voltage_v)
+    volts = {  # of a bus whose voltage is a slip nothing else is said: it would be mended in the wrong place
+        bus.id: bus.voltage_v
+        for index, bus in enumerate(site.buses)
+        if not _voltage_slip(findings, ("buses", index, "voltage_v"), bus.id, bus.voltage_v)
+    }
     for index, transformer in enumerate(site.transformers):
         _transformer(transformer, index, volts, findings)
     for index, feeder in enumerate(site.feeders):

@@ -105,13 +105,25 @@ def parse(text: str, name: str) -> Tree:
         root = _compose(YAML(typ="safe", pure=True).parse(text), name)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f"{name}:{mark.line + 1}" if mark is not None else name
-        raise UnreadableInput(f"{where}: not YAML: {error.problem or error.context}") from error
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
+        problem = error.problem or error.context or ""
+        raise UnreadableInput(f"{where}: not YAML: {problem}; {_mend_of(problem)}") from error
     except (YAMLError, ValueError) as error:
         raise UnreadableInput(f"{name}: not YAML: {str(error).splitlines()[0]}") from error
     repeated: list[tuple[Path, int]] = []
     value, place = _flatten(root, root.line, (), repeated)
     return Tree(value=value, place=place, repeated=tuple(repeated))
+
+
+def _mend_of(problem: str) -> str:
+    """What mostly is the cause."""
+    if "'\\t'" in problem:
+        return "indent with spaces, not with tabs"
+    if problem.endswith("'{'"):
+        return "put words with braces in quotes, as 'A{n:02}'"
+    if problem.startswith("expected ',' or"):
+        return "a comma, a closing bracket or quotes are missing before this"
+    return "look at the indentation, the colons and the quotes here and in the line before"
 
 
 def _compose(events: Iterable[Event], name: str) -> _Node:

@@ -117,7 +117,10 @@ def test_yes_and_no_are_words() -> None:
         (b"\xff\xfe", "not UTF-8"),
         (b"just words", "starts with keys"),
         (b"", "starts with keys"),
-        (b"a: b: c", "not YAML"),
+        (b"a: b: c", r"yaml:1:5: not YAML: .*; look at the indentation"),
+        (b"a: {b: 1 c: 2}", r"yaml:1:11: not YAML: .*; a comma, a closing bracket or quotes"),
+        (b"a: {b: A{n}}", r"yaml:1:9: not YAML: .*; put words with braces in quotes"),
+        (b"a:\n\tb: 1", r"yaml:2:1: not YAML: .*; indent with spaces"),
         (b"- 1", "starts with keys"),
     ],
 )

@@ -36,6 +36,9 @@ app.add_typer(study_app, name="study")
 envelope_app = typer.Typer(no_args_is_help=True)
 app.add_typer(envelope_app, name="envelope")
 
+INSTANT = ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
+"""How an instant is written, with or without an offset."""
+
 SitePath = Annotated[Path, typer.Argument(metavar="SITE", help="Folder with a site.yaml, or the file itself.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Cap = Annotated[float | None, typer.Option(help="Scale the transformers to this many kW in all.")]
@@ -292,7 +295,7 @@ def replay(
     verify: Annotated[bool, typer.Option("--verify", help="Compare every decision with the one recorded.")] = False,
     until: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"], help="Stop after this instant; UTC."),
+        typer.Option(formats=INSTANT, help="Stop after this instant; UTC."),
     ] = None,
     explain: Annotated[
         str | None, typer.Option(metavar="EVSE", help="Say why this EVSE had its ceiling after the last tick.")
@@ -380,9 +383,6 @@ def envelope() -> None:
     """Tell a running daemon what the grid allows, and see that it is kept."""
 
 
-Instant = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])]
-
-
 @envelope_app.command("set")
 @_asks
 def set_envelope(
@@ -390,14 +390,16 @@ def set_envelope(
     import_limit_kw: Annotated[float, typer.Argument(metavar="KW", help="Most that the site may import.")],
     source: Annotated[str, typer.Option(help="Who says so.")],
     envelope_id: Annotated[str, typer.Option("--id", help="Replaces the one of this id; default: a new one.")] = "",
-    start: Instant = None,
-    until: Instant = None,
+    start: Annotated[datetime | None, typer.Option(formats=INSTANT, help="When it begins; default at once.")] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=INSTANT, help="When it ends; default not before it is withdrawn.")
+    ] = None,
     heartbeat_s: Annotated[
         float | None, typer.Option(min=1, help="You say it again within this; silence then lowers it to the failsafe.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Lower what the site may import: from now or --start, until --until or withdrawn. Local times."""
+    """Lower what the site may import, for a while. A time without an offset is that of this machine's time zone."""
     from powerd.client import envelopes
     from powerd.client.ask import message_as_json
 

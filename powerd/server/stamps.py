@@ -10,6 +10,10 @@ PROCESSES_KEPT = 8
 """Processes remembered that said hello for one controller, and that called for one EVSE."""
 
 
+OVERTAKEN_S = 60.0
+"""A call that is older than another one by more was not overtaken: one of the two has a wrong clock [s]."""
+
+
 class _Newest:
     """The newest stamp of each process [s]; the process that was silent for longest is forgotten for a new one."""
 
@@ -59,8 +63,14 @@ class Stamps:
 
         It is not if it is older than the newest hello, or than the newest call for the same EVSE: calls that are under
         way together come in any order.
+
+        Raises:
+            BadRequest: it is older by more than calls are ever under way.
         """
         heard = self._calls[controller][evse]
         newest_s = max(self._hellos[controller].of(incarnation), heard.of(incarnation))
+        if boottime_s < newest_s - OVERTAKEN_S:
+            wanted = f"not more than {OVERTAKEN_S:g} s before the newest of this incarnation, {newest_s}"
+            raise BadRequest("stamp.boottime_s", f"{wanted}; a clock that was set back is another incarnation's")
         heard.hear(incarnation, boottime_s)
         return boottime_s >= newest_s

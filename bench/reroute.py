@@ -177,6 +177,7 @@ def _network(switches: int, seed: int) -> tuple[Planner, Question]:
         alive=np.ones(2, np.bool_),
         barred=none,
         dead=none,
+        fresh=none,
         sync=np.zeros(len(edges), np.bool_),
         demand=demand,
     )

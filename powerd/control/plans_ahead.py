@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from powerd.control.decision import Decision
 from powerd.control.question import asked_for, question_of
 from powerd.control.switch_events import PlansReady
@@ -46,6 +48,7 @@ def plans_wanted(decision: Decision) -> PlanWork | None:
         return None
     asked = asked_for(electrical, decision.snapshot.sessions)
     question = question_of(electrical, gear, asked, decision.now.boottime_s)
+    question = replace(question, fresh=np.zeros_like(question.fresh))  # the plans are for longer than a pick-up lasts
     if question.key == gear.playbook_for or not question.movable.any():
         return None
     return PlanWork(electrical=electrical, question=question, ahead=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.control.topology import feeding, may_be_closed, surely_closed
+from powerd.control.topology import PICKUP_S, feeding, may_be_closed, surely_closed
 from powerd.limits import Bools, Floats
 from powerd.network.electrical import Electrical
 from powerd.network.operation import By
@@ -39,6 +39,7 @@ def question_of(electrical: Electrical, gear: Switchgear, demand: Floats, now_s:
         alive=feeding(gear),
         barred=dead & _suspect(electrical, gear),
         dead=dead & ~gear.bus_live,
+        fresh=gear.bus_live & (now_s - gear.back_at_s < PICKUP_S),
         sync=_made_first(electrical, gear),
         demand=post_kva(electrical, demand),
     )
@@ -53,15 +54,21 @@ def _made_first(electrical: Electrical, gear: Switchgear) -> Bools:
 def may_now(electrical: Electrical, before: Switchgear, before_s: float, after: Switchgear, now_s: float) -> bool:
     """What an order needs is there that was not there a tick before: it is worth to plan again.
 
-    A stream, a tag that is gone, an hour that is over, a relay's word why something opened. What an order of powerd
-    brought about is no news: the rest of the steps was planned with it.
+    A stream, a tag that is gone, an hour or a pick-up that is over, a relay's word why something opened. What an order
+    of powerd brought about is no news: the rest of the steps was planned with it.
     """
     able = _movable(electrical, after, now_s) & ~_movable(electrical, before, before_s)
     apart = after.confirmed(Position.OPEN) & ~before.confirmed(Position.OPEN)
     if before.phase == Phase.WAITING:
         able[abs(before.steps[0]) - 1] = apart[abs(before.steps[0]) - 1] = False
     freed = _suspect(electrical, before) & ~_suspect(electrical, after) & ~after.bus_live
-    return bool(able.any() or apart.any() or freed.any())
+    return bool(able.any() or apart.any() or freed.any()) or cooled(after, before_s, now_s)
+
+
+def cooled(gear: Switchgear, before_s: float, now_s: float) -> bool:
+    """Between two instants loads have come down from their pick-up, while something has no voltage."""
+    ends = gear.back_at_s + PICKUP_S
+    return bool(((ends > before_s) & (ends <= now_s)).any() and not gear.bus_live.all())
 
 
 def _movable(electrical: Electrical, gear: Switchgear, now_s: float) -> Bools:

@@ -19,7 +19,7 @@ import numpy as np
 from powerd.control.absorb_switchgear import give_up
 from powerd.control.compiled import CompiledSite
 from powerd.control.positions import dropped
-from powerd.control.question import may_now, question_of
+from powerd.control.question import cooled, may_now, question_of
 from powerd.control.topology import feeding, surely_closed
 from powerd.limits import Bools, Floats
 from powerd.network.electrical import Electrical
@@ -134,9 +134,16 @@ def reconsidered(
 
 
 def lapses(gear: Switchgear, before_s: float, now_s: float) -> bool:
-    """Between two instants time alone may have freed a switch: its hour, or its pause, is over (mostly not)."""
+    """Between two instants time alone may have made a plan possible (mostly not).
+
+    A switch's hour or its pause is over, or the pick-up of loads.
+    """
     ends = (gear.passed_until_s > before_s) & (gear.passed_until_s <= now_s)
-    return bool(ends.any()) or any(before_s < at_s + HOUR_S <= now_s for _, at_s in gear.operated)
+    return (
+        bool(ends.any())
+        or cooled(gear, before_s, now_s)
+        or any(before_s < at_s + HOUR_S <= now_s for _, at_s in gear.operated)
+    )
 
 
 def _wait(electrical: Electrical, gear: Switchgear, now: Now, alarms: list[str]) -> Switchgear:

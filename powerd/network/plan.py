@@ -11,8 +11,9 @@ Lexicographic, each level only among the best of the one above (``Score``):
 Exact by enumeration up to ``EXACT_SWITCHES`` switches that may move. Beyond that a search over one, two and three
 switches at a time, which may miss a better state, and off the tick the same question as a mixed-integer program
 (``plan_milp``). The bound counts loads at their configured worst and EVSEs at least at their reserve (R5); what has no
-voltage must fit with its pick-up (R8). Before a state is told, the limits of the tick themselves say whether R5 holds
-in it (``Fits``): what breaks it is refused, and the next best is taken.
+voltage, had none a short while ago, or loses it on the way, must fit with its pick-up (R8). Before a state is told, the
+limits of the tick themselves say whether R5 holds in it (``Fits``): what breaks it is refused, and the next best is
+taken.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class Question:
     """(B,) without voltage, and must stay so."""
     dead: Bools
     """(B,) without voltage now."""
+    fresh: Bools
+    """(B,) it came back so short a while ago that loads still take their pick-up."""
     sync: Bools
     """(E,) may be closed while both sides have voltage: the site permits it, and its sync check does so now."""
     demand: Floats
@@ -76,7 +79,7 @@ class Question:
     @cached_property
     def key(self) -> str:
         """The same for the same state of the switchgear, whatever cars there are and sync checks say."""
-        parts = (self.closed, self.known, self.shadow, self.movable, self.alive, self.barred, self.dead)
+        parts = (self.closed, self.known, self.shadow, self.movable, self.alive, self.barred, self.dead, self.fresh)
         return hashlib.blake2b(b"".join(part.tobytes() for part in parts), digest_size=12).hexdigest()
 
 
@@ -249,6 +252,7 @@ class Planner:
     def case(self, question: Question) -> Case:
         """The question as the kernels read it."""
         grid, dead = self.grid, question.dead
+        cold = dead | question.fresh
         return Case(
             present=question.closed,
             known=question.known,
@@ -259,8 +263,8 @@ class Planner:
             barred=question.barred,
             worth=np.where(dead[:, None], grid.worth, grid.worth * [1.0, KEPT]),
             demand=question.demand,
-            load=np.where(dead[:, None], grid.pickup, grid.load),
-            load_kw=np.where(dead, grid.pickup_kw, grid.load_kw),
+            load=np.where(cold[:, None], grid.pickup, grid.load),
+            load_kw=np.where(cold, grid.pickup_kw, grid.load_kw),
         )
 
     def _told(self, question: Question, closed: Bools, score: Score, found_by: str) -> Plan:

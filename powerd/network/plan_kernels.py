@@ -153,19 +153,45 @@ def tree_of(
 
 
 @kernel
-def deliverable(grid: Grid, case: Case, tree: Ints) -> Floats:  # one pass up the tree, for all at once
-    """(2,) most power that the fed buses can be given, loads and charging [kVA], and by how much reserves do not fit.
+def coming_back(grid: Grid, case: Case, closed: Bools) -> tuple[Floats, Floats]:
+    """(B, 3) loads on the way to a state [kVA], (B,) as limits in kW count them: openings come before closings.
+
+    So what hangs on nothing between the two, and is fed by a closing, comes back with its pick-up, whatever it is now.
+    """
+    closes = False
+    for k in range(case.which.shape[0]):
+        closes |= closed[case.which[k]] and not case.present[case.which[k]]
+    if not closes:
+        return case.load, case.load_kw
+    load, load_kw = case.load.copy(), case.load_kw.copy()
+    between, buses = case.known & case.present & closed, load_kw.shape[0]
+    tree = tree_of(grid.from_bus, grid.to_bus, between, case.shadow, grid.start, grid.links, case.roots, buses)
+    for bus in range(buses):
+        if tree[2, bus] < 0:
+            load[bus], load_kw[bus] = grid.pickup[bus], grid.pickup_kw[bus]
+    return load, load_kw
+
+
+@kernel
+def deliverable(  # one pass up the tree, for all at once
+    grid: Grid, case: Case, tree: Ints, load: Floats, load_kw: Floats
+) -> tuple[float, Floats]:
+    """Most power that the fed buses can be given, loads and charging [kVA], and by how much reserves do not fit.
+
+    That is (E + r + 2,): under each branch, each feeding supply, the least and the most that the site may import; below
+    0 where they fit. Beside reserves ``load`` (B, 3), ``load_kw`` (B,) have to: what loads take while they come back.
 
     On a tree, max flow is min(capacity, sum of the children's) from the leaves up, for each phase alone. With their
     pick-up loads only have to fit: it is over in minutes, and neither makes what is dark worth more than what is fed
     nor takes the worth of the cars beside it. What may hang on something fed is given nothing, and counts like it: so
     the limits of the tick have it until it is surely apart.
     """
-    flow, bound, usual, fixed = case.demand.copy(), grid.reserve.copy(), grid.load.copy(), case.load.copy()
-    bound_kw, usual_kw, fixed_kw = grid.reserve_kw.copy(), grid.load_kw.copy(), case.load_kw.copy()
+    flow, bound, usual, fixed = case.demand.copy(), grid.reserve.copy(), grid.load.copy(), load.copy()
+    bound_kw, usual_kw, fixed_kw = grid.reserve_kw.copy(), grid.load_kw.copy(), load_kw.copy()
     count = case.import_kw.shape[0]
     given, held, taken, normal = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count)
-    misfit, loads = 0.0, 0.0
+    edges, loads = grid.from_bus.shape[0], 0.0
+    over = np.full(edges + count + 2, -np.inf)
     for k in range(tree.shape[1] - 1, -1, -1):
         bus = tree[0, k]
         if bus < 0:
@@ -186,7 +212,7 @@ def deliverable(grid: Grid, case: Case, tree: Ints) -> Floats:  # one pass up th
         usual_kw[above] += usual_kw[bus]
         fixed_kw[above] += fixed_kw[bus]
         for p in range(3):
-            misfit = max(misfit, bound[bus, p] + fixed[bus, p] - grid.capacity[e, p])
+            over[e] = max(over[e], bound[bus, p] + fixed[bus, p] - grid.capacity[e, p])
             flow[above, p] += min(flow[bus, p], max(grid.capacity[e, p] - usual[bus, p], 0.0))
             bound[above, p] += bound[bus, p]
             usual[above, p] += usual[bus, p]
@@ -194,22 +220,24 @@ def deliverable(grid: Grid, case: Case, tree: Ints) -> Floats:  # one pass up th
     total = 0.0
     for k in range(count):
         total += min(given[k], max(case.import_kw[k] - normal[k], 0.0))
-        misfit = max(misfit, held[k] + taken[k] - case.import_kw[k])
-    misfit = max(misfit, held.sum() + normal.sum() - grid.least_kw, held.sum() + taken.sum() - grid.site_kw)
-    return np.array([min(total, max(grid.site_kw - normal.sum(), 0.0)) + loads, misfit])
+        over[edges + k] = held[k] + taken[k] - case.import_kw[k]
+    over[edges + count] = held.sum() + normal.sum() - grid.least_kw
+    over[edges + count + 1] = held.sum() + taken.sum() - grid.site_kw
+    return min(total, max(grid.site_kw - normal.sum(), 0.0)) + loads, over
 
 
 @kernel
-def judge(grid: Grid, case: Case, closed: Bools) -> Floats:
-    """(6,) rings, supplies too many, misfit [kVA], critical load [kVA], deliverable [kVA], fed [kVA].
+def judge(grid: Grid, case: Case, closed: Bools) -> tuple[Floats, Floats]:
+    """(5,) rings, supplies too many, critical load [kVA], deliverable [kVA], fed [kVA]; and what does not fit.
 
-    ``closed`` (E,) is the state; what is fed and must not be counts as supplies too many.
+    ``closed`` (E,) is the state; what is fed and must not be counts as supplies too many. See ``deliverable``.
     """
     buses = case.demand.shape[0]
     sure = case.known & closed
     faults = faults_of(grid.from_bus, grid.to_bus, sure, case.shadow, case.roots, grid.supply_bus, buses)
     tree = tree_of(grid.from_bus, grid.to_bus, sure, case.shadow, grid.start, grid.links, case.roots, buses)
-    result = deliverable(grid, case, tree)
+    load, load_kw = coming_back(grid, case, closed)
+    delivered, over = deliverable(grid, case, tree, load, load_kw)
     critical, posts, wrong = 0.0, 0.0, 0
     for bus in range(buses):
         if tree[3, bus] == 1:
@@ -217,7 +245,7 @@ def judge(grid: Grid, case: Case, closed: Bools) -> Floats:
             posts += case.worth[bus, 1]
             if case.barred[bus]:
                 wrong += 1
-    return np.array([faults[0], faults[1] + wrong, result[1], critical, result[0], posts])
+    return np.array([faults[0], faults[1] + wrong, critical, delivered, posts]), over
 
 
 @kernel
@@ -233,10 +261,13 @@ def shut_in(grid: Grid, closed: Bools, lock: int) -> int:
 def search(grid: Grid, case: Case, states: Bools) -> Floats:
     """(s, 5) the columns of ``Score`` of each of the ``states`` (s, k): positions of the switches that may move.
 
-    What is wrong with the present state too does not count against another one.
+    What is wrong with the present state too, and no worse, does not count against another one: limit by limit, for one
+    that is broken now would else hide what is broken elsewhere. Of a state with more rings or supplies together than
+    now, as most are, nothing else is said.
     """
     result = np.zeros((states.shape[0], 5))
-    now = judge(grid, case, case.present)
+    now, allowed = judge(grid, case, case.present)
+    allowed = np.maximum(allowed, 0.0) + 1e-6
     closed = case.present.copy()
     for i in range(states.shape[0]):
         moved, wrong = 0, 0.0
@@ -245,12 +276,20 @@ def search(grid: Grid, case: Case, states: Bools) -> Floats:
             moved += closed[case.which[k]] != case.present[case.which[k]]
         for g in range(grid.lock_most.shape[0]):
             wrong += max(0, shut_in(grid, closed, g) - max(grid.lock_most[g], shut_in(grid, case.present, g)))
-        found = judge(grid, case, closed)
-        wrong += max(0.0, found[0] - now[0]) + max(0.0, found[1] - now[1])
-        if found[2] > max(1e-6, now[2] + 1e-6):
+        result[i, 4] = -moved
+        sure = case.known & closed
+        faults = faults_of(
+            grid.from_bus, grid.to_bus, sure, case.shadow, case.roots, grid.supply_bus, case.barred.shape[0]
+        )
+        more = max(0.0, faults[0] - now[0]) + max(0.0, faults[1] - now[1])
+        if more > 0.0:
+            result[i, 0] = -wrong - more
+            continue
+        found, over = judge(grid, case, closed)
+        wrong += max(0.0, found[1] - now[1])
+        if np.any(over > allowed):
             wrong += 1
         result[i, 0] = -wrong
         for c in range(3):
-            result[i, 1 + c] = np.round(found[3 + c], 3)
-        result[i, 4] = -moved
+            result[i, 1 + c] = np.round(found[2 + c], 3)
     return result

@@ -117,7 +117,8 @@ def best_state(grid: Grid, case: Case, seconds: float) -> Bools | None:
     _connected(model, grid, case, wires, near)
     _fed(model, case, wires, fed, near)
     _locked(model, grid, case, position)
-    charging = _carried(model, grid, case, wires, fed, near)
+    kept = _kept(model, case, wires, near)
+    charging = _carried(model, grid, case, wires, fed, near, kept)
     moved = [(int(c), -1.0 if case.present[e] else 1.0) for c, e in zip(position, case.which, strict=True)]
     levels: list[list[tuple[int, float]]] = [
         _of_fed(fed, case.worth[:, 0]),
@@ -230,6 +231,21 @@ def _fed(model: _Model, case: Case, wires: _Wires, fed: Ints, near: Ints) -> Non
             model.row([(int(fed[below]), 1.0), (arc, 1.0)], high=1.0)
 
 
+def _kept(model: _Model, case: Case, wires: _Wires, near: Ints) -> Ints:
+    """Columns (B,): 1 = it hangs together with a supply also between the openings and the closings.
+
+    That is over branches that are closed now. 0 = it may not, and comes back with its pick-up.
+    """
+    kept = model.columns(np.ones(near.shape[0]))
+    for bus in range(near.shape[0]):
+        model.row([(int(kept[bus]), 1.0), (int(near[bus]), -1.0)], high=0.0)
+    for arc, above, below, m in wires.arcs():
+        stays = wires.switch[m] < 0 or bool(case.present[wires.branch[m]])
+        over = [(int(kept[above]), -1.0)] if stays else []
+        model.row([(int(kept[below]), 1.0), *over, (arc, 1.0)], high=1.0)
+    return kept
+
+
 def _locked(model: _Model, grid: Grid, case: Case, position: Ints) -> None:
     """Of each interlock no more closed than it says, or than are closed already."""
     column = dict(zip(case.which.tolist(), position.tolist(), strict=True))
@@ -240,40 +256,47 @@ def _locked(model: _Model, grid: Grid, case: Case, position: Ints) -> None:
         model.row([(column[e], 1.0) for e in inside if e in column], high=float(most - fixed))
 
 
-def _carried(model: _Model, grid: Grid, case: Case, wires: _Wires, fed: Ints, near: Ints) -> list[tuple[int, float]]:
+def _carried(
+    model: _Model, grid: Grid, case: Case, wires: _Wires, fed: Ints, near: Ints, kept: Ints
+) -> list[tuple[int, float]]:
     """Flows within every rating -> what is charged, as terms of the objective [kVA]."""
-    slack = max(0.0, float(judge(grid, case, case.present)[2]))
-    least = grid.reserve + case.load
-    three = (grid.capacity, least, grid.load, case.demand)
+    slack = np.maximum(judge(grid, case, case.present)[1], 0.0)  # of each branch, each root, least and most import
+    at_supply = slack[grid.from_bus.shape[0] :]
+    # What every bus with w takes, and how much less where it keeps its voltage on the way.
+    least, least_kw = grid.reserve + grid.pickup, grid.reserve_kw + grid.pickup_kw
+    less, less_kw = grid.pickup - case.load, grid.pickup_kw - case.load_kw
+    three = (grid.capacity, least, less, grid.load, case.demand)
     same = all((table == table[:, :1]).all() for table in three)
     phases, weight = ([0], 3.0) if same else ([0, 1, 2], 1.0)
-    least_kw = _Commodity.of(model, wires, near, case, grid.reserve_kw + case.load_kw)
+    held_kw = _Commodity.of(model, wires, near, case, least_kw, kept=(kept, less_kw))
     usual_kw = _Commodity.of(model, wires, near, case, grid.load_kw)
     charged: list[tuple[int, float]] = []
     at_root: dict[int, list[tuple[int, float]]] = {int(root): [] for root in case.roots}
     for p in phases:
-        held = _Commodity.of(model, wires, near, case, least[:, p])
+        held = _Commodity.of(model, wires, near, case, least[:, p], kept=(kept, less[:, p]))
         usual = _Commodity.of(model, wires, near, case, grid.load[:, p])
         charge = _Commodity.of(model, wires, fed, case, case.demand[:, p], whole=False)
         for k, (arc, _, _, m) in enumerate(wires.arcs()):
-            rating = float(grid.capacity[wires.branch[m], p]) + slack
+            rating = float(grid.capacity[wires.branch[m], p] + slack[wires.branch[m]])
             for together in ((held,), (usual, charge)) if np.isfinite(rating) else ():
                 model.row([*((int(one.flow[k]), 1.0) for one in together), (arc, -rating)], high=0.0)
         charged += [(int(column), weight) for column in charge.taken]
         for root, terms in at_root.items():
             terms += [(column, weight * value) for column, value in charge.given[root]]
     first: dict[int, float] = {}
-    for root, most in zip(case.roots.tolist(), case.import_kw.tolist(), strict=True):
+    allowed = case.import_kw + at_supply[:-2]
+    for root, most in zip(case.roots.tolist(), allowed.tolist(), strict=True):
         first.setdefault(root, most)
     for root, most in first.items():
         if np.isfinite(most):
-            model.row(least_kw.given[root], high=most + slack)
-            model.row([*at_root[root], *usual_kw.given[root]], high=most + slack)
+            model.row(held_kw.given[root], high=most)
+            model.row([*at_root[root], *usual_kw.given[root]], high=most)
     if np.isfinite(grid.least_kw):
-        model.row(_of_fed(near, grid.load_kw + grid.reserve_kw), high=grid.least_kw + slack)
+        model.row(_of_fed(near, grid.load_kw + grid.reserve_kw), high=grid.least_kw + float(at_supply[-2]))
     if np.isfinite(grid.site_kw):
-        model.row(_of_fed(near, case.load_kw + grid.reserve_kw), high=grid.site_kw + slack)
-        model.row([*charged, *_of_fed(near, grid.load_kw)], high=grid.site_kw + slack)
+        most_kw = grid.site_kw + float(at_supply[-1])
+        model.row([*_of_fed(near, least_kw), *_of_fed(kept, -less_kw)], high=most_kw)
+        model.row([*charged, *_of_fed(near, grid.load_kw)], high=most_kw)
     return charged
 
 
@@ -294,8 +317,20 @@ class _Commodity:
     """What leaves each supply's bus, its own need included, as terms."""
 
     @staticmethod
-    def of(model: _Model, wires: _Wires, fed: Ints, case: Case, need: Floats, *, whole: bool = True) -> _Commodity:
-        """Every bus of ``fed`` takes its ``need`` (B,); where not ``whole`` up to it, through what is sure."""
+    def of(
+        model: _Model,
+        wires: _Wires,
+        fed: Ints,
+        case: Case,
+        need: Floats,
+        *,
+        whole: bool = True,
+        kept: tuple[Ints, Floats] | None = None,
+    ) -> _Commodity:
+        """Every bus of ``fed`` takes its ``need`` (B,), where not ``whole`` up to it, through what is sure.
+
+        ``kept``: columns (B,), and how much less each takes where they are 1.
+        """
         buses, total = need.shape[0], float(need.sum())
         taken = model.columns(np.zeros(0) if whole else need)
         flow = model.columns(np.full(2 * wires.one.shape[0], total))
@@ -307,11 +342,13 @@ class _Commodity:
         roots = set(case.roots.tolist())
         given: dict[int, list[tuple[int, float]]] = {}
         for bus in range(buses):
-            own = (int(fed[bus]), float(need[bus])) if whole else (int(taken[bus]), 1.0)
+            own = [(int(fed[bus]), float(need[bus])) if whole else (int(taken[bus]), 1.0)]
+            if kept is not None:
+                own.append((int(kept[0][bus]), -float(kept[1][bus])))
             if not whole:
                 model.row([(int(taken[bus]), 1.0), (int(fed[bus]), -float(need[bus]))], high=0.0)
             if bus in roots:
-                given[bus] = [own, *((column, -value) for column, value in balance[bus])]
+                given[bus] = [*own, *((column, -value) for column, value in balance[bus])]
             else:
-                model.row([*balance[bus], (own[0], -own[1])], 0.0, 0.0)
+                model.row([*balance[bus], *((column, -value) for column, value in own)], 0.0, 0.0)
         return _Commodity(flow=flow, taken=taken, given=given)

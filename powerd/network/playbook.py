@@ -44,6 +44,7 @@ def as_designed(electrical: Electrical, planner: Planner) -> Question:
         alive=electrical.supplies.in_service.copy(),
         barred=np.zeros_like(dead),
         dead=dead,
+        fresh=np.zeros_like(dead),
         sync=np.zeros_like(movable),
         demand=planner.grid.rating,
     )

@@ -1,7 +1,7 @@
 """What could be energised at all at an instant of a play; the judge of plans.
 
 Everything that can be has a supply when no permitted state gives one to more EVSEs without taking it from somebody, and
-none that gives it to more in exchange delivers as much: power comes before the number of those who are fed.
+none that gives it to more in exchange delivers more: power comes before the number of those who are fed.
 
 Up to ``MOST_SWITCHES`` switches by trying every position; above, by the program of ``statement``, whose answers are
 judged here like any other state and cut off where a single phase would carry too much. Shares nothing with
@@ -32,13 +32,15 @@ MOST_CUTS = 40
 """So many answers of the program that do not hold phase by phase are cut off before it is given up."""
 FEW_SIDES = 12
 """Tangents of the first, quicker program: about a third of the time on mv_oberrhein."""
+WORTH = 1.01
+"""Nobody loses a voltage for another one's unless the state delivers so much more: nothing is switched for a little."""
 TOLERANCE = 1e-6
 
 
 def owed(world: World) -> int:
     """EVSEs that must have a supply now that nothing moves any more; -1 = it was not found out.
 
-    As many as any permitted state gives one, unless that takes it from somebody who has one and delivers less.
+    As many as any permitted state gives one, unless that takes it from somebody who has one and delivers no more.
 
     Permitted: no fault and no dead or second supply in a live island, interlocks kept, reserves and loads at their
     pick-up within every rating as R8 counts them: loads at the lowest voltage, posts at the highest where power counts,
@@ -55,8 +57,9 @@ def owed(world: World) -> int:
     given = most if most is None or most.count == kept else judge(world, free, known=kept, keeping=live)
     if most is None or given is None:
         return -1
-    if most.count > given.count and deliverable_kw(world, most.closed) >= deliverable_kw(world, world.gear.closed):
-        return most.count
+    if most.count > given.count:
+        now_kw, then_kw = (deliverable_kw(world, closed) for closed in (world.gear.closed, most.closed))
+        return most.count if then_kw > WORTH * now_kw else given.count
     return given.count
 
 

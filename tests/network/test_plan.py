@@ -30,9 +30,9 @@ class Judge:
     def score(self, closed: np.ndarray) -> Score:
         """The objective of one state."""
         grid, question = self.grid, self.question
-        rings, extra, misfit = self._faults(closed)
+        rings, extra, over = self._faults(closed)
         wrong = max(0, rings - self.present[0]) + max(0, extra - self.present[1])
-        wrong += int(misfit > max(1e-6, self.present[2] + 1e-6))
+        wrong += int(any(by > self.present[2].get(limit, 0.0) + 1e-6 for limit, by in over.items()))
         live = self._live(closed)
         return Score(
             wrong=-wrong,
@@ -60,7 +60,7 @@ class Judge:
         """What is fed, and what could be."""
         return self._graph((self.question.known & closed) | self.question.shadow)
 
-    def _faults(self, closed: np.ndarray) -> tuple[int, int, float]:
+    def _faults(self, closed: np.ndarray) -> tuple[int, int, dict[str, float]]:
         grid, question = self.grid, self.question
         both = self._hanging(closed)
         rings = _rings(both)
@@ -71,29 +71,38 @@ class Judge:
                 extra += max(0, len(sources) - 1)
         live = self._live(closed)
         extra += sum(bool(question.barred[b]) for b in live)
-        load = np.where(question.dead[:, None], grid.pickup, grid.load)
-        return rings, extra, self._misfit(both, load) if rings == 0 else 0.0
+        cold = self._cold(closed)
+        return rings, extra, self._over(both, cold) if rings == 0 else {}
 
-    def _misfit(self, graph: nx.MultiGraph, load: np.ndarray) -> float:
-        """How far what must be carried exceeds a rating; each branch of a tree carries what is cut off by taking it."""
-        need, worst, site = self.grid.reserve + load, -np.inf, -self.grid.site_kw
-        least = -self.grid.least_kw
+    def _cold(self, closed: np.ndarray) -> np.ndarray:
+        """(B,) loads there take their pick-up: also those that hang on nothing between the openings and a closing."""
+        cold, before = self.question.dead | self.question.fresh, self.question.closed
+        if (closed & ~before).any():
+            between = self._hanging(before & closed)
+            reached = set().union(*(nx.node_connected_component(between, root) for root in self._roots()), set())
+            cold = cold | np.array([b not in reached for b in range(cold.shape[0])])
+        return cold
+
+    def _over(self, graph: nx.MultiGraph, cold: np.ndarray) -> dict[str, float]:
+        """How far what must be carried exceeds each rating that it does exceed.
+
+        Each branch of a tree carries what is cut off by taking it.
+        """
+        load_kw = np.where(cold, self.grid.pickup_kw, self.grid.load_kw)
+        need = self.grid.reserve + np.where(cold[:, None], self.grid.pickup, self.grid.load)
+        over: dict[str, float] = {"site": -self.grid.site_kw, "least": -self.grid.least_kw}
         for root, most in zip(self._roots(), self.grid.import_kw[self.question.alive], strict=True):
             members = nx.node_connected_component(graph, root)
-            taken = float((self.grid.reserve_kw + self._load_kw())[list(members)].sum())
-            site += taken
-            least += float((self.grid.reserve_kw + self.grid.load_kw)[list(members)].sum())
-            worst = max(worst, taken - float(most))
+            taken = float((self.grid.reserve_kw + load_kw)[list(members)].sum())
+            over["site"] += taken
+            over["least"] += float((self.grid.reserve_kw + self.grid.load_kw)[list(members)].sum())
+            over[f"supply at {root}"] = taken - float(most)
             for u, v, e in list(graph.subgraph(members).edges(keys=True)):
                 cut = graph.subgraph(members).copy()
                 cut.remove_edge(u, v, key=e)
-                below = members - nx.node_connected_component(cut, root)
-                for p in range(3):
-                    worst = max(worst, float(need[list(below), p].sum()) - float(self.grid.capacity[e, p]))
-        return max(worst, site, least, 0.0)
-
-    def _load_kw(self) -> np.ndarray:
-        return np.where(self.question.dead, self.grid.pickup_kw, self.grid.load_kw)
+                below = list(members - nx.node_connected_component(cut, root))
+                over[f"branch {e}"] = float((need[below].sum(axis=0) - self.grid.capacity[e]).max())
+        return {limit: by for limit, by in over.items() if by > 0.0}
 
     def _flow(self, closed: np.ndarray, live: set[int]) -> float:
         """Loads first, of what could be fed too, then the most that EVSEs can get: maximum flow of each phase."""
@@ -174,6 +183,7 @@ def cases(draw: st.DrawFn) -> tuple[Grid, Question]:
         alive=flags(supplies, [True, True, False]),
         barred=dead & flags(buses, [False, True]),
         dead=dead,
+        fresh=~dead & flags(buses, [False, False, False, True]),
         sync=np.zeros(count, np.bool_),
         demand=demand * flags(3 * buses, [0.0, 0.5, 1.0]).reshape(-1, 3),
     )
@@ -208,7 +218,7 @@ def test_no_state_is_better_than_the_exact_plan(case: tuple[Grid, Question]) -> 
 def test_the_program_finds_what_trying_all_finds(case: tuple[Grid, Question]) -> None:
     """HiGHS on the statement of ``plan_milp`` and the enumeration of every state end with the same score."""
     grid, question = case
-    assume(Judge(grid, question).present == (0, 0, 0.0))
+    assume(Judge(grid, question).present == (0, 0, {}))
     plan, best = Planner(grid).program(question), Planner(grid).exact(question)
     assert _near(plan.score, best.score)
     found = best_state(grid, Planner(grid).case(question), 20.0)
@@ -260,6 +270,7 @@ def two_ways() -> tuple[Grid, Question]:
         alive=both,
         barred=np.zeros(3, np.bool_),
         dead=np.array([False, False, True]),
+        fresh=np.zeros(3, np.bool_),
         sync=~both,
         demand=grid.rating,
     )
@@ -312,6 +323,7 @@ def test_nobody_is_interrupted_for_a_closing_that_may_be_refused(alive: bool) ->
         alive=np.array([alive, True]),
         barred=np.zeros(4, np.bool_),
         dead=np.array([not alive, False, not alive, True]),
+        fresh=np.zeros(4, np.bool_),
         sync=~every,
         demand=four,
     )
@@ -428,6 +440,7 @@ def test_the_program_sees_what_three_switches_at_a_time_do_not() -> None:
         alive=np.ones(1, np.bool_),
         barred=np.zeros(count + 1, np.bool_),
         dead=np.arange(count + 1) > 0,
+        fresh=np.zeros(count + 1, np.bool_),
         sync=~every,
         demand=none,
     )
@@ -471,6 +484,7 @@ def test_a_board_may_have_any_number_of_switches(outlets: int) -> None:
         movable=np.ones(branches, np.bool_),
         barred=np.zeros(buses, np.bool_),
         dead=np.array([False, False, *[True] * (buses - 2)]),
+        fresh=np.zeros(buses, np.bool_),
         sync=np.zeros(branches, np.bool_),
         demand=grid.rating,
     )

@@ -59,3 +59,20 @@ def test_power_comes_before_the_number_of_those_who_are_fed(oberrhein: Study) ->
         assert owed(world) == 220
     finally:
         loads.worst_kw[:] = before
+
+
+@pytest.mark.parametrize(
+    ("lost", "live"),
+    [
+        (("s0", "s80"), 210),  # s95 opened, and its loads' pick-up left no room to close anything again
+        (("station52", "s294"), 210),  # loads that had just come back still took theirs
+        (("t142", "s236"), 140),  # what t142 was said to carry too much hid what the plan broke
+    ],
+)
+def test_nobody_is_interrupted_for_a_closing_that_will_not_fit(
+    oberrhein: Study, lost: tuple[str, str], live: int
+) -> None:
+    """Thirty EVSEs and more lost their voltage to a plan whose next step waited two minutes for room in vain."""
+    found = oberrhein.play((oberrhein.element(lost[0]), oberrhein.element(lost[1])), Cause.UPSTREAM)
+    assert found.kept, remark(found)
+    assert found.live == live

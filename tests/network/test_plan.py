@@ -489,3 +489,76 @@ def test_a_board_may_have_any_number_of_switches(outlets: int) -> None:
         demand=grid.rating,
     )
     assert Planner(grid).heuristic(question).steps == (1,)
+
+
+def in_a_row(*ends: tuple[int, int], rooms: list[float], loads: list[float], roots: list[int]) -> Grid:
+    """Branches with so much room, buses with so much load, half as much again after an outage [kVA a phase]."""
+    buses, branches = len(loads), len(ends)
+    flat = np.array([bus for side in zip(*ends, strict=True) for bus in side])
+    load = np.repeat(np.array(loads)[:, None], 3, axis=1)
+    return two_ways()[0]._replace(
+        from_bus=np.array([a for a, _ in ends]),
+        to_bus=np.array([b for _, b in ends]),
+        start=np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=buses))]),
+        links=np.argsort(flat, kind="stable") % branches,
+        capacity=np.repeat(np.array(rooms)[:, None], 3, axis=1),
+        rating=np.zeros((buses, 3)),
+        reserve=np.zeros((buses, 3)),
+        reserve_kw=np.zeros(buses),
+        load=load,
+        load_kw=load.sum(axis=1),
+        pickup=1.5 * load,
+        pickup_kw=1.5 * load.sum(axis=1),
+        worth=np.column_stack([np.zeros(buses), load.sum(axis=1)]),
+        supply_bus=np.array(roots),
+        import_kw=np.full(len(roots), np.inf),
+    )
+
+
+def asked(grid: Grid, closed: list[bool], **told: np.ndarray) -> Question:
+    """Everything may move and lives; ``told``: what else is so."""
+    every, buses = np.ones(len(closed), np.bool_), np.zeros(grid.load.shape[0], np.bool_)
+    usual = {"barred": buses, "dead": buses, "fresh": buses, "demand": grid.rating}
+    return Question(
+        closed=np.array(closed),
+        known=every,
+        shadow=~every,
+        movable=every,
+        alive=np.ones(grid.supply_bus.shape[0], np.bool_),
+        sync=~every,
+        **(usual | told),
+    )
+
+
+def steps_of(grid: Grid, question: Question) -> tuple[int, ...]:
+    """The exact plan's; the program's own answer is no other."""
+    planner = Planner(grid)
+    found = best_state(grid, planner.case(question), 10.0)
+    assert found is not None
+    exact = planner.exact(question)
+    assert planner.steps(question, found) == exact.steps
+    return exact.steps
+
+
+@pytest.mark.parametrize(("room", "steps"), [(10.0, ()), (13.0, (-1, 2))])
+def test_what_loses_its_voltage_on_the_way_comes_back_with_its_pick_up(room: float, steps: tuple[int, ...]) -> None:
+    """8 kVA a phase behind a branch of 9, to be moved to one with more room for its cars: 12 have to fit there."""
+    grid = in_a_row((0, 2), (1, 2), rooms=[9.0, room], loads=[0.0, 0.0, 8.0], roots=[0, 1])
+    cars = np.repeat([[0.0], [0.0], [20.0]], 3, axis=1)
+    assert steps_of(grid, asked(grid, [True, False], demand=cars)) == steps
+
+
+@pytest.mark.parametrize(("fresh", "steps"), [(True, ()), (False, (2,))])
+def test_what_has_just_come_back_takes_its_pick_up_for_a_while(fresh: bool, steps: tuple[int, ...]) -> None:
+    """8 kVA a phase with a voltage and 1 without behind a branch of 13: together they take 13.5 after an outage."""
+    grid = in_a_row((0, 1), (1, 2), rooms=[13.0, np.inf], loads=[0.0, 8.0, 1.0], roots=[0])
+    dead, back = np.array([False, False, True]), np.array([False, fresh, False])
+    assert steps_of(grid, asked(grid, [True, False], dead=dead, fresh=back)) == steps
+
+
+@pytest.mark.parametrize(("room", "steps"), [(5.0, ()), (6.0, (3,))])
+def test_a_limit_that_is_broken_now_hides_no_other_one(room: float, steps: tuple[int, ...]) -> None:
+    """20 kVA a phase on a branch of 10, which nobody can help; beside it 4 without a voltage that start with 6."""
+    grid = in_a_row((0, 1), (0, 2), (2, 3), rooms=[10.0, room, np.inf], loads=[0.0, 20.0, 0.0, 4.0], roots=[0])
+    question = asked(grid, [True, True, False], dead=np.array([False, False, False, True]))
+    assert steps_of(grid, replace(question, movable=np.array([False, False, True]))) == steps

@@ -9,6 +9,7 @@ and arcs a along closed branches away from the supplies:
     closed branches hand y and w on; only arcs through what is certain hand y on
     loads and reserves of every bus with w, charging of those with y, are flows along arcs:
     pick-ups + reserves, loads + charging <= ratings                                                  R5, max flow
+    a bus with w reached over branches that are closed now keeps its voltage: no pick-up there        R8
 
 The levels of ``Score`` are maximised one after another, each held for the next. What the present state already breaks
 makes the program infeasible; then there is no answer from here.

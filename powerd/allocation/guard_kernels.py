@@ -356,7 +356,8 @@ def raise_within_rows(
     for i in range(n):
         if rising[i]:
             share = smallest_fraction(columns, limit_of_row, i, fraction)
-            x[i] = max(jumped[i], step_down(steps, i, jumped[i] + share * (goal[i] - jumped[i])))
+            reach = min(goal[i], jumped[i] + share * (goal[i] - jumped[i]))  # a + (b - a) may round to above b
+            x[i] = max(jumped[i], step_down(steps, i, reach))
     real[:] = 0.0
     imag[:] = 0.0
     add_flow(columns, np.maximum(x, worst), real, imag)

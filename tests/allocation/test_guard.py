@@ -139,6 +139,16 @@ def test_raises_fit_the_worst_case(data: st.DataObject) -> None:
             assert flow <= limit + 1e-9 * (1.0 + limit)
 
 
+def test_a_raise_ends_at_what_is_wanted_to_the_last_bit() -> None:
+    """a + (b - a) is above b for some a and b."""
+    rng = np.random.default_rng(1)
+    current, wanted = rng.uniform(0.0, 6.0, 2000), rng.uniform(6.0, 40.0, 2000)
+    assert (current + (wanted - current) > wanted).any()
+    nothing = np.zeros(2000)
+    result = admit_raises(one_limit(2000, 1e6), np.zeros(1), nothing, current, wanted, nothing)
+    np.testing.assert_array_equal(result, wanted)
+
+
 def test_decreases_are_never_delayed() -> None:
     """A wanted ceiling below the current one is granted at once, even where W forbids every raise."""
     result = admit_raises(

@@ -56,6 +56,12 @@ def most_believed(names: Directory, evse: Ints) -> Floats:
     return np.asarray(RATINGS_MAX * names.posts.max_ceiling[evse])
 
 
+def speaker_of(controller: int, hello: HelloReceived, names: Directory) -> Speaker:
+    """Who speaks on the stream that this hello of a controller opened."""
+    believed = most_believed(names, hello.evse)
+    return Speaker(controller=controller, evse=hello.evse, incarnation=hello.incarnation, believed=believed)
+
+
 def hello_event(hello: pb.Hello, names: Directory) -> HelloReceived:
     """Checks a hello.
 

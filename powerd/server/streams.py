@@ -10,7 +10,7 @@ from grpc.aio import ServicerContext
 
 from powerd.control.events import Event, StreamClosed
 from powerd.errors import BadRequest, Overloaded
-from powerd.server.convert import Speaker, check_number, hello_event, most_believed, report_events
+from powerd.server.convert import check_number, hello_event, report_events, speaker_of
 from powerd.server.core import Core
 from powerd.server.directory import Directory
 from powerd.server.later import Later
@@ -75,13 +75,7 @@ class Streams:
         controller = self._names.controller[first.hello.controller_id]
         self._stamps.hello(controller, event.incarnation, event.boottime_s)
         answer = self._core.post(event)
-        speaker = Speaker(
-            controller=controller,
-            evse=event.evse,
-            incarnation=event.incarnation,
-            believed=most_believed(self._names, event.evse),
-        )
-        stream = self._publisher.open(speaker, first.hello.report_number)
+        stream = self._publisher.open(speaker_of(controller, event, self._names), first.hello.report_number)
         self._later.judge(asyncio.ensure_future(answer), stream.end)
         logger.info("controller %s connected with %d EVSEs", first.hello.controller_id, len(event.evse))
         return stream, event.boottime_s

@@ -16,7 +16,7 @@ from powerd.errors import BadRequest
 from powerd.journal.cells import CLASSES, Cells, cells_of, snapshot_of
 from powerd.journal.gate import Gate, Leaving
 from powerd.limits import Floats, Ints
-from powerd.server.convert import Speaker, check_number, hello_event, most_believed, report_events
+from powerd.server.convert import Speaker, check_number, hello_event, report_events, speaker_of
 from powerd.server.outbox import Lease, Outbox, Part
 from powerd.server.stamps import Stamps
 from powerd.sim.faults.disk import Disk
@@ -275,15 +275,9 @@ class Leader:
         if hello.incarnation < owner.heard:
             return []  # not tried: the first word of a process that is no more, heard after the next one's
         owner.heard = hello.incarnation
-        speaker = Speaker(
-            controller=owner.number,
-            evse=hello.evse,
-            incarnation=hello.incarnation,
-            believed=most_believed(self.layout.names, hello.evse),
-        )
         self.streams[owner.number] = Stream(
             number=number,
-            speaker=speaker,
+            speaker=speaker_of(owner.number, hello, self.layout.names),
             outbox=Outbox(len(hello.evse)),
             boottime_s=hello.boottime_s,
             report_number=said.report_number,

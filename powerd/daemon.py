@@ -216,8 +216,10 @@ class Ticker:
         told = asyncio.get_running_loop().call_later(
             WARM_S, _log.warning, "first start: compiling the kernels takes some minutes; nothing is granted yet"
         )
-        await asyncio.to_thread(rehearse, self.site, self._stepper, self._snapshot, now)
-        told.cancel()
+        try:
+            await asyncio.to_thread(rehearse, self.site, self._stepper, self._snapshot, now)
+        finally:
+            told.cancel()
 
     async def run(self, clock: Clock) -> None:
         """Ticks for ever: every ``tick_s``, and at once when something urgent came.

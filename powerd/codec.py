@@ -26,7 +26,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
-from powerd.compiled import kernel
+from powerd.compiled import kernel, read
 
 Array = npt.NDArray[Any]
 Buffer = Any
@@ -162,13 +162,7 @@ class _Writer:
                 self.parts.append(one)
                 return ["c", kind, *shape]
             if array.dtype.kind == "i":
-                if array.ndim == 1:
-                    breaks = _breaks(array)
-                    if not breaks.shape[0]:
-                        return ["r", kind, shape[0], array.item(0)]
-                    if BREAKS * breaks.shape[0] < shape[0]:
-                        return ["s", kind, shape[0], *map(self.array, (breaks, array[breaks], array[:1]))]
-                return self.narrowed(array)
+                return self.integers(array)
             if array.dtype.kind == "b":
                 self.parts.append(np.packbits(array).tobytes())
                 return ["b", *shape]
@@ -180,15 +174,22 @@ class _Writer:
         self.parts.append(np.ascontiguousarray(array))
         return ["a", kind, *shape]
 
-    def narrowed(self, array: Array) -> Any:
-        """Integers, each in as few bytes as the largest needs."""
-        kind, low, high = array.dtype.str, int(array.min()), int(array.max())
+    def integers(self, array: Array) -> Any:
+        """Integers: those that rise by one as their first, the others each in as few bytes as the largest needs."""
+        kind, shape = array.dtype.str, array.shape
+        row = read(np.ascontiguousarray(array, np.int64).reshape(-1))
+        low, high, breaks = _seen(row)
+        if array.ndim == 1 and not breaks:
+            return ["r", kind, shape[0], array.item(0)]
+        if array.ndim == 1 and BREAKS * breaks < shape[0]:
+            where = _breaks(row, breaks)
+            return ["s", kind, shape[0], *map(self.array, (where, array[where], array[:1]))]
         for narrow, least, most in _NARROW:
             if narrow.itemsize < array.itemsize and least <= low and high <= most:
                 self.parts.append(array.astype(narrow).tobytes())
-                return ["n", kind, narrow.str, *array.shape]
+                return ["n", kind, narrow.str, *shape]
         self.parts.append(np.ascontiguousarray(array))
-        return ["a", kind, *array.shape]
+        return ["a", kind, *shape]
 
 
 @cache
@@ -211,15 +212,37 @@ def _joins(values: Sequence[Any]) -> bool:
     )
 
 
-def _breaks(array: Array) -> npt.NDArray[np.int64]:
-    """Places of the entries that are not one more than that before them."""
-    return np.flatnonzero(array[1:] - array[:-1] != 1) + 1
+@kernel
+def _rises(before: int, after: int) -> bool:
+    """Whether it is one more; the least integer is not one more than the largest."""
+    return after > before and after - before == 1
+
+
+@kernel
+def _seen(row: Array) -> tuple[int, int, int]:
+    """The least and the largest of integers (n,), and how many do not rise by one from that before them."""
+    low, high, breaks = row[0], row[0], 0
+    for i in range(1, row.shape[0]):
+        low, high = min(low, row[i]), max(high, row[i])
+        breaks += not _rises(row[i - 1], row[i])
+    return low, high, breaks
+
+
+@kernel
+def _breaks(row: Array, count: int) -> Array:
+    """(count,) places of those."""
+    where = np.empty(count, np.int64)
+    k = 0
+    for i in range(1, row.shape[0]):
+        if not _rises(row[i - 1], row[i]):
+            where[k] = i
+            k += 1
+    return where
 
 
 def _thousandths(row: Array) -> Array | None:
     """(k,) how many thousandths each float is, bit by bit; None where one is no such number, or too large a one."""
-    floats = row.view()
-    floats.flags.writeable = False
+    floats = read(row)
     for kind, most in _COUNTS:
         counts = np.empty(row.shape[0], kind)
         if _counted(floats, counts, most):

@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
+import numpy.typing as npt
 from numba.core.registry import cpu_target
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Column = TypeVar("Column", bound=npt.NDArray[Any])
 
 
 @cache
@@ -42,6 +44,18 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     stamp = digest_of(Path(function.__code__.co_filename).parent)
     dispatcher._cache._cache_file._source_stamp = stamp  # noqa: SLF001 numba has no public way
     return cast(Callable[P, R], dispatcher)
+
+
+def read(column: Column) -> Column:
+    """The column, or a view of it, that is read-only, for loops that only read it.
+
+    numba compiles anew for each other kind of array.
+    """
+    if not column.flags.writeable:
+        return column
+    view = column.view()
+    view.flags.writeable = False
+    return view
 
 
 def load_types() -> None:

@@ -110,6 +110,13 @@ def test_every_column_survives_in_whatever_form(array: np.ndarray) -> None:
     assert same(decode(encode(array), {}), array)
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32, np.int64])
+def test_the_least_integer_is_not_one_more_than_the_largest(kind: type[np.signedinteger]) -> None:
+    """As it would be to a machine that counts round."""
+    array = np.array([np.iinfo(kind).max, np.iinfo(kind).min], kind)
+    assert same(decode(encode(array), {}), array)
+
+
 @given(
     steps=hnp.arrays(
         np.int64, st.integers(64, 200), elements=st.integers(0, 2**17) | st.integers(2**32 - 2, 2**32 + 1)

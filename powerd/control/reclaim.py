@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from powerd.compiled import kernel
+from powerd.compiled import kernel, read
 from powerd.limits import Bools, Floats
-from powerd.state.columns import kept, read, replace
+from powerd.state.columns import kept, replace
 from powerd.state.usage import Usage
 
 SETTLE_S = 60.0

@@ -7,7 +7,6 @@ again. That is what makes one transaction a tick cheap.
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
@@ -15,11 +14,13 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
+from zlib_ng.zlib_ng import crc32
 
 from powerd.codec import classes_of, decode, encode
-from powerd.journal.kernels import Counts, changes, counted, places
+from powerd.compiled import read
+from powerd.journal.kernels import Counts, counted, differing
 from powerd.limits import Floats, Ints
-from powerd.state.columns import read, same, words
+from powerd.state.columns import same, words
 from powerd.state.snapshot import Snapshot, largest_phase
 
 FORGOTTEN = ("warm_stage", "warm_price")
@@ -171,7 +172,7 @@ def pack(cell: Any) -> Packed:
         dtype, data = (dtype, cell.tobytes()) if runs is None else (RUNS + dtype, runs)
     else:
         dtype, shape, data = ENCODED, "", encode(cell)
-    return Packed(dtype=dtype, shape=shape, data=data, crc=zlib.crc32(data))
+    return Packed(dtype=dtype, shape=shape, data=data, crc=crc32(data))
 
 
 def pack_kept(path: str, column: npt.NDArray[Any]) -> Packed:
@@ -182,7 +183,7 @@ def pack_kept(path: str, column: npt.NDArray[Any]) -> Packed:
     narrow = counts.astype("<u2") if int(counts.max()) < 1 << 16 else counts
     data = narrow.tobytes()
     form = f"{STEPS}{STEP[path]:g} {narrow.dtype.str}"
-    return Packed(dtype=form, shape=str(counts.shape[0]), data=data, crc=zlib.crc32(data))
+    return Packed(dtype=form, shape=str(counts.shape[0]), data=data, crc=crc32(data))
 
 
 class Packer:
@@ -220,7 +221,7 @@ class Packer:
 
 def _whole(column: npt.NDArray[Any]) -> str:
     """What the digest covers of a column that is not kept as it is."""
-    return f"{column.dtype.str}|{_lengths(column)}|{zlib.crc32(np.ascontiguousarray(column).data)}"
+    return f"{column.dtype.str}|{_lengths(column)}|{crc32(np.ascontiguousarray(column).data)}"
 
 
 def _lengths(column: npt.NDArray[Any]) -> str:
@@ -253,7 +254,7 @@ def cell_of(row: Row) -> tuple[str, Any]:
         ValueError: the row is damaged.
     """
     path, tick, dtype, shape, data, crc = row
-    if _checksum(path, tick, dtype, shape, zlib.crc32(data)) != crc:
+    if _checksum(path, tick, dtype, shape, crc32(data)) != crc:
         raise ValueError(f"{path} does not match its checksum")
     if dtype == ENCODED:
         return path, decode(data, CLASSES)
@@ -277,10 +278,10 @@ def _runs(column: npt.NDArray[Any]) -> bytes | None:
     """The first row, where a word differs (bits) from that above it, and those words; None where that is no shorter."""
     words = read(np.ascontiguousarray(column).reshape(-1).view(np.int64))  # bit by bit: -0.0 is not 0.0
     width = words.shape[0] // column.shape[0]
-    count = changes(words, width)
-    if _WORD * width + (_WORD + _PLACE.itemsize) * count >= words.nbytes:
+    most = (words.nbytes - _WORD * width - 1) // (_WORD + _PLACE.itemsize)
+    where = differing(words, width, most)
+    if where.shape[0] > most:
         return None
-    where = places(words, width, count)
     return b"".join((words[:width].tobytes(), where.tobytes(), words[where].tobytes()))
 
 
@@ -307,4 +308,4 @@ def _dense(data: bytes, count: int) -> Ints:
 
 def _checksum(path: str, tick: int, dtype: str, shape: str, crc: int) -> int:
     """CRC-32 over a whole row, ``crc`` being that of its data: against a disk that errs, not against people."""
-    return zlib.crc32(f"{path}|{tick}|{dtype}|{shape}".encode(), crc)
+    return crc32(f"{path}|{tick}|{dtype}|{shape}".encode(), crc)

@@ -18,30 +18,24 @@ MOST_STEPS = 4294967295.0
 
 
 @kernel
-def changes(words: Ints, width: int) -> int:
-    """How many words (k,) are others than the one ``width`` before."""
-    found = 0
-    for i in range(width, words.shape[0]):
-        found += words[i] != words[i - width]
-    return found
-
-
-@kernel
-def places(words: Ints, width: int, count: int) -> Counts:
-    """(count,) where these are, ``count`` being what ``changes`` found."""
-    found = np.empty(count, np.uint32)
-    k = 0
-    for first in range(width, words.shape[0], BLOCK):
-        last = min(first + BLOCK, words.shape[0])
-        other = 0
-        for i in range(first, last):
-            other |= words[i] ^ words[i - width]
-        if other != 0:
-            for i in range(first, last):
-                if words[i] != words[i - width]:
-                    found[k] = i
-                    k += 1
-    return found
+def differing(words: Ints, width: int, most: int) -> Counts:
+    """(k,) places of the words (n,) that are others than the one ``width`` before; above ``most``, some of them."""
+    above, own = words[: words.shape[0] - width], words[width:]  # a place that may be negative could not be read ahead
+    found = np.empty(most + BLOCK, np.uint32)
+    count = 0
+    for block in range((own.shape[0] + BLOCK - 1) // BLOCK):
+        first = block * BLOCK
+        one, other = above[first : first + BLOCK], own[first : first + BLOCK]
+        differs = 0
+        for i in range(one.shape[0]):
+            differs |= one[i] ^ other[i]
+        if differs != 0:
+            for i in range(one.shape[0]):
+                found[count] = width + first + i
+                count += one[i] != other[i]
+            if count > most:
+                break
+    return found[:count]
 
 
 @kernel
@@ -53,15 +47,16 @@ def counted(column: Floats, step: float, up: bool) -> tuple[Counts, bool]:
         step: how many make one unit.
         up: the next step that is not below, of whole steps the same; else the nearest.
     """
-    counts = np.zeros(column.shape[0], np.uint32)
-    for i in range(column.shape[0]):
+    counts = np.empty(column.shape[0], np.uint32)
+    all_have_one = True
+    for i in range(column.shape[0]):  # without a way out: the processor takes several rows at a time
         most = column[i, 0]
         for k in range(1, column.shape[1]):
-            most = np.maximum(most, column[i, k])
+            other = column[i, k]
+            most = other if other > most or np.isnan(other) else most
         count = np.floor(most * step) if up else np.rint(most * step)
         if up and count / step < most:
             count += 1.0
-        if not 0.0 <= count <= MOST_STEPS:  # also nan
-            return counts, False
+        all_have_one &= 0.0 <= count <= MOST_STEPS  # also nan
         counts[i] = np.uint32(count)
-    return counts, True
+    return counts, all_have_one

@@ -19,12 +19,12 @@ The record of before stays as evidence: its chain can be checked, its ticks step
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import apsw
 import numpy as np
+from zlib_ng.zlib_ng import crc32
 
 from powerd.journal.cells import Cells, Packed, cell_of, pack
 from powerd.state.snapshot import Answered, Stop
@@ -69,7 +69,7 @@ def _to_2(db: apsw.Connection) -> None:
     db.execute("ALTER TABLE cells ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")
     for row in list(db.execute("SELECT path, tick, dtype, shape, data FROM cells")):
         path, tick, dtype, shape, data = row
-        packed = Packed(dtype=dtype, shape=shape, data=data, crc=zlib.crc32(data))
+        packed = Packed(dtype=dtype, shape=shape, data=data, crc=crc32(data))
         db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", packed.row(path, tick))
     for (text,) in list(db.execute("SELECT value FROM about WHERE key = 'remainder'")):
         rows = [pack(cell).row(path, 0) for path, cell in _rest_of_1(json.loads(text)).items()]

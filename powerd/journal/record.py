@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from zlib_ng.zlib_ng import crc32
 
 from powerd.codec import classes_of, encode
 from powerd.control.decision import Decision
@@ -186,7 +186,7 @@ def _feed(seal: Any, value: object) -> None:
     if isinstance(value, np.ndarray):
         # As the digest of the state has it: a checksum of each column is enough, and half the time.
         data = np.ascontiguousarray(value).data
-        seal.update(f"{value.dtype.str}{value.shape}|{zlib.crc32(data)}".encode())
+        seal.update(f"{value.dtype.str}{value.shape}|{crc32(data)}".encode())
     elif is_dataclass(value):
         for own in fields(value):
             _feed(seal, getattr(value, own.name))

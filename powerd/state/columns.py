@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from powerd.compiled import kernel
+from powerd.compiled import kernel, read
 from powerd.limits import Ints
 
 Column = TypeVar("Column", bound=npt.NDArray[Any])
@@ -47,18 +47,6 @@ else:
 def own(column: Column) -> Column:
     """The column if this tick owns it, else a copy: for loops that write into it."""
     return column if column.flags.writeable else column.copy()
-
-
-def read(column: Column) -> Column:
-    """The column, or a view of it, that is read-only, for loops that only read it.
-
-    numba compiles anew for each other kind of array.
-    """
-    if not column.flags.writeable:
-        return column
-    view = column.view()
-    view.flags.writeable = False
-    return view
 
 
 def put(column: Column, evse: Ints | int | tuple[int, int], value: object) -> Column:

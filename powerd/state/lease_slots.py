@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from powerd.compiled import read
 from powerd.limits import Floats, Ints
-from powerd.state.columns import own, read, replace
+from powerd.state.columns import own, replace
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_kernels import insert_holds, insert_slots
 

@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
+from powerd.compiled import read
 from powerd.limits import Bools, Controllers, Floats, Posts
-from powerd.state.columns import read
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
+from powerd.compiled import read
 from powerd.limits import Bools, Floats, Ints
-from powerd.state.columns import kept, own, put, put_news, read, replace
+from powerd.state.columns import kept, own, put, put_news, replace
 from powerd.state.lease_book import LeaseBook, open_book
 from powerd.state.lease_kernels import Lines, followed, lawful, live, most, possible, reserved, retire
 from powerd.state.lease_slots import insert_hold, insert_slot

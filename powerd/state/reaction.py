@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.compiled import kernel
+from powerd.compiled import kernel, read
 from powerd.limits import Bools, Floats, Ints
-from powerd.state.columns import kept, read, replace
+from powerd.state.columns import kept, replace
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_kernels import margin
 from powerd.state.lease_terms import LeaseTerms

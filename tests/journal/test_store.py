@@ -109,6 +109,27 @@ def test_a_large_column_survives_whatever_repeats(others: list[tuple[int, float]
     assert cell_of(pack(dense).row("x", 1))[1].tobytes() == dense.tobytes()
 
 
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_a_column_is_written_as_what_differs_as_long_as_that_is_shorter(width: int, more: int) -> None:
+    """Eight bytes a word and four for its place, against eight bytes for each: to the last entry."""
+    place = np.arange(3000)
+    most = (8 * 3000 - 8 * width - 1) // 12
+    others = (place >= width) & (place < width + most + more)
+    column = np.cumsum(others.reshape(-1, width), axis=0).astype(np.float64)
+    packed = pack(column)
+    assert packed.dtype.startswith("runs") == (more <= 0)
+    assert cell_of(packed.row("x", 1))[1].tobytes() == column.tobytes()
+
+
+@pytest.mark.parametrize("phase", range(3))
+def test_a_phase_without_a_number_keeps_the_readings_whole(phase: int) -> None:
+    """Whichever it is, and whatever the others say."""
+    drawn = np.ones((1000, 3)) * [1.0, 2.0, 3.0]
+    drawn[500, phase] = np.nan
+    assert np.isnan(cell_of(pack_kept(READINGS, drawn).row(READINGS, 1))[1][500])
+
+
 AMPS = st.floats(0.0, 1e6) | st.integers(0, 70_000).map(lambda milli: milli / 1000.0)
 
 

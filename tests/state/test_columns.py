@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from powerd.compiled import read
 from powerd.limits import Floats
-from powerd.state.columns import freeze, kept, own, put, put_news, read, replace
+from powerd.state.columns import freeze, kept, own, put, put_news, replace
 
 ODD = [0.0, -0.0, np.nan, np.inf, 1.0, 1.0 + 2**-52]
 

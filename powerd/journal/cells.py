@@ -211,12 +211,11 @@ class Packer:
         line = f"{path}|{_whole(cell) if packed is None else packed.mark}\n".encode()
         if line == self._lines[path]:
             return
-        self._lines[path] = line
-        if path in AFRESH and path in self.kept:
-            return  # it holds no more than how long it is
-        kept = pack_kept(path, cell) if packed is None else packed
-        if kept != self.kept.get(path):
-            self.kept[path] = kept
+        if path not in AFRESH or path not in self.kept:  # of those nothing is kept but how long they are
+            kept = pack_kept(path, cell) if packed is None else packed
+            if kept != self.kept.get(path):
+                self.kept[path] = kept
+        self._lines[path] = line  # last: what could not be packed is packed with the next tick
 
 
 def _whole(column: npt.NDArray[Any]) -> str:

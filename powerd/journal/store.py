@@ -255,11 +255,11 @@ class Journal:
             JournalBroken: the disk refuses; what was there before still is, and a later commit writes what this one
                 could not.
         """
+        had_gap, self._gap = self._gap, True  # it has one if one of these cannot be taken in, whatever the reason
         for e in entries:
             state = self._packer.take(e.decision.snapshot)
             self._pending.append(tick_record(e.now, e.events, e.decision, state))
-        if sum(len(record.content) for record in self._pending) > PENDING_BYTES:
-            self._pending, self._gap = [], True
+        self._gap = had_gap or sum(len(record.content) for record in self._pending) > PENDING_BYTES
         newest = entries[-1]
         if self._gap:
             gap = state_record(Kind.GAP, newest.decision.snapshot, newest.now.utc.timestamp(), self._machine)

@@ -336,6 +336,32 @@ def test_a_disk_that_is_away_for_long_leaves_a_gap(
     assert (found.gaps, found.ticks) == (1, 1)
 
 
+@pytest.mark.parametrize("place", ["store.tick_record", "cells.pack_kept"])
+def test_a_tick_that_cannot_be_taken_in_leaves_a_gap(
+    tmp_path: Path, player: Player, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Whatever the reason: no hole in the record that nobody sees, and the next tick writes all that has changed."""
+    journal, empty = journal_at(tmp_path / "j", player), player.snapshot
+    journal.start(player.snapshot, at(player))
+
+    def failing(*_: object) -> object:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"powerd.journal.{place}", failing)
+        with pytest.raises(MemoryError):
+            journal.commit([entry(player, ev.Measured(evse=np.array([0]), drawn=np.full((1, 3), 7.5)))])
+    for _ in range(2):
+        journal.commit([entry(player)])
+        found = journal.recover(empty)
+        assert found is not None
+        assert found.drawn.max() == 7.5
+        assert same(found, player.snapshot)
+    journal.close()
+    replayed = replay(tmp_path / "j", player.site, verify=True)
+    assert (replayed.fault, replayed.gaps, replayed.ticks) == (None, 1, 1)
+
+
 def test_the_record_stays_within_its_bound(tmp_path: Path, player: Player, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole segments go at the old end; what is left can be replayed, and the newest state is untouched."""
     monkeypatch.setattr(store, "SEGMENT_BYTES", 20_000)

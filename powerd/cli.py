@@ -420,11 +420,13 @@ def set_envelope(
 def withdraw_envelope(
     daemon: Daemon,
     envelope_id: Annotated[str, typer.Argument(metavar="ID", help="As `set` and `list` tell it.")],
+    as_json: Json = False,
 ) -> None:
     """Take an envelope back before its end."""
     from powerd.client import envelopes
 
     envelopes.withdraw_envelope(daemon, envelope_id)
+    typer.echo(json.dumps({"envelope_id": envelope_id}) if as_json else f"{envelope_id} is withdrawn")
 
 
 @envelope_app.command("list")

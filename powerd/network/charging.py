@@ -32,6 +32,8 @@ def find_charging_faults(drawing: Drawing, findings: Findings, clouded: frozense
     for index, kind_class in enumerate(site.controller_classes):
         _class(kind_class, ("controller_classes", index), findings, clouded)
     _connections(site, findings, clouded)
+    if not clouded:
+        _controllers(site, findings)
 
 
 def _kind(kind: EvseType, path: Path, findings: Findings, clouded: frozenset[str]) -> None:
@@ -136,6 +138,19 @@ def _fits(
     for wrong in [connection for connection in dict.fromkeys(stated) if connection.value not in fitting]:
         message = f"connection {wrong.value} does not fit type {kind.id} with phases {phases}"
         findings.add(Code.WRONG_CONNECTION, (*path, key), element, message, f"write one of {', '.join(fitting)}")
+
+
+def _controllers(site: SiteFile, findings: Findings) -> None:
+    """Those that no station names, where all names are known and there is an EVSE at all: else that is said."""
+    named = {own.controller for own in site.stations} | {own.controller for own in site.station_groups}
+    if not named or not named <= {controller.id for controller in site.controllers}:
+        return
+    for index, controller in enumerate(site.controllers):
+        if controller.id not in named:
+            message = "no station or station group names it as its controller, so it has no EVSE"
+            mend = f"write controller: {controller.id} at the stations that it runs, or remove it"
+            path = ("controllers", index)
+            findings.add(Code.CONTROLLER_WITHOUT_EVSE, path, controller.id, message, mend, Severity.WARNING)
 
 
 def _class(kind: ControllerClass, path: Path, findings: Findings, clouded: frozenset[str]) -> None:

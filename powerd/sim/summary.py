@@ -260,13 +260,18 @@ def violations_text(s: Summary) -> str:
     return f"{count}, all after a loss and over in {longest_s:.0f} s ({s.overload_allowed_s:.0f} s allowed)"
 
 
+def _asked(s: Summary) -> str:
+    """What the drivers said, where the sessions tell it."""
+    return f" (drivers had asked for {s.energy_requested_kwh:.0f} kWh)" if s.energy_requested_kwh else ""
+
+
 def _lines(s: Summary) -> list[tuple[str, str]]:
     """(label, value) of every line."""
     margin = "-" if s.worst_margin_a is None else f"{s.worst_margin_a:.1f} A"
     lines = [
         ("sessions", f"{s.sessions}, {s.sessions_full_percent:.1f} % of them full"),
         ("energy delivered", f"{s.energy_delivered_kwh:.1f} of {s.energy_needed_kwh:.1f} kWh needed"),
-        ("", f"{s.energy_delivered_percent:.2f} % (drivers had asked for {s.energy_requested_kwh:.0f} kWh)"),
+        ("", f"{s.energy_delivered_percent:.2f} %" + _asked(s)),
         ("worst tenth of the cars", f"{100 * s.worst_decile_fraction:.1f} % of their need"),
         ("fairness (Jain)", f"{s.jain_index:.4f}"),
         ("peak", f"{s.peak_kw:.1f} kW"),

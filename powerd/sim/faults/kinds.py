@@ -63,7 +63,7 @@ class Kind(StrEnum):
     OWNER_REBOOT = "owner-reboot"
     """Its machine restarts: its clock starts again at 0, its posts restart too."""
     POST_REBOOT = "post-reboot"
-    """EVSE ``target`` restarts at its boot current; its controller writes again after ``value`` seconds."""
+    """EVSE ``target`` restarts at its boot current, and tells its controller so after ``value`` seconds."""
     SLOW_ACTUATOR = "slow-actuator"
     """Writes to EVSE ``target`` take ``value`` seconds, for ten seconds."""
     EPOCH_AHEAD = "epoch-ahead"

@@ -258,6 +258,7 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "old-hello-counts": (Swap(where=Stamps, name="hello", by=_takes_any_hello),),
     "no-news-in-an-overshoot": (Swap(where=step, name="track", by=_no_news(overshoot.track)),),
     "endless-hold-waits-for-room": (Swap(where=leases, name="held_without_end", by=_nothing_held),),
+    "restarted-contactor-is-known": (Swap(where=EvseLease, name="restart", by=EvseLease.again),),
     "contactor-stays": (Swap(where=Owner, name="_must_move", by=_stays),),
     "late-hello-goes-on": (Swap(where=hello, name="_over", by=_never_over),),
     "barred-gets-grants": (Swap(where=hello, name="bar", by=lambda book, _evse, _ceiling: book),),

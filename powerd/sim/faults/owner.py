@@ -53,6 +53,8 @@ class Owner:
     lanes: list[Lane] = field(default_factory=list)
     seen: list[int] = field(default_factory=list)
     """Plug changes that the process has seen."""
+    restarted: set[int] = field(default_factory=set)
+    """Posts that have told it that they restarted, and whom it has not heard yet."""
     stopped_until_s: float = -1.0
     dead_until_s: float = -1.0
     dead: bool = False
@@ -86,6 +88,7 @@ class Owner:
         self.core = ControllerCore(self.name, self.configs, incarnation=self.incarnation, memory=self.memory)
         self.lanes = [Lane() for _ in self.posts]
         self.seen = [-1] * len(self.posts)
+        self.restarted.clear()
         self.dead, self.stream, self.broken_s, self.connect_s = False, 0, math.inf, t_s
         self._order(self.core.start(), t_s)
 
@@ -113,6 +116,7 @@ class Owner:
         now_s = self.clock(t_s)
         self.lived_s = t_s
         self._see_plugs(t_s)
+        self._hear_restarts(t_s)
         for _, message in self.down.due(t_s):
             self._order(self.core.receive(message, now_s), t_s)
         for write in self.core.expire(now_s):
@@ -130,17 +134,6 @@ class Owner:
         lane = self.lanes[index]
         return self.lived_s if lane.doing is None else min(self.lived_s, lane.begun_s)
 
-    def rewrite(self, index: int, t_s: float) -> None:
-        """A post that had restarted gets its ceiling again."""
-        lease = self.core.evses[index]
-        if self.dead or t_s < self.stopped_until_s or not self.posts[index].booted:
-            return
-        if lease.live and lease.one_phase != self.posts[index].one:
-            self._order((lease.again(),), t_s)
-            return
-        until_s = self.true_time(lease.until_s) if lease.live and not lease.latched else math.inf
-        self.posts[index].write(lease.ceiling, until_s, self._rest(index), t_s, latched=lease.latched)
-
     def _see_plugs(self, t_s: float) -> None:
         for i, post in enumerate(self.posts):
             if post.cars == self.seen[i]:
@@ -149,6 +142,11 @@ class Owner:
             if post.plugged:
                 self._order(self.core.plug(i, True, self.clock(t_s)), t_s)
             self.seen[i] = post.cars
+
+    def _hear_restarts(self, t_s: float) -> None:
+        for index in sorted(self.restarted):
+            self._order(self.core.restarted(index), t_s)
+        self.restarted.clear()
 
     def _speak(self, t_s: float, connect: Callable[[Owner], bool]) -> None:
         if self.stream and t_s >= self.broken_s:
@@ -189,8 +187,8 @@ class Owner:
                 self._take(lane, t_s)
 
     def _must_move(self, post: Post, lane: Lane, write: Write, t_s: float) -> bool:
-        """The post has connected other phases than the write is for: first 0, then its contactor, without current."""
-        if write.one_phase is None or write.one_phase == post.one:
+        """The post has, or may have, connected other phases: first 0, then its contactor, without current."""
+        if write.one_phase is None or not self.core.must_switch(write):
             lane.moves = False
             return False
         if not lane.moves:

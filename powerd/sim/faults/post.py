@@ -23,8 +23,12 @@ class Post:
     """Ceiling after its own restart."""
     switch_s: float = 0.0
     """How long its contactor takes."""
+    switches: bool = False
+    """It can connect L1 alone."""
     one: bool = False
     """It has connected L1 alone."""
+    lost: bool = False
+    """It has restarted and was not told since which phases to connect: it stays at 0 until then."""
     moves: int = 0
     """So often its contactor has moved by order."""
     ceiling: float = 0.0
@@ -66,7 +70,7 @@ class Post:
 
     def write(self, ceiling: float, until_s: float, rest: float, now_s: float, *, latched: bool) -> bool:
         """An order of the controller; a post that can drops one that comes after its end."""
-        if now_s >= until_s and not math.isnan(self.watchdog_s):
+        if (self.lost and ceiling > 0.0) or (now_s >= until_s and not math.isnan(self.watchdog_s)):
             return False
         self.put(ceiling, now_s)
         self.until_s, self.rest, self.latched, self.booted = until_s, rest, latched, False
@@ -74,7 +78,7 @@ class Post:
 
     def pass_time(self, now_s: float, heard_s: float) -> None:
         """Ends what is over; its controller last reached it at ``heard_s``."""
-        if self.booted and self.could(now_s) == 0.0:
+        if self.lost and self.could(now_s) == 0.0:
             self.one = False  # without an order its contactor connects all phases
         if self.latched or self.booted or math.isnan(self.watchdog_s):
             return
@@ -87,13 +91,13 @@ class Post:
         """Its contactor moves, if no current flows; True = it has."""
         if max(self.drawn(now_s), self.could(now_s)) > 0.0:
             return False
-        self.one, self.moves = one, self.moves + 1
+        self.one, self.lost, self.moves = one, False, self.moves + (one != self.one)
         return True
 
     def restart(self, now_s: float) -> None:
         """The post boots."""
         self.put(self.boot, now_s)
-        self.booted, self.latched = True, False
+        self.booted, self.latched, self.lost = True, False, self.switches
 
     def plug(self, car_max: float) -> None:
         """A car comes."""

@@ -57,6 +57,7 @@ class World:
                 reaction_s=float(terms.reaction_s[i]),
                 boot=float(posts.boot_current[i]),
                 switch_s=(1.0, 9.0)[i % 2],
+                switches=bool(site.electrical.evse_switches[i]),
             )
             for i in range(posts.count)
         ]
@@ -316,7 +317,7 @@ class World:
     def _put_right(self, kind: Kind, target: int, t_s: float) -> None:
         if kind is Kind.POST_REBOOT:
             owner, place = self._owner_of(target)
-            owner.rewrite(place, t_s)
+            owner.restarted.add(place)
             return
         owner = self.owners[target]
         owner.memory = replace(owner.memory, highest_epoch=min(owner.memory.highest_epoch, owner.sane_epoch))

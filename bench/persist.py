@@ -3,7 +3,8 @@
 ``busy``: every EVSE reports a new current each tick and every controller its stamp and acks, a quarter of the leases is
 renewed. ``calm``: stamps and acks alone. ``usual``: as powerd's own client does it, each controller reports once in a
 quarter of its ttl: in each tick a quarter of them stamps, acks and reads. Readings are rounded as the server's door
-rounds them. Wall: from handing over until durable; CPU: of the ticker's thread alone.
+rounds them. Each tick is stepped right before it is handed over, as the daemon does. Wall: from handing over until
+durable; CPU: of the ticker's thread alone.
 
 The rival is the disk itself: after each tick as many bytes as it took are written to a file beside the journal, over
 what is there already, and synced with ``fdatasync``. No journal that is durable can be faster than that.
@@ -16,6 +17,7 @@ import asyncio
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -203,7 +205,7 @@ class Costs:
     """What the disk alone took for as many."""
 
 
-async def _persist(writer: JournalWriter, journal: Journal, entries: list[Entry], floor: Floor) -> Costs:
+async def _persist(writer: JournalWriter, journal: Journal, entries: Iterator[Entry], floor: Floor) -> Costs:
     """Commits tick after tick; in the pauses the writer tidies up."""
     costs = Costs()
     for entry in entries:
@@ -230,8 +232,7 @@ def _case(folder: Path, count: int, ticks: int, case: Case) -> list[Row]:
     journal = Journal(path, evse_ids=life.site.electrical.posts.ids)
     journal.start(life.snapshot, warm.now)
     writer, floor = JournalWriter(journal), Floor(folder / "floor")
-    entries = [life.tick(case) for _ in range(ticks)]
-    costs = asyncio.run(_persist(writer, journal, entries, floor))
+    costs = asyncio.run(_persist(writer, journal, (life.tick(case) for _ in range(ticks)), floor))
     record = sum(len(r) for (r,) in journal._db.execute("SELECT content FROM records WHERE kind = 'tick'"))  # noqa: SLF001
     writer.close()
     floor.close()

@@ -79,7 +79,7 @@ def draw_run(
         _draw_time(grid[2, 0], edges, timezone)
         if marks:
             _draw_near(list(grid[:, 1]), edges[0], marks[0], movements)
-        grid[0, 0].set_title(title, loc="left", fontsize=12, fontweight="bold")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")  # above all columns: it is long
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
     except OSError as error:
         raise UnreadableInput(f"{path}: cannot be written: {error.strerror}; name a folder that exists") from error

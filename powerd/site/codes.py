@@ -87,10 +87,7 @@ class Code(StrEnum):
     MISSING_CONNECTION = "missing-connection", "a one-phase or line-to-line EVSE that does not say which phases"
     TTL_SHORTER_THAN_REACTION = "ttl-shorter-than-reaction", "a lease that ends before a car can have followed it"
     NO_WATCHDOG = "no-watchdog", "EVSEs of this class never fall back on their own, so they count at their rating"
-    CONTROLLER_WITHOUT_EVSE = (
-        "controller-without-evse",
-        "a controller that no station names: it has no EVSE",
-    )
+    CONTROLLER_WITHOUT_EVSE = "controller-without-evse", "a controller that no station names: it has no EVSE"
     # Loads and contract.
     WORST_BELOW_TYPICAL = "worst-below-typical", "a load whose most is less than its usual"
     ENVELOPE_ABOVE_IMPORT = "envelope-above-import", "the promised lowest envelope is above the contracted import"

@@ -20,7 +20,9 @@ MOST_STEPS = 4294967295.0
 @kernel
 def differing(words: Ints, width: int, most: int) -> Counts:
     """(k,) places of the words (n,) that are others than the one ``width`` before; above ``most``, some of them."""
-    above, own = words[: words.shape[0] - width], words[width:]  # a place that may be negative could not be read ahead
+    # Two views, for of each ``words[i - width]`` it would be asked whether the place is below 0, one word after the
+    # other: 134 us instead of 13 for 10 000 x 6 words.
+    above, own = words[: words.shape[0] - width], words[width:]
     found = np.empty(most + BLOCK, np.uint32)
     count = 0
     for block in range((own.shape[0] + BLOCK - 1) // BLOCK):

@@ -227,14 +227,21 @@ def deliverable(  # one pass up the tree, for all at once
 
 
 @kernel
-def judge(grid: Grid, case: Case, closed: Bools) -> tuple[Floats, Floats]:
-    """(5,) rings, supplies too many, critical load [kVA], deliverable [kVA], fed [kVA]; and what does not fit.
+def faults_in(grid: Grid, case: Case, closed: Bools) -> Ints:
+    """(2,) ``faults_of`` a state (E,)."""
+    return faults_of(
+        grid.from_bus, grid.to_bus, case.known & closed, case.shadow, case.roots, grid.supply_bus, case.barred.shape[0]
+    )
 
-    ``closed`` (E,) is the state; what is fed and must not be counts as supplies too many. See ``deliverable``.
+
+@kernel
+def judge(grid: Grid, case: Case, closed: Bools) -> tuple[Floats, Floats]:
+    """(4,) buses that are fed and must not be, critical load, deliverable, fed [kVA]; and what does not fit.
+
+    ``closed`` (E,) is the state; of rings and of supplies together ``faults_in`` tells. See ``deliverable``.
     """
     buses = case.demand.shape[0]
     sure = case.known & closed
-    faults = faults_of(grid.from_bus, grid.to_bus, sure, case.shadow, case.roots, grid.supply_bus, buses)
     tree = tree_of(grid.from_bus, grid.to_bus, sure, case.shadow, grid.start, grid.links, case.roots, buses)
     load, load_kw = coming_back(grid, case, closed)
     delivered, over = deliverable(grid, case, tree, load, load_kw)
@@ -245,7 +252,7 @@ def judge(grid: Grid, case: Case, closed: Bools) -> tuple[Floats, Floats]:
             posts += case.worth[bus, 1]
             if case.barred[bus]:
                 wrong += 1
-    return np.array([faults[0], faults[1] + wrong, critical, delivered, posts]), over
+    return np.array([wrong, critical, delivered, posts]), over
 
 
 @kernel
@@ -266,7 +273,8 @@ def search(grid: Grid, case: Case, states: Bools) -> Floats:
     now, as most are, nothing else is said.
     """
     result = np.zeros((states.shape[0], 5))
-    now, allowed = judge(grid, case, case.present)
+    faults_now, (now, allowed) = faults_in(grid, case, case.present), judge(grid, case, case.present)
+    rings_now, many_now = faults_now[0], faults_now[1] + now[0]
     allowed = np.maximum(allowed, 0.0) + 1e-6
     closed = case.present.copy()
     for i in range(states.shape[0]):
@@ -277,19 +285,16 @@ def search(grid: Grid, case: Case, states: Bools) -> Floats:
         for g in range(grid.lock_most.shape[0]):
             wrong += max(0, shut_in(grid, closed, g) - max(grid.lock_most[g], shut_in(grid, case.present, g)))
         result[i, 4] = -moved
-        sure = case.known & closed
-        faults = faults_of(
-            grid.from_bus, grid.to_bus, sure, case.shadow, case.roots, grid.supply_bus, case.barred.shape[0]
-        )
-        more = max(0.0, faults[0] - now[0]) + max(0.0, faults[1] - now[1])
+        faults = faults_in(grid, case, closed)
+        more = max(0.0, faults[0] - rings_now) + max(0.0, faults[1] - many_now)
         if more > 0.0:
             result[i, 0] = -wrong - more
             continue
         found, over = judge(grid, case, closed)
-        wrong += max(0.0, found[1] - now[1])
+        wrong += max(0.0, faults[1] + found[0] - many_now)
         if np.any(over > allowed):
             wrong += 1
         result[i, 0] = -wrong
         for c in range(3):
-            result[i, 1 + c] = np.round(found[2 + c], 3)
+            result[i, 1 + c] = np.round(found[1 + c], 3)
     return result

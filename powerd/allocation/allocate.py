@@ -16,13 +16,13 @@ from powerd.allocation.certificate import NOTHING_TO_DECIDE, Certificate, worst_
 from powerd.allocation.demands import Demands
 from powerd.allocation.explain import close_book
 from powerd.allocation.forest import NO_GROVE, grove_of
-from powerd.allocation.ledger import Book, Ledger, open_book, view
-from powerd.allocation.levels import LEVELS, classes_of, close_stage, serve_stages
-from powerd.allocation.pilots import to_steps
+from powerd.allocation.ledger import Book, Ledger, Service, open_book, view
+from powerd.allocation.levels import LEVELS, TURNS, close_stage, serve
 from powerd.allocation.rows import rows_of
 from powerd.allocation.solve import Solver, StageSolver
 from powerd.allocation.stage import Stage
 from powerd.allocation.steps import pack_steps
+from powerd.compiled import read
 from powerd.limits import Floats, Ints, Limits, Posts
 
 
@@ -31,19 +31,19 @@ class Warm:
     """Where the next tick's solves may start; part of the snapshot, so that a tick is a function of its inputs."""
 
     stage: tuple[tuple[int, int], ...]
-    """(priority class, level) of each stage that was solved."""
+    """(priority class, level) of each stage."""
     price: Floats
-    """(stages, m) its row prices [utility / limit unit]."""
+    """(stages, m) its row prices [utility / limit unit]; 0 where there was nothing to solve."""
 
-    def starts(self, priorities: list[int], rows: int) -> Floats:
-        """(S, m) prices to start the stages of these classes from; zeros where nothing fits."""
-        start = np.zeros((len(priorities) * LEVELS, rows))
-        if self.price.shape[1] == rows:
-            place = {priority: LEVELS * position for position, priority in enumerate(priorities)}
-            known = [at for at, (priority, _) in enumerate(self.stage) if priority in place]
-            stages = [place[self.stage[at][0]] + self.stage[at][1] for at in known]
-            start[stages] = self.price if len(known) == len(self.stage) else self.price[known]
-        return start
+    def starts(self, stages: tuple[tuple[int, int], ...], rows: int) -> Floats:
+        """(S, m) prices to start ``stages`` from; zeros where nothing fits."""
+        if self.price.shape[1] != rows:
+            return np.zeros((len(stages), rows))
+        if self.stage == stages:
+            return self.price
+        known = dict(zip(self.stage, self.price, strict=True))
+        nothing = np.zeros(rows)
+        return np.array([known.get(stage, nothing) for stage in stages]).reshape(len(stages), rows)
 
 
 #: Nothing to start from.
@@ -70,10 +70,9 @@ class _Proofs:
     """What the S stages of a tick start from, and what each proved; m rows."""
 
     def __init__(self, priorities: list[int], rows: int, warm: Warm) -> None:
-        self.priorities = priorities
-        self.start = warm.starts(priorities, rows)
-        self.solved = np.zeros(len(self.start), dtype=np.bool_)
-        self.price = np.zeros_like(self.start)
+        self._stages = tuple((priority, level) for priority in priorities for level in range(LEVELS))
+        self.start = read(warm.starts(self._stages, rows))
+        self.price = np.zeros((len(self._stages), rows))
         self.figures = np.zeros(4)
         self.others = NOTHING_TO_DECIDE
 
@@ -85,8 +84,7 @@ class _Proofs:
 
     def warm(self) -> Warm:
         """Where the next tick may start."""
-        stages = [(self.priorities[stage // LEVELS], stage % LEVELS) for stage in np.flatnonzero(self.solved).tolist()]
-        return Warm(stage=tuple(stages), price=self.price[self.solved])
+        return Warm(stage=self._stages, price=self.price)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +117,6 @@ class Allocator:
 
     def __init__(self, posts: Posts, solver: StageSolver | None = None) -> None:
         self._steps = pack_steps(posts)
-        self._stepped = len(self._steps.value) > 0
         self._solver: StageSolver = Solver() if solver is None else solver
         self._by_kernel = solver is None
         self._memo: _Memo | None = None
@@ -147,63 +144,31 @@ class Allocator:
 
     def _decide(self, limits: Limits, demands: Demands, warm: Warm) -> Allocation:
         """The pipeline, without the memo."""
-        book = open_book(limits, demands, self._steps)
-        live, begin = classes_of(book, demands.order, np.array(demands.priority))
-        proofs = _Proofs(demands.priority[live[begin[:-1]]].tolist(), book.rows.shape[1], warm)
-        self._serve(limits, book, demands, live, begin, proofs)
-        want, binding = close_book(book, live, self._steps)
+        book, service = open_book(limits, demands, self._steps)
+        first_served = service.evse[service.begin[:-1]]
+        proofs = _Proofs(demands.priority[first_served].tolist(), book.rows.shape[1], warm)
+        self._serve(limits, book, service, proofs)
+        want, binding, price = close_book(book, service.evse, self._steps)
         return Allocation(
-            want=want,
-            certificate=proofs.certificate(),
-            price=view(book).price.copy(),
-            binding_limit=binding,
-            warm=proofs.warm(),
+            want=want, certificate=proofs.certificate(), price=price, binding_limit=binding, warm=proofs.warm()
         )
 
-    def _serve(self, limits: Limits, book: Book, demands: Demands, live: Ints, begin: Ints, proofs: _Proofs) -> None:
-        """All stages: as many as it can in one call of the kernel, which stops for other paths and for pilot steps."""
+    def _serve(self, limits: Limits, book: Book, service: Service, proofs: _Proofs) -> None:
+        """All turns: as many as it can in one call of the kernel, which stops where another path has to solve."""
         grove = NO_GROVE if limits.tree is None or not self._by_kernel else grove_of(limits.tree)
-        start, solved, price, figures = proofs.start, proofs.solved, proofs.price, proofs.figures
-        stage, stages = 0, len(start)
-        while stage < stages:
-            until = stage - stage % LEVELS + LEVELS if self._stepped else stages
-            stage = serve_stages(book, grove, live, begin, stage, until, start, solved, price, figures)
-            if stage < until:
-                self._solve_otherwise(limits, book, proofs, stage)
-                stage += 1
-            if self._stepped and stage % LEVELS == 0:
-                place = stage // LEVELS - 1
-                self._round(view(book), demands, live[begin[place] : begin[place + 1]])
+        todo = (proofs.start, proofs.price, proofs.figures)
+        turn = serve(book, grove, service, self._steps, 0, *todo)
+        while turn >= 0:
+            self._solve_otherwise(limits, book, proofs, turn // TURNS * LEVELS + turn % TURNS)
+            turn = serve(book, grove, service, self._steps, turn + 1, *todo)
 
     def _solve_otherwise(self, limits: Limits, book: Book, proofs: _Proofs, stage: int) -> None:
         """The open stage, by the solver."""
         program = _stage_of(limits, view(book))
-        solution, certificate = self._solver.solve(limits, program, proofs.start[stage])
+        solution, certificate = self._solver.solve(limits, program, proofs.start[stage].copy())
         close_stage(book, np.flatnonzero(program.free), solution.x, solution.price)
-        proofs.solved[stage] = True
         proofs.price[stage] = solution.price
         proofs.others = worst_of(proofs.others, certificate)
-
-    def _round(self, ledger: Ledger, demands: Demands, order: Ints) -> None:
-        """Pilot steps of one class, and its remainder handed out in steps."""
-        on = order[ledger.on[order]]
-        chosen = np.zeros_like(ledger.on)
-        chosen[on] = True
-        real, imag = ledger.flow_without(chosen)
-        rounded = to_steps(
-            ledger.columns,
-            ledger.headroom,
-            on,
-            ledger.x.copy(),
-            np.maximum(ledger.least, ledger.free_floor),
-            ledger.upper,
-            demands.weight,
-            ledger.price,
-            self._steps,
-            real,
-            imag,
-        )
-        ledger.settle(chosen, rounded)
 
 
 def _stage_of(limits: Limits, ledger: Ledger) -> Stage:

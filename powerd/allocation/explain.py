@@ -48,16 +48,16 @@ def binding_limits(ledger: Ledger, want: Floats) -> Ints:
 
 
 @kernel
-def close_book(book: Book, live: Ints, steps: PilotSteps) -> tuple[Floats, Ints]:
+def close_book(book: Book, order: Ints, steps: PilotSteps) -> tuple[Floats, Ints, Floats]:
     """Shed what does not fit.
 
     Args:
         book: with everything decided.
-        live: EVSEs that may charge, in the order of service.
+        order: EVSEs that may charge, first served first.
         steps: pilot steps.
 
     Returns:
-        (n,) ceilings [own unit], and the limit that holds each EVSE.
+        (n,) ceilings [own unit], the limit that holds each EVSE, and (m,) row prices.
     """
     ledger = ledger_of(book)
     want = shed_to_rows(
@@ -68,7 +68,7 @@ def close_book(book: Book, live: Ints, steps: PilotSteps) -> tuple[Floats, Ints]
         ledger.x,
         ledger.least,
         ledger.reserve,
-        live,
+        order,
         steps,
     )
-    return want, binding_limits(ledger, want)
+    return want, binding_limits(ledger, want), ledger.price.copy()

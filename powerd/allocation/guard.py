@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from powerd.allocation.guard_kernels import raise_untrusted, shed_untrusted
-from powerd.allocation.rows import fresh, headroom_of, rows_of
+from powerd.allocation.rows import fresh, rows_of
 from powerd.allocation.steps import PilotSteps, no_steps
 from powerd.limits import Floats, Ints, Limits
 
@@ -48,8 +48,8 @@ def shed(
     return shed_untrusted(
         rows.columns,
         rows.limit_of_row,
-        headroom_of(limits, uncontrolled),
-        limits.capacity.shape[0],
+        fresh(limits.capacity),
+        fresh(uncontrolled),
         np.array(limits.energized),
         fresh(ceilings),
         fresh(minimum),
@@ -92,8 +92,8 @@ def admit_raises(
     return raise_untrusted(
         rows.columns,
         rows.limit_of_row,
-        headroom_of(limits, uncontrolled),
-        limits.capacity.shape[0],
+        fresh(limits.capacity),
+        fresh(uncontrolled),
         np.array(limits.energized),
         fresh(worst),
         fresh(current),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.allocation.rows import Columns, add_flow, fits, size_of, trust
+from powerd.allocation.rows import Columns, add_flow, fits, headroom_of, size_of, trust
 from powerd.allocation.steps import PilotSteps, step_down, step_up
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
@@ -230,8 +230,8 @@ def shed_to_rows(
 def shed_untrusted(
     columns: Columns,
     limit_of_row: Ints,
-    headroom: Floats,
-    limit_count: int,
+    capacity: Floats,
+    uncontrolled: Floats,
     energized: Bools,
     ceilings: Floats,
     minimum: Floats,
@@ -240,6 +240,7 @@ def shed_untrusted(
     steps: PilotSteps,
 ) -> Floats:
     """Clean every column, then ``shed_to_rows``."""
+    headroom, limit_count = headroom_of(limit_of_row, capacity, uncontrolled), capacity.shape[0]
     least = np.empty_like(minimum)
     asked = np.empty_like(ceilings)
     reserve = np.empty_like(floor)
@@ -372,8 +373,8 @@ def raise_within_rows(
 def raise_untrusted(
     columns: Columns,
     limit_of_row: Ints,
-    headroom: Floats,
-    limit_count: int,
+    capacity: Floats,
+    uncontrolled: Floats,
     energized: Bools,
     worst: Floats,
     current: Floats,
@@ -383,6 +384,7 @@ def raise_untrusted(
     steps: PilotSteps,
 ) -> Floats:
     """Clean every column and take every decrease, then ``raise_within_rows``."""
+    headroom, limit_count = headroom_of(limit_of_row, capacity, uncontrolled), capacity.shape[0]
     least = np.empty_like(minimum)
     goal = np.empty_like(wanted)
     held = np.empty_like(current)

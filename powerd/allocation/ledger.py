@@ -12,7 +12,7 @@ import numpy as np
 
 from powerd.allocation.demands import Demands
 from powerd.allocation.guard_kernels import least_ceiling, overdrawn_limits, under_limits
-from powerd.allocation.rows import Columns, add_flow, rows_of, trust, write_headroom
+from powerd.allocation.rows import Columns, add_flow, headroom_of, rows_of, trust
 from powerd.allocation.steps import PilotSteps, step_down
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints, Limits
@@ -81,17 +81,14 @@ class Ledger(NamedTuple):
     price: Floats
     """(m,) last positive shadow price."""
 
-    def settle(self, chosen: Bools, x: Floats) -> None:
-        """Write ``x`` for the chosen EVSEs, and count anew."""
-        self.x[chosen] = x[chosen]
-        np.maximum(self.x, self.floor, out=self.counted)
-        self.real[:], self.imag[:] = self.flow_without(np.zeros_like(self.on))
 
-    def flow_without(self, removed: Bools) -> tuple[Floats, Floats]:
-        """Row flows (m,) of what is counted, except for the EVSEs of ``removed``; real and imaginary [limit unit]."""
-        real, imag = np.zeros_like(self.headroom), np.zeros_like(self.headroom)
-        add_flow(self.columns, np.where(removed, 0.0, self.counted), real, imag)
-        return real, imag
+class Service(NamedTuple):
+    """Who can be granted anything."""
+
+    evse: Ints
+    """EVSEs, first served first."""
+    begin: Ints
+    """(classes + 1,) where each class begins among them, and the end."""
 
 
 def view(book: Book) -> Ledger:
@@ -127,12 +124,28 @@ ledger_of = kernel(view)
 
 
 @kernel
-def _open(book: Book, capacity: Floats, uncontrolled: Floats, energized: Bools, steps: PilotSteps) -> None:
+def _served(upper: Floats, order: Ints, priority: Ints) -> Service:
+    """Those of ``order`` with something above 0 to be had, class after class."""
+    evse = order[upper[order] > 0.0]
+    begin = np.empty(evse.shape[0] + 1, dtype=np.int64)
+    count = 0
+    for position in range(evse.shape[0]):
+        if position == 0 or priority[evse[position]] != priority[evse[position - 1]]:
+            begin[count] = position
+            count += 1
+    begin[count] = evse.shape[0]
+    return Service(evse, begin[: count + 1].copy())
+
+
+@kernel
+def _open(
+    book: Book, capacity: Floats, uncontrolled: Floats, energized: Bools, steps: PilotSteps, order: Ints, priority: Ints
+) -> Service:
     """See ``open_book``; the lines of the demands are written, and are cleaned in place."""
     ledger = ledger_of(book)
     columns, limit_of_row, limit_count = ledger.columns, ledger.limit_of_row, ledger.limit_count
     least, upper, reserve, real, imag = ledger.least, ledger.upper, ledger.reserve, ledger.real, ledger.imag
-    write_headroom(limit_of_row, capacity, uncontrolled, ledger.headroom)
+    ledger.headroom[:] = headroom_of(limit_of_row, capacity, uncontrolled)
     for i in range(upper.shape[0]):
         least[i] = least_ceiling(least[i], steps, i)
         upper[i] = step_down(steps, i, trust(upper[i]))
@@ -151,17 +164,18 @@ def _open(book: Book, capacity: Floats, uncontrolled: Floats, energized: Bools, 
     for i in range(upper.shape[0]):
         ledger.free_floor[i] = step_down(steps, i, min(ledger.floor[i], upper[i]))
         ledger.counted[i] = ledger.floor[i]
+    return _served(upper, order, priority)
 
 
-def open_book(limits: Limits, demands: Demands, steps: PilotSteps) -> Book:
-    """An account with nothing granted: rows carry the reserves alone."""
+def open_book(limits: Limits, demands: Demands, steps: PilotSteps) -> tuple[Book, Service]:
+    """An account with nothing granted: rows carry the reserves alone; and who can be granted anything."""
     rows = rows_of(limits)
     count = demands.weight.shape[0]
     numbers, marks = np.zeros((11, count)), np.zeros((3, count), dtype=np.bool_)
     numbers[0], numbers[1], numbers[2] = demands.weight, demands.target, demands.minimum
     numbers[3], numbers[4], marks[0] = demands.upper, demands.floor, demands.overdue
     load = np.empty((2, limits.capacity.shape[0]))  # of one kind, whatever kind of array the limits hold
-    load[0], load[1], marks[1] = limits.capacity, demands.uncontrolled, limits.energized
+    load[0], load[1] = limits.capacity, demands.uncontrolled
     book = Book(
         columns=rows.columns,
         limit_of_row=rows.limit_of_row,
@@ -170,6 +184,5 @@ def open_book(limits: Limits, demands: Demands, steps: PilotSteps) -> Book:
         marks=marks,
         rows=np.zeros((4, rows.row_count)),
     )
-    _open(book, load[0], load[1], marks[1].copy(), steps)
-    marks[1] = False
-    return book
+    energized, priority = np.array(limits.energized), np.array(demands.priority)
+    return book, _open(book, load[0], load[1], energized, steps, demands.order, priority)

@@ -1,4 +1,4 @@
-"""The levels of a class, compiled: who is on, what nobody contests, the stage, its proof, and what is written down.
+"""The turns of a class, compiled: who is on, what nobody contests, the stage, its proof, and what is written down.
 
 Everything here touches only the EVSEs of the class and the rows that they load, and keeps the row flows up to date
 instead of summing them anew: a tick is a few passes over the EVSEs, however many stages it has.
@@ -11,9 +11,10 @@ import numpy as np
 from powerd.allocation.certificate import proves
 from powerd.allocation.forest import Grove
 from powerd.allocation.guard_kernels import add_column, overdrawn_limits, under_limit
-from powerd.allocation.ledger import Book, Ledger, ledger_of
-from powerd.allocation.pilots import choose_on
-from powerd.allocation.rows import size_of
+from powerd.allocation.ledger import Book, Ledger, Service, ledger_of
+from powerd.allocation.pilots import choose_on, to_steps
+from powerd.allocation.rows import add_flow, size_of
+from powerd.allocation.steps import PilotSteps
 from powerd.allocation.tree_kernel import solve_and_judge
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
@@ -22,19 +23,8 @@ from powerd.units import ROW_TOLERANCE
 #: The levels of a class, in order: up to what the schedule wants, then what is left.
 TARGET, SURPLUS, LEVELS = 0, 1, 2
 
-
-@kernel
-def classes_of(book: Book, order: Ints, priority: Ints) -> tuple[Ints, Ints]:
-    """The EVSEs of ``order`` that can be granted anything, and where each class begins among them (with the end)."""
-    live = order[ledger_of(book).upper[order] > 0.0]
-    starts = np.empty(live.shape[0] + 1, dtype=np.int64)
-    count = 0
-    for position in range(live.shape[0]):
-        if position == 0 or priority[live[position]] != priority[live[position - 1]]:
-            starts[count] = position
-            count += 1
-    starts[count] = live.shape[0]
-    return live, starts[: count + 1].copy()
+#: Its turns: the levels, then pilot steps.
+ROUNDING, TURNS = LEVELS, LEVELS + 1
 
 
 @kernel
@@ -196,46 +186,75 @@ def _solve_level(
 
 
 @kernel
-def serve_stages(
+def _round(ledger: Ledger, order: Ints, steps: PilotSteps) -> None:
+    """Put those of a class that are on to pilot steps, hand its remainder out in steps, and count all flows anew."""
+    on = order[ledger.on[order]]
+    others = ledger.counted.copy()
+    others[on] = 0.0
+    real, imag = np.zeros_like(ledger.real), np.zeros_like(ledger.imag)
+    add_flow(ledger.columns, others, real, imag)
+    to_steps(
+        ledger.columns,
+        ledger.headroom,
+        on,
+        ledger.x,
+        np.maximum(ledger.least, ledger.free_floor),
+        ledger.upper,
+        ledger.weight,
+        ledger.price,
+        steps,
+        real,
+        imag,
+    )
+    ledger.counted[:] = np.maximum(ledger.x, ledger.floor)
+    ledger.real[:] = 0.0
+    ledger.imag[:] = 0.0
+    add_flow(ledger.columns, ledger.counted, ledger.real, ledger.imag)
+
+
+@kernel
+def serve(
     book: Book,
     grove: Grove,
-    live: Ints,
-    begin: Ints,
+    service: Service,
+    steps: PilotSteps,
     first: int,
-    until: int,
     start: Floats,
-    solved: Bools,
     price: Floats,
     figures: Floats,
 ) -> int:
-    """Decide stage after stage, each by the kernel. Stage s is level s % LEVELS of class s // LEVELS; S of them.
+    """Take turn after turn: turn t is ``TARGET``, ``SURPLUS`` or ``ROUNDING`` (t % TURNS) of class t // TURNS.
 
     Args:
         book: the account; changed in place.
         grove: the limits as a tree; without nodes where they are none.
-        live: EVSEs in the order of service, class after class.
-        begin: (classes + 1,) where each class begins among them.
-        first: stage to begin with.
-        until: stage to end before.
-        start: (S, m) row prices to start from.
-        solved: (S,) written: which stages were solved here.
-        price: (S, m) written: their row prices.
+        service: who is served, class after class.
+        steps: pilot steps.
+        first: turn to begin with.
+        start: (S, m) row prices to start the S stages from; level l of class c is stage c * LEVELS + l.
+        price: (S, m) written: their row prices, where a stage was solved.
         figures: (4,) steps in all, worst primal residual, dual residual and gap; they grow.
 
     Returns:
-        The stage that another path has to solve, which is open then; ``until`` when all is done.
+        The turn whose stage another path has to solve, which is open then; -1 when all is done.
     """
     ledger = ledger_of(book)
-    for stage in range(first, until):
-        place = stage // LEVELS
-        members = open_level(ledger, live[begin[place] : begin[place + 1]], stage % LEVELS)
+    begin = service.begin
+    for turn in range(first, TURNS * (begin.shape[0] - 1)):
+        place, level = turn // TURNS, turn % TURNS
+        order = service.evse[begin[place] : begin[place + 1]]
+        if level == ROUNDING:
+            if steps.value.shape[0] > 0:
+                _round(ledger, order, steps)
+            continue
+        members = open_level(ledger, order, level)
         if members.shape[0] == 0:
             continue
         if grove.spots.shape[0] == 0:
-            return stage
+            return turn
+        stage = place * LEVELS + level
         x, proven = _solve_level(ledger, grove, members, start[stage], price[stage], figures)
         if not proven:
-            return stage
-        solved[stage] = True
+            return turn
         close_level(ledger, members, x, price[stage])
-    return until
+    return -1

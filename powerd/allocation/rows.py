@@ -149,22 +149,16 @@ def fresh(column: Floats) -> Floats:
 
 
 @kernel
-def write_headroom(limit_of_row: Ints, capacity: Floats, uncontrolled: Floats, headroom: Floats) -> None:
-    """See ``headroom_of``; ``headroom`` (m,) is written."""
-    for r in range(headroom.shape[0]):
-        limit = limit_of_row[r]
-        load = uncontrolled[limit]
-        known = load < np.inf and load > -np.inf
-        headroom[r] = max(trust(capacity[limit]) - max(load, 0.0), 0.0) if known else 0.0
-
-
-def headroom_of(limits: Limits, uncontrolled: Floats) -> Floats:
+def headroom_of(limit_of_row: Ints, capacity: Floats, uncontrolled: Floats) -> Floats:
     """What EVSEs may use on each row: max(0, capacity - uncontrolled) (m,) [limit unit].
 
     A capacity that is not finite counts as 0, a negative load (export) makes no headroom, and a load that is not finite
     leaves none.
     """
-    limit_of_row = rows_of(limits).limit_of_row
     headroom = np.empty(limit_of_row.shape[0])
-    write_headroom(limit_of_row, fresh(limits.capacity), fresh(uncontrolled), headroom)
+    for r in range(headroom.shape[0]):
+        limit = limit_of_row[r]
+        load = uncontrolled[limit]
+        known = load < np.inf and load > -np.inf
+        headroom[r] = max(trust(capacity[limit]) - max(load, 0.0), 0.0) if known else 0.0
     return headroom

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from powerd.allocation.demands import Demands
-from powerd.allocation.rows import Rows, headroom_of, rows_of
+from powerd.allocation.rows import Rows, fresh, headroom_of, rows_of
 from powerd.errors import UnreadableInput
 from powerd.limits import Floats, Limits, Posts
 
@@ -152,8 +152,9 @@ class UserTerms:
         """
         if not self._sources:
             return demands, ()
-        program = self._program(rows_of(limits))
-        room = headroom_of(limits, demands.uncontrolled)
+        rows = rows_of(limits)
+        program = self._program(rows)
+        room = headroom_of(rows.limit_of_row, fresh(limits.capacity), fresh(demands.uncontrolled))
         upper = np.where(limits.energized, np.maximum(demands.upper, 0.0), 0.0)
         for _ in range(MOST_TURNED_OFF):
             found = program.solve(room, upper, demands)

@@ -15,10 +15,9 @@ import logging
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from enum import StrEnum
 from inspect import Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -43,6 +42,11 @@ SitePath = Annotated[Path, typer.Argument(metavar="SITE", help="Folder with a si
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
 Cap = Annotated[float | None, typer.Option(help="Scale the transformers to this many kW in all.")]
 DEFAULT_ADDRESS = "127.0.0.1:7433"
+
+# The values of enums of the simulator, which is imported only when it runs; a test holds them against those.
+PolicyName = Literal["powerd", "equal-share", "uncontrolled"]
+BatteryName = Literal["ideal", "taper"]
+EdgeName = Literal["earliest", "nominal"]
 
 
 def _fail(message: str, code: int) -> typer.Exit:
@@ -187,9 +191,9 @@ def simulate(
         datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day of arrival; default the file's.")
     ] = None,
     days: Annotated[int | None, typer.Option(help="How many days; default to the end of the file.")] = None,
-    policy: Annotated[str, typer.Option(help="Who says the ceilings: powerd, equal-share or uncontrolled.")] = "powerd",
+    policy: Annotated[PolicyName, typer.Option(help="Who says the ceilings.")] = "powerd",
     cap_kw: Cap = None,
-    battery: Annotated[str, typer.Option(help="How batteries take power near the end: ideal or taper.")] = "ideal",
+    battery: Annotated[BatteryName, typer.Option(help="How batteries take power near the end.")] = "ideal",
     seed: Annotated[
         int, typer.Option(min=0, help="Of all that no recording tells: lags, battery sizes, unknown phases.")
     ] = 1,
@@ -205,7 +209,7 @@ def simulate(
         typer.Option(help="Lose an element: T1@08:15, or T1@08:15:protection for a fault. Breakers then really open."),
     ] = None,
     returns: Annotated[list[str] | None, typer.Option("--return", help="It comes back: T1@10:00.")] = None,
-    breakers: Annotated[str, typer.Option(help="When simulated breakers trip: earliest or nominal.")] = "earliest",
+    breakers: Annotated[EdgeName, typer.Option(help="When simulated breakers trip.")] = "earliest",
     as_json: Json = False,
 ) -> None:
     """Drive the real daemon with recorded sessions over real gRPC, in lock-step, and account for every limit."""
@@ -220,16 +224,16 @@ def simulate(
         sessions=sessions,
         first=None if first is None else first.date(),
         days=days,
-        policy=_one_of(Policy, policy, "--policy"),
+        policy=Policy(policy),
         cap_kw=cap_kw,
-        battery=_one_of(Battery, battery, "--battery"),
+        battery=Battery(battery),
         seed=seed,
         verify_ac=verify_ac,
         plot=plot,
         journal=journal,
         trips=tuple(trip or ()),
         returns=tuple(returns or ()),
-        edge=_one_of(Edge, breakers, "--breakers"),
+        edge=Edge(breakers),
     )
     raise typer.Exit(run_simulation(options, as_json=as_json, quiet=as_json))
 
@@ -276,16 +280,6 @@ def sequences(
 
     extent = Extent(people=people, results=results, jobs=jobs)
     raise typer.Exit(study_sequences(site, seeds, extent, as_json=as_json))
-
-
-Choice = TypeVar("Choice", bound=StrEnum)
-
-
-def _one_of(kind: type[Choice], value: str, option: str) -> Choice:
-    """The choice of that name; the choices live with the simulator, which is imported only when it runs."""
-    if value not in list(kind):
-        raise _fail(f"{option} {value}: choose one of {', '.join(kind)}", 2)
-    return kind(value)
 
 
 @app.command()

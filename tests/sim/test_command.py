@@ -6,10 +6,13 @@ import json
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from powerd.cli import BatteryName, EdgeName, PolicyName
+from powerd.network.curves import Edge
+from powerd.sim.cars import Battery
 from powerd.sim.command import BROKEN, OK, USAGE, Options, simulate
 from powerd.sim.policies import Policy
 from tests.sim.scenes import GARAGE, busy_morning
@@ -78,3 +81,10 @@ def test_a_cap_that_cannot_be_is_named(options: Options, capsys: pytest.CaptureF
     """A transformer of nothing."""
     assert simulate(replace(options, cap_kw=-5.0), as_json=True) != OK
     assert "--cap-kw" in capsys.readouterr().err
+
+
+def test_what_help_lists_is_what_the_simulator_knows() -> None:
+    """The command line writes the choices down once more, so as not to import the simulator for them."""
+    assert get_args(PolicyName) == tuple(Policy)
+    assert get_args(BatteryName) == tuple(Battery)
+    assert get_args(EdgeName) == tuple(Edge)

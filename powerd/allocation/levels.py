@@ -199,6 +199,7 @@ def _round(ledger: Ledger, order: Ints, steps: PilotSteps) -> None:
         on,
         ledger.x,
         np.maximum(ledger.least, ledger.free_floor),
+        ledger.floor,
         ledger.upper,
         ledger.weight,
         ledger.price,

@@ -101,14 +101,28 @@ def _next_step(steps: PilotSteps, i: int, x: float) -> float:
 
 
 @kernel
+def _more(floor: Floats, i: int, x: float, after: float) -> float:
+    """By how much more EVSE ``i`` counts at ``after`` than at ``x``: rows count max(ceiling, floor) [own unit]."""
+    more: float = max(after, floor[i]) - max(x, floor[i])
+    return more
+
+
+@kernel
 def _round_down(
-    columns: Columns, members: Ints, x: Floats, least: Floats, steps: PilotSteps, real: Floats, imag: Floats
+    columns: Columns,
+    members: Ints,
+    x: Floats,
+    least: Floats,
+    floor: Floats,
+    steps: PilotSteps,
+    real: Floats,
+    imag: Floats,
 ) -> None:
     """Every member to the step below its optimum, at least its smallest; ``x`` and the flows in place."""
     for position in range(members.shape[0]):
         i = members[position]
         x[i] = max(least[i], step_down(steps, i, x[i])) if steps.start[i] < steps.start[i + 1] else x[i]
-        add_column(columns, i, x[i], real, imag)
+        add_column(columns, i, max(x[i], floor[i]), real, imag)
 
 
 @kernel
@@ -118,6 +132,7 @@ def _raise_by_steps(
     members: Ints,
     x: Floats,
     optimum: Floats,
+    floor: Floats,
     upper: Floats,
     weight: Floats,
     price: Floats,
@@ -135,7 +150,7 @@ def _raise_by_steps(
         if steps.start[i] == steps.start[i + 1]:
             continue
         after = _next_step(steps, i, x[i])
-        if after > upper[i] or not column_fits(columns, i, after - x[i], headroom, real, imag):
+        if after > upper[i] or not column_fits(columns, i, _more(floor, i, x[i], after), headroom, real, imag):
             continue
         rank = -np.inf
         if after > optimum[i] + SOLVER_ROUNDING:
@@ -147,12 +162,12 @@ def _raise_by_steps(
     while len(queue) > 0:
         _, position, i = heapq.heappop(queue)
         after = _next_step(steps, i, x[i])
-        if not column_fits(columns, i, after - x[i], headroom, real, imag):
+        if not column_fits(columns, i, _more(floor, i, x[i], after), headroom, real, imag):
             continue
-        add_column(columns, i, after - x[i], real, imag)
+        add_column(columns, i, _more(floor, i, x[i], after), real, imag)
         x[i] = after
         after = _next_step(steps, i, x[i])
-        if after <= upper[i] and column_fits(columns, i, after - x[i], headroom, real, imag):
+        if after <= upper[i] and column_fits(columns, i, _more(floor, i, x[i], after), headroom, real, imag):
             rank = _rank(weight[i], x[i], after, _cost(columns, i, price, real, imag))
             heapq.heappush(queue, (rank, position, i))
 
@@ -165,13 +180,21 @@ def _previous_step(steps: PilotSteps, i: int, x: float) -> float:
 
 @kernel
 def _furthest(
-    columns: Columns, headroom: Floats, i: int, x: float, upper: float, steps: PilotSteps, real: Floats, imag: Floats
+    columns: Columns,
+    headroom: Floats,
+    i: int,
+    x: float,
+    floor: Floats,
+    upper: float,
+    steps: PilotSteps,
+    real: Floats,
+    imag: Floats,
 ) -> float:
     """Largest step of EVSE ``i`` from ``x`` up to which every row holds."""
     reached = x
     while True:
         after = _next_step(steps, i, reached)
-        if after > upper or not column_fits(columns, i, after - x, headroom, real, imag):
+        if after > upper or not column_fits(columns, i, _more(floor, i, x, after), headroom, real, imag):
             return reached
         reached = after
 
@@ -183,6 +206,7 @@ def _exchange(
     members: Ints,
     x: Floats,
     least: Floats,
+    floor: Floats,
     upper: Floats,
     weight: Floats,
     steps: PilotSteps,
@@ -213,15 +237,15 @@ def _exchange(
                     break
                 if most + weight[i] * np.log(before / x[i]) <= 0.0:
                     break
-                add_column(columns, i, before - x[i], real, imag)
-                after = _furthest(columns, headroom, j, x[j], upper[j], steps, real, imag)
+                add_column(columns, i, _more(floor, i, x[i], before), real, imag)
+                after = _furthest(columns, headroom, j, x[j], floor, upper[j], steps, real, imag)
                 gain = weight[j] * np.log(after / x[j]) + weight[i] * np.log(before / x[i])
                 if gain > GAIN_MIN * (weight[i] + weight[j]):
-                    add_column(columns, j, after - x[j], real, imag)
+                    add_column(columns, j, _more(floor, j, x[j], after), real, imag)
                     x[i], x[j] = before, after
                     changed = True
                     break
-                add_column(columns, i, x[i] - before, real, imag)
+                add_column(columns, i, _more(floor, i, before, x[i]), real, imag)
     return changed
 
 
@@ -232,6 +256,7 @@ def to_steps(
     members: Ints,
     x: Floats,
     least: Floats,
+    floor: Floats,
     upper: Floats,
     weight: Floats,
     price: Floats,
@@ -251,6 +276,7 @@ def to_steps(
         members: EVSE indices that are on, in the order of service.
         x: (n,) continuous optimum; changed in place.
         least: (n,) smallest ceiling above 0, on a step.
+        floor: (n,) what the rows count of each at least.
         upper: (n,) largest ceiling.
         weight: (n,) utility weight.
         price: (m,) row prices of the optimum.
@@ -262,18 +288,18 @@ def to_steps(
         ``x``.
     """
     optimum = x.copy()
-    _round_down(columns, members, x, least, steps, real, imag)
-    _raise_by_steps(columns, headroom, members, x, optimum, upper, weight, price, steps, real, imag)
+    _round_down(columns, members, x, least, floor, steps, real, imag)
+    _raise_by_steps(columns, headroom, members, x, optimum, floor, upper, weight, price, steps, real, imag)
     rounds = EXCHANGE_ROUNDS if members.shape[0] <= EXCHANGE_MEMBERS else 0
     for _ in range(rounds):
-        if not _exchange(columns, headroom, members, x, least, upper, weight, steps, real, imag):
+        if not _exchange(columns, headroom, members, x, least, floor, upper, weight, steps, real, imag):
             break
-        _raise_by_steps(columns, headroom, members, x, x, upper, weight, price, steps, real, imag)
+        _raise_by_steps(columns, headroom, members, x, x, floor, upper, weight, price, steps, real, imag)
     for position in range(members.shape[0]):
         i = members[position]
         if steps.start[i] == steps.start[i + 1]:
-            raised = min(upper[i], x[i] + largest_step(columns, i, headroom, real, imag))
-            if raised > x[i] and column_fits(columns, i, raised - x[i], headroom, real, imag):
-                add_column(columns, i, raised - x[i], real, imag)
+            raised = min(upper[i], max(x[i], floor[i]) + largest_step(columns, i, headroom, real, imag))
+            if raised > x[i] and column_fits(columns, i, _more(floor, i, x[i], raised), headroom, real, imag):
+                add_column(columns, i, _more(floor, i, x[i], raised), real, imag)
                 x[i] = raised
     return x

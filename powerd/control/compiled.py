@@ -26,6 +26,7 @@ from powerd.network.supply import Energised, energise
 from powerd.state.columns import replace
 from powerd.state.envelopes import Bound, Envelopes, bound
 from powerd.state.lease_terms import LeaseTerms
+from powerd.state.snapshot import Sessions, bounds_of
 from powerd.state.switchgear import Switchgear, open_switchgear
 from powerd.units import Now
 
@@ -192,6 +193,11 @@ class CompiledSite:
     def imported_kw(self, flow: Floats) -> float:
         """What the site imports with ``flow`` (L,) under its limits [limit unit], losses at full load included [kW]."""
         return float((flow[self.import_limit] + self.import_losses).max(initial=0.0))
+
+    def bounds_of(self, sessions: Sessions) -> tuple[Floats, Floats]:
+        """(n,) least ceiling above 0 that each car can charge with and its post can take, and largest [own unit]."""
+        least, most = bounds_of(sessions, self.electrical.posts)
+        return self.next_step_up(least), most
 
     def next_step_up(self, ceiling: Floats) -> Floats:
         """(n,) smallest pilot step >= ``ceiling``; the ceiling itself where the post has no such step."""

@@ -13,7 +13,7 @@ from powerd.control.turns import overdue, resting, service_order, watch_turns
 from powerd.limits import Bools, Floats
 from powerd.state import leases
 from powerd.state.columns import kept, replace
-from powerd.state.snapshot import Snapshot, bounds_of, largest_phase
+from powerd.state.snapshot import Snapshot, largest_phase
 
 IDLE_CLASS = -1
 """Priority of cars that draw nothing: below every class that can be asked for."""
@@ -23,7 +23,7 @@ def watch_usage(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Sn
     """Energy, usage and turns since the last step, from the readings and ceilings that held meanwhile."""
     sessions, book, drawn = snapshot.sessions, snapshot.leases, largest_phase(snapshot.drawn)
     ceiling = leases.in_force(book, site.terms, sessions.plugged, boottime_s)
-    least, _ = bounds_of(sessions, site.electrical.posts)
+    least, _ = site.bounds_of(sessions)
     metered = sessions.plugged & np.isfinite(snapshot.drawn_at_s)
     usage = watch_draw(snapshot.usage, drawn, ceiling, metered, least, site.next_step_up, boottime_s)
     # A reading says nothing of what its car draws once the lease that its controller could renew is over.
@@ -76,7 +76,7 @@ def demands_of(
     reserve = leases.reserve(snapshot.leases, site.terms, sessions.plugged)
     silent = ~leases.reachable(snapshot.leases, site.terms, boottime_s) & np.isfinite(snapshot.leases.echo_at_s)
     may_charge = takes & ~pausing(site, snapshot, boottime_s)
-    least, most = bounds_of(sessions, site.electrical.posts)
+    least, most = site.bounds_of(sessions)
     upper = np.where(may_charge, np.minimum(most, snapshot.usage.usable), 0.0)
     upper = within_contactors(site, snapshot, upper, boottime_s)
     return Demands(

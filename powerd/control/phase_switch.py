@@ -28,7 +28,7 @@ from powerd.state.columns import replace
 from powerd.state.contactors import grant_for
 from powerd.state.lease_kernels import MARGIN_A
 from powerd.state.phases import forget_phases
-from powerd.state.snapshot import Snapshot, bounds_of
+from powerd.state.snapshot import Snapshot
 from powerd.units import ROW_TOLERANCE
 
 L1 = 1
@@ -177,7 +177,7 @@ def _asks(site: CompiledSite, snapshot: Snapshot, worst: Floats, now_s: float) -
     charges = sessions.plugged & sessions.served & heard & ~stopped & ~idle(snapshot.usage, now_s)
     charges &= np.isnan(snapshot.leases.barred_ceiling) & ~snapshot.leases.unsettled
     ceiling = leases.in_force(snapshot.leases, site.terms, sessions.plugged, now_s)
-    least = np.where(charges, bounds_of(sessions, site.electrical.posts)[0], np.where(heard, 0.0, worst))
+    least = np.where(charges, site.bounds_of(sessions)[0], np.where(heard, 0.0, worst))
     waits = charges & (ceiling <= 0.0) & (~state.one | state.leaving)
     return _Asks(charges=charges, least=least, begun=np.where(waits, 0.0, least))
 

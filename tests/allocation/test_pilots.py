@@ -11,7 +11,7 @@ import pytest
 from powerd.allocation.allocate import Allocator
 from powerd.allocation.demands import Demands
 from powerd.limits import Bools, Floats, Limits
-from tests.allocation.sites import delta_wye, demands, one_limit, posts, random_tree
+from tests.allocation.sites import WHOLE_AMPERES, delta_wye, demands, one_limit, posts, random_tree
 
 COARSE = np.array([0.0, 8.0, 16.0, 24.0, 32.0])
 FINE = np.array([0.0, *range(6, 17)])
@@ -169,3 +169,20 @@ def test_an_overdue_minimum_is_kept_free_and_only_where_it_could_fit() -> None:
     assert want[1] == want[2] == 0.0
     never = Allocator(posts(3)).allocate(one_limit(3, 18.0), asked).want
     assert never[2] > 0.0
+
+
+@pytest.mark.parametrize(
+    ("steps", "capacity", "count", "taking", "upper"),
+    [(WHOLE_AMPERES, 59.0, 5, 1, 10.0), (WHOLE_AMPERES, 157.0, 12, 2, 6.0), (COARSE, 120.0, 7, 3, 8.0)],
+)
+def test_a_reserve_above_what_its_car_takes_costs_the_others_nothing(
+    steps: Floats, capacity: float, count: int, taking: int, upper: float
+) -> None:
+    """Rows count the reserve, 16 A: the others share what is left, as if it had been taken off the limit."""
+    floor = np.where(np.arange(count) < taking, 16.0, 0.0)
+    most = np.where(floor > 0.0, upper, 32.0)
+    asked = demands(count, 1, upper=most, target=most, floor=floor)
+    beside = demands(count - taking, 1, target=np.full(count - taking, 32.0))
+    together = Allocator(posts(count, steps)).allocate(one_limit(count, capacity), asked)
+    alone = Allocator(posts(count - taking, steps)).allocate(one_limit(count - taking, capacity - floor.sum()), beside)
+    np.testing.assert_array_equal(together.want[taking:], alone.want)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,20 @@ def test_a_ramp_holds_back_raises_and_never_a_decrease(tmp_path: Path) -> None:
     assert ceilings.index(32.0) <= 2 * (32 - 6) + 1
     player.plug(1)
     assert player.tick().ceiling[0] == 20.0  # down at once
+
+
+@pytest.mark.parametrize(("steps", "least"), [("pilot_step_a: 1", 9.2), ("pilot_steps_a: [8, 16, 24, 32]", 10.0)])
+def test_a_minimum_between_two_steps_is_met_by_the_step_above_it(steps: str, least: float, tmp_path: Path) -> None:
+    """From 0 a raise goes straight to what the car can charge with, however slow the ramp."""
+    player = Player.open(tmp_path, with_type(1, 63.0, f"{steps}, ramp_a_per_s: 0.3"))
+    player.plug(0)
+    player.hello(0)
+    player.tick()
+    sessions = replace(player.snapshot.sessions, min_ceiling=np.array([least]))
+    player.snapshot = replace(player.snapshot, sessions=sessions)
+    ceilings = [float(player.tick().ceiling[0]) for _ in range(120)]
+    assert min(ceiling for ceiling in ceilings if ceiling > 0.0) >= least
+    assert ceilings[-1] == 32.0
 
 
 def test_dc_posts_count_constant_power_at_low_voltage_with_their_auxiliaries(tmp_path: Path) -> None:

@@ -198,6 +198,7 @@ def reopen(envelopes: Envelopes, was_s: float, utc_ahead_s: float, boottime_s: f
 def _reopened(one: Envelope, was_s: float, utc_ahead_s: float, boottime_s: float) -> Envelope:
     due_s = one.heard_s + one.heartbeat_s
     owed = np.isfinite(one.heartbeat_s) and not due_s >= one.end_utc_s - utc_ahead_s
+    owed |= one.ends_s == np.inf and np.isfinite(one.end_utc_s)  # since a restart before; heard_s is of that one
     return replace(
         one,
         heard_s=-np.inf if was_s > due_s else boottime_s,

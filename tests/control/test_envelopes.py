@@ -269,6 +269,19 @@ def test_a_window_that_ends_unheard_while_the_daemon_is_down_holds_until_its_ope
     assert settle(full, int(LIFE)).ceiling == pytest.approx(32.0)
 
 
+def test_another_restart_releases_no_window_that_ended_unheard(full: Player) -> None:
+    """What the first restart holds, the second holds as well, though a heartbeat from the first reaches past the
+    window's end: 40 kW, and the failsafe limit once the operator is silent.
+    """
+    full.tick(said(40.0, heartbeat_s=60.0, end_s=300.0))
+    settle(full, 2)
+    for restart_s in (400.0, 415.0):
+        reopen(full, restart_s)
+        assert import_kw(settle(full, 10)) <= 40.0
+    assert import_kw(settle(full, 60)) <= 35.0
+    assert Trigger.OPERATOR_SILENT in full.tick().modes
+
+
 def test_a_window_that_was_promised_to_its_end_ends_while_the_daemon_is_down(full: Player) -> None:
     """No word was owed any more: nothing is left of it after the restart."""
     full.tick(said(40.0, heartbeat_s=100.0, end_s=50.0))

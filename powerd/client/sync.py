@@ -14,18 +14,44 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import grpc
 
-from powerd.client.aio import PowerdController
+from powerd.client.aio import PowerdController, boottime_s
 from powerd.client.core import check_reading
 from powerd.client.lease import EvseConfig
 
 STOP_PATIENCE_S = 10.0
 """How long the end of the connection may take [s]."""
+
+
+class _PostThreads:
+    """Threads for calls that may hang, as many as there are EVSEs: who hangs keeps no other EVSE waiting."""
+
+    def __init__(self, evse_count: int) -> None:
+        """Starts none yet: each comes with the first call that finds no idle one."""
+        self._threads = ThreadPoolExecutor(max(evse_count, 1), thread_name_prefix="powerd-post")
+        self._busy: dict[str, asyncio.Future[None]] = {}
+
+    async def run(self, evse_id: str, call: Callable[[], None]) -> None:
+        """Runs ``call`` in a thread; where this is cancelled, it runs on.
+
+        Raises:
+            TimeoutError: a call for this EVSE still runs. A thread cannot be interrupted, and two would overtake each
+                other.
+        """
+        if evse_id in self._busy and not self._busy[evse_id].done():
+            raise TimeoutError(f"{evse_id}: the write before is still running")
+        self._busy[evse_id] = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        await asyncio.shield(self._busy[evse_id])
+
+    def end(self) -> None:
+        """Ends idle threads now, and the others when their calls return."""
+        self._threads.shutdown(wait=False)
 
 
 class BlockingController:
@@ -44,20 +70,22 @@ class BlockingController:
         apply_timeout_s: float = 10.0,
     ) -> None:
         """See ``PowerdController``; ``apply`` and ``switch`` are called in worker threads, one at a time an EVSE."""
-        busy: dict[str, asyncio.Future[None]] = {}  # a thread cannot be interrupted: never two for one EVSE
-
-        async def in_thread(evse_id: str, call: Callable[[], None]) -> None:
-            if evse_id in busy and not busy[evse_id].done():
-                raise TimeoutError(f"{evse_id}: the write before is still running")
-            busy[evse_id] = asyncio.ensure_future(asyncio.to_thread(call))
-            await asyncio.shield(busy[evse_id])
+        self._posts = _PostThreads(len(evses))
 
         async def apply_in_thread(evse_id: str, ceiling: float, valid_for_s: float) -> None:
-            await in_thread(evse_id, lambda: apply(evse_id, ceiling, valid_for_s))
+            until_s = boottime_s() + valid_for_s
+
+            def call() -> None:
+                # Only here: a lease goes on while a thread starts, and while the machine is suspended.
+                if (left_s := until_s - boottime_s()) <= 0:
+                    raise TimeoutError(f"{evse_id}: the lease of {ceiling:g} ended before a thread could write it")
+                apply(evse_id, ceiling, left_s)
+
+            await self._posts.run(evse_id, call)
 
         async def switch_in_thread(evse_id: str, phases: int) -> None:
             if switch is not None:
-                await in_thread(evse_id, lambda: switch(evse_id, phases))
+                await self._posts.run(evse_id, lambda: switch(evse_id, phases))
 
         self._inner = PowerdController(
             target,
@@ -81,12 +109,15 @@ class BlockingController:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the connection and the thread."""
+        """Ends the connection and the threads, but for calls of ``apply`` and ``switch`` that have not returned."""
         ending = asyncio.run_coroutine_threadsafe(self._inner.__aexit__(kind, error, trace), self._loop)
-        ending.result(STOP_PATIENCE_S)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(STOP_PATIENCE_S)
-        self._loop.close()
+        try:
+            ending.result(STOP_PATIENCE_S)
+        finally:
+            self._posts.end()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(STOP_PATIENCE_S)
+            self._loop.close()
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Blocks, for ever or for ``timeout_s``; raises the error that broke the controller.

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from powerd.client import EvseConfig, Memory, aio
+from powerd.client import EvseConfig, Memory, aio, sync
 from powerd.client.aio import PowerdController
 from powerd.client.memory import load_memory, save_memory
 from powerd.client.sync import BlockingController
@@ -347,6 +347,75 @@ def test_a_damaged_memory_is_refused(tmp_path: Path) -> None:
         file.write_text(damaged, encoding="utf-8")
         with pytest.raises(UnreadableInput, match=r"memory\.json"):
             load_memory(file)
+
+
+def test_posts_that_hang_keep_no_other_waiting() -> None:
+    """However many lost posts hold a thread each, the one that is left is told."""
+    evses = [EvseConfig(evse_id=f"P{i}") for i in range(40)]
+    told, over = threading.Event(), threading.Event()
+
+    def apply(evse_id: str, *_: float) -> None:
+        if evse_id == "P39":
+            told.set()
+        else:
+            over.wait(30)
+
+    with BlockingController("127.0.0.1:1", "c0", evses, apply):
+        reached = told.wait(10)
+        over.set()
+    assert reached
+
+
+@pytest.mark.parametrize("slept_s", [6.0, 20.0])
+def test_a_lease_goes_on_while_a_write_waits_for_its_thread(monkeypatch: pytest.MonkeyPatch, slept_s: float) -> None:
+    """Of 15 s it gets what is left when it is made, and with nothing left it is not made and not acked."""
+    told: list[tuple[float, float]] = []
+    clock, writes = aio.boottime_s, threading.Semaphore(0)
+
+    def later_in_threads() -> float:
+        if threading.current_thread().name.startswith("powerd-controller"):
+            return clock()
+        writes.release()
+        return clock() + slept_s
+
+    def use(address: str) -> None:
+        with BlockingController(address, "c0", EVSES, lambda _, *order: told.append(order)):
+            for _ in range(2 * len(EVSES)):  # every post its fallback and its grant
+                assert writes.acquire(timeout=10)
+            if slept_s > 15:  # and each once more: the first try is over
+                for _ in EVSES:
+                    assert writes.acquire(timeout=10)
+
+    async def scene() -> FakeCore:
+        core = FakeCore()
+        async with serving(core) as (server, _):
+            await asyncio.to_thread(use, server.address)
+        return core
+
+    monkeypatch.setattr(sync, "boottime_s", later_in_threads)
+    core = asyncio.run(scene())
+    granted = [valid_for_s for ceiling, valid_for_s in told if ceiling == 8.0]
+    assert all(0 < valid_for_s <= 15.0 - slept_s for valid_for_s in granted)
+    assert bool(granted) == (slept_s < 15)
+    assert bool(core.of(Acked)) <= bool(granted)
+
+
+def test_a_mistake_of_the_actuator_function_ends_the_threads_all_the_same() -> None:
+    """What ``apply`` raised is raised at the end, and no loop runs on behind the program."""
+    calls = threading.Semaphore(0)
+
+    def apply(*_: object) -> None:
+        calls.release()
+        raise KeyError("register")
+
+    def use() -> None:
+        with BlockingController("127.0.0.1:1", "c0", EVSES[:1], apply):
+            assert calls.acquire(timeout=10)
+            assert calls.acquire(timeout=10)  # called again: the first mistake is known
+
+    with pytest.raises(KeyError):
+        use()
+    assert "powerd-controller" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_threads_can_use_it_too() -> None:

@@ -85,6 +85,14 @@ class SystemClock:
         """This instant."""
         return Now(utc=datetime.now(UTC), boottime_s=time.clock_gettime(time.CLOCK_BOOTTIME))
 
+    @staticmethod
+    def boot() -> str:
+        """Which boot of the machine this is (Linux, random(4)); "" = it does not say."""
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        except OSError:
+            return ""
+
 
 @dataclass(frozen=True)
 class _Waiting:
@@ -98,7 +106,14 @@ class Ticker:
     """The one loop of the daemon; implements ``server.core.Core``. Lives on one event loop."""
 
     def __init__(
-        self, electrical: Electrical, *, tick_s: float, first_start: bool, start: Now, journal: Journal | None = None
+        self,
+        electrical: Electrical,
+        *,
+        tick_s: float,
+        first_start: bool,
+        start: Now,
+        journal: Journal | None = None,
+        boot: str = "",
     ) -> None:
         """Compiles the site and opens the books.
 
@@ -109,6 +124,7 @@ class Ticker:
                 raise is decided until every earlier lease must have ended (docs/leases.md R3).
             start: the instant of the start.
             journal: where to go on from, and what raises wait for; without one nothing survives a restart.
+            boot: of which boot of the machine the boottime is; "" = not known.
 
         Raises:
             JournalBroken: the journal cannot be read or written.
@@ -126,13 +142,14 @@ class Ticker:
             as_drawn(electrical),
             start.boottime_s,
             meters=electrical.meters.count,
+            boot=boot,
         )
         self._writer: JournalWriter | None = None
         covered = np.full(electrical.evse_count, np.inf)
         if journal is not None:
             found = journal.recover(self._snapshot)
             if found is not None:
-                self._snapshot = reopen_snapshot(found, terms, start.boottime_s)
+                self._snapshot = reopen_snapshot(found, terms, start, boot)
             journal.start(self._snapshot, start)  # the new epoch is durable before the first grant of it (R4)
             self._writer = JournalWriter(journal)
             covered = worst_of(self._snapshot, terms)
@@ -549,13 +566,20 @@ async def serve_site(options: ServeOptions) -> None:
     electrical = load_electrical(options.site, options.cap_kw, cache_folder())
     _tell_tick(options.tick_s, electrical)
     clock = SystemClock()
-    start = STEPPED_START if options.stepped_clock else clock.now()
+    start, boot = (STEPPED_START, "") if options.stepped_clock else (clock.now(), clock.boot())
     journal = None
     if options.journal is not None:
         journal = _open_journal(options.journal, electrical, options.journal_bytes)
     elif not options.first_start:
         _log.warning("no --journal: nothing is raised until every lease of an earlier start must have ended")
-    ticker = Ticker(electrical, tick_s=options.tick_s, first_start=options.first_start, start=start, journal=journal)
+    ticker = Ticker(
+        electrical,
+        tick_s=options.tick_s,
+        first_start=options.first_start,
+        start=start,
+        journal=journal,
+        boot=boot,
+    )
     server = await start_server(
         ticker, options.address, tls=_tls_of(options), allow_insecure=options.insecure, stepped=options.stepped_clock
     )

@@ -149,7 +149,7 @@ class _Course:
         expected = self.snapshot
         if expected is not None and record.kind is Kind.START:
             expected = snapshot_of(expected, _kept(expected))
-            expected = reopen_snapshot(expected, self.site.terms, record.boottime_s)
+            expected = reopen_snapshot(expected, self.site.terms, now_of(record), content.snapshot.boot)
             expected = replace(expected, warm_stage=content.snapshot.warm_stage, warm_price=content.snapshot.warm_price)
         self.exactly = content.machine == self.here
         if self.verify and self.exactly and expected is not None and record.kind is not Kind.GAP:

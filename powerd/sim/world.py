@@ -68,7 +68,7 @@ class World:
         book = open_book(stepper.site.terms, epoch=1, unknown_until_s=-np.inf)
         meters = len(electrical.meters.ids)
         gear = as_drawn(electrical)
-        self.snapshot = open_snapshot(book, gear, 0.0, meters=meters)
+        self.snapshot = open_snapshot(book, gear, 0.0, meters=meters, boot="the only one")
         self.now_s = 0.0
         self.fleet = Fleet(electrical)
         self.gear = Gear(electrical, transfers)
@@ -138,10 +138,14 @@ class World:
     def restart(self) -> None:
         """powerd is killed and starts anew from what it has written; everybody connects again."""
         self.disturbed()
-        self.snapshot = reopen_snapshot(self.snapshot, self.stepper.site.terms, self.now_s)
+        self.snapshot = reopen_snapshot(self.snapshot, self.stepper.site.terms, self._now(), self.snapshot.boot)
         self.news = []
         self.fleet.reconnects()
         self.relays.reconnects()
+
+    def _now(self) -> Now:
+        """Its clocks."""
+        return Now(utc=START + timedelta(seconds=self.now_s), boottime_s=self.now_s)
 
     def tick(self, after_s: float = 1.0) -> Decision:
         """The next second, ``after_s`` later: contacts move, reports arrive, the core decides, cars follow."""
@@ -149,7 +153,7 @@ class World:
         before = self._signs()
         self.gear.advance(self.now_s)
         events = (*self.fleet.speaks(self.now_s), *self.relays.speaks(self.now_s), *self.news)
-        now = Now(utc=START + timedelta(seconds=self.now_s), boottime_s=self.now_s)
+        now = self._now()
         decision = self.stepper.step(self.snapshot, events, now)
         self.snapshot, self.last = decision.snapshot, decision
         self.news = self._planned(decision)

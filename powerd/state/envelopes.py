@@ -3,7 +3,7 @@
 An *envelope* is an import limit of one source for a window [start, end). Several may hold at once, of one source or of
 many: the lowest counts. Windows are on the wall clock, as the operator's own; silence is counted on the boottime clock.
 A wall clock may be stepped: a window begins when the first of both clocks says so and ends when both do, the boottime
-clock reckoning from the instant in which the envelope was said.
+clock reckoning from the instant in which the envelope was said, or in which the machine's new boot found it.
 
 A silent operator never means "unlimited" (docs/leases.md R7). A source may promise to say an envelope again within a
 ``heartbeat``; once it has been silent for longer, the lower one of its limit and the site's failsafe limit holds, at
@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from powerd.state.gap import Gap
 from powerd.units import ROW_TOLERANCE, Now
 
 ENVELOPES_MAX = 1000
@@ -46,7 +47,8 @@ class Envelope:
     starts_s: float
     """Boottime of the window's first instant, as reckoned then [s]; -inf = it had begun before a restart."""
     ends_s: float
-    """Boottime of the first instant after it, as reckoned then [s]; -inf = the wall clock alone tells."""
+    """Boottime of the first instant after it, as reckoned then [s]; -inf = the wall clock alone tells, since it was
+    behind at a restart."""
     in_force_utc_s: float | None = None
     """Since when it holds; None = it waits for its window."""
     kept_utc_s: float | None = None
@@ -178,31 +180,38 @@ def _noted(one: Envelope, allowed_kw: float, imported_kw: float, now: Now) -> En
     return replace(one, in_force_utc_s=since, kept_utc_s=utc_s if one.kept_utc_s is None else one.kept_utc_s)
 
 
-def reopen(envelopes: Envelopes, was_s: float, utc_ahead_s: float, boottime_s: float) -> Envelopes:
+def reopen(envelopes: Envelopes, gap: Gap) -> Envelopes:
     """After a restart: nobody could be heard meanwhile, so silence counts from now; windows went on.
 
     A restart is no word of a source: who was silent stays so. Nor does it end a window before whose end its source
     still owed a word: that one holds until the source speaks, or is silent. Nor does it end one that holds, or put off
     one that is to come, because the wall clock is behind now (a machine without one of its own): the window that was
     running goes on, and another begins at the latest after the time that was left before its start.
-
-    Args:
-        envelopes: as journalled.
-        was_s: boottime of the last step before, on its own boot's clock [s].
-        utc_ahead_s: by how much the wall clock was ahead of that clock then [s].
-        boottime_s: this instant, on this boot's clock [s].
     """
-    return tuple(_reopened(one, was_s, utc_ahead_s, boottime_s) for one in envelopes)
+    return tuple(_reopened(one, gap) for one in envelopes)
 
 
-def _reopened(one: Envelope, was_s: float, utc_ahead_s: float, boottime_s: float) -> Envelope:
+def _reopened(one: Envelope, gap: Gap) -> Envelope:
     due_s = one.heard_s + one.heartbeat_s
-    owed = np.isfinite(one.heartbeat_s) and not due_s >= one.end_utc_s - utc_ahead_s
+    owed = np.isfinite(one.heartbeat_s) and not due_s >= one.end_utc_s - gap.utc_ahead_s
     owed |= one.ends_s == np.inf and np.isfinite(one.end_utc_s)  # since a restart before; heard_s is of that one
+    starts_s = one.starts_s if gap.same_boot else gap.now.boottime_s + one.starts_s - gap.was_s
     return replace(
         one,
-        heard_s=-np.inf if was_s > due_s else boottime_s,
-        starts_s=-np.inf if one.in_force_utc_s is not None else boottime_s + one.starts_s - was_s,
-        ends_s=np.inf if owed else -np.inf,
+        heard_s=-np.inf if gap.was_s > due_s else gap.now.boottime_s,
+        starts_s=-np.inf if one.in_force_utc_s is not None else starts_s,
+        ends_s=np.inf if owed else _ends_s(one, gap),
         kept_utc_s=None,
     )
+
+
+def _ends_s(one: Envelope, gap: Gap) -> float:
+    """Boottime at which a window ends, as it was reckoned before, or anew on another boot's clock.
+
+    -inf where the wall clock is behind: of how long the machine was off it alone will tell, once it is set.
+    """
+    if gap.same_boot:
+        return one.ends_s
+    if np.isnan(gap.down_s):
+        return -np.inf
+    return gap.now.boottime_s + one.end_utc_s - gap.now.utc.timestamp()

@@ -15,6 +15,7 @@ from powerd.limits import Bools, Floats, Ints, Posts
 from powerd.state import envelopes
 from powerd.state.columns import freeze, replace
 from powerd.state.contactors import Contactors, open_contactors, reopen_contactors
+from powerd.state.gap import gap_of
 from powerd.state.impaired import Impaired, unimpaired
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_terms import LeaseTerms
@@ -24,6 +25,7 @@ from powerd.state.overshoot import Overshoot
 from powerd.state.phases import Phases, open_phases
 from powerd.state.switchgear import Switchgear, reopen_switchgear
 from powerd.state.usage import Usage, open_usage, reopen_usage
+from powerd.units import Now
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,6 +110,8 @@ class Snapshot:
     """Stages of the last allocation; with ``warm_price`` where the next one starts from. Not kept over a restart."""
     warm_price: Floats
     """(stages, m) row prices of each [utility / limit unit]."""
+    boot: str
+    """Of which boot of the machine these boottimes are; "" = not known."""
     boottime_s: float
     """Boottime of the last step [s]; energy is counted from here."""
     tick: int
@@ -120,6 +124,7 @@ def open_snapshot(
     boottime_s: float,
     *,
     meters: int = 0,
+    boot: str = "",
 ) -> Snapshot:
     """Nothing plugged in, nothing measured, nobody heard from; as many EVSEs as the book has."""
     n = book.sent_seq.shape[0]
@@ -154,16 +159,25 @@ def open_snapshot(
         answered=(),
         warm_stage=(),
         warm_price=np.zeros((0, 0)),
+        boot=boot,
         boottime_s=boottime_s,
         tick=0,
     )
 
 
-def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) -> Snapshot:
+def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, now: Now, boot: str = "") -> Snapshot:
     """The state of a restart: sessions, stops and W as journalled, times on this boot's clock.
 
     A controller that reconnects says who is plugged in; sessions go on where the same car still is.
+
+    Args:
+        snapshot: as journalled.
+        terms: the site's.
+        now: the start.
+        boot: of which boot of the machine that is; "" = not known.
     """
+    boottime_s = now.boottime_s
+    gap = gap_of(snapshot.boottime_s, snapshot.impaired.utc_ahead_s, snapshot.boot, now, boot)
     n = snapshot.drawn.shape[0]
     drawn = largest_phase(snapshot.drawn)
     book = reopen_book(snapshot.leases, terms, snapshot.sessions.plugged, drawn, snapshot.boottime_s, boottime_s)
@@ -179,8 +193,9 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, boottime_s: float) ->
         drawn=np.zeros_like(snapshot.drawn),
         drawn_at_s=np.full(n, -np.inf),
         drawn_stands=np.ones(n, np.bool_),
-        envelopes=envelopes.reopen(snapshot.envelopes, snapshot.boottime_s, snapshot.impaired.utc_ahead_s, boottime_s),
+        envelopes=envelopes.reopen(snapshot.envelopes, gap),
         overshoots=(),  # their times were those of another boot; what still lasts is declared again
+        boot=boot,
         boottime_s=boottime_s,
     )
 

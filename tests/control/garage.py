@@ -67,6 +67,13 @@ def compiled(path: Path, text: str) -> CompiledSite:
     return _COMPILED[text]
 
 
+def instant(boottime_s: float, wall_ahead_s: float = 0.0) -> Now:
+    """The player's instant of that time; its wall clock is ahead of what it should show."""
+    return Now(
+        utc=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=boottime_s + wall_ahead_s), boottime_s=boottime_s
+    )
+
+
 @dataclass
 class Player:
     """Steps a site; every controller that is ``alive`` hears and acks at once."""
@@ -135,8 +142,7 @@ class Player:
             ev.StampSeen(evse=self.members(c), incarnation=100 + c, boottime_s=self.now_s) for c in sorted(self.alive)
         ]
         acks = self._acks() if self.decision is not None else []
-        utc = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.now_s + self.wall_ahead_s)
-        now = Now(utc=utc, boottime_s=self.now_s)
+        now = instant(self.now_s, self.wall_ahead_s)
         self.absorbed = (*self.news, *stamps, *acks, *events)
         self.decision = self.stepper.step(self.snapshot, self.absorbed, now)
         self.news = []

@@ -17,7 +17,7 @@ from powerd.state import envelopes
 from powerd.state.impaired import Trigger
 from powerd.state.snapshot import reopen_snapshot
 from powerd.units import Now
-from tests.control.garage import LIFE, REACTION, Player, site_text
+from tests.control.garage import LIFE, REACTION, Player, instant, site_text
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 """The player's instant 0."""
@@ -233,7 +233,7 @@ def test_a_restart_keeps_it(full: Player) -> None:
     """Acknowledged is durable: the envelope holds from the first tick on, its window went on meanwhile."""
     full.tick(said(40.0, end_s=500.0))
     settle(full, 2)
-    full.snapshot = reopen_snapshot(full.snapshot, full.site.terms, 200.0)
+    full.snapshot = reopen_snapshot(full.snapshot, full.site.terms, instant(200.0))
     full.now_s, full.decision = 200.0, None
     for c in range(2):
         full.hello(c, highest_epoch=1, ceiling=10.0, remaining_s=5.0)
@@ -300,8 +300,7 @@ def test_a_restart_whose_wall_clock_is_behind_ends_no_envelope(full: Player, beh
     full.tick(said(40.0, end_s=500.0))
     settle(full, 2)
     for k in range(restarts):
-        reopen(full, 20.0 + k)
-        full.wall_ahead_s = -behind_s
+        reopen(full, 20.0 + k, wall_ahead_s=-behind_s)
         assert import_kw(settle(full, 1)) <= 40.0
         assert import_kw(settle(full, int(LIFE) + 3)) <= 40.0
     full.wall_ahead_s = 500.0
@@ -314,17 +313,66 @@ def test_a_restart_whose_wall_clock_is_behind_puts_no_window_off(full: Player) -
     after 60 s.
     """
     full.tick(said(40.0, start_s=full.now_s + 61.0))
-    reopen(full, 20.0)
-    full.wall_ahead_s = -1e8
+    reopen(full, 20.0, wall_ahead_s=-1e8)
     while full.now_s < 79.0:
         decision = full.tick()
     assert decision.ceiling == pytest.approx(32.0)
     assert import_kw(full.tick()) <= 40.0
 
 
-def reopen(player: Player, now_s: float) -> None:
+@pytest.mark.parametrize("reboots", [False, True])
+def test_after_a_restart_the_wall_clock_alone_ends_no_window(full: Player, reboots: bool) -> None:
+    """A window ends when both clocks say so, after a restart too: wall clocks that show the time of after its end for a
+    moment release nothing, and at its end it ends.
+    """
+    full.snapshot = replace(full.snapshot, boot="first")
+    full.tick(said(40.0, end_s=200.0))
+    settle(full, 2)
+    if reboots:
+        off_s = 60.0
+        reopen(full, 10.0, wall_ahead_s=full.now_s + off_s - 10.0, boot="second")
+    else:
+        reopen(full, full.now_s + 2.0, boot="first")
+    ahead_s = full.wall_ahead_s
+    assert import_kw(settle(full, 2)) <= 40.0
+    full.wall_ahead_s = ahead_s + 7200.0
+    assert import_kw(full.tick()) <= 40.0
+    full.wall_ahead_s = ahead_s
+    while full.now_s + ahead_s < 199.0:
+        assert import_kw(full.tick()) <= 40.0
+    assert full.snapshot.envelopes != ()
+    full.tick()
+    assert full.snapshot.envelopes == ()
+
+
+def test_a_restart_whose_wall_clock_is_ahead_ends_no_window_on_the_same_boot(full: Player) -> None:
+    """Stepped while the daemon was down: the boottime clock went on, and it says that the window lasts."""
+    full.snapshot = replace(full.snapshot, boot="first")
+    full.tick(said(40.0, end_s=200.0))
+    settle(full, 2)
+    reopen(full, full.now_s + 2.0, wall_ahead_s=7200.0, boot="first")
+    while full.now_s < 199.0:
+        assert import_kw(full.tick()) <= 40.0
+    full.tick()
+    assert full.snapshot.envelopes == ()
+
+
+def test_a_restart_on_the_same_boot_puts_no_window_off(full: Player) -> None:
+    """The time that the daemon was down counts as well: by the boottime clock the window begins when it was said to."""
+    full.snapshot = replace(full.snapshot, boot="first")
+    start_s = full.now_s + 61.0
+    full.tick(said(40.0, start_s=start_s))
+    reopen(full, full.now_s + 30.0, wall_ahead_s=-1e8, boot="first")
+    while full.now_s < start_s - 1.0:
+        decision = full.tick()
+    assert decision.ceiling == pytest.approx(32.0)
+    assert import_kw(full.tick()) <= 40.0
+
+
+def reopen(player: Player, now_s: float, *, wall_ahead_s: float = 0.0, boot: str = "") -> None:
     """The daemon starts again at ``now_s`` with what it had journalled; the controllers are back."""
-    player.snapshot = reopen_snapshot(player.snapshot, player.site.terms, now_s)
+    player.wall_ahead_s = wall_ahead_s
+    player.snapshot = reopen_snapshot(player.snapshot, player.site.terms, instant(now_s, wall_ahead_s), boot)
     player.now_s, player.decision = now_s, None
     for c in range(2):
         player.hello(c, highest_epoch=1, ceiling=6.0, remaining_s=0.0)

@@ -19,7 +19,7 @@ from powerd.limits import Bools, Floats
 from powerd.state.columns import replace
 from powerd.state.hello import Said
 from powerd.state.snapshot import reopen_snapshot
-from tests.control.garage import TTL, Player, site_text
+from tests.control.garage import TTL, Player, instant, site_text
 
 POSTS, LIMIT_A = 4, 15.0
 QUICK = Patience(waits_s=3.0, roomy_s=3.0, between_s=8.0, confirm_s=12.0)
@@ -153,7 +153,7 @@ def leave_or_come(hall: Hall, evse: int) -> None:
 
 def restart(hall: Hall) -> None:
     """The daemon dies and goes on with its journal; its controllers connect again."""
-    hall.snapshot = reopen_snapshot(hall.snapshot, hall.site.terms, hall.now_s)
+    hall.snapshot = reopen_snapshot(hall.snapshot, hall.site.terms, instant(hall.now_s))
     hall.decision = None
     greet(hall, 0)
     greet(hall, 1)

@@ -16,6 +16,7 @@ from powerd.control.compiled import CompiledSite
 from powerd.control.switching import ORDER_S, SwitchOrder, settled
 from powerd.state.snapshot import reopen_snapshot
 from powerd.state.switchgear import Cause, Flag, Phase, Position, operations, ordered
+from tests.control.garage import instant
 from tests.control.substation import Substation, model
 
 TRIPPED = int(Flag.PROTECTION | Flag.LOCK_OUT)
@@ -77,7 +78,7 @@ def _position(station: Substation, name: str) -> Position:
 def _restart(station: Substation) -> None:
     """Powerd starts anew with what it had journalled."""
     player = station.player
-    player.snapshot, player.decision = reopen_snapshot(player.snapshot, player.site.terms, player.now_s), None
+    player.snapshot, player.decision = reopen_snapshot(player.snapshot, player.site.terms, instant(player.now_s)), None
     for controller in range(len(player.site.electrical.controllers.ids)):
         player.hello(controller)
 

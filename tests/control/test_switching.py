@@ -17,6 +17,7 @@ from powerd.state.columns import put, replace
 from powerd.state.snapshot import reopen_snapshot
 from powerd.state.switchgear import Cause, Flag, Phase, Position
 from powerd.units import Now
+from tests.control.garage import instant
 from tests.control.substation import Substation, model
 
 UPSTREAM, PROTECTION = int(Flag.UPSTREAM_LOST), int(Flag.PROTECTION)
@@ -420,7 +421,7 @@ def test_a_late_word_of_a_loss_is_dropped(depot: Substation, kind: sw.ElementKin
             f"late report of {name} by relay 9 dropped"
         ]
         if restarts == 0:
-            depot.player.snapshot = reopen_snapshot(depot.player.snapshot, depot.player.site.terms, 500.0)
+            depot.player.snapshot = reopen_snapshot(depot.player.snapshot, depot.player.site.terms, instant(500.0))
             depot.player.now_s, depot.player.decision = 500.0, None
     depot.outage(kind, index, lost=late_lost, incarnation=11, clock_s=1.0)
     depot.tick()

@@ -17,7 +17,7 @@ from powerd.journal.replay import replay
 from powerd.journal.store import Entry, Journal, JournalBroken
 from powerd.state import leases
 from powerd.state.snapshot import reopen_snapshot
-from tests.control.garage import LIFE, TTL, Player, site_text
+from tests.control.garage import LIFE, TTL, Player, instant, site_text
 
 DATA = Path(__file__).parent / "data"
 
@@ -50,7 +50,7 @@ def test_a_journal_of_an_older_version_is_brought_forward(tmp_path: Path, versio
     assert found.leases.sent_ceiling[0] == pytest.approx(32.0, abs=1e-5)
     assert np.isfinite(found.leases.echo_at_s).all()
     assert found.leases.life_s == pytest.approx(np.full(2, LIFE))
-    player.snapshot = reopen_snapshot(found, player.site.terms, 50.0)
+    player.snapshot = reopen_snapshot(found, player.site.terms, instant(50.0))
     player.now_s = 50.0
     retry = ev.SessionStarted(request_id="r1", evse=0, session_id="ä car", demand=ev.Demand(requested_energy_kwh=9.0))
     first = player.tick(retry)
@@ -72,7 +72,7 @@ def test_a_journal_that_tells_no_terms_holds_leases_for_as_long_as_they_were_giv
     of_version(5, tmp_path / "j")
     found = Journal(tmp_path / "j", evse_ids=player.site.electrical.posts.ids).recover(player.snapshot)
     assert found is not None
-    book = reopen_snapshot(found, player.site.terms, 50.0).leases
+    book = reopen_snapshot(found, player.site.terms, instant(50.0)).leases
     plugged, drawn = found.sessions.plugged, np.zeros(2)
     assert leases.worst(book, player.site.terms, plugged, drawn, 50.0 + LIFE - 0.01)[0] == pytest.approx(32.0)
     assert leases.worst(book, player.site.terms, plugged, drawn, 50.0 + LIFE + 0.01)[0] == 0.0

@@ -29,7 +29,7 @@ from powerd.journal.store import Entry, Journal
 from powerd.reports.replay import ReplayOptions, run_replay
 from powerd.state.snapshot import reopen_snapshot
 from powerd.units import Now
-from tests.control.garage import Player, site_text
+from tests.control.garage import Player, instant, site_text
 
 SITE = site_text(6, 37.0, fallback_a=6.0)
 
@@ -43,7 +43,7 @@ def write_story(folder: Path, *, ticks: int = 150, restarts: int = 1, seed: int 
         journal = Journal(folder / "j", evse_ids=player.site.electrical.posts.ids)
         found = journal.recover(player.snapshot)
         if found is not None:
-            player.snapshot = reopen_snapshot(found, player.site.terms, boot)
+            player.snapshot = reopen_snapshot(found, player.site.terms, instant(boot))
             player.now_s, player.decision = boot, None
         now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=player.now_s)
         journal.start(player.snapshot, Now(utc=now, boottime_s=player.now_s))
@@ -68,7 +68,7 @@ def test_each_part_of_a_record_is_replayed_with_the_drawing_that_it_was_written_
         journal = Journal(tmp_path / "j", evse_ids=electrical.posts.ids, drawing=fingerprint_of(electrical))
         boot = 100.0 * times
         if snapshot is not None:
-            player.snapshot, player.now_s = reopen_snapshot(snapshot, player.site.terms, boot), boot
+            player.snapshot, player.now_s = reopen_snapshot(snapshot, player.site.terms, instant(boot)), boot
         now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=boot)
         journal.start(player.snapshot, Now(utc=now, boottime_s=boot))
         for _ in range(20):

@@ -14,13 +14,13 @@ from powerd.control.turns import MIN_OFF_S
 from powerd.state import leases
 from powerd.state.snapshot import largest_phase, reopen_snapshot
 from powerd.units import ROW_TOLERANCE
-from tests.control.garage import LIFE, Player, site_text
+from tests.control.garage import LIFE, Player, instant, site_text
 from tests.control.test_step import ACTIONS, approx, play
 
 
 def restart(player: Player, *, boottime_s: float) -> None:
     """The daemon dies now; another goes on with its last state, its clock at ``boottime_s``."""
-    player.snapshot = reopen_snapshot(player.snapshot, player.site.terms, boottime_s)
+    player.snapshot = reopen_snapshot(player.snapshot, player.site.terms, instant(boottime_s))
     player.now_s = boottime_s
     player.decision = None
     player.alive.clear()

@@ -41,7 +41,7 @@ from powerd.journal.writer import JournalWriter
 from powerd.network.load import load_site
 from powerd.state.snapshot import Snapshot, largest_phase, reopen_snapshot
 from powerd.units import Now
-from tests.control.garage import Player, site_text
+from tests.control.garage import Player, instant, site_text
 from tests.control.test_step import ACTIONS, play
 
 
@@ -181,7 +181,7 @@ def test_what_is_not_kept_makes_next_to_no_difference_to_a_restart(
     )
     rows = [pack(kept_of(path, cell)).row(path, 1) for path, cell in cells_of(uneven).items()]
     kept = snapshot_of(empty, dict(map(cell_of, rows)))
-    mine, theirs = (cells_of(reopen_snapshot(state, terms, 99.0)) for state in (kept, uneven))
+    mine, theirs = (cells_of(reopen_snapshot(state, terms, instant(99.0))) for state in (kept, uneven))
     assert np.abs(mine.pop(ENERGY) - theirs.pop(ENERGY)).max() <= 0.005 + 1e-9
     more = mine.pop("leases/hold_ceiling") - theirs.pop("leases/hold_ceiling")
     assert 0.0 <= more.min() <= more.max() <= 0.001 * 1.2

@@ -116,6 +116,15 @@ class Leader:
         """Its boottime."""
         return (t_s - self.base_s) * self.rate
 
+    def now(self, t_s: float) -> Now:
+        """Its clocks."""
+        return Now(utc=START + timedelta(seconds=t_s, hours=self.utc_hours), boottime_s=self.clock(t_s))
+
+    @property
+    def boot(self) -> str:
+        """Which boot of its machine this is."""
+        return f"since {self.base_s:g}"
+
     def true_time(self, clock_s: float) -> float:
         """When its clock shows that."""
         return clock_s if not math.isfinite(clock_s) else clock_s / self.rate + self.base_s
@@ -130,10 +139,12 @@ class Leader:
             self.layout.gear,
             now_s,
             meters=site.electrical.meters.count,
+            boot=self.boot,
         )
         self.snapshot = empty
         if self.disk.state is not None:
-            self.snapshot = reopen_snapshot(snapshot_of(empty, _read_again(self.disk.state)), site.terms, now_s)
+            kept = snapshot_of(empty, _read_again(self.disk.state))
+            self.snapshot = reopen_snapshot(kept, site.terms, self.now(t_s), self.boot)
             if self.snapshot.leases.epoch <= self.published[0]:
                 self.reused.append(f"epoch {self.snapshot.leases.epoch} after {self.published}")
         self.disk.state = self.snapshot
@@ -218,9 +229,8 @@ class Leader:
             self.states = Fallen(self.layout, self.capacity)
         stepper = self.layout.stepper
         stepper.states = self.states  # the stepper is shared
-        utc = START + timedelta(seconds=t_s, hours=self.utc_hours)
         epoch = before.leases.epoch
-        self.decision = stepper.step(before, events, Now(utc=utc, boottime_s=self.clock(t_s)))
+        self.decision = stepper.step(before, events, self.now(t_s))
         self.snapshot = self.decision.snapshot
         self.fenced += self.snapshot.leases.epoch != epoch
         return self.decision

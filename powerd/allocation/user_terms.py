@@ -135,6 +135,11 @@ class UserTerms:
         self._posts, self._sources = posts, tuple(sources)
         self._compiled: OrderedDict[int, tuple[Rows, UserProgram]] = OrderedDict()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Whose terms, for people: files without their folders, and entry points."""
+        return tuple(Path(source.name).name for source in self._sources)
+
     def compile(self, limits: Limits) -> None:
         """Compiles the program of these rows now rather than in a tick.
 

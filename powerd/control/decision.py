@@ -14,6 +14,9 @@ from powerd.state.overshoot import Overshoot
 from powerd.state.snapshot import Snapshot
 from powerd.units import Now
 
+BY_TERMS = -2
+"""In ``Decision.binding_limit``: no limit holds the want, a term of the users does."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GrantBatch:
@@ -76,7 +79,9 @@ class Decision:
     worst: Floats
     """(n,) W after this tick [own unit]."""
     binding_limit: Ints
-    """(n,) index of the limit that holds the want; -1 = none does."""
+    """(n,) index of the limit that holds the want; -1 = nothing does, ``BY_TERMS`` = the users' terms do."""
+    term_names: tuple[str, ...]
+    """Whose terms bound what was asked for: files and entry points."""
     shadow_price: Floats
     """(L,) price of each limit [1/unit], >= 0."""
     limit_flow: Floats

@@ -19,6 +19,7 @@ from powerd.control import failsafe
 from powerd.control.absorb import Absorbed, absorb
 from powerd.control.absorb_envelopes import envelope_alarms, watch_envelopes
 from powerd.control.ac_check import hold, tighten
+from powerd.control.by_terms import WithoutTerms
 from powerd.control.compiled import CompiledSite, SwitchingStates
 from powerd.control.decision import Decision, GrantBatch, Renewal
 from powerd.control.demand import demands_of, watch_usage
@@ -61,6 +62,7 @@ class Stepper:
         self._again = Allocator(posts, MaxMinSolver() if site.electrical.max_min else None)
         self._terms = UserTerms(posts, find_sources(site.electrical.term_files))
         self._terms.compile(site.limits)
+        self._without_terms = WithoutTerms(posts, max_min=site.electrical.max_min)
         self._steps = site.steps
 
     def step(self, snapshot: Snapshot, events: Sequence[Event], now: Now) -> Decision:
@@ -95,23 +97,24 @@ class Stepper:
         clock = failsafe.clock_modes(snapshot, now, float(site.terms.ttl_s.min(initial=np.inf)))
         scene = _scene(site, state, absorbed, worst, now, anew=_anew(snapshot, state, events))
         demands = demands_of(site, state, scene.takes, scene.worst, scene.uncontrolled, now.boottime_s)
-        warm = Warm(stage=state.warm_stage, price=state.warm_price)
         if order is None and not moved:
-            demands, unmet = self._terms.bound(site.limits, demands)
-            allocation = self._allocator.allocate(site.limits, demands, warm)
-            allocation, limits, warned = self._flowing(site, scene, allocation, demands)
+            shares = self._shared(site, state, scene, demands)
         else:
             # The guard alone where a switch has moved, so that no decrease waits; the next tick shares out anew.
-            limits, warned, unmet = site.limits, (), ()
-            allocation = failsafe.unsolved(
-                order or SolveSkipped(),
-                state,
-                scene.takes,
-                scene.in_force,
-                demands,
-                self._steps,
-                limits.row_count,
+            shares = _Shares(
+                demands=demands,
+                allocation=failsafe.unsolved(
+                    order or SolveSkipped(),
+                    state,
+                    scene.takes,
+                    scene.in_force,
+                    demands,
+                    self._steps,
+                    site.limits.row_count,
+                ),
+                limits=site.limits,
             )
+        demands, allocation, limits, warned = shares.demands, shares.allocation, shares.limits, shares.warned
         want = failsafe.held(state.impaired, allocation.want, scene.in_force, demands.minimum, self._steps)
         want = ramped(want, scene.in_force, demands.minimum, state.usage.reach)
         ceiling, guarded = self._grant(site, limits, scene, want, demands, state)
@@ -129,9 +132,9 @@ class Stepper:
             silent=bool(np.any(state.sessions.plugged & ~scene.reachable)),
             unheard=any(is_silent(one, now) for one in state.envelopes),
         )
-        absorbed = replace(absorbed, alarms=(*absorbed.alarms, *unmet, *warned, *failsafe.sentences(modes)))
+        absorbed = replace(absorbed, alarms=(*absorbed.alarms, *shares.unmet, *warned, *failsafe.sentences(modes)))
         guarded &= not moved  # that was its task
-        decision = _decide(site, snapshot, state, absorbed, scene, allocation, ceiling, guarded, now)
+        decision = _decide(site, snapshot, state, absorbed, scene, shares, ceiling, guarded, now)
         return replace(decision, modes=modes, order=switching.order, unanswered=switching.unanswered)
 
     def _switch(self, state: Snapshot, worst: Floats, now: Now) -> Switching:
@@ -152,6 +155,21 @@ class Stepper:
             return Room(site.limits, site.limits.capacity - uncontrolled_now(site, state, now.boottime_s))
 
         return decide_phases(self.site, state, worst, room_of, self.patience, now.boottime_s)
+
+    def _shared(self, site: CompiledSite, state: Snapshot, scene: _Scene, wanted: Demands) -> _Shares:
+        """What the terms leave of what is ``wanted``, shared out within limits and power flow."""
+        demands, unmet = self._terms.bound(site.limits, wanted)
+        warm = Warm(stage=state.warm_stage, price=state.warm_price)
+        allocation = self._allocator.allocate(site.limits, demands, warm)
+        allocation, limits, warned = self._flowing(site, scene, allocation, demands)
+        return _Shares(
+            demands=demands,
+            allocation=self._without_terms.explain(allocation, limits, wanted, demands),
+            limits=limits,
+            term_names=self._terms.names,
+            warned=warned,
+            unmet=unmet,
+        )
 
     def _flowing(
         self, site: CompiledSite, scene: _Scene, allocation: Allocation, demands: Demands
@@ -217,6 +235,24 @@ class _Scene:
     """(L,) load not under control [limit unit]."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Shares:
+    """Who should get what, and under what that was decided."""
+
+    demands: Demands
+    """What was asked for, within the users' terms."""
+    allocation: Allocation
+    """What each should get."""
+    limits: Limits
+    """What bounds it: the site's, tightened where the power flow asks for it."""
+    term_names: tuple[str, ...] = ()
+    """Whose terms."""
+    warned: tuple[str, ...] = ()
+    """Alarms of the power flow."""
+    unmet: tuple[str, ...] = ()
+    """Alarms of the terms."""
+
+
 def _watched(site: CompiledSite, state: Snapshot, greeted: Bools, now: Now) -> Snapshot:
     """The lease book after what the instant alone changes: leases that lapse, cars that are seen to follow or not."""
     book = leases.lapse(state.leases, site.terms, now.boottime_s)
@@ -271,12 +307,13 @@ def _decide(
     state: Snapshot,
     absorbed: Absorbed,
     scene: _Scene,
-    allocation: Allocation,
+    shares: _Shares,
     ceiling: Floats,
     guarded: bool,
     now: Now,
 ) -> Decision:
     """Puts the ceilings into the lease book and onto the three batches."""
+    allocation = shares.allocation
     lower, name = _who_is_named(site, state, absorbed, scene, ceiling, now)
     # An idle post that asks is told its idle fallback, which is reserved anyway.
     idle = leases.idle_of(state.leases, site.terms)
@@ -317,6 +354,7 @@ def _decide(
         want=allocation.want,
         worst=worst,
         binding_limit=allocation.binding_limit,
+        term_names=shares.term_names,
         shadow_price=price,
         limit_flow=site.limits.limit_flow(in_force) + scene.uncontrolled,
         uncontrolled=scene.uncontrolled,

@@ -40,6 +40,7 @@ NOT_DECIDED = {
     "overshoots": "they follow from the snapshot, which keeps them",
     "outcomes": "answers to callers; they follow from snapshot and events",
     "shadow_price": "explains, decides nothing",
+    "term_names": "they follow from the drawing and from what is installed",
     "limit_flow": "follows from the ceilings",
     "uncontrolled": "follows from site and snapshot",
     "modes": "they follow from the snapshot and from the path",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.control.decision import Decision
+from powerd.control.decision import BY_TERMS, Decision
 from powerd.control.demand import pausing
 from powerd.control.failsafe import BY_TRIGGER
 from powerd.control.switching import picked_up
@@ -83,7 +83,7 @@ def _switched_off(decision: Decision, evse: int, unit: str) -> str | None:
 
 
 def _held(core: Drawn, decision: Decision, evse: int, held: str, unit: str) -> str:
-    """What holds a car that is served; ``held`` is the limit that does, "" = none."""
+    """Why a car that is served gets what it gets; ``held`` is what holds it, "" = nothing does."""
     ceiling, want = float(decision.ceiling[evse]), float(decision.want[evse])
     if by_the_guard(decision):
         return f"at {ceiling:.4g} {unit}, decided at once, by the guard alone: the next tick works out what holds it"
@@ -145,7 +145,10 @@ def others(decision: Decision, evse: int) -> int:
 
 
 def _binding(decision: Decision, evse: int) -> str:
+    """What holds its want; "" = nothing does."""
     limit = int(decision.binding_limit[evse])
+    if limit == BY_TERMS:
+        return f"the terms of {' and '.join(decision.term_names)}"
     if limit < 0:
         return ""
     limits = decision.site.limits

@@ -207,6 +207,7 @@ class FakeCore:
             want=self.want,
             worst=self.want,
             binding_limit=self.binding,
+            term_names=(),
             shadow_price=np.full(n_limits, 0.25),
             limit_flow=np.zeros(n_limits),
             uncontrolled=np.zeros(n_limits),

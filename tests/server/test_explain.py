@@ -106,3 +106,59 @@ def test_a_post_that_has_not_taken_its_order_is_told(tmp_path: Path, evse: int) 
     player.snapshot.leases.unsettled[evse] = True
     player.tick()
     assert "has not taken its controller's first order yet" in why(player, evse)
+
+
+WING = "import cvxpy as cp\ndef terms(site):\n    yield cp.sum(site.ceiling[[0, 1]]) <= {}\n"
+
+
+def with_terms(folder: Path, text: str, **files: str) -> Player:
+    """A site with terms of users, a car at each post."""
+    for name, content in files.items():
+        (folder / f"{name}.py").write_text(content, encoding="utf-8")
+    names = ", ".join(f"{name}.py" for name in files)
+    return opened(folder, f"{text}terms: [{names}]\n", *range(text.count("evses:")))
+
+
+def test_terms_that_hold_a_car_are_named(tmp_path: Path) -> None:
+    """30 A for two posts below a feeder of 200 A: not because the car and the post can take no more."""
+    player = with_terms(tmp_path, site_text(2, 200.0), wing=WING.format(30))
+    assert why(player) == "held at 15 A by the terms of wing.py"
+
+
+def test_beside_terms_a_limit_is_named_where_it_holds(tmp_path: Path) -> None:
+    """Two posts are held to 20 A together, two by the feeder that is full then: each is told his own reason."""
+    player = with_terms(tmp_path, site_text(4, 60.0), wing=WING.format(20))
+    assert why(player, 0) == why(player, 1) == "held at 10 A by the terms of wing.py"
+    assert why(player, 2).startswith(
+        "held at 20 A by phase L1 of feeder F1 (test (60 A conductor)), together with 1 other"
+    )
+    assert player.decision is not None
+    limit = int(player.decision.binding_limit[2])
+    assert player.decision.shadow_price[limit] == pytest.approx(1 / 20, rel=1e-3)
+
+
+@pytest.mark.parametrize("steps", ["", " pilot_steps_a: [0, 6, 7, 8, 9, 10, 16, 32],"])
+def test_terms_that_hold_nobody_are_not_named(tmp_path: Path, steps: str) -> None:
+    """A term of 10 000 A below a feeder of 13.5 A: the feeder holds both, also where pilot steps leave some of it."""
+    text = site_text(2, 13.5).replace("max_current_a: 32,", f"max_current_a: 32,{steps}")
+    player = with_terms(tmp_path, text, wide=WING.format(10_000))
+    for evse in (0, 1):
+        assert "by phase L1 of feeder F1 (test" in why(player, evse)
+    player = with_terms(tmp_path, site_text(2, 64.0), wide=WING.format(10_000))
+    assert why(player) == "granted 32 A, all that the car and the post can take"
+
+
+def test_a_car_that_terms_switch_off_is_told(tmp_path: Path) -> None:
+    """10 A for two cars that need 6 A each: one is off, and the feeder is not why."""
+    player = with_terms(tmp_path, site_text(2, 200.0), narrow=WING.format(10))
+    assert sorted(why(player, evse) for evse in (0, 1)) == [
+        "held at 0 A by the terms of narrow.py",
+        "held at 10 A by the terms of narrow.py",
+    ]
+
+
+def test_all_files_of_terms_are_named(tmp_path: Path) -> None:
+    """Which of two files holds a car the solver does not tell."""
+    bonus = "def terms(site):\n    yield 0.01 * site.ceiling[0]\n"
+    player = with_terms(tmp_path, site_text(2, 200.0), wing=WING.format(30), bonus=bonus)
+    assert why(player, 1).endswith("A by the terms of wing.py and bonus.py")

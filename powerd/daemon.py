@@ -32,7 +32,7 @@ from powerd.control.events import Event, Outcome, SolveSkipped, TroubleBegan, Tr
 from powerd.control.plans_ahead import PlanWork, plans_wanted
 from powerd.control.rehearsal import rehearse
 from powerd.control.step import Stepper
-from powerd.errors import Overloaded, PowerdError
+from powerd.errors import EnvelopeUnheld, Overloaded, PowerdError
 from powerd.journal.drawing import elements_of, fingerprint_of
 from powerd.journal.gate import Gate, Leaving
 from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
@@ -44,6 +44,7 @@ from powerd.server.core import GrantSink
 from powerd.server.serve import TlsFiles, start_server
 from powerd.server.status import Unavailable
 from powerd.server.streams import REPORTS_PER_TTL
+from powerd.state.envelopes import Envelopes, is_left
 from powerd.state.impaired import Trigger
 from powerd.state.lease_book import open_book
 from powerd.state.snapshot import open_snapshot, reopen_snapshot, worst_of
@@ -128,6 +129,7 @@ class Ticker:
 
         Raises:
             JournalBroken: the journal cannot be read or written.
+            EnvelopeUnheld: it knows an envelope, and the site file has no limit any more that it could lower.
         """
         self.electrical: Electrical = electrical
         self.tick_s = tick_s
@@ -150,6 +152,7 @@ class Ticker:
             found = journal.recover(self._snapshot)
             if found is not None:
                 self._snapshot = reopen_snapshot(found, terms, start, boot)
+                _refuse_unheld(self._snapshot.envelopes, electrical, start)
             journal.start(self._snapshot, start)  # the new epoch is durable before the first grant of it (R4)
             self._writer = JournalWriter(journal)
             covered = worst_of(self._snapshot, terms)
@@ -441,6 +444,25 @@ class Ticker:
             self._writer.close()
 
 
+def _refuse_unheld(known: Envelopes, electrical: Electrical, now: Now) -> None:
+    """A site that would import what it likes beside an envelope that is told to be in force.
+
+    Chargers that stand at their fallbacks until somebody has read this are the lesser harm: a grid operator counts on
+    what was acknowledged to him.
+
+    Raises:
+        EnvelopeUnheld: there is such an envelope.
+    """
+    left = [one for one in known if is_left(one, now)]
+    if left and not np.isfinite(electrical.site_import_limit_kw):
+        names = ", ".join(f"{one.envelope_id} of {one.source} ({one.import_limit_kw:g} kW)" for one in left)
+        raise EnvelopeUnheld(
+            "site file: grid_connection.import_limit_kw: the journal knows envelopes that lower this limit, and it is "
+            f"not there any more, so that nothing would hold them: {names}. Write the limit again and start; withdraw "
+            "what no longer counts (powerd envelope withdraw ID) before it is taken out"
+        )
+
+
 def _refuse(taken: list[_Waiting], why: str) -> None:
     """Tells every caller that its events are not durable; a retry with the same request_id is harmless."""
     for waiting in taken:
@@ -560,6 +582,7 @@ async def serve_site(options: ServeOptions) -> None:
     Raises:
         UnreadableInput: the site file cannot be read.
         SiteRefused: it has faults.
+        EnvelopeUnheld: the journal knows an envelope that nothing in it can hold.
         PowerdError: the address cannot be used as asked.
     """
     load_types()

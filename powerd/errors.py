@@ -3,6 +3,7 @@
 PowerdError
     UnreadableInput     a file that cannot be read or parsed at all (exit 2)
     SiteRefused         a site with faults of severity error (exit 1); carries the faults
+    EnvelopeUnheld      a journal with an envelope that nothing in the site file can hold (exit 2)
     BadRequest          a request whose content is wrong; carries field path and expectation
     UnknownName         a request that names something that is not there
     Overloaded          the inbox is full; try again later
@@ -29,6 +30,10 @@ class SiteRefused(PowerdError):
     def __init__(self, faults: tuple[Fault, ...]) -> None:
         self.faults = faults
         super().__init__("\n".join(f"{f.file}:{f.line}: {f.element}: {f.message} ({f.code}); {f.mend}" for f in faults))
+
+
+class EnvelopeUnheld(PowerdError):
+    """The journal knows an envelope, and the site file has no limit that it could lower."""
 
 
 class BadRequest(PowerdError):

@@ -124,6 +124,11 @@ def is_over(one: Envelope, now: Now) -> bool:
     return now.utc.timestamp() >= one.end_utc_s and now.boottime_s >= one.ends_s
 
 
+def is_left(one: Envelope, now: Now) -> bool:
+    """It holds, or will: its window is not over, or its source is silent."""
+    return not is_over(one, now) or is_silent(one, now)
+
+
 def holds(one: Envelope, now: Now) -> bool:
     """It counts now: in its window, or because its source is silent."""
     begun = now.utc.timestamp() >= one.start_utc_s or now.boottime_s >= one.starts_s
@@ -164,7 +169,7 @@ def watch(envelopes: Envelopes, failsafe_kw: float, imported_kw: float, now: Now
     """
     if not envelopes:
         return envelopes
-    left = [one for one in envelopes if not is_over(one, now) or is_silent(one, now)]
+    left = [one for one in envelopes if is_left(one, now)]
     noted = tuple(_noted(one, limit_kw(one, failsafe_kw, now), imported_kw, now) for one in left)
     return envelopes if noted == envelopes else noted
 

@@ -16,7 +16,7 @@ from powerd.allocation.allocate import Allocation
 from powerd.control import events as ev
 from powerd.control.decision import Decision
 from powerd.daemon import INBOX_EVENTS, SystemClock, Ticker, _tell_tick
-from powerd.errors import Overloaded
+from powerd.errors import EnvelopeUnheld, Overloaded
 from powerd.journal.store import Journal, JournalBroken
 from powerd.network.electrical import Electrical
 from powerd.network.load import load_site
@@ -145,6 +145,63 @@ def test_a_disk_that_refuses_stops_raises_and_answers_but_no_decrease(
         await ticker.close()
 
     asyncio.run(story())
+
+
+def drawn(folder: Path, more: str = "") -> Electrical:
+    """The site, with more in its file."""
+    (folder / "site.yaml").write_text(site_text(2, 32.0) + more, encoding="utf-8")
+    return load_site(folder / "site.yaml").must()
+
+
+async def lived(electrical: Electrical, file: Path, start_s: float, *events: ev.Event) -> Decision:
+    """The first tick of a daemon that starts with this journal, on the same boot whenever, and then ends."""
+    journal = Journal(file, evse_ids=electrical.posts.ids)
+    try:
+        ticker = Ticker(electrical, tick_s=1.0, first_start=True, start=at(start_s), journal=journal, boot="the same")
+    except EnvelopeUnheld:
+        journal.close()
+        raise
+    ticker.post(*events)
+    decision = await ticker.advance(at(start_s + 1.0))
+    await ticker.close()
+    return decision
+
+
+def held_until(end_s: float) -> ev.EnvelopeSet:
+    """A grid operator's 15 kW."""
+    return ev.EnvelopeSet(
+        request_id="",
+        envelope_id="night",
+        source="dso",
+        reason="",
+        import_limit_kw=15.0,
+        start_time=None,
+        end_time=datetime.fromtimestamp(end_s, UTC),
+        heartbeat_s=np.inf,
+    )
+
+
+GRID = "grid_connection: {import_limit_kw: 60}\n"
+
+
+def test_envelopes_that_the_site_file_can_no_longer_hold_refuse_the_start(tmp_path: Path) -> None:
+    """Nothing would be lowered beside an envelope that is told to be in force. With the limit back, or once the window
+    is over, it starts.
+    """
+    limited, unlimited = drawn(tmp_path, GRID), drawn(tmp_path)
+    asyncio.run(lived(limited, tmp_path / "j", 10.0, held_until(100.0)))
+    with pytest.raises(EnvelopeUnheld, match=r"import_limit_kw: .* night of dso \(15 kW\)\. Write the limit again"):
+        asyncio.run(lived(unlimited, tmp_path / "j", 50.0))
+    assert len(asyncio.run(lived(limited, tmp_path / "j", 60.0)).snapshot.envelopes) == 1
+    assert asyncio.run(lived(unlimited, tmp_path / "j", 100.0)).snapshot.envelopes == ()
+
+
+def test_a_restart_knows_that_the_machine_has_not(tmp_path: Path) -> None:
+    """The boot is in the journal: the boottime at which a window ends stays what it was."""
+    limited = drawn(tmp_path, GRID)
+    before = asyncio.run(lived(limited, tmp_path / "j", 10.0, held_until(100.0)))
+    after = asyncio.run(lived(limited, tmp_path / "j", 50.0))
+    assert before.snapshot.envelopes[0].ends_s == after.snapshot.envelopes[0].ends_s == 100.0
 
 
 def test_an_urgent_event_does_not_wait_for_the_tick(electrical: Electrical) -> None:

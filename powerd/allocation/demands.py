@@ -35,6 +35,8 @@ class Demands:
     """(n,) smallest ceiling above 0 this car can use (0-or-at-least-minimum), >= ``Posts.min_ceiling``."""
     floor: Floats
     """(n,) reserve that the rows count anyway, as max(x, floor); up to it a ceiling is free."""
+    opens: Floats
+    """(n,) what the floor becomes with the first grant, which opens the post's fallback; 0 = nothing more."""
     priority: Ints
     """(n,) class; a higher number is served first, strictly."""
     least_served: Floats
@@ -58,6 +60,7 @@ class Demands:
             self.upper,
             self.minimum,
             self.floor,
+            self.opens,
             self.priority,
             self.least_served,
             self.overdue,

@@ -68,12 +68,14 @@ def admit_raises(
     minimum: Floats,
     order: Ints | None = None,
     *,
+    opens: Floats | None = None,
     steps: PilotSteps | None = None,
 ) -> Floats:
     """Rule R1: take every decrease at once, and every increase as far as sum max(x, W) fits each row.
 
     Under a limit that W alone exceeds nothing rises. Raises from 0 jump to the minimum, in order of class and service;
-    then all rise by one common fraction per limit; then what is left goes out in the same order.
+    then all rise by one common fraction per limit; then what is left goes out in the same order. Whoever rises counts
+    at what its first grant opens from then on.
 
     Args:
         limits: rows, with the capacity of this tick.
@@ -83,6 +85,7 @@ def admit_raises(
         wanted: (n,) what the allocation wants.
         minimum: (n,) smallest ceiling above 0 of each car; not finite = never on.
         order: (n,) EVSEs, first served first (``demands.order_of_service``); default by index.
+        opens: (n,) least that W becomes with any raise (``Demands.opens``); default nothing. Not finite = no raise.
         steps: pilot steps; default continuous.
 
     Returns:
@@ -96,6 +99,7 @@ def admit_raises(
         fresh(uncontrolled),
         np.array(limits.energized),
         fresh(worst),
+        np.zeros(len(current)) if opens is None else fresh(opens),
         fresh(current),
         fresh(wanted),
         fresh(minimum),

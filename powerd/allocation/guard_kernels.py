@@ -276,25 +276,28 @@ def _jump_to_minimum(
     headroom: Floats,
     x: Floats,
     worst: Floats,
+    opens: Floats,
     least: Floats,
     order: Ints,
     rising: Bools,
     real: Floats,
     imag: Floats,
 ) -> None:
-    """Raise EVSEs that stand at 0 to their minimum, in ``order``, where every row still holds; x and flows in place.
+    """Raise EVSEs to their minimum, in ``order``, where every row still holds, with what a first grant opens.
 
-    Those that do not get there are struck from ``rising``.
+    Ceilings, flows and ``worst`` change in place; those that do not get there are struck from ``rising``.
     """
     for position in range(order.shape[0]):
         i = order[position]
-        if not rising[i] or x[i] > 0.0:
+        if not rising[i]:
             continue
-        step = max(least[i], worst[i]) - max(x[i], worst[i])
+        counts = max(x[i], worst[i])
+        step = max(least[i], counts, opens[i]) - counts
         if step > 0.0 and not column_fits(columns, i, step, headroom, real, imag):
             rising[i] = False
             continue
-        x[i] = least[i]
+        x[i] = max(x[i], least[i])
+        worst[i] = max(worst[i], opens[i])
         if step > 0.0:
             add_column(columns, i, step, real, imag)
 
@@ -335,11 +338,12 @@ def raise_within_rows(
     held: Floats,
     goal: Floats,
     worst: Floats,
+    opens: Floats,
     least: Floats,
     order: Ints,
     steps: PilotSteps,
 ) -> Floats:
-    """See ``guard.admit_raises``; ``held`` already contains every decrease, ``worst`` may be infinite."""
+    """See ``guard.admit_raises``; ``held`` already contains every decrease, ``worst`` may be infinite, and grows."""
     n = held.shape[0]
     rows = headroom.shape[0]
     low_real = np.zeros(rows)
@@ -348,7 +352,7 @@ def raise_within_rows(
     over = overdrawn_limits(limit_of_row, headroom, limit_count, low_real, low_imag)
     rising = (goal > held) & ~under_limits(columns, limit_of_row, over)
     jumped = held.copy()
-    _jump_to_minimum(columns, headroom, jumped, worst, least, order, rising, low_real, low_imag)
+    _jump_to_minimum(columns, headroom, jumped, worst, opens, least, order, rising, low_real, low_imag)
     x = np.where(rising, goal, jumped)
     real = np.zeros(rows)
     imag = np.zeros(rows)
@@ -377,6 +381,7 @@ def raise_untrusted(
     uncontrolled: Floats,
     energized: Bools,
     worst: Floats,
+    opens: Floats,
     current: Floats,
     wanted: Floats,
     minimum: Floats,
@@ -389,6 +394,7 @@ def raise_untrusted(
     goal = np.empty_like(wanted)
     held = np.empty_like(current)
     known_worst = np.empty_like(worst)
+    opened = np.empty_like(opens)
     for i in range(wanted.shape[0]):
         least[i] = least_ceiling(minimum[i], steps, i)
         goal[i] = trust(wanted[i]) if energized[i] else 0.0
@@ -398,4 +404,7 @@ def raise_untrusted(
         if held[i] < least[i]:
             held[i] = 0.0
         known_worst[i] = max(worst[i], 0.0) if -np.inf < worst[i] < np.inf else np.inf
-    return raise_within_rows(columns, limit_of_row, headroom, limit_count, held, goal, known_worst, least, order, steps)
+        opened[i] = max(opens[i], 0.0) if -np.inf < opens[i] < np.inf else np.inf
+    return raise_within_rows(
+        columns, limit_of_row, headroom, limit_count, held, goal, known_worst, opened, least, order, steps
+    )

@@ -28,7 +28,7 @@ class Book(NamedTuple):
     limit_count: int
     """L."""
     numbers: Floats
-    """(11, n)"""
+    """(12, n)"""
     marks: Bools
     """(3, n)"""
     rows: Floats
@@ -56,6 +56,8 @@ class Ledger(NamedTuple):
     """(n,) what the demands reserve."""
     floor: Floats
     """(n,) reserve counted in the rows; 0 under a limit that not even the reserves fit."""
+    opens: Floats
+    """(n,) as in ``Demands``, until it is on."""
     free_floor: Floats
     """(n,) the part of the reserve that a ceiling can use, on a pilot step: costs nothing."""
     x: Floats
@@ -109,6 +111,7 @@ def view(book: Book) -> Ledger:
         numbers[8],
         numbers[9],
         numbers[10],
+        numbers[11],
         marks[0],
         marks[1],
         marks[2],
@@ -152,6 +155,7 @@ def _open(
         if upper[i] < least[i] or not energized[i]:
             upper[i] = 0.0
         reserve[i] = trust(reserve[i])
+        ledger.opens[i] = trust(ledger.opens[i])
         ledger.floor[i] = reserve[i]
     add_flow(columns, reserve, real, imag)
     over = overdrawn_limits(limit_of_row, ledger.headroom, limit_count, real, imag)
@@ -171,9 +175,9 @@ def open_book(limits: Limits, demands: Demands, steps: PilotSteps) -> tuple[Book
     """An account with nothing granted: rows carry the reserves alone; and who can be granted anything."""
     rows = rows_of(limits)
     count = demands.weight.shape[0]
-    numbers, marks = np.zeros((11, count)), np.zeros((3, count), dtype=np.bool_)
+    numbers, marks = np.zeros((12, count)), np.zeros((3, count), dtype=np.bool_)
     numbers[0], numbers[1], numbers[2] = demands.weight, demands.target, demands.minimum
-    numbers[3], numbers[4], marks[0] = demands.upper, demands.floor, demands.overdue
+    numbers[3], numbers[4], numbers[6], marks[0] = demands.upper, demands.floor, demands.opens, demands.overdue
     load = np.empty((2, limits.capacity.shape[0]))  # of one kind, whatever kind of array the limits hold
     load[0], load[1] = limits.capacity, demands.uncontrolled
     book = Book(

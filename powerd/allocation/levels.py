@@ -14,7 +14,7 @@ from powerd.allocation.guard_kernels import add_column, overdrawn_limits, under_
 from powerd.allocation.ledger import Book, Ledger, Service, ledger_of
 from powerd.allocation.pilots import choose_on, to_steps
 from powerd.allocation.rows import add_flow, size_of
-from powerd.allocation.steps import PilotSteps
+from powerd.allocation.steps import PilotSteps, step_down
 from powerd.allocation.tree_kernel import solve_and_judge
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
@@ -52,17 +52,21 @@ def _participants(ledger: Ledger, order: Ints, level: int) -> Ints:
 
 
 @kernel
-def _switch_on(ledger: Ledger, order: Ints) -> None:
-    """Of those that are off, switch on whose minimum fits, first served first."""
+def _switch_on(ledger: Ledger, order: Ints, steps: PilotSteps) -> None:
+    """Of those that are off, switch on whose minimum fits, first served first; with what its first grant opens."""
     waiting = order[~ledger.on[order]]
     if waiting.shape[0] == 0:
         return
     real, imag = ledger.real.copy(), ledger.imag.copy()
-    chosen = choose_on(
-        ledger.columns, ledger.headroom, waiting, ledger.least, ledger.counted, ledger.overdue, real, imag
-    )
+    needed = np.maximum(ledger.least, ledger.opens)
+    chosen = choose_on(ledger.columns, ledger.headroom, waiting, needed, ledger.counted, ledger.overdue, real, imag)
     for i in waiting:
         ledger.on[i] = chosen[i]
+        if chosen[i] and ledger.opens[i] > ledger.floor[i]:
+            ledger.floor[i] = ledger.opens[i]
+            ledger.free_floor[i] = step_down(steps, i, min(ledger.floor[i], ledger.upper[i]))
+            add_column(ledger.columns, i, ledger.floor[i] - ledger.counted[i], ledger.real, ledger.imag)
+            ledger.counted[i] = ledger.floor[i]
 
 
 @kernel
@@ -109,7 +113,7 @@ def _take_out(ledger: Ledger, taking: Ints) -> Ints:
 
 
 @kernel
-def open_level(ledger: Ledger, order: Ints, level: int) -> Ints:
+def open_level(ledger: Ledger, order: Ints, level: int, steps: PilotSteps) -> Ints:
     """Begin a level of a class: decide all that needs no optimisation.
 
     Args:
@@ -117,12 +121,13 @@ def open_level(ledger: Ledger, order: Ints, level: int) -> Ints:
             taken out of the flows.
         order: the class, first served first.
         level: ``TARGET`` or ``SURPLUS``.
+        steps: pilot steps.
 
     Returns:
         The EVSEs that the stage is about; none = the level is done.
     """
     participants = _participants(ledger, order, level)
-    _switch_on(ledger, participants)
+    _switch_on(ledger, participants, steps)
     taking = participants[ledger.on[participants]]
     _bound(ledger, taking, level)
     contested = _contested_limits(ledger, taking)
@@ -248,7 +253,7 @@ def serve(
             if steps.value.shape[0] > 0:
                 _round(ledger, order, steps)
             continue
-        members = open_level(ledger, order, level)
+        members = open_level(ledger, order, level, steps)
         if members.shape[0] == 0:
             continue
         if grove.spots.shape[0] == 0:

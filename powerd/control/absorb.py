@@ -182,20 +182,16 @@ def _acked(site: CompiledSite, snapshot: Snapshot, event: ev.Acked, now: Now) ->
 def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: Now) -> Absorbed:
     """Reconciles: epoch, plugs, ceilings in force; every EVSE then gets a named grant."""
     book = state.snapshot.leases
+    if event.said is not None:
+        book = hello.reconcile(book, site.terms, event.evse, event.said)
     if event.highest_epoch > book.epoch + EPOCH_JUMP_MAX:
-        owner = np.unique(site.electrical.posts.controller[event.evse])
-        name = ", ".join(site.electrical.controllers.ids[int(c)] for c in owner) or "without EVSEs"
-        alarm = f"controller {name} claims epoch {event.highest_epoch}, ours is {book.epoch}: it gets no grants"
-        book = hello.bar(book, event.evse, event.ceiling)
-        return replace(_with_book(state, book), alarms=(*state.alarms, alarm))
+        return _with_book(state, hello.bar(book, event.evse, event.ceiling))
     book = hello.trust(book, event.evse)
     if hello.foreign_epoch(book, event.evse, event.highest_epoch):
         book = hello.advance_epoch(book, site.terms, event.highest_epoch, now.boottime_s)
         state = _with(
             state, replace(state.snapshot, contactors=contactors.doubt(state.snapshot.contactors, now.boottime_s))
         )
-    if event.said is not None:
-        book = hello.reconcile(book, site.terms, event.evse, event.said)
     unheard = ~np.isfinite(book.echo_at_s[event.evse]) & event.plugged
     book = leases.linger(book, site.terms, event.evse[unheard], now.boottime_s)
     opened = _opened(book, leases.idle_of(book, site.terms)[event.evse], event)
@@ -231,11 +227,12 @@ def _opened(book: LeaseBook, idle: Floats, event: ev.HelloReceived) -> Bools:
     """(k,) a car has accepted a grant, or may have: its fallback is possible. ``idle`` (k,): the fallback without one.
 
     A process that saw the car come and names no grant (epoch 0) has accepted none; one that found it there may have
-    forgotten some. Whoever allows more than an idle post does has it from somebody.
+    forgotten some. Whoever allows more than an idle post does has it from somebody. A post under a latched stop cannot
+    reach its fallback: the grant after it will open that.
     """
     found_there = (event.plug_boottime_s == 0) & (event.ceiling > 0)
     forgotten = found_there | (event.ceiling > idle + ROW_TOLERANCE)
-    named = (event.epoch > 0) & ~_before_the_car(book, event)
+    named = (event.epoch > 0) & ~_before_the_car(book, event) & ~event.latched
     opened: Bools = event.plugged & (named | ((event.epoch == 0) & forgotten))
     return opened
 

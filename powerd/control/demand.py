@@ -84,6 +84,7 @@ def demands_of(
         upper=upper,
         minimum=least,
         floor=np.where(silent, worst, reserve),
+        opens=np.where(takes & ~snapshot.leases.granted, leases.fallback_of(snapshot.leases, site.terms), 0.0),
         priority=np.where(idle(snapshot.usage, boottime_s), IDLE_CLASS, sessions.priority),
         least_served=service_order(snapshot.usage, boottime_s),
         overdue=overdue(snapshot.usage),

@@ -61,6 +61,12 @@ def silence_alarms(site: CompiledSite, silent: Bools) -> Iterator[str]:
         yield f"controller {name} is silent: {count} EVSEs with a car count at the most they could draw"
 
 
+def unsettled_alarms(site: CompiledSite, waits: Bools) -> Iterator[str]:
+    """One sentence for each EVSE whose car waits, (n,), for a post that does not answer its controller."""
+    for i in np.flatnonzero(waits):
+        yield f"{site.electrical.posts.ids[i]} has not taken its controller's first order: until it has, its car waits"
+
+
 def conduct_alarms(site: CompiledSite, book: LeaseBook) -> Iterator[str]:
     """One sentence for each car that disobeys and each EVSE that is not as the site file says."""
     ids = site.electrical.posts.ids
@@ -75,5 +81,8 @@ def conduct_alarms(site: CompiledSite, book: LeaseBook) -> Iterator[str]:
     for what, said, own in pairs:
         for i in np.flatnonzero(~np.isnan(said) & (said != own)):
             yield f"{ids[i]}: its controller says {what} {said[i]:g}, the site file {own[i]:g}: the larger is reserved"
+    for c in np.unique(site.electrical.posts.controller[~np.isnan(book.barred_ceiling)]).tolist():
+        name = site.electrical.controllers.ids[c]
+        yield f"controller {name} claims an epoch far above ours, {book.epoch}: until it does not it gets no grants"
     for i in np.flatnonzero(book.late_s > 0):
         yield f"{ids[i]}: its watchdog is slower than the site file says, or missing: its leases count for longer"

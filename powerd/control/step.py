@@ -26,7 +26,13 @@ from powerd.control.demand import demands_of, watch_usage
 from powerd.control.elements import widened
 from powerd.control.events import Event, HelloReceived, SolveSkipped
 from powerd.control.headroom import meter_alarms, trusted, watch_meters
-from powerd.control.lease_alarms import conduct_alarms, overbooked_alarms, overshoot_alarms, silence_alarms
+from powerd.control.lease_alarms import (
+    conduct_alarms,
+    overbooked_alarms,
+    overshoot_alarms,
+    silence_alarms,
+    unsettled_alarms,
+)
 from powerd.control.losses import loss_alarms, settle
 from powerd.control.metered import uncontrolled_now
 from powerd.control.phase_switch import PATIENCE, Patience, Room, counted_on, decide_phases, watch_contactors
@@ -44,7 +50,7 @@ from powerd.state.lease_book import LeaseBook
 from powerd.state.overshoot import Overshoot, bounds, track
 from powerd.state.phases import watch_phases
 from powerd.state.reaction import sampled, watch
-from powerd.state.snapshot import Snapshot, freeze_snapshot, largest_phase
+from powerd.state.snapshot import Snapshot, Stop, freeze_snapshot, largest_phase
 from powerd.state.switchgear import Position, Switchgear
 from powerd.units import ROW_TOLERANCE, Now
 
@@ -64,6 +70,8 @@ class Stepper:
         self._terms.compile(site.limits)
         self._without_terms = WithoutTerms(posts, max_min=site.electrical.max_min)
         self._steps = site.steps
+        self._wide: tuple[Stop, ...] | None = None
+        """The last answer of ``widened``, which it needs not be asked for again; another drawing may feed others."""
 
     def step(self, snapshot: Snapshot, events: Sequence[Event], now: Now) -> Decision:
         """Absorbs the events and decides every ceiling.
@@ -80,8 +88,8 @@ class Stepper:
         gear = reconsidered(self.site.electrical, snapshot.gear, snapshot.boottime_s, gear, now)
         moved = gear.changed_at_s == now.boottime_s
         stops = absorbed.snapshot.stops
-        if moved or stops is not snapshot.stops:
-            stops = widened(self.site.electrical, gear, stops)
+        if moved or stops is not self._wide:
+            stops = self._wide = widened(self.site.electrical, gear, stops)
         state = _watched(self.site, replace(absorbed.snapshot, gear=gear, stops=stops), absorbed.greeted, now)
         drawn = largest_phase(state.drawn)
         worst = leases.worst(state.leases, self.site.terms, state.sessions.plugged, drawn, now.boottime_s)
@@ -186,10 +194,6 @@ class Stepper:
         self, site: CompiledSite, limits: Limits, scene: _Scene, want: Floats, demands: Demands, state: Snapshot
     ) -> tuple[Floats, bool]:
         """Lower at once, raise as R1 admits, the guard last -> (n,) ceilings, and whether the guard had to act."""
-        first = ~state.leases.granted & state.sessions.plugged
-        # The first grant after a plug-in makes the fallback possible, so it must fit from the start.
-        opened = np.where(first, leases.fallback_of(state.leases, site.terms), 0.0)
-        least = np.maximum(demands.minimum, opened)
         wanted = _reachable(scene, want)
         ceiling = admit_raises(
             limits,
@@ -197,8 +201,9 @@ class Stepper:
             scene.worst,
             scene.in_force,
             wanted,
-            least,
+            demands.minimum,
             demands.order,
+            opens=demands.opens,
             steps=self._steps,
         )
         safe = shed(
@@ -322,7 +327,7 @@ def _decide(
     one = state.contactors.one
     book, lowered = _batch(site, book, np.flatnonzero(lower), ceiling, scene.stopped, one, now)
     book, raised = _batch(site, book, np.flatnonzero(name), ceiling, scene.stopped, one, now)
-    book, renewal = _renewals(site, book, scene, now)
+    book, renewal = _renewals(site, book, state.sessions.plugged, scene, now)
     told = contactors.told(state.contactors, lowered.evse, lowered.seq)
     after = replace(
         state,
@@ -420,16 +425,13 @@ def _who_is_named(
     unsaid = state.contactors.said_seq == 0
     name = raise_ | (scene.deliverable & (free_again | absorbed.fresh | unsaid)) | unnamed
     due = leases.renewal_due(book, site.terms, now.boottime_s)
-    name |= due & scene.deliverable & (leases.unacked(book) | _beside_waiting(site, state))
-    first_zero = ~book.granted & state.sessions.plugged & ~_fits_fallback(site, state, ceiling) & ~scene.stopped
-    return lower & ~first_zero, name & ~lower & ~first_zero
-
-
-def _beside_waiting(site: CompiledSite, state: Snapshot) -> Bools:
-    """(n,) its controller has a car that still waits for its first grant: a RenewAll would open that one's fallback."""
     owner = site.electrical.posts.controller
-    waiting = state.sessions.plugged & ~state.leases.granted
-    return _owned(site, owner[waiting])[owner]
+    beside = _owned(site, owner[state.sessions.plugged & ~book.granted])[owner]
+    name |= due & scene.deliverable & (leases.unacked(book) | beside)
+    first_zero = (
+        ~book.granted & state.sessions.plugged & ~_fits_fallback(site, state, scene.in_force, ceiling) & ~scene.stopped
+    )
+    return lower & ~first_zero, name & ~lower & ~first_zero
 
 
 def _owned(site: CompiledSite, controllers: Ints) -> Bools:
@@ -439,14 +441,16 @@ def _owned(site: CompiledSite, controllers: Ints) -> Bools:
     return named
 
 
-def _fits_fallback(site: CompiledSite, state: Snapshot, ceiling: Floats) -> Bools:
-    """(n,) a grant of this ceiling opens nothing larger: the fallback was granted before, or what counts covers it.
+def _fits_fallback(site: CompiledSite, state: Snapshot, in_force: Floats, ceiling: Floats) -> Bools:
+    """(n,) a grant of this ceiling opens nothing that does not fit.
 
-    So does what is held without end, as of a car that an earlier leader granted to behind a controller without
-    watchdog: only the ack of a grant ends it, so a post that waited for the row to have room would wait for ever.
+    The fallback was granted before, or a raise was admitted with it, or what counts covers it. So does what is held
+    without end, as of a car that an earlier leader granted to behind a controller without watchdog: only the ack of a
+    grant ends it, so a post that waited for the row to have room would wait for ever.
     """
     covered = np.maximum(ceiling, leases.held_without_end(state.leases))
-    return state.leases.granted | (covered >= leases.fallback_of(state.leases, site.terms))
+    fits = (ceiling > in_force + ROW_TOLERANCE) | (covered >= leases.fallback_of(state.leases, site.terms))
+    return state.leases.granted | fits
 
 
 def _batch(
@@ -468,15 +472,22 @@ def _batch(
     )
 
 
-def _renewals(site: CompiledSite, book: LeaseBook, scene: _Scene, now: Now) -> tuple[LeaseBook, Renewal]:
-    """RenewAll for each streaming controller with a lease that is due."""
+def _renewals(
+    site: CompiledSite, book: LeaseBook, plugged: Bools, scene: _Scene, now: Now
+) -> tuple[LeaseBook, Renewal]:
+    """RenewAll for each streaming controller with a lease that is due, and no car that waits for its first grant.
+
+    Where the post's lease of before that car lives, the controller would take the RenewAll for it: its fallback would
+    be open, and no row would count it. What is due beside it is renewed by name. A post that has taken no order since
+    its controller started refuses both, and its lease ends.
+    """
     owner = site.electrical.posts.controller
-    due = leases.renewal_due(book, site.terms, now.boottime_s) & scene.reachable & book.streamed
-    due &= np.isnan(book.barred_ceiling)
-    concerned = _owned(site, owner[due])
+    renewable = np.isnan(book.barred_ceiling) & ~book.unsettled
+    due = leases.renewal_due(book, site.terms, now.boottime_s) & scene.reachable & book.streamed & renewable
+    concerned = _owned(site, owner[due]) & ~_owned(site, owner[plugged & ~book.granted])
     controllers = np.flatnonzero(concerned)
     if controllers.shape[0]:
-        members = concerned[owner] & ~np.isnan(book.sent_ceiling)
+        members = concerned[owner] & renewable & ~np.isnan(book.sent_ceiling)
         book = leases.renew(book, site.terms, np.flatnonzero(members), now.boottime_s)
     return book, Renewal(epoch=book.epoch, seq=book.seq, controller=controllers)
 
@@ -484,11 +495,13 @@ def _renewals(site: CompiledSite, book: LeaseBook, scene: _Scene, now: Now) -> t
 def _alarms(site: CompiledSite, scene: _Scene, after: Snapshot, guarded: bool) -> tuple[str, ...]:
     """What an operator should know now."""
     guard = ("the guard had to lower what the grant step decided: please report this",) if guarded else ()
+    waited_s = after.boottime_s - after.usage.waiting_since_s
     return (
         *guard,
         *silence_alarms(site, after.sessions.plugged & ~scene.reachable),
         *overshoot_alarms(site.electrical, after.overshoots, after.boottime_s),
         *conduct_alarms(site, after.leases),
+        *unsettled_alarms(site, after.leases.unsettled & (waited_s >= site.terms.ttl_s)),
         *meter_alarms(site, after.meters, after.boottime_s),
         *overbooked_alarms(site),
         *together_alarms(site, after.gear),

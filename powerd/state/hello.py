@@ -127,7 +127,7 @@ def settle(book: LeaseBook, evse: Ints, unsettled: Bools) -> LeaseBook:
 
 
 def bar(book: LeaseBook, evse: Ints, ceiling: Floats) -> LeaseBook:
-    """A hello that cannot be true: its EVSEs get no grants and count at no less than the ceiling it reported."""
+    """A hello that cannot be true: its EVSEs get no grants, count as never heard from, and at no less than it said."""
     return replace(book, barred_ceiling=put(book.barred_ceiling, evse, ceiling))
 
 

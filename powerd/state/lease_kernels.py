@@ -155,7 +155,8 @@ def reserved(lines: Lines) -> Floats:
         fallback = _larger(lines.fallback[i], lines.said_fallback[i])
         idle = _larger(lines.fallback_idle[i], lines.said_idle[i])
         boot = _larger(lines.boot[i], lines.said_boot[i])
-        if np.isfinite(lines.echo_at_s[i]) and not lines.unsettled[i]:
+        known = np.isfinite(lines.echo_at_s[i]) and np.isnan(lines.barred_ceiling[i])
+        if known and not lines.unsettled[i]:
             with_car = np.maximum(boot, fallback if lines.granted[i] else 0.0)
             own[i] = np.maximum(idle, with_car if lines.plugged[i] else 0.0)
         elif _falls_back(lines.has_watchdog[i], lines.late_s[i]):

@@ -158,13 +158,16 @@ class PowerdController:
             raise ValueError(f"{evse_id!r} is no EVSE of this controller; it has {', '.join(self._index)}")
         return self._index[evse_id]
 
-    def plug(self, evse_id: str, plugged: bool) -> None:
+    def plug(self, evse_id: str, plugged: bool, *, found: bool = False) -> None:
         """A car came or left. A repeated state changes nothing: tell a swap of cars as two calls.
+
+        ``found``: it was there when this program started (to be said at once then): the session that powerd knows goes
+        on. Without it, another car has come.
 
         Raises:
             ValueError: there is no such EVSE.
         """
-        self._dispatch(self.core.plug(self.place_of(evse_id), plugged, boottime_s()))
+        self._dispatch(self.core.plug(self.place_of(evse_id), plugged, boottime_s(), found=found))
         self._news.set()
 
     def restarted(self, evse_id: str) -> None:

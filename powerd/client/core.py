@@ -183,15 +183,23 @@ class ControllerCore:
         """
         return (self.evses[index].restart(),)
 
-    def plug(self, index: int, plugged: bool, now_s: float) -> tuple[Write, ...]:
-        """A car came or left. A repeated state changes nothing: tell a swap of cars as two calls."""
+    def plug(self, index: int, plugged: bool, now_s: float, *, found: bool = False) -> tuple[Write, ...]:
+        """A car came or left. A repeated state changes nothing: tell a swap of cars as two calls.
+
+        Args:
+            index: the EVSE.
+            plugged: whether a car is there now.
+            now_s: this instant.
+            found: nobody saw it come: it was there when the process started, and is taken for the car that powerd
+                knows, whose session goes on. Counts as the first word of an EVSE only.
+        """
         now_s = self._tick(now_s)
         lease = self.evses[index]
         if lease.plugged == plugged:
             return ()
         # Later than every stamp sent, so that a grant which echoes one of those is known to be older than this.
         at_s = self._clock_s = max(now_s, math.nextafter(self._stamp_s, math.inf))
-        write = lease.plug(plugged, at_s)
+        write = lease.plug(plugged, at_s, found=found)
         lease.measured = None  # a reading is of a car: this is another one, or none
         self._measured.discard(index)
         if lease.settled:  # else it is told once the post has taken its order
@@ -230,7 +238,7 @@ class ControllerCore:
         for i in sorted(self._plugs):
             report.plug_index.append(i)
             report.plugged.append(self.evses[i].plugged)
-            report.plug_boottime_s.append(self.evses[i].plug_s)
+            report.plug_boottime_s.append(self.evses[i].told_plug_s)
         report.want_index.extend(sorted(self._wanted))
         for sent in (self._acks, self._renewed_all, self._measured, self._plugs, self._wanted):
             sent.clear()

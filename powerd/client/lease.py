@@ -118,6 +118,8 @@ class EvseLease:
     """A car is plugged in."""
     plug_s: float = 0.0
     """When the plug last changed; 0 = not since the process started."""
+    found: bool = False
+    """The car was there when the process started, and has not left since."""
     accepted: Order = NONE
     """The newest grant accepted."""
     sent: Order = NONE
@@ -196,8 +198,14 @@ class EvseLease:
         self.applied = max(self.applied, write.order)
         return True
 
-    def plug(self, plugged: bool, at_s: float) -> Write | None:
+    @property
+    def told_plug_s(self) -> float:
+        """``plug_s`` as powerd is told it: 0 for a car that was found there, also once its post has taken an order."""
+        return 0.0 if self.found else self.plug_s
+
+    def plug(self, plugged: bool, at_s: float, *, found: bool) -> Write | None:
         """The plug changed. Unplugging voids the lease; a stop stays, and is then what the post has to take."""
+        self.found = plugged and found and self.plug_s == 0.0
         self.plugged, self.plug_s, self.known = plugged, at_s, False
         if plugged:
             return None

@@ -70,7 +70,7 @@ def evse_state(lease: EvseLease, now_s: float) -> pb.EvseState:
     return pb.EvseState(
         evse_id=config.evse_id,
         plugged=lease.plugged,
-        plug_boottime_s=lease.plug_s,
+        plug_boottime_s=lease.told_plug_s,
         epoch=epoch,
         seq=seq,
         applied_ceiling=lease.in_force,

@@ -15,6 +15,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -131,14 +132,14 @@ class BlockingController:
         finally:
             waiting.cancel()
 
-    def plug(self, evse_id: str, plugged: bool) -> None:
-        """A car came or left.
+    def plug(self, evse_id: str, plugged: bool, *, found: bool = False) -> None:
+        """A car came or left; ``found``: it was there when this program started.
 
         Raises:
             ValueError: there is no such EVSE.
         """
         self._inner.place_of(evse_id)  # here, where it can be raised
-        self._loop.call_soon_threadsafe(self._inner.plug, evse_id, plugged)
+        self._loop.call_soon_threadsafe(partial(self._inner.plug, evse_id, plugged, found=found))
 
     def restarted(self, evse_id: str) -> None:
         """A post has restarted by itself: what holds is applied again, and its phases are switched again.

@@ -271,8 +271,7 @@ def _meter_read(snapshot: Snapshot, event: ev.MeterRead, now: Now) -> Snapshot:
 def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged, now: Now) -> Snapshot:
     """A car that came starts a session (or meets the announced one); one that left ends it and voids its lease."""
     was = snapshot.sessions.plugged[event.evse]
-    swapped = was & event.plugged & (event.plug_boottime_s > snapshot.leases.plug_boottime_s[event.evse])
-    swapped &= np.isfinite(snapshot.leases.plug_boottime_s[event.evse])
+    swapped = was & event.plugged & _plugged_anew(snapshot, event)
     left = event.evse[was & (~event.plugged | swapped)]
     came = event.evse[event.plugged & (~was | swapped)]
     settles = snapshot.leases.unsettled[event.evse] & event.plugged
@@ -284,7 +283,12 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     sessions = _end_sessions(snapshot.sessions, left)
     usage = forget_car(snapshot.usage, left)
     drawn, drawn_at = put(snapshot.drawn, left, 0.0), put(snapshot.drawn_at_s, left, -np.inf)
-    sessions = replace(sessions, plugged=put(sessions.plugged, came, True))
+    teller = snapshot.leases.echo_incarnation[event.evse]
+    sessions = replace(
+        sessions,
+        plugged=put(sessions.plugged, came, True),
+        plug_incarnation=put_news(sessions.plug_incarnation, event.evse, teller),
+    )
     unannounced = came[~sessions.served[came]]
     names = {i: f"{site.electrical.posts.ids[i]}-{snapshot.tick}" for i in unannounced.tolist()}
     sessions = _begin_sessions(sessions, unannounced, names, now)
@@ -292,6 +296,19 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     phases = forget_phases(snapshot.phases, np.union1d(left, came))
     changed = replace(snapshot, sessions=sessions, leases=book, usage=usage, meters=seen, phases=phases)
     return replace(changed, drawn=drawn, drawn_at_s=drawn_at, drawn_stands=put(snapshot.drawn_stands, left, True))
+
+
+def _plugged_anew(snapshot: Snapshot, event: ev.PlugChanged) -> Bools:
+    """(k,) the plug has changed since it was last told.
+
+    Times are compared within one process of a controller: another one may have another clock. What that one saw come
+    (a time above 0) is another car; what it found there (0) is taken to be the one that is known.
+    """
+    told_s, teller = snapshot.leases.plug_boottime_s[event.evse], snapshot.leases.echo_incarnation[event.evse]
+    before = snapshot.sessions.plug_incarnation[event.evse]
+    another = (before != 0) & (teller != 0) & (teller != before)
+    anew: Bools = np.isfinite(told_s) & (event.plug_boottime_s > np.where(another, 0.0, told_s))
+    return anew
 
 
 # --- sessions and stops -----------------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ class Sessions:
 
     plugged: Bools
     """A car is plugged in."""
+    plug_incarnation: Ints
+    """Process of the controller on whose clock ``leases.plug_boottime_s`` is; 0 = not known."""
     served: Bools
     """A session runs (a plug-in starts one; StopSession ends it, the car may stay)."""
     session_id: tuple[str, ...]
@@ -130,6 +132,7 @@ def open_snapshot(
     n = book.sent_seq.shape[0]
     sessions = Sessions(
         plugged=np.zeros(n, np.bool_),
+        plug_incarnation=np.zeros(n, np.int64),
         served=np.zeros(n, np.bool_),
         session_id=("",) * n,
         started_utc_s=np.full(n, np.nan),

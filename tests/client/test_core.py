@@ -202,6 +202,28 @@ def test_the_next_car_waits_until_the_post_has_taken_the_stop() -> None:
     assert [(ack.seq, list(ack.ceiling)) for ack in told.applied] == [(2, [0.0])]
 
 
+def test_a_car_that_was_found_there_is_told_as_such_also_when_its_post_has_settled() -> None:
+    """Its plug has not changed since the process started: powerd goes on with its session. One that came is told with
+    its time, and so is the next one.
+    """
+    core = ControllerCore("c", [EvseConfig(evse_id="e0"), EvseConfig(evse_id="e1")], incarnation=7)
+    orders = core.start()
+    core.plug(0, True, 100.0, found=True)
+    core.plug(1, True, 100.0)
+    told = core.hello(101.0).hello.evses
+    assert [state.plug_boottime_s for state in told] == [0.0, 100.0]
+    assert all(state.plugged and state.unsettled for state in told)
+    take(core, orders, 102.0)
+    settled = core.report(103.0).report
+    assert (list(settled.plug_index), list(settled.plug_boottime_s)) == ([0, 1], [0.0, pytest.approx(102.0)])
+    old = grants((1, 1), {0: 16.0}, 101.0, incarnation=7)  # decided before its post's first order was taken
+    assert core.receive(old, 103.0) == ()
+    assert whys(core) == [Refusal.BEFORE_PLUG]
+    take(core, core.plug(0, False, 104.0), 104.0)
+    core.plug(0, True, 105.0, found=True)  # nobody can have found it: its coming was seen
+    assert list(core.report(106.0).report.plug_boottime_s) == [105.0]
+
+
 def test_an_old_leader_is_not_heard() -> None:
     """Once epoch 3 has granted anything to anybody, epoch 2 grants nothing to nobody."""
     core = controller()

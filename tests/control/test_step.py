@@ -15,9 +15,9 @@ from powerd.control import events as ev
 from powerd.control.decision import Decision
 from powerd.control.turns import MIN_OFF_S
 from powerd.state.columns import replace
-from powerd.state.snapshot import columns_of
+from powerd.state.snapshot import columns_of, reopen_snapshot
 from powerd.units import ROW_TOLERANCE
-from tests.control.garage import LIFE, REACTION, TTL, Player, site_text
+from tests.control.garage import LIFE, REACTION, TTL, Player, instant, site_text
 
 
 def approx(value: object) -> object:
@@ -177,6 +177,39 @@ def test_a_reading_of_before_a_silence_says_nothing_after_it(two: Player) -> Non
 
 FULL = 38.0
 """Capacity of the feeder in ``_beside_a_full_feeder`` [A]."""
+
+
+def _says_hello(player: Player, incarnation: int, clock_s: float, plug_s: float) -> None:
+    """The controller of EVSE 0 connects: this process, what its clock shows, and when its plug last changed."""
+    player.hello(0, highest_epoch=player.snapshot.leases.epoch)
+    hello = player.news.pop()
+    assert isinstance(hello, ev.HelloReceived)
+    player.news.append(replace(hello, incarnation=incarnation, boottime_s=clock_s, plug_boottime_s=np.array([plug_s])))
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["powerd goes on", "powerd restarted"])
+@pytest.mark.parametrize(
+    ("incarnation", "plug_s", "same_car"),
+    [(6, 0.0, True), (6, 13.0, False), (6, 50014.0, False), (5, 50003.0, True), (5, 50013.0, False)],
+)
+def test_plug_times_are_compared_within_one_process(
+    tmp_path: Path, incarnation: int, plug_s: float, same_car: bool, restarted: bool
+) -> None:
+    """Another process may have another clock: a car that it saw come is another one, however small its time; one that
+    it found there goes on with its session. The same process tells of another car by a later time.
+    """
+    player = Player.open(tmp_path, site_text(2, 64.0))
+    player.plugged.add(0)
+    _says_hello(player, 5, 50004.0, 50003.0)
+    player.tick()
+    demand = ev.Demand(max_ceiling=8.0, priority=3)
+    player.tick(ev.SessionStarted(request_id="", evse=0, session_id="anna", demand=demand))
+    if restarted:
+        player.snapshot = reopen_snapshot(player.snapshot, player.site.terms, instant(player.now_s))
+        player.decision = None
+    _says_hello(player, incarnation, 50015.0, plug_s)
+    sessions = player.tick().snapshot.sessions
+    assert (sessions.session_id[0] == "anna", sessions.max_ceiling[0] == 8.0) == (same_car, same_car)
 
 
 def _beside_a_full_feeder(folder: Path, came_ago_s: float | None, **told: float) -> Decision:

@@ -140,7 +140,8 @@ class Owner:
                 continue
             self._order(self.core.plug(i, False, self.clock(t_s)), t_s)
             if post.plugged:
-                self._order(self.core.plug(i, True, self.clock(t_s)), t_s)
+                found = self.seen[i] < 0
+                self._order(self.core.plug(i, True, self.clock(t_s), found=found), t_s)
             self.seen[i] = post.cars
 
     def _hear_restarts(self, t_s: float) -> None:

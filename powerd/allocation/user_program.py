@@ -9,16 +9,18 @@ import cvxpy as cp
 import numpy as np
 
 from powerd.allocation import terms
-from powerd.allocation.demands import Demands
 from powerd.allocation.problem import part_of
 from powerd.allocation.rows import Rows
 from powerd.allocation.user_terms import FAILS, Source, UserSite
 from powerd.errors import NotDpp, UnreadableInput
 from powerd.limits import Bools, Floats, Posts
 
+SOLVER_SHARE = 1e-6
+"""Share of a lower bound that the solver may go below: what meets a constraint exactly has an interior then."""
+
 
 class UserProgram:
-    """(U) of ``user_terms`` for one set of rows.
+    """(U) of ``user_terms`` for one set of rows, and how much of everybody's minimum the same constraints admit.
 
     Raises:
         NotDpp: at build, if a term is not convex or its parameters do not enter affinely.
@@ -32,14 +34,7 @@ class UserProgram:
         self._weight, self._idle = cp.Parameter(count, nonneg=True), cp.Parameter(count, nonneg=True)
         self._lower, self._upper = cp.Parameter(count), cp.Parameter(count)
         self._linear, self._phasor = cp.Parameter(int((~cone).sum())), cp.Parameter(int(cone.sum()))
-        # Who is idle has x = 0 and weight 0: his logarithm is taken of 1.
-        charging = cp.Variable(count)
-        utility: Any = terms.proportional_fairness(charging, self._weight)
-        limits: list[Any] = [
-            charging == self._x + self._idle,
-            terms.at_least(self._x, self._lower),
-            terms.at_most(self._x, self._upper),
-        ]
+        limits: list[Any] = [terms.at_least(self._x, self._lower), terms.at_most(self._x, self._upper)]
         nothing = np.zeros(rows.row_count)
         if not cone.all():
             real = part_of(rows, rows.columns.real, ~cone)
@@ -47,6 +42,7 @@ class UserProgram:
         if cone.any():
             real, imag = (part_of(rows, part, cone) for part in (rows.columns.real, rows.columns.imag))
             limits.append(terms.phasor_rows(real, imag, self._x, nothing[cone], nothing[cone], self._phasor))
+        users: Any = 0.0
         site = UserSite(evse_ids=posts.ids, ceiling=self._x, rating=posts.max_ceiling)
         for source in sources:
             for number, term in enumerate(_terms_of(source, site), start=1):
@@ -54,32 +50,52 @@ class UserProgram:
                 if isinstance(term, cp.Constraint):
                     limits.append(term)
                 else:
-                    utility = utility + term
-        self._problem = cp.Problem(cp.Maximize(utility), limits)
-        if not self._problem.is_dpp():
+                    users = users + term
+        self._fair = self._sharing(users, limits)
+        self._most = self._counting(limits)
+
+    def _sharing(self, users: Any, limits: list[Any]) -> Any:
+        """(U)."""
+        charging = cp.Variable(self._x.size)  # who is idle has x = 0 and weight 0: his logarithm is taken of 1
+        utility: Any = terms.proportional_fairness(charging, self._weight) + users
+        problem = cp.Problem(cp.Maximize(utility), [charging == self._x + self._idle, *limits])
+        if not problem.is_dpp():
             raise NotDpp("the program with the users' terms has parameters that do not enter affinely")
+        return problem
 
-    def solve(self, room: Floats, upper: Floats, demands: Demands) -> Floats | None:
-        """(n,) ceilings, class after class; None where there are none."""
+    def _counting(self, limits: list[Any]) -> Any:
+        """maximise sum_i worth_i met_i, met_i <= x_i and minimum_i, subject to the constraints of (U)."""
+        self._met = cp.Variable(self._x.size)
+        self._worth, self._minimum = cp.Parameter(self._x.size, nonneg=True), cp.Parameter(self._x.size)
+        counted = [self._met <= self._x, self._met <= self._minimum]
+        return cp.Problem(cp.Maximize(self._worth @ self._met), [*counted, *limits])
+
+    def enter(self, room: Floats) -> None:
+        """What follows is about rows with this headroom (m,) [limit unit]."""
         self._linear.value, self._phasor.value = room[~self._cone], room[self._cone]
-        x = np.zeros(upper.shape[0])
-        for priority in np.unique(demands.priority[upper > 0.0])[::-1]:
-            members = (demands.priority == priority) & (upper > 0.0)
-            found = self._solve_class(members, x, np.where(members, upper, x), demands.weight)
-            if found is None:
-                return None
-            x = np.where(members, np.clip(found, 0.0, upper), x)
-        return x
 
-    def _solve_class(self, members: Bools, lower: Floats, upper: Floats, weight: Floats) -> Floats | None:
+    def share(self, members: Bools, lower: Floats, upper: Floats, weight: Floats) -> Floats | None:
+        """(n,) ceilings of (U) between the bounds, ``members`` alone having a weight; None where there are none."""
         self._weight.value = np.where(members, weight, 0.0) / weight[members].max()
         self._idle.value = np.where(members, 0.0, 1.0)
-        self._lower.value, self._upper.value = lower * (1.0 - 1e-6), upper
+        return self._solved(self._fair, self._x, lower, upper)
+
+    def minima_met(self, lower: Floats, upper: Floats, minimum: Floats, worth: Floats) -> Floats | None:
+        """(n,) how much of each ``minimum`` the constraints admit between the bounds, as much as ``worth`` makes of it.
+
+        None where no ceilings between the bounds meet the constraints.
+        """
+        self._minimum.value, self._worth.value = minimum, worth
+        return self._solved(self._most, self._met, lower, upper)
+
+    def _solved(self, problem: Any, variable: Any, lower: Floats, upper: Floats) -> Floats | None:
+        self._lower.value, self._upper.value = lower * (1.0 - SOLVER_SHARE), upper
         try:
-            self._problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-9, tol_gap_rel=1e-9)
+            problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-9, tol_gap_rel=1e-9)
         except cp.SolverError:
             return None
-        return self._x.value if self._problem.status == cp.OPTIMAL else None
+        found: Floats | None = variable.value
+        return found if problem.status == cp.OPTIMAL else None
 
 
 def _terms_of(source: Source, site: UserSite) -> list[Any]:

@@ -28,8 +28,9 @@ import numpy as np
 
 from powerd.allocation.demands import Demands
 from powerd.allocation.rows import Rows, fresh, headroom_of, rows_of
+from powerd.allocation.user_service import TRIES, Search, admitted_by_rows
 from powerd.errors import UnreadableInput
-from powerd.limits import Floats, Limits, Posts
+from powerd.limits import Floats, Ints, Limits, Posts
 
 if TYPE_CHECKING:
     from powerd.allocation.user_program import UserProgram
@@ -38,10 +39,6 @@ GROUP = "powerd.terms"
 """Entry points that are asked for terms."""
 KEPT = 16
 """How many switching states stay compiled."""
-MOST_TURNED_OFF = 32
-"""Cars taken out of one tick because the terms leave them less than their minimum; the rest follow in the next."""
-LEEWAY = 1e-7
-"""Share by which an answer of the solver may miss a bound that it meets exactly."""
 FAILS = (
     ArithmeticError,
     AssertionError,
@@ -158,22 +155,44 @@ class UserTerms:
         if not self._sources:
             return demands, ()
         rows = rows_of(limits)
-        program = self._program(rows)
         room = headroom_of(rows.limit_of_row, fresh(limits.capacity), fresh(demands.uncontrolled))
-        upper = np.where(limits.energized, np.maximum(demands.upper, 0.0), 0.0)
-        for _ in range(MOST_TURNED_OFF):
-            found = program.solve(room, upper, demands)
+        program = self._program(rows)
+        program.enter(room)
+        upper = np.where(limits.energized & (demands.upper >= demands.minimum), np.maximum(demands.upper, 0.0), 0.0)
+        x = np.zeros(upper.shape[0])
+        names = ", ".join(source.name for source in self._sources)
+        alarms: list[str] = []
+        served = demands.order[upper[demands.order] > 0.0]
+        for priority in np.unique(demands.priority[served])[::-1]:
+            order = served[demands.priority[served] == priority]
+            search = Search(program=program, settled=x, upper=upper, minimum=demands.minimum)
+            found = self._class(search, admitted_by_rows(rows, room, x, order, demands), demands)
             if found is None:
-                names = ", ".join(source.name for source in self._sources)
                 return demands, (f"no ceilings meet the terms of {names}: they are left out",)
-            x = np.minimum(found * (1.0 + LEEWAY) + LEEWAY, upper)
-            short = np.flatnonzero((upper > 0.0) & (x < demands.minimum))
-            if not short.shape[0]:
-                break
-            last = np.lexsort((short, demands.least_served[short], -demands.priority[short]))[-1]
-            upper[short[last]] = 0.0
-        x = np.where(x < demands.minimum, 0.0, x)
-        return replace(demands, upper=np.minimum(demands.upper, x), target=np.minimum(demands.target, x)), ()
+            x, unsure = found
+            if unsure:
+                alarms.append(
+                    f"under the terms of {names} nobody of priority {priority} was found who can charge: "
+                    f"{TRIES} of {order.shape[0]} cars were tried one by one"
+                )
+        return replace(demands, upper=np.minimum(demands.upper, x), target=np.minimum(demands.target, x)), tuple(alarms)
+
+    def _class(self, search: Search, order: Ints, demands: Demands) -> tuple[Floats, bool] | None:
+        """(n,) ceilings with this class, and whether it is at 0 without a proof; None where none meet the terms."""
+        if not order.shape[0]:
+            return search.settled, False
+        x = search.share(order, demands.weight)
+        if x is not None:
+            return x, False
+        found = search.run(order)
+        if found is None:
+            return None
+        if not found.on.shape[0]:
+            return search.settled, found.unsure
+        x = search.share(found.on, demands.weight)
+        if x is None:  # what fits beside somebody may not fit without him, where a term asks for more of one
+            x = search.share(search.proven, demands.weight)
+        return None if x is None else (x, False)
 
     def _program(self, rows: Rows) -> UserProgram:
         from powerd.allocation.user_program import UserProgram  # cvxpy takes a second to import: only for those who ask

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import cvxpy as cp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from powerd.allocation.allocate import Allocator
+from powerd.allocation.demands import Demands
+from powerd.allocation.user_program import UserProgram
 from powerd.allocation.user_terms import Source, UserSite, UserTerms, find_sources
 from powerd.errors import NotDpp, UnreadableInput
+from powerd.limits import Bools, Floats
 from tests.allocation.sites import delta_wye, demands, one_limit, posts
 from tests.control.garage import Player, site_text
 
@@ -66,6 +73,112 @@ def test_a_higher_class_comes_first() -> None:
     own, limits = posts(2), one_limit(2, 200.0)
     asked, _ = UserTerms(own, [Source("tight", tight)]).bound(limits, demands(2, 1, priority=[0, 5]))
     assert asked.upper == pytest.approx([8.0, 32.0], abs=1e-3)
+
+
+@dataclass(frozen=True, eq=False)
+class Wings:
+    """Terms: each wing has a sum, over some cars with a factor each."""
+
+    factor: Floats
+    """(wings, n)"""
+    most: Floats
+    """(wings,)"""
+
+    def terms(self, site: UserSite) -> Iterable[Any]:
+        """One constraint a wing."""
+        for factor, most in zip(self.factor, self.most, strict=True):
+            yield factor @ site.ceiling <= most
+
+    def greedy(self, asked: Demands) -> Bools:
+        """Who is on: class after class and in the order of service each one whose minimum fits beside those before."""
+        left, on = self.most.copy(), np.zeros(len(asked.weight), dtype=np.bool_)
+        for i in np.lexsort((asked.least_served, -asked.priority)):
+            needed = self.factor[:, i] * asked.minimum[i]
+            on[i] = bool(np.all(needed <= left))
+            left -= needed if on[i] else 0.0
+        return on
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31))
+def test_who_is_on_follows_the_order_of_service(seed: int) -> None:
+    """Random wings over up to nine cars: each minimum that fits beside those before it, as a loop of its own finds."""
+    rng = np.random.default_rng(seed)
+    count, wings = int(rng.integers(2, 10)), int(rng.integers(1, 4))
+    factor = np.where(rng.random((wings, count)) < 0.6, rng.choice([0.5, 1.0, 3.0], (wings, count)), 0.0)
+    terms = Wings(factor, rng.uniform(0.0, 40.0, wings))
+    asked = demands(
+        count,
+        1,
+        weight=np.exp(rng.uniform(-2.0, 2.0, count)),
+        minimum=rng.choice([6.0, 8.0, 14.0], count),
+        least_served=rng.random(count),
+    )
+    bounded, alarms = UserTerms(posts(count), [Source("wings", terms.terms)]).bound(one_limit(count, 1000.0), asked)
+    assert alarms == ()
+    np.testing.assert_array_equal(bounded.upper > 0.0, terms.greedy(asked))
+    assert np.all((bounded.upper == 0.0) | (bounded.upper >= asked.minimum))
+    assert np.all(factor @ bounded.upper <= terms.most + 1e-3)
+
+
+@pytest.mark.parametrize(("count", "room", "term"), [(45, 60.0, 1e4), (100, 1000.0, 60.0), (100, 66.0, 60.0)])
+def test_ever_so_many_cars_too_many_do_not_turn_all_off(
+    count: int, room: float, term: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten cars charge, those served least, whether the feeder or a term is what is short; in 20 solves at most."""
+    asks = 0
+    solved = UserProgram._solved
+
+    def counting(*arguments: Any) -> Any:
+        nonlocal asks
+        asks += 1
+        return solved(*arguments)
+
+    monkeypatch.setattr(UserProgram, "_solved", counting)
+    terms = Wings(np.ones((1, count)), np.array([term]))
+    asked = demands(count, 1, least_served=np.arange(count)[::-1].astype(np.float64))
+    own, limits = posts(count), one_limit(count, room)
+    bounded, alarms = UserTerms(own, [Source("all", terms.terms)]).bound(limits, asked)
+    assert alarms == ()
+    assert np.flatnonzero(bounded.upper > 0.0).tolist() == list(range(count - 10, count))
+    assert Allocator(own).allocate(limits, bounded).want.sum() == pytest.approx(60.0, abs=1e-3)
+    assert asks <= 20
+
+
+def test_cars_whose_minimum_a_term_never_admits_do_not_keep_others_off() -> None:
+    """The first 30 of 60 in the order get 4 A at most, below their minimum: the other 30 charge."""
+
+    def low(site: UserSite) -> Iterable[Any]:
+        yield site.ceiling[:30] <= 4.0
+
+    bounded, alarms = UserTerms(posts(60), [Source("low", low)]).bound(one_limit(60, 1000.0), demands(60, 1))
+    assert alarms == ()
+    assert (bounded.upper > 0.0).tolist() == [False] * 30 + [True] * 30
+
+
+def test_the_weight_decides_who_gets_more_and_not_who_charges() -> None:
+    """22 A for two cars of weight 1 and 10: 6 A and 16 A, for 2 A and 20 A would leave the first at 0."""
+    asked = demands(2, 1, weight=[1.0, 10.0])
+    terms = Wings(np.ones((1, 2)), np.array([22.0]))
+    bounded, _ = UserTerms(posts(2), [Source("all", terms.terms)]).bound(one_limit(2, 200.0), asked)
+    np.testing.assert_allclose(bounded.upper, [6.0, 16.0], atol=1e-3)
+
+
+def test_nobody_on_is_told_unless_it_is_proven_that_nobody_can_be() -> None:
+    """Any two cars 8 A together and the first ten 4 A each: more tries than a tick has. 5 A for all: nobody fits."""
+
+    def pairs(site: UserSite) -> Iterable[Any]:
+        yield site.ceiling[:10] <= 4.0
+        for i, j in combinations(range(12), 2):
+            yield site.ceiling[i] + site.ceiling[j] <= 8.0
+
+    bounded, alarms = UserTerms(posts(12), [Source("pairs.py", pairs)]).bound(one_limit(12, 1000.0), demands(12, 1))
+    assert not bounded.upper.any()
+    assert "pairs.py" in alarms[0]
+    few = Wings(np.ones((1, 12)), np.array([5.0]))
+    bounded, alarms = UserTerms(posts(12), [Source("few", few.terms)]).bound(one_limit(12, 1000.0), demands(12, 1))
+    assert not bounded.upper.any()
+    assert alarms == ()
 
 
 def test_phasor_rows_hold_too() -> None:

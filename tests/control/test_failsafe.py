@@ -107,13 +107,13 @@ def test_the_guard_alone_asks_no_term_of_a_user(tmp_path: Path, monkeypatch: pyt
     """A stop does not wait for a program of cvxpy, which may be running in the solve that is late."""
     (tmp_path / "mine.py").write_text("def terms(site):\n    return [site.ceiling[0] <= 20]\n", encoding="utf-8")
     player = Player.open(tmp_path, site_text(2, 32.0) + "terms: [mine.py]\n")
-    asked, solve = [0], UserProgram.solve
+    asked, enter = [0], UserProgram.enter
 
     def counted(*arguments: Any) -> Any:
         asked[0] += 1
-        return solve(*arguments)
+        return enter(*arguments)
 
-    monkeypatch.setattr(UserProgram, "solve", counted)
+    monkeypatch.setattr(UserProgram, "enter", counted)
     for k in (0, 1):
         player.plug(k)
         player.hello(k)

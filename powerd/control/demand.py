@@ -25,7 +25,9 @@ def watch_usage(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Sn
     ceiling = leases.in_force(book, site.terms, sessions.plugged, boottime_s)
     least, _ = site.bounds_of(sessions)
     metered = sessions.plugged & np.isfinite(snapshot.drawn_at_s)
-    usage = watch_draw(snapshot.usage, drawn, ceiling, metered, least, site.next_step_up, boottime_s)
+    stands = snapshot.drawn_stands & leases.reachable(book, site.terms, boottime_s)
+    fresh = stands | (snapshot.drawn_at_s >= snapshot.boottime_s)
+    usage = watch_draw(snapshot.usage, drawn, ceiling, metered, fresh, least, site.next_step_up, boottime_s)
     # A reading says nothing of what its car draws once the lease that its controller could renew is over.
     known_s = np.minimum(boottime_s, book.echo_at_s + site.terms.ttl_s) - snapshot.boottime_s
     hours = np.maximum(known_s, 0.0) / 3600.0

@@ -1,9 +1,14 @@
 """What cars leave unused is lent on: by lowering their ceilings, never by counting a reading instead of W.
 
-A car that draws clearly less than its ceiling for ``SETTLE_S`` is bounded at what it draws plus ``HEADROOM``. When
+A car that draws clearly less than its ceiling for ``SETTLE_S`` is bounded at what it draws plus some headroom. When
 it presses against its ceiling again the bound is gone, in the same tick. A car lags 5 to 30 s behind its ceiling, less
-than ``SETTLE_S``: lag alone never lowers anything. The bound itself moves only when the room above the reading leaves
-1 ... 3 units, so a noisy meter moves no ceiling.
+than ``SETTLE_S``: lag alone never lowers anything. Only readings of now count: what a car drew under an earlier ceiling
+says nothing of this one.
+
+Some cars, and every charger that is metered before its losses, draw a fixed share of whatever they are offered. A bound
+would lower what they draw, that a lower bound, and so on; and once bounded they never press. So a bound rises at once,
+when more than half of the headroom is used, but is lowered only every ``LIFT_EVERY_S``, after it was gone for
+``SETTLE_S``: then such a car shows what it takes of all that it can get.
 
 A car that draws nothing at all for ``IDLE_S`` is idle: full, or asleep. It is served after all others and asked again
 like any other after ``PROBE_S``.
@@ -26,10 +31,11 @@ IDLE_S = 300.0
 """A car that draws nothing of its offer for this long is idle (longer than WARP's 210 s for a wake-up)."""
 PROBE_S = 3600.0
 """An idle car that got nothing for this long is offered its minimum again like any other: it may have woken up."""
-HEADROOM = 2.0
-"""Left above what such a car draws, so that it can show that it wants more [own unit]."""
-ROOM_KEPT = (1.0, 3.0)
-"""While the room above the reading stays between these the bound stands [own unit]."""
+HEADROOM, HEADROOM_SHARE = 2.0, 0.1
+"""Left above what such a car draws, so that it can show that it wants more: the larger of so much [own unit] and such a
+share of its draw. Charging losses and calibration take less."""
+LIFT_EVERY_S = 900.0
+"""How often a bound is taken away to see what the car would take (rotation takes as long)."""
 PRESSING = 0.75
 """Closer than this to its ceiling a car is taken to want more [own unit]; less than one pilot step of 1 A."""
 
@@ -39,6 +45,7 @@ def watch_draw(
     drawn: Floats,
     ceiling: Floats,
     metered: Bools,
+    fresh: Bools,
     least: Floats,
     next_step_up: Callable[[Floats], Floats],
     now_s: float,
@@ -50,11 +57,12 @@ def watch_draw(
         drawn: (n,) newest reading [own unit].
         ceiling: (n,) ceiling in force [own unit].
         metered: (n,) a car is plugged in and a reading of it is known; a post without tells nothing.
+        fresh: (n,) that reading is of now; meanwhile what was known of the others stays.
         least: (n,) smallest ceiling the car can charge with [own unit].
         next_step_up: (n,) -> (n,) the smallest ceiling the posts can take that is not below.
         now_s: this step's boottime.
     """
-    up = next_step_up(np.maximum(drawn + HEADROOM, least))
+    up = next_step_up(np.maximum(drawn + np.maximum(HEADROOM, HEADROOM_SHARE * drawn), least))
     slack_since_s, dry_since_s, usable = _noted(
         read(usage.slack_since_s),
         read(usage.dry_since_s),
@@ -62,6 +70,7 @@ def watch_draw(
         read(drawn),
         read(ceiling),
         read(metered),
+        read(fresh),
         read(up),
         now_s,
     )
@@ -74,6 +83,15 @@ def watch_draw(
 
 
 @kernel
+def _bound(usable: float, drawn: float, up: float, slack_s: float) -> float:
+    """The bound of a car that has drawn less than its ceiling for so long; inf = none [own unit]."""
+    if slack_s % LIFT_EVERY_S < SETTLE_S:
+        return np.inf
+    used_up = usable - drawn < 0.5 * max(HEADROOM, HEADROOM_SHARE * drawn)
+    return up if usable == np.inf or used_up else usable
+
+
+@kernel
 def _noted(
     slack_since_s: Floats,
     dry_since_s: Floats,
@@ -81,12 +99,15 @@ def _noted(
     drawn: Floats,
     ceiling: Floats,
     metered: Bools,
+    fresh: Bools,
     up: Floats,
     now_s: float,
 ) -> tuple[Floats, Floats, Floats]:
     """The three columns anew; ``up`` is the step above reading and headroom, the rest as in ``watch_draw``; (n,)."""
     slack_since_s, dry_since_s, usable = slack_since_s.copy(), dry_since_s.copy(), usable.copy()
     for i in range(drawn.shape[0]):
+        if metered[i] and not fresh[i]:
+            continue
         offered = metered[i] and ceiling[i] > 0.0
         dry_s = now_s - dry_since_s[i]
         if metered[i] and not offered and IDLE_S <= dry_s < IDLE_S + PROBE_S:
@@ -98,9 +119,7 @@ def _noted(
             slack_since_s[i], usable[i] = np.inf, np.inf
             continue
         slack_since_s[i] = min(slack_since_s[i], now_s)
-        stands = ROOM_KEPT[0] <= usable[i] - drawn[i] <= ROOM_KEPT[1]
-        if now_s - slack_since_s[i] >= SETTLE_S and not stands:
-            usable[i] = up[i]
+        usable[i] = _bound(usable[i], drawn[i], up[i], now_s - slack_since_s[i])
     return slack_since_s, dry_since_s, usable
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powerd.control import events as ev
-from powerd.control.reclaim import HEADROOM, SETTLE_S
+from powerd.control.reclaim import HEADROOM, LIFT_EVERY_S, SETTLE_S
 from powerd.limits import Floats
 from tests.control.garage import REACTION, Player, site_text
 
@@ -124,6 +124,53 @@ def test_ask_5_cars_that_lag_never_make_ceilings_swing(
     assert np.all(direction_changes(history) <= 4)
     assert np.ptp(np.array(history[-60:]), axis=0).max() <= 0.01
     assert decision.ceiling.sum() <= 48.0 + 1e-6
+
+
+def taking(player: Player, share: float, most: float, seconds: int, *, every_s: int = 1) -> list[float]:
+    """The ceilings of P0 while its car takes this share of each, up to ``most``, and its meter speaks so often."""
+    ceilings = [float(player.tick().ceiling[0])]
+    for second in range(seconds):
+        drawn = min(most, share * ceilings[-1])
+        reading = replace(player.draw({0: drawn}), window_s=None if every_s == 1 else 10.0)
+        ceilings.append(float(player.tick(*([reading] if second % every_s == every_s - 1 else [])).ceiling[0]))
+    return ceilings
+
+
+@pytest.mark.parametrize(
+    ("text", "share", "rating"),
+    [
+        ("{id: t, current: dc, max_power_kw: 150}", 0.97, 150.0),
+        ("{id: t, current: dc, max_power_kw: 350}", 0.92, 350.0),
+        ("{id: t, phases: '3', max_current_a: 32}", 0.95, 32.0),
+        ("{id: t, phases: '3', max_current_a: 32}", 0.85, 32.0),
+    ],
+)
+def test_a_car_that_takes_a_share_of_its_ceiling_is_not_bounded_down_and_down(
+    text: str, share: float, rating: float, tmp_path: Path
+) -> None:
+    """Nobody else is there: it keeps nearly all that it could take, for ever; where losses alone are meant, all."""
+    alone = site_text(1, 2000.0).replace("{id: t, phases: '3', max_current_a: 32, fallback_a: 0.0}", text)
+    player = full_house(tmp_path, alone, 1)
+    ceilings = taking(player, share, np.inf, 4000)
+    assert min(ceilings[60:]) >= (0.93 if share < 0.9 else 1.0) * rating
+
+
+def test_a_car_that_wants_more_again_gets_it_though_it_never_presses(tmp_path: Path) -> None:
+    """It took 10 A for a while and was bounded; then it takes nine tenths of whatever it is offered."""
+    player = full_house(tmp_path, site_text(1, 63.0), 1)
+    assert taking(player, 0.9, 10.0, 200)[-1] == 12.0
+    assert taking(player, 0.9, 32.0, int(LIFT_EVERY_S))[-1] >= 0.98 * 32.0
+
+
+@pytest.mark.parametrize("every_s", [120, 300])
+def test_a_reading_of_a_window_that_is_past_bounds_nobody(every_s: int, tmp_path: Path) -> None:
+    """The car has not begun when it is read first; then it takes all of every ceiling."""
+    player = Player.open(tmp_path, site_text(1, 63.0))
+    player.plug(0)
+    player.hello(0)
+    player.tick()
+    player.tick(replace(player.draw({0: 0.0}), window_s=10.0))
+    assert set(taking(player, 1.0, np.inf, 1000, every_s=every_s)) == {32.0}
 
 
 def test_a_ramp_holds_back_raises_and_never_a_decrease(tmp_path: Path) -> None:

@@ -81,7 +81,10 @@ class AcCheck:
         self._limit_at = _limit_of_end(electrical, self.flow, rows)
         self._alone = self._solve(np.zeros(electrical.evse_count))
         self._low, self._high = self._bands()
+        parent = np.where(ladder.branch >= 0, ladder.parent, 0)
+        self._base_a = np.stack([self.flow.base_a[parent], self.flow.base_a], axis=1)[:, :, None]
         self._allowed = self._ratings()
+        self._allowed_pu = self._allowed / self._base_a
 
     def judge(self, x: Floats) -> Verdict:
         """What breaks when every car takes its ceiling ``x`` (n,) on all its phases [own unit]."""
@@ -92,9 +95,10 @@ class AcCheck:
             return Verdict(solution=found, short=short, over=over, count=1)
         count = judge_voltages(self.loaded, ladder.turn, found.v, self._low, self._high, short)
         count += judge_currents(
-            ladder.parent, ladder.zero_parent, ladder.y_above, ladder.y_below, ladder.turn, self._allowed,
+            ladder.parent, ladder.zero_parent, ladder.y_above, ladder.y_below, ladder.turn, self._allowed_pu,
             found.v, found.j, over,
         )  # fmt: skip
+        over *= self._base_a
         return Verdict(solution=found, short=short, over=over, count=count)
 
     def tightened(self, limits: Limits, uncontrolled: Floats, x: Floats, verdict: Verdict) -> Floats:

@@ -65,7 +65,8 @@ def judge_currents(
 ) -> int:  # fmt: skip
     """Write to ``over`` (N, 2, 3) how far each end of each branch is above what is ``allowed``; count those that are.
 
-    The last but one index is 0 for the upper and 1 for the lower end; an ``allowed`` of inf is not looked at.
+    The last but one index is 0 for the upper and 1 for the lower end, each in its own per unit; an ``allowed`` of inf
+    is not looked at.
     """
     found = 0
     for k in range(parent.shape[0]):

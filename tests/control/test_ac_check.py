@@ -98,6 +98,30 @@ def _charged_without_check(site: CompiledSite) -> Floats:
     return decision.ceiling
 
 
+@pytest.mark.parametrize(("name", "supply_pu"), [("street_lv", 1.03), ("caltech_garage", 1.0)])
+def test_a_current_that_only_the_power_flow_sees_is_held(name: str, supply_pu: float) -> None:
+    """Rows that believe in twice every rating: the power flow, which knows the ratings, keeps each of them."""
+    electrical = _stretched(_model(name), 0.2, supply_pu)
+    true = CompiledSite.of(replace(electrical, branches=_model(name).branches))
+    assert true.ac is not None
+    site = replace(CompiledSite.of(electrical), ac=true.ac)
+    assert _most_loaded(true.electrical, _charged_without_check(site)) > 1.2
+    decision = _charged(site)
+    assert decision.ceiling.sum() > 100.0
+    assert 0.9 < _most_loaded(true.electrical, decision.ceiling) <= 1.001
+    assert any("A too much" in alarm for alarm in decision.alarms)
+
+
+def _most_loaded(electrical: Electrical, ceiling: Floats) -> float:
+    """Largest current of any branch end at full ceilings and worst loads, as a share of its rating."""
+    closed, branches = normal_positions(electrical), electrical.branches
+    every = np.ones((electrical.evse_count, 3), dtype=np.bool_)
+    taken = drawn_at_buses(electrical, ceiling, phases=every, loads_kw=electrical.loads.worst_kw)
+    flow = RadialFlow(electrical, closed).solve(taken)
+    ends = ((flow.from_a, branches.capacity_from_a), (flow.to_a, branches.capacity_to_a))
+    return float(max(np.nanmax(amps.max(axis=1) / rated) for amps, rated in ends))
+
+
 def test_loads_that_break_the_band_alone_do_not_stop_everybody() -> None:
     """Where the homes alone pull a bus below 90 %, cars may still charge: at most one per cent of voltage more."""
     electrical = _stretched(_model("street_lv"), 1.0, 0.95)

@@ -12,6 +12,8 @@ class Kind(StrEnum):
     """A car comes to EVSE ``target``; its most is ``value`` [own unit]."""
     UNPLUG = "unplug"
     """The car at EVSE ``target`` leaves."""
+    RANK = "rank"
+    """The session at EVSE ``target`` is of class ``value``."""
     STOP = "stop"
     """An operator stops EVSE ``target``."""
     RELEASE = "release"
@@ -66,6 +68,8 @@ class Kind(StrEnum):
     """EVSE ``target`` restarts at its boot current, and tells its controller so after ``value`` seconds."""
     SLOW_ACTUATOR = "slow-actuator"
     """Writes to EVSE ``target`` take ``value`` seconds, for ten seconds."""
+    POST_DEAF = "post-deaf"
+    """EVSE ``target`` takes no order of its controller for ``value`` seconds."""
     EPOCH_AHEAD = "epoch-ahead"
     """Controller ``target`` has heard another leader: it connects with an epoch ``value`` ahead."""
     EPOCH_ABSURD = "epoch-absurd"
@@ -86,7 +90,7 @@ class Kind(StrEnum):
     """Both limits are whole again."""
 
 
-DAILY = frozenset({Kind.PLUG, Kind.UNPLUG, Kind.RELEASE, Kind.RESTORE})
+DAILY = frozenset({Kind.PLUG, Kind.UNPLUG, Kind.RANK, Kind.RELEASE, Kind.RESTORE})
 """Not faults: the life of a site."""
 FAULTS = tuple(kind for kind in Kind if kind not in DAILY)
 """All that counts as a fault."""

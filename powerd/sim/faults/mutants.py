@@ -13,6 +13,7 @@ from powerd.allocation.guard import admit_raises
 from powerd.client.core import ControllerCore
 from powerd.client.lease import EvseLease, Refusal, Terms
 from powerd.control import step
+from powerd.control.decision import Renewal
 from powerd.control.durable import HeldBack, split_raised
 from powerd.journal import disk, gate
 from powerd.journal.disk import DiskWatch
@@ -217,6 +218,19 @@ def _dropped(_self: HeldBack, _decision: Any) -> None:
     pass
 
 
+def _renewed_beside(site: Any, book: LeaseBook, _plugged: Any, scene: Any, now: Any) -> Any:
+    owner = site.electrical.posts.controller
+    due = leases.renewal_due(book, site.terms, now.boottime_s) & scene.reachable & book.streamed
+    concerned = (
+        np.bincount(owner[due & np.isnan(book.barred_ceiling)], minlength=len(site.electrical.controllers.ids)) > 0
+    )
+    controllers = np.flatnonzero(concerned)
+    if controllers.shape[0]:
+        members = np.flatnonzero(concerned[owner] & ~np.isnan(book.sent_ceiling))
+        book = leases.renew(book, site.terms, members, now.boottime_s)
+    return book, Renewal(epoch=book.epoch, seq=book.seq, controller=controllers)
+
+
 def _unfenced(self: DiskWatch, _decision: Any) -> Any:
     return self._least_covered()
 
@@ -266,6 +280,7 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "renewals-wait-for-nothing": (Swap(where=gate, name="split_raised", by=_renewed_at_once(split_raised)),),
     "renewal-overtakes-a-raise": (Swap(where=Gate, name="_sifted", by=_newest_alone), NAMED_ONCE),
     "refused-raises-leave": (Swap(where=Gate, name="refused", by=_refused_leaves(Gate.refused)),),
+    "renewal-beside-a-waiting-car": (Swap(where=step, name="_renewals", by=_renewed_beside),),
     "held-back-lowering-is-lost": (Swap(where=HeldBack, name="add", by=_dropped), NAMED_ONCE),
     "named-once": (NAMED_ONCE,),
     "slow-disk-fences-nothing": (Swap(where=DiskWatch, name="covering", by=_unfenced),),

@@ -95,7 +95,8 @@ class Owner:
     def kill(self, until_s: float, t_s: float) -> None:
         """The process dies; what an actuator was doing it does."""
         for post, lane in zip(self.posts, self.lanes, strict=True):
-            if lane.doing is not None and lane.doing.one_phase in {None, post.one}:
+            hears = t_s >= post.deaf_until_s
+            if hears and lane.doing is not None and lane.doing.one_phase in {None, post.one}:
                 self._reach(post, lane.doing, t_s)
         self.memory, self.dead, self.dead_until_s = self.core.memory, True, until_s
         self._refusals += self.core.refusals
@@ -178,6 +179,9 @@ class Owner:
         """Actuators that are done."""
         for post, lane in zip(self.posts, self.lanes, strict=True):
             while lane.doing is not None and lane.done_s <= t_s:
+                if t_s < post.deaf_until_s:
+                    self._try_again(lane, t_s)
+                    continue
                 if self._must_move(post, lane, lane.doing, t_s):
                     continue
                 write, lane.doing = lane.doing, None
@@ -186,6 +190,13 @@ class Owner:
                 if lane.waiting is not None and self.true_time(lane.waiting.valid_until_s) <= t_s:
                     lane.waiting = None
                 self._take(lane, t_s)
+
+    def _try_again(self, lane: Lane, t_s: float) -> None:
+        """The post did not answer: the newest order, for as long as it is one."""
+        over = lane.doing is None or self.true_time(lane.doing.valid_until_s) <= t_s
+        if lane.waiting is not None or over:
+            lane.doing, lane.waiting = lane.waiting, None
+        lane.done_s = t_s + ACTUATOR_S
 
     def _must_move(self, post: Post, lane: Lane, write: Write, t_s: float) -> bool:
         """The post has, or may have, connected other phases: first 0, then its contactor, without current."""

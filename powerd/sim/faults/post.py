@@ -49,6 +49,8 @@ class Post:
     """Most that the car takes."""
     lag_s: float = 0.0
     """How long the car takes to follow a lower ceiling."""
+    deaf_until_s: float = -1.0
+    """It takes no order until then."""
     defiant_until_s: float = -1.0
     """It ignores its ceiling until then."""
     silent_until_s: float = -1.0

@@ -10,7 +10,7 @@ import numpy as np
 
 from powerd.client import ControllerCore, EvseConfig
 from powerd.control.decision import Decision
-from powerd.control.events import StopOrdered, StopReleased
+from powerd.control.events import Demand, SessionStarted, StopOrdered, StopReleased
 from powerd.sim.faults.channel import Channel
 from powerd.sim.faults.claims import Broken, Claims
 from powerd.sim.faults.kinds import DAILY, Kind, Rule
@@ -173,6 +173,8 @@ class World:
             self._limit(one)
         elif one.kind in {Kind.STOP, Kind.RELEASE}:
             self._stop(one)
+        elif one.kind is Kind.RANK:
+            self._rank(one)
         elif one.kind.value.startswith(("owner", "epoch")):
             self._owner_fault(one.kind, owner, value, t_s)
         elif one.kind in OF_THE_DAEMON:
@@ -225,6 +227,12 @@ class World:
         evse = np.array([one.target % len(self.posts)])
         order = StopOrdered(request_id="", stop_id=f"s{self._stops}", element="", evse=evse, reason="told")
         self.leader.orders.append(order)
+
+    def _rank(self, one: Happening) -> None:
+        if self.leader.up:
+            demand, evse = Demand(priority=int(one.value)), one.target % len(self.posts)
+            session = SessionStarted(request_id="", evse=evse, session_id=f"r{self.step_number}-{evse}", demand=demand)
+            self.leader.orders.append(session)
 
     def _network_fault(self, kind: Kind, owner: Owner, value: float, t_s: float) -> None:
         channel = owner.up if kind.value.endswith("-up") else owner.down
@@ -287,6 +295,8 @@ class World:
         elif kind is Kind.SLOW_ACTUATOR:
             owner, place = self._owner_of(index)
             owner.lanes[place].slow_s, owner.lanes[place].slow_until_s = value, t_s + 10.0
+        elif kind is Kind.POST_DEAF:
+            post.deaf_until_s = t_s + value
         elif kind is Kind.LAGGING:
             post.lag_s = value
         elif kind is Kind.DEFIANT:
@@ -342,7 +352,8 @@ class World:
             for lane in owner.lanes:
                 lane.slow_until_s = -1.0
         for post in self.posts:
-            post.lag_s, post.defiant_until_s, post.silent_until_s, post.lying_until_s = 0.0, -1.0, -1.0, -1.0
+            post.lag_s, post.deaf_until_s = 0.0, -1.0
+            post.defiant_until_s, post.silent_until_s, post.lying_until_s = -1.0, -1.0, -1.0
         for at_s, target, kind in self._later:
             self._later.remove((at_s, target, kind))
             self._later.append((t_s, target, kind))

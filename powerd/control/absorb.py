@@ -81,6 +81,8 @@ def _apply(site: CompiledSite, state: Absorbed, event: ev.Event, now: Now) -> tu
     match event:
         case ev.HelloReceived():
             return _hello(site, state, event, now), ev.Done()
+        case ev.CallReceived():
+            return _called(site, state, event, now), ev.Done()
         case ev.Acked():
             return _with(state, _acked(site, state.snapshot, event, now)), ev.Done()
         case ev.StampSeen() | ev.RenewalAcked() | ev.StreamClosed():
@@ -188,10 +190,8 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
         return _with_book(state, hello.bar(book, event.evse, event.ceiling))
     book = hello.trust(book, event.evse)
     if hello.foreign_epoch(book, event.evse, event.highest_epoch):
-        book = hello.advance_epoch(book, site.terms, event.highest_epoch, now.boottime_s)
-        state = _with(
-            state, replace(state.snapshot, contactors=contactors.doubt(state.snapshot.contactors, now.boottime_s))
-        )
+        state = _advanced(site, _with_book(state, book), event.highest_epoch, now)
+        book = state.snapshot.leases
     unheard = ~np.isfinite(book.echo_at_s[event.evse]) & event.plugged
     book = leases.linger(book, site.terms, event.evse[unheard], now.boottime_s)
     opened = _opened(book, leases.idle_of(book, site.terms)[event.evse], event)
@@ -221,6 +221,51 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     snapshot = replace(snapshot, leases=book, contactors=greeted, phases=phases)
     state = replace(_with(state, snapshot), greeted=put(state.greeted, event.evse, True))
     return _freshen(state, event.evse[known])
+
+
+def _called(site: CompiledSite, state: Absorbed, event: ev.CallReceived, now: Now) -> Absorbed:
+    """Reconciles epoch, plug and fallback of one EVSE; which ceiling is in force there a call does not say."""
+    book, evse, plug, (epoch, seq) = state.snapshot.leases, event.seen.evse, event.plug, event.order
+    if event.ack is not None and epoch > book.epoch + EPOCH_JUMP_MAX:
+        return _with_book(state, hello.bar(book, evse, event.ack.ceiling))
+    # One of our number that we have not sent: a leader before us had it, without whose journal we start.
+    foreign = epoch >= book.epoch and not bool(leases.sent(book, evse, epoch, seq).all())
+    opened = evse[_opened_by_call(state.snapshot, event) | (plug.plugged & foreign)]
+    if event.ack is not None and not foreign:
+        state = _with(state, _acked(site, state.snapshot, event.ack, now))
+    state = _with_book(state, hello.trust(state.snapshot.leases, evse))
+    if foreign:
+        name = site.electrical.posts.ids[int(evse[0])]
+        alarm = f"{name} has applied a grant of another leader, epoch {epoch}: nothing rises until all of its are over"
+        state = replace(_advanced(site, state, epoch, now), alarms=(*state.alarms, alarm))
+    book = state.snapshot.leases
+    unheard = evse[~np.isfinite(book.echo_at_s[evse]) & plug.plugged]
+    book = leases.linger(book, site.terms, unheard, now.boottime_s)
+    book = leases.stamp(book, evse, event.seen.incarnation, event.seen.boottime_s, now.boottime_s)
+    snapshot = _plug_changed(site, replace(state.snapshot, leases=book), plug, now)
+    granted = put_news(snapshot.leases.granted, opened, True)
+    return _with(state, replace(snapshot, leases=replace(snapshot.leases, granted=granted)))
+
+
+def _opened_by_call(snapshot: Snapshot, event: ev.CallReceived) -> Bools:
+    """(1,) a car may have accepted a grant before this call, and not one of ours: its fallback is possible.
+
+    A process that is new to us and found the car there may have forgotten one. One that names a grant of before our
+    epoch may have it for this car, unless this book was told of the car before, and has sent it none.
+    """
+    book, evse, plug = snapshot.leases, event.seen.evse, event.plug
+    first = book.echo_incarnation[evse] != event.seen.incarnation
+    came = ~snapshot.sessions.plugged[evse] | (plug.plug_boottime_s > book.plug_boottime_s[evse])
+    named = (0 < event.order[0] < book.epoch) & (first | came)
+    opened: Bools = plug.plugged & (named | (first & (plug.plug_boottime_s == 0)))
+    return opened
+
+
+def _advanced(site: CompiledSite, state: Absorbed, ahead: int, now: Now) -> Absorbed:
+    """Another leader was here, of epoch ``ahead`` (R4)."""
+    book = hello.advance_epoch(state.snapshot.leases, site.terms, ahead, now.boottime_s)
+    doubted = contactors.doubt(state.snapshot.contactors, now.boottime_s)
+    return _with(state, replace(state.snapshot, leases=book, contactors=doubted))
 
 
 def _opened(book: LeaseBook, idle: Floats, event: ev.HelloReceived) -> Bools:

@@ -158,6 +158,23 @@ class PlugChanged:
     """(k,) when, on the controller's clock [s]."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CallReceived:
+    """A controller without a stream asked for one EVSE and said what is a hello's to say: see ``unary``."""
+
+    seen: StampSeen
+    """Its process and clock."""
+    plug: PlugChanged
+    """Whether a car is there; a time of 0: the plug has not changed since the process started."""
+    ack: Acked | None
+    """The grant last applied, for this car or one before, whoever gave it; None = none since the process started."""
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """(epoch, seq) of that grant; (0, 0) = none."""
+        return (0, 0) if self.ack is None else (self.ack.epoch, self.ack.seq)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Demand:
     """What a driver said; None = not said."""
@@ -289,6 +306,7 @@ class SolveSkipped:
 
 Event = (
     HelloReceived
+    | CallReceived
     | StampSeen
     | Acked
     | RenewalAcked

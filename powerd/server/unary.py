@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.control.events import Acked, Event, FreshWanted, Measured, PlugChanged, StampSeen
+from powerd.control.events import Acked, CallReceived, Event, FreshWanted, Measured, PlugChanged, StampSeen
 from powerd.errors import BadRequest
-from powerd.limits import Floats
+from powerd.limits import Floats, Ints
 from powerd.server import checks
 from powerd.server.convert import check_plug_time, check_stamp, most_believed
 from powerd.server.directory import Directory
@@ -16,6 +16,7 @@ from powerd.server.posting import Desk
 from powerd.server.publish import Publisher
 from powerd.server.stamps import Stamps
 from powerd.server.status import Superseded, Unavailable
+from powerd.state import leases
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import controller_service_pb2 as pb
 
@@ -68,35 +69,35 @@ class SetpointDesk:
         check_plug_time("plug_boottime_s", request.plug_boottime_s, request.stamp.boottime_s)
         one = np.array([evse])
         stamp, most = request.stamp, float(most_believed(self._names, one)[0])
-        events: list[Event] = [StampSeen(evse=one, incarnation=stamp.incarnation, boottime_s=stamp.boottime_s)]
-        if request.HasField("ack"):
-            events.append(
-                Acked(
-                    evse=one,
-                    epoch=checks.at_least("ack.epoch", request.ack.epoch, 1),
-                    seq=checks.at_least("ack.seq", request.ack.seq, 1),
-                    ceiling=np.array([checks.number("ack.applied_ceiling", request.ack.applied_ceiling, most=most)]),
-                    one_phase=np.array([request.ack.one_phase]),
-                )
-            )
-        if self._plug_is_news(request, evse):
-            plug_s = np.array([request.plug_boottime_s])
-            events.append(PlugChanged(evse=one, plugged=np.array([request.plugged]), plug_boottime_s=plug_s))
+        ack = None if not request.HasField("ack") else _ack(request.ack, one, most)
+        seen = StampSeen(evse=one, incarnation=stamp.incarnation, boottime_s=stamp.boottime_s)
+        plugged, plug_s = np.array([request.plugged]), np.array([request.plug_boottime_s])
+        plug = PlugChanged(evse=one, plugged=plugged, plug_boottime_s=plug_s)
+        events: list[Event]
+        if self._is_hello(seen, ack, evse):
+            events = [CallReceived(seen=seen, plug=plug, ack=ack)]
+        else:
+            events = [seen, *([] if ack is None else [ack]), *([plug] if self._plug_is_news(request, evse) else [])]
         if request.measured:
             events.append(Measured(evse=one, drawn=self._drawn(request, evse)))
         return events
 
-    def _plug_is_news(self, request: pb.RequestSetpointRequest, evse: int) -> bool:
+    def _is_hello(self, seen: StampSeen, ack: Acked | None, evse: int) -> bool:
+        """It says what of a stream only the hello says: another process, or a grant of another leader."""
         decision = self._desk.core.latest()
         if decision is None:
             return True
         book = decision.snapshot.leases
-        if request.plugged != bool(decision.snapshot.sessions.plugged[evse]):
+        if int(book.echo_incarnation[evse]) != seen.incarnation or not np.isnan(book.barred_ceiling[evse]):
             return True
-        # Another process has another clock: its 0 means unchanged since it started.
-        if int(book.echo_incarnation[evse]) != request.stamp.incarnation:
-            return request.plug_boottime_s > 0
-        return request.plug_boottime_s > float(book.plug_boottime_s[evse])
+        return ack is not None and not leases.sent(book, ack.evse, ack.epoch, ack.seq).all()
+
+    def _plug_is_news(self, request: pb.RequestSetpointRequest, evse: int) -> bool:
+        """Of a process that is known; a car that came since it last called, or another one."""
+        snapshot = self._desk.latest().snapshot
+        if request.plugged != bool(snapshot.sessions.plugged[evse]):
+            return True
+        return request.plug_boottime_s > float(snapshot.leases.plug_boottime_s[evse])
 
     def _drawn(self, request: pb.RequestSetpointRequest, evse: int) -> Floats:
         dc = bool(self._names.posts.is_dc[evse])
@@ -122,3 +123,14 @@ class SetpointDesk:
         else:
             grant.ceiling_a = ceiling
         return grant
+
+
+def _ack(ack: pb_common.Ack, evse: Ints, most: float) -> Acked:
+    """``most``: the largest ceiling believed [own unit]."""
+    return Acked(
+        evse=evse,
+        epoch=checks.at_least("ack.epoch", ack.epoch, 1),
+        seq=checks.at_least("ack.seq", ack.seq, 1),
+        ceiling=np.array([checks.number("ack.applied_ceiling", ack.applied_ceiling, most=most)]),
+        one_phase=np.array([ack.one_phase]),
+    )

@@ -209,6 +209,12 @@ def unacked(book: LeaseBook) -> Bools:
     return book.acked_seq < book.explicit_seq
 
 
+def sent(book: LeaseBook, evse: Ints, epoch: int, seq: int) -> Bools:
+    """(k,) this book has sent grant (epoch, seq) to ``evse`` (k,), or may have: it knows the newest of each."""
+    found: Bools = (epoch == book.epoch) & (seq <= book.sent_seq[evse])
+    return found
+
+
 # --- what changes it --------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from powerd.control.events import Acked, FreshWanted, HelloReceived, Measured, PlugChanged, StampSeen
+from powerd.control.events import Acked, CallReceived, FreshWanted, HelloReceived, Measured, PlugChanged, StampSeen
 from powerd.server.directory import Directory
 from powerd.server.publish import Publisher
 from powerd.v1 import common_pb2 as pb_common
@@ -102,11 +102,33 @@ def test_a_request_is_answered_with_the_grant_of_its_tick() -> None:
 
     core = asyncio.run(scene())
     assert [type(e) for e in core.posted] == [
-        *(StampSeen, PlugChanged, FreshWanted),
+        *(CallReceived, FreshWanted),
         *(StampSeen, Acked, Measured, FreshWanted),
     ]
     assert core.snapshot.drawn[1].tolist() == [12.0, 12.1, 11.9]
     assert core.snapshot.leases.acked_ceiling[1] == 12.5
+
+
+@pytest.mark.parametrize("order", [(9, 1), (3, 100), (2, 1)])
+def test_the_ack_of_a_grant_that_is_not_ours_is_told_as_a_hello_tells_it(order: tuple[int, int]) -> None:
+    """Of another epoch, or of ours with a seq never sent: whole, with process and plug; it retires nothing."""
+
+    async def scene() -> FakeCore:
+        core = FakeCore()
+        async with serving(core) as (_, channel):
+            ask = ControllerServiceStub(channel).RequestSetpoint
+            await ask(_request())
+            again = _request(boottime_s=64.0)
+            again.ack.CopyFrom(pb_common.Ack(epoch=order[0], seq=order[1], applied_ceiling=12.5))
+            answer = await ask(again)
+            assert answer.grant.epoch == max(3, order[0] + 1)
+        return core
+
+    core = asyncio.run(scene())
+    said = core.of(CallReceived)[1]
+    assert isinstance(said, CallReceived)
+    assert (said.order, said.seen.boottime_s, said.plug.plug_boottime_s.tolist()) == (order, 64.0, [55.0])
+    assert core.snapshot.leases.acked_seq[1] == 0
 
 
 def test_a_dc_post_speaks_kilowatt() -> None:
@@ -128,7 +150,7 @@ def test_a_dc_post_speaks_kilowatt() -> None:
 
 
 def test_the_plug_is_told_when_it_is_news() -> None:
-    """Same state and time: nothing. Another state, a later time, or a changed plug in a new process: told."""
+    """Another state, or a later time. A process says with its first call how it is, changed or not."""
 
     async def scene() -> None:
         core = FakeCore()
@@ -136,18 +158,19 @@ def test_the_plug_is_told_when_it_is_news() -> None:
             ask = ControllerServiceStub(channel).RequestSetpoint
 
             async def told(incarnation: int, boottime_s: float, *, plugged: bool, plug_s: float) -> int:
-                before = len(core.of(PlugChanged))
+                before = len(core.of(PlugChanged)) + len(core.of(CallReceived))
                 request = pb.RequestSetpointRequest(
                     evse_id="A1", stamp=stamp(boottime_s, incarnation), plugged=plugged, plug_boottime_s=plug_s
                 )
                 await ask(request)
-                return len(core.of(PlugChanged)) - before
+                return len(core.of(PlugChanged)) + len(core.of(CallReceived)) - before
 
             assert await told(ME, 60.0, plugged=True, plug_s=55.0) == 1
             assert await told(ME, 61.0, plugged=True, plug_s=55.0) == 0
             assert await told(ME, 63.0, plugged=True, plug_s=62.0) == 1
             assert await told(ME, 64.0, plugged=False, plug_s=63.5) == 1
-            assert await told(ME + 1, 10.0, plugged=False, plug_s=0.0) == 0
+            assert await told(ME + 1, 10.0, plugged=False, plug_s=0.0) == 1
+            assert await told(ME + 1, 11.0, plugged=False, plug_s=0.0) == 0
             assert await told(ME + 2, 10.0, plugged=False, plug_s=4.0) == 1
 
     asyncio.run(scene())
@@ -193,7 +216,7 @@ def test_a_controller_speaks_by_stream_or_by_calls() -> None:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await stub.RequestSetpoint(_request())
             assert refused.value.code() is grpc.StatusCode.ABORTED
-            assert not core.of(StampSeen)
+            assert not core.of(CallReceived)
             await stub.RequestSetpoint(_request("B1"))
 
     asyncio.run(scene())
@@ -237,7 +260,7 @@ def test_a_call_that_a_newer_one_has_overtaken_only_asks(absorbed: bool) -> None
         return core
 
     core = asyncio.run(scene())
-    assert [type(event) for event in core.posted] == [StampSeen, PlugChanged, FreshWanted, FreshWanted]
+    assert [type(event) for event in core.posted] == [CallReceived, FreshWanted, FreshWanted]
 
 
 def test_calls_for_different_evses_may_overtake_each_other() -> None:
@@ -254,7 +277,8 @@ def test_calls_for_different_evses_may_overtake_each_other() -> None:
             await ask(reborn)
         return core
 
-    assert len(asyncio.run(scene()).of(StampSeen)) == 4
+    core = asyncio.run(scene())
+    assert [len(core.of(kind)) for kind in (CallReceived, StampSeen)] == [3, 1]
 
 
 def test_a_controller_that_changes_between_calls_and_a_stream_is_heard_in_its_order() -> None:
@@ -279,7 +303,7 @@ def test_a_controller_that_changes_between_calls_and_a_stream_is_heard_in_its_or
         return core
 
     core = asyncio.run(scene())
-    assert [len(core.of(kind)) for kind in (HelloReceived, StampSeen, FreshWanted)] == [1, 1, 2]
+    assert [len(core.of(kind)) for kind in (HelloReceived, CallReceived, FreshWanted)] == [1, 1, 2]
 
 
 def test_a_call_gets_the_newest_grant_though_an_older_raise_comes_after_it() -> None:

@@ -157,10 +157,10 @@ class Allocator:
         """All turns: as many as it can in one call of the kernel, which stops where another path has to solve."""
         grove = NO_GROVE if limits.tree is None or not self._by_kernel else grove_of(limits.tree)
         todo = (proofs.start, proofs.price, proofs.figures)
-        turn = serve(book, grove, service, self._steps, 0, *todo)
+        turn = serve(book, grove, service, self._steps, self._solver.by_level, 0, *todo)
         while turn >= 0:
             self._solve_otherwise(limits, book, proofs, turn // TURNS * LEVELS + turn % TURNS)
-            turn = serve(book, grove, service, self._steps, turn + 1, *todo)
+            turn = serve(book, grove, service, self._steps, self._solver.by_level, turn + 1, *todo)
 
     def _solve_otherwise(self, limits: Limits, book: Book, proofs: _Proofs, stage: int) -> None:
         """The open stage, by the solver."""

@@ -191,7 +191,7 @@ def _solve_level(
 
 
 @kernel
-def _round(ledger: Ledger, order: Ints, steps: PilotSteps) -> None:
+def _round(ledger: Ledger, order: Ints, steps: PilotSteps, by_level: bool) -> None:
     """Put those of a class that are on to pilot steps, hand its remainder out in steps, and count all flows anew."""
     on = order[ledger.on[order]]
     others = ledger.counted.copy()
@@ -209,6 +209,7 @@ def _round(ledger: Ledger, order: Ints, steps: PilotSteps) -> None:
         ledger.weight,
         ledger.price,
         steps,
+        by_level,
         real,
         imag,
     )
@@ -224,6 +225,7 @@ def serve(
     grove: Grove,
     service: Service,
     steps: PilotSteps,
+    by_level: bool,
     first: int,
     start: Floats,
     price: Floats,
@@ -236,6 +238,7 @@ def serve(
         grove: the limits as a tree; without nodes where they are none.
         service: who is served, class after class.
         steps: pilot steps.
+        by_level: whether steps are handed out by level (weighted max-min) instead of by utility.
         first: turn to begin with.
         start: (S, m) row prices to start the S stages from; level l of class c is stage c * LEVELS + l.
         price: (S, m) written: their row prices, where a stage was solved.
@@ -251,7 +254,7 @@ def serve(
         order = service.evse[begin[place] : begin[place + 1]]
         if level == ROUNDING:
             if steps.value.shape[0] > 0:
-                _round(ledger, order, steps)
+                _round(ledger, order, steps, by_level)
             continue
         members = open_level(ledger, order, level, steps)
         if members.shape[0] == 0:

@@ -58,22 +58,36 @@ def _fits(columns: Columns, headroom: Floats, real: Floats, imag: Floats, x: Flo
 
 @kernel
 def _hold_back(
-    columns: Columns, headroom: Floats, real: Floats, imag: Floats, x: Floats, upper: Floats, rising: Bools
+    columns: Columns,
+    headroom: Floats,
+    real: Floats,
+    imag: Floats,
+    x: Floats,
+    upper: Floats,
+    rising: Bools,
+    level: float,
+    price: Floats,
 ) -> int:
-    """End the rise of those at their upper bound and of those who would fill a full row further; how many ended."""
+    """End the rise of those at their upper bound and of those who would fill a full row further; how many ended.
+
+    The ``price`` of a row that stops somebody below his upper bound becomes 1 / level, as on a tree.
+    """
     flow_real, flow_imag = real.copy(), imag.copy()
     add_flow(columns, x, flow_real, flow_imag)
     ended = 0
     for i in range(x.shape[0]):
         if not rising[i]:
             continue
-        stop = x[i] >= upper[i] * (1.0 - ROUNDING)
+        most = x[i] >= upper[i] * (1.0 - ROUNDING)
+        stop = most
         for k in range(columns.start[i], columns.start[i + 1]):
             r = columns.row[k]
             size = np.hypot(flow_real[r], flow_imag[r])
             further = columns.real[k] * flow_real[r] + columns.imag[k] * flow_imag[r] > 1e-12 * size
             if further and headroom[r] - size <= FULL * (1.0 + headroom[r]):
                 stop = True
+                if not most and price[r] == 0.0 and level > 0.0:
+                    price[r] = 1.0 / level
         if stop:
             rising[i] = False
             ended += 1
@@ -90,10 +104,11 @@ def _rise(
     weight: Floats,
     lower: Floats,
     upper: Floats,
-) -> tuple[Floats, int]:
-    """The whole procedure; ceilings (n,) and rounds, -1 where a round ended nobody's rise."""
+) -> tuple[Floats, Floats, int]:
+    """The whole procedure; ceilings (n,), row prices (m,) and rounds, -1 where a round ended nobody's rise."""
     rising = free.copy()
     x = np.where(free, lower, 0.0)
+    price = np.zeros(headroom.shape[0])
     level = 0.0
     rounds = 0
     while rising.any():
@@ -116,9 +131,9 @@ def _rise(
                     bad = middle
         level = good
         x = _at_level(weight, lower, upper, rising, x, level)
-        if _hold_back(columns, headroom, real, imag, x, upper, rising) == 0:
-            return x, -1
-    return x, rounds
+        if _hold_back(columns, headroom, real, imag, x, upper, rising, level, price) == 0:
+            return x, price, -1
+    return x, price, rounds
 
 
 @kernel
@@ -240,7 +255,7 @@ def fill_tree(tree: Tree, stage: Stage) -> tuple[Solution, Certificate]:
 
 def rise(stage: Stage) -> Solution | None:
     """The max-min answer under any rows; None where rounding left a round without a full row."""
-    x, rounds = _rise(
+    x, price, rounds = _rise(
         stage.rows.columns,
         np.maximum(stage.headroom, np.hypot(stage.base_real, stage.base_imag) + 0.5 * ROW_TOLERANCE),
         stage.base_real,
@@ -250,11 +265,13 @@ def rise(stage: Stage) -> Solution | None:
         stage.lower,
         stage.upper,
     )
-    return Solution(x=x, price=np.zeros(stage.rows.row_count), iterations=rounds) if rounds >= 0 else None
+    return Solution(x=x, price=price, iterations=rounds) if rounds >= 0 else None
 
 
 class MaxMinSolver:
     """Solves stages by weighted max-min; a ``StageSolver``."""
+
+    by_level = True
 
     def solve(self, limits: Limits, stage: Stage, start: Floats) -> tuple[Solution, Certificate]:
         """The filling on a tree, the rise under other rows, the guard's answer at the end; ``start`` helps neither."""

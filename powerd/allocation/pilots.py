@@ -95,6 +95,12 @@ def _rank(weight: float, now: float, after: float, cost: float) -> float:
 
 
 @kernel
+def _turn(by_level: bool, weight: float, now: float, after: float, cost: float) -> float:
+    """Whose step goes first, the smallest: by level the lowest x / weight, else the most utility per cost."""
+    return now / weight if by_level else _rank(weight, now, after, cost)
+
+
+@kernel
 def _next_step(steps: PilotSteps, i: int, x: float) -> float:
     """The step after ``x``, which is itself a step; infinite after the last."""
     return step_up(steps, i, x + 2.0 * SNAP)
@@ -137,6 +143,7 @@ def _raise_by_steps(
     weight: Floats,
     price: Floats,
     steps: PilotSteps,
+    by_level: bool,
     real: Floats,
     imag: Floats,
 ) -> None:
@@ -154,7 +161,7 @@ def _raise_by_steps(
             continue
         rank = -np.inf
         if after > optimum[i] + SOLVER_ROUNDING:
-            rank = _rank(weight[i], x[i], after, _cost(columns, i, price, real, imag))
+            rank = _turn(by_level, weight[i], x[i], after, _cost(columns, i, price, real, imag))
         queue.append((rank, position, i))
     if len(queue) == 0:
         return
@@ -168,7 +175,7 @@ def _raise_by_steps(
         x[i] = after
         after = _next_step(steps, i, x[i])
         if after <= upper[i] and column_fits(columns, i, _more(floor, i, x[i], after), headroom, real, imag):
-            rank = _rank(weight[i], x[i], after, _cost(columns, i, price, real, imag))
+            rank = _turn(by_level, weight[i], x[i], after, _cost(columns, i, price, real, imag))
             heapq.heappush(queue, (rank, position, i))
 
 
@@ -200,6 +207,28 @@ def _furthest(
 
 
 @kernel
+def _could_pay(
+    by_level: bool, weight_i: float, now_i: float, before: float, weight_j: float, now_j: float, most: float
+) -> bool:
+    """Whether EVSE i may go down to ``before`` for j: by level it stays above j, else j's utility can outweigh it."""
+    if by_level:
+        return before / weight_i > now_j / weight_j
+    return bool(most + weight_i * np.log(before / now_i) > 0.0)
+
+
+@kernel
+def _pays(
+    by_level: bool, weight_i: float, now_i: float, before: float, weight_j: float, now_j: float, after: float
+) -> bool:
+    """Whether the pair is better off: by level the lower of both is higher, else the sum of w log x is larger."""
+    if by_level:
+        lowest = min(now_i / weight_i, now_j / weight_j)
+        return min(before / weight_i, after / weight_j) > lowest * (1.0 + GAIN_MIN)
+    gain = weight_j * np.log(after / now_j) + weight_i * np.log(before / now_i)
+    return bool(gain > GAIN_MIN * (weight_i + weight_j))
+
+
+@kernel
 def _exchange(
     columns: Columns,
     headroom: Floats,
@@ -210,12 +239,14 @@ def _exchange(
     upper: Floats,
     weight: Floats,
     steps: PilotSteps,
+    by_level: bool,
     real: Floats,
     imag: Floats,
 ) -> bool:
     """Each pair once: a few steps less for one, as many more as fit for the other, where that gains; in place.
 
-    Few is two, in the smallest classes as many as could pay.
+    Few is two, in the smallest classes as many as could pay. By level the other rises by one step: who is lowest is
+    raised first, and that may be a third one.
 
     Returns:
         Whether anything changed.
@@ -230,17 +261,17 @@ def _exchange(
             if i == j or steps.start[i] == steps.start[i + 1]:
                 continue
             before = x[i]
-            most = weight[j] * np.log(upper[j] / x[j])
+            most = upper[j] / weight[j] if by_level else weight[j] * np.log(upper[j] / x[j])
             for _ in range(DEEP_STEPS if members.shape[0] <= DEEP_MEMBERS else 2):
                 before = _previous_step(steps, i, before)
                 if before <= 0.0 or before < least[i] or _next_step(steps, j, x[j]) > upper[j]:
                     break
-                if most + weight[i] * np.log(before / x[i]) <= 0.0:
+                if not _could_pay(by_level, weight[i], x[i], before, weight[j], x[j], most):
                     break
                 add_column(columns, i, _more(floor, i, x[i], before), real, imag)
-                after = _furthest(columns, headroom, j, x[j], floor, upper[j], steps, real, imag)
-                gain = weight[j] * np.log(after / x[j]) + weight[i] * np.log(before / x[i])
-                if gain > GAIN_MIN * (weight[i] + weight[j]):
+                most_now = min(upper[j], _next_step(steps, j, x[j])) if by_level else upper[j]
+                after = _furthest(columns, headroom, j, x[j], floor, most_now, steps, real, imag)
+                if _pays(by_level, weight[i], x[i], before, weight[j], x[j], after):
                     add_column(columns, j, _more(floor, j, x[j], after), real, imag)
                     x[i], x[j] = before, after
                     changed = True
@@ -261,13 +292,16 @@ def to_steps(
     weight: Floats,
     price: Floats,
     steps: PilotSteps,
+    by_level: bool,
     real: Floats,
     imag: Floats,
 ) -> Floats:
     """Round the EVSEs of ``members`` down to their steps, then raise them step by step while the rows hold.
 
     The next step goes where it gains most utility per cost (the row prices of the optimum): greedy, exact on a single
-    row with equal steps (concave separable resource allocation, Fox 1966). Continuous posts take what is left last.
+    row with equal steps (concave separable resource allocation, Fox 1966). By level (weighted max-min) it goes to the
+    lowest x / weight for which one still fits, and an exchange has to raise the lower of the two. Continuous posts
+    take what is left last.
     Near-linear: one look at every coefficient to round down, and a queue of those for whom a step still fits.
 
     Args:
@@ -281,6 +315,7 @@ def to_steps(
         weight: (n,) utility weight.
         price: (m,) row prices of the optimum.
         steps: pilot steps.
+        by_level: whether the optimum is the max-min one.
         real: (m,) row flows without the members; in place, with them on return.
         imag: (m,) likewise.
 
@@ -289,12 +324,12 @@ def to_steps(
     """
     optimum = x.copy()
     _round_down(columns, members, x, least, floor, steps, real, imag)
-    _raise_by_steps(columns, headroom, members, x, optimum, floor, upper, weight, price, steps, real, imag)
+    _raise_by_steps(columns, headroom, members, x, optimum, floor, upper, weight, price, steps, by_level, real, imag)
     rounds = EXCHANGE_ROUNDS if members.shape[0] <= EXCHANGE_MEMBERS else 0
     for _ in range(rounds):
-        if not _exchange(columns, headroom, members, x, least, floor, upper, weight, steps, real, imag):
+        if not _exchange(columns, headroom, members, x, least, floor, upper, weight, steps, by_level, real, imag):
             break
-        _raise_by_steps(columns, headroom, members, x, x, floor, upper, weight, price, steps, real, imag)
+        _raise_by_steps(columns, headroom, members, x, x, floor, upper, weight, price, steps, by_level, real, imag)
     for position in range(members.shape[0]):
         i = members[position]
         if steps.start[i] == steps.start[i + 1]:

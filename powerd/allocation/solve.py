@@ -16,12 +16,17 @@ from powerd.limits import Floats, Limits
 class StageSolver(Protocol):
     """Anything that solves stages."""
 
+    by_level: bool
+    """What it is about, for the pilot steps: the lowest x / weight (max-min), or the sum of weight log x."""
+
     def solve(self, limits: Limits, stage: Stage, start: Floats) -> tuple[Solution, Certificate]:
         """Solve one stage; see ``Solver.solve``."""
 
 
 class Solver:
     """Solves stages; keeps what the paths have set up."""
+
+    by_level = False
 
     def __init__(self) -> None:
         self._conic = Conic()

@@ -163,6 +163,7 @@ def admitted_by_rows(rows: Rows, room: Floats, settled: Floats, order: Ints, dem
     real, imag = np.zeros(rows.row_count), np.zeros(rows.row_count)
     add_flow(columns, np.maximum(settled, floor), real, imag)
     overdue = np.array(demands.overdue)
-    on = choose_on(columns, room, order, fresh(demands.minimum), floor, overdue, real, imag)
+    needed = np.maximum(demands.minimum, demands.opens)
+    on = choose_on(columns, room, order, needed, floor, overdue, real, imag)
     chosen: Ints = order[on[order]]
     return chosen

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from powerd.allocation.allocate import Allocator
 from powerd.allocation.max_min import MaxMinSolver, fill_tree, judge_levels, rise
 from powerd.allocation.problem import LevelProgram
 from powerd.allocation.rows import rows_of
 from powerd.allocation.stage import Stage
 from powerd.limits import Limits
-from tests.allocation.sites import delta_wye, one_limit
+from tests.allocation.sites import WHOLE_AMPERES, delta_wye, demands, linear, one_limit, posts, random_tree
 from tests.allocation.ticks import cases
 
 
@@ -119,3 +120,34 @@ def test_an_answer_with_a_planted_error_does_not_prove_itself() -> None:
         x[inside] += change
         assert not judge_levels(stage, replace(solution, x=x), "kernel").holds
     assert not judge_levels(stage, replace(solution, x=np.full(5, np.nan)), "kernel").holds
+
+
+def test_pilot_steps_keep_to_max_min() -> None:
+    """2 x0 + x1 <= 33: 11 A each, on steps too; the sum of logarithms would give 8 A and 17 A."""
+    want = Allocator(posts(2, WHOLE_AMPERES), MaxMinSolver()).allocate(linear([[2.0, 1.0]], [33.0]), demands(2, 1)).want
+    assert want.tolist() == [11.0, 11.0]
+
+
+def test_what_is_left_goes_to_the_lowest_in_a_large_class() -> None:
+    """70 equal cars under 763 A, no tree: 63 get 11 A and 7 get 10 A, not two of them 32 A."""
+    answer = Allocator(posts(70, WHOLE_AMPERES), MaxMinSolver()).allocate(one_limit(70, 763.0), demands(70, 1))
+    assert np.sort(answer.want).tolist() == [10.0] * 7 + [11.0] * 63
+    assert answer.price[0] == pytest.approx(1.0 / 10.9, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_step_goes_to_one_who_has_more_while_one_who_has_less_could_take_it(seed: int) -> None:
+    """Trees and phasor rows, weights: who could rise by a step, if one at a higher level gave any, stays above him."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 9))
+    limits = delta_wye(count, seed, float(rng.uniform(20.0, 80.0))) if seed % 2 else random_tree(count, seed)
+    asked = demands(count, len(limits.capacity), weight=np.exp(rng.uniform(-0.7, 0.7, count)))
+    x = Allocator(posts(count, WHOLE_AMPERES), MaxMinSolver()).allocate(limits, asked).want
+    level = x / asked.weight
+    for j in np.flatnonzero((x > 0.0) & (x < 32.0)):
+        for i in np.flatnonzero(x > 6.0):
+            other = x.copy()
+            other[i] -= 1.0
+            other[j] += 1.0
+            if i != j and other[i] / asked.weight[i] > level[j] * (1.0 + 1e-9):
+                assert np.any(limits.limit_flow(other) > limits.capacity * (1.0 + 1e-9))

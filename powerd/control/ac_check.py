@@ -12,12 +12,23 @@ import numpy as np
 from powerd.allocation.demands import Demands
 from powerd.allocation.guard import shed
 from powerd.allocation.steps import PilotSteps
-from powerd.limits import Floats, Limits
+from powerd.limits import Floats, Ints, Limits
 from powerd.network.flow_check import AcCheck, Verdict
 from powerd.state.columns import replace
+from powerd.units import ROW_TOLERANCE
 
 #: Rounds of shedding by sensitivities; in the last one, all that can be shed below the rows concerned goes.
 ROUNDS = 4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shed:
+    """What a power flow took back of ceilings that the limits allowed."""
+
+    limits: Limits
+    """The limits, with what the power flow made of them."""
+    limit: Ints
+    """(n,) index of the one that each EVSE was shed for; -1 = it was not."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,8 +37,10 @@ class Held:
 
     ceiling: Floats
     """(n,) ceilings, each <= the one given [own unit]."""
-    alarms: tuple[str, ...]
+    alarms: tuple[str, ...] = ()
     """Bounds that stay broken because nothing more can be shed."""
+    shed: Shed | None = None
+    """Who was shed for what; None = nobody."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,22 +59,37 @@ def tighten(check: AcCheck, limits: Limits, demands: Demands, x: Floats) -> Tigh
     verdict = check.judge(taken)
     if verdict.count == 0:
         return Tightened(limits=limits, alarms=())
-    capacity = check.tightened(limits, demands.uncontrolled, taken, verdict)
+    tighter = check.tightened(limits, demands.uncontrolled, taken, verdict)
     alarm = f"voltage or losses hold ceilings down: at what was wanted, {check.worst(verdict)}"
-    return Tightened(limits=replace(limits, capacity=capacity), alarms=(alarm,))
+    return Tightened(limits=tighter, alarms=(alarm,))
 
 
 def hold(check: AcCheck, limits: Limits, demands: Demands, x: Floats, steps: PilotSteps) -> Held:
     """Shed ceilings ``x`` (n,) until the power flow at them breaks no bound, or nothing is left to shed."""
     verdict = check.judge(np.maximum(x, demands.floor))
-    for left in range(ROUNDS, 0, -1):
-        if verdict.count == 0:
-            return Held(ceiling=x, alarms=())
-        limits, x = _shed_once(check, limits, demands, x, steps, verdict, everything=left == 1)
-        verdict = check.judge(np.maximum(x, demands.floor))
     if verdict.count == 0:
-        return Held(ceiling=x, alarms=())
-    return Held(ceiling=x, alarms=(f"nothing is left to shed, and still {check.worst(verdict)}",))
+        return Held(ceiling=x)
+    tighter, below = limits, x
+    for left in range(ROUNDS, 0, -1):
+        tighter, below = _shed_once(check, tighter, demands, below, steps, verdict, everything=left == 1)
+        verdict = check.judge(np.maximum(below, demands.floor))
+        if verdict.count == 0:
+            break
+    alarms = (f"nothing is left to shed, and still {check.worst(verdict)}",) if verdict.count else ()
+    limit = np.where(below < x - ROW_TOLERANCE, _tightest(limits, tighter, demands, below), -1)
+    return Held(ceiling=below, alarms=alarms, shed=Shed(limits=tighter, limit=limit))
+
+
+def _tightest(limits: Limits, tighter: Limits, demands: Demands, x: Floats) -> Ints:
+    """(n,) of what is tighter above each EVSE, the limit with least room at the ceilings ``x`` (n,); -1 = none is."""
+    room = tighter.capacity - demands.uncontrolled - tighter.limit_flow(np.maximum(x, demands.floor))
+    rows = np.flatnonzero((tighter.capacity < limits.capacity)[tighter.limit_of_row])
+    rows = rows[np.argsort(-room[tighter.limit_of_row[rows]], kind="stable")]
+    found = np.full(x.shape, -1)
+    for row in rows.tolist():
+        for part in (tighter.real, tighter.imag):
+            found[part.indices[part.indptr[row] : part.indptr[row + 1]]] = tighter.limit_of_row[row]
+    return found
 
 
 def _shed_once(
@@ -76,10 +104,10 @@ def _shed_once(
 ) -> tuple[Limits, Floats]:
     """Tighten the rows concerned and shed; ``everything`` below them in the last round."""
     taken = np.maximum(x, demands.floor)
-    capacity = check.tightened(limits, demands.uncontrolled, taken, verdict)
+    tighter = check.tightened(limits, demands.uncontrolled, taken, verdict)
     if everything:
-        capacity = np.where(capacity < limits.capacity, demands.uncontrolled, capacity)
-    tighter = replace(limits, capacity=capacity)
+        capacity = np.where(tighter.capacity < limits.capacity, demands.uncontrolled, tighter.capacity)
+        tighter = replace(tighter, capacity=capacity)
     left = shed(
         tighter,
         demands.uncontrolled,

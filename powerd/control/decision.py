@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from powerd.control.ac_check import Shed
 from powerd.control.compiled import CompiledSite
 from powerd.control.events import Outcome
 from powerd.control.switching import SwitchOrder
-from powerd.limits import Bools, Floats, Ints
+from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.plan import Question
 from powerd.state.impaired import Trigger
 from powerd.state.overshoot import Overshoot
@@ -62,6 +63,8 @@ class Decision:
     """The site with the limits of the switching state that this tick decided for."""
     tick: int
     """Ticks since the start."""
+    limits: Limits
+    """Those limits as the want was decided under them: tightened, and renamed, where a power flow asks for it."""
     snapshot: Snapshot
     """The state after the tick."""
     lowered: GrantBatch
@@ -94,6 +97,8 @@ class Decision:
     """How the want was found: "kernel", "conic", "guard"."""
     modes: tuple[Trigger, ...]
     """What is wrong now: the rows of ``failsafe.TABLE`` that hold."""
+    shed: Shed | None = None
+    """Whom the power flow of the ceilings took back to less than he would have got."""
     order: SwitchOrder | None = None
     """What to tell the switchgear; published at once."""
     unanswered: Question | None = None

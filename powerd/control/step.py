@@ -18,7 +18,7 @@ from powerd.allocation.user_terms import UserTerms, find_sources
 from powerd.control import failsafe
 from powerd.control.absorb import Absorbed, absorb
 from powerd.control.absorb_envelopes import envelope_alarms, watch_envelopes
-from powerd.control.ac_check import hold, tighten
+from powerd.control.ac_check import Held, hold, tighten
 from powerd.control.by_terms import WithoutTerms
 from powerd.control.compiled import CompiledSite, SwitchingStates
 from powerd.control.decision import Decision, GrantBatch, Renewal
@@ -126,9 +126,8 @@ class Stepper:
         want = failsafe.held(state.impaired, allocation.want, scene.in_force, demands.minimum, self._steps)
         want = ramped(want, scene.in_force, demands.minimum, state.usage.reach)
         ceiling, guarded = self._grant(site, limits, scene, want, demands, state)
-        if site.ac is not None:
-            held = hold(site.ac, limits, demands, ceiling, self._steps)
-            ceiling, warned = held.ceiling, (*warned, *held.alarms)
+        kept = Held(ceiling=ceiling) if site.ac is None else hold(site.ac, limits, demands, ceiling, self._steps)
+        warned = (*warned, *kept.alarms)
         modes = failsafe.modes(
             state.impaired,
             clock,
@@ -142,7 +141,7 @@ class Stepper:
         )
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *shares.unmet, *warned, *failsafe.sentences(modes)))
         guarded &= not moved  # that was its task
-        decision = _decide(site, snapshot, state, absorbed, scene, shares, ceiling, guarded, now)
+        decision = _decide(site, snapshot, state, absorbed, scene, shares, kept, guarded, now)
         return replace(decision, modes=modes, order=switching.order, unanswered=switching.unanswered)
 
     def _switch(self, state: Snapshot, worst: Floats, now: Now) -> Switching:
@@ -313,12 +312,12 @@ def _decide(
     absorbed: Absorbed,
     scene: _Scene,
     shares: _Shares,
-    ceiling: Floats,
+    kept: Held,
     guarded: bool,
     now: Now,
 ) -> Decision:
     """Puts the ceilings into the lease book and onto the three batches."""
-    allocation = shares.allocation
+    allocation, ceiling = shares.allocation, kept.ceiling
     lower, name = _who_is_named(site, state, absorbed, scene, ceiling, now)
     # An idle post that asks is told its idle fallback, which is reserved anyway.
     idle = leases.idle_of(state.leases, site.terms)
@@ -349,6 +348,7 @@ def _decide(
     return Decision(
         now=now,
         site=site,
+        limits=shares.limits,
         tick=after.tick,
         snapshot=after,
         lowered=lowered,
@@ -360,6 +360,7 @@ def _decide(
         worst=worst,
         binding_limit=allocation.binding_limit,
         term_names=shares.term_names,
+        shed=kept.shed,
         shadow_price=price,
         limit_flow=site.limits.limit_flow(in_force) + scene.uncontrolled,
         uncontrolled=scene.uncontrolled,

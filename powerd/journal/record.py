@@ -36,6 +36,8 @@ NOT_DECIDED = {
     "tick": "in the record itself",
     "unanswered": "work for the background, whose answer comes in as an event",
     "site": "follows from the drawing and the snapshot's switchgear",
+    "limits": "they follow from the site and from what is asked for and counted; they tell what holds whom",
+    "shed": "tells why ceilings are as low as they are",
     "snapshot": "by its own digest",
     "overshoots": "they follow from the snapshot, which keeps them",
     "outcomes": "answers to callers; they follow from snapshot and events",

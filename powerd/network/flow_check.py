@@ -7,7 +7,7 @@ the way to the supply are tightened by as much as the power flow says it needs. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -54,6 +54,35 @@ class Verdict:
         return self.solution.sweeps >= 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Bound:
+    """One bound of the check that is broken, for people."""
+
+    name: str
+    """What it bounds."""
+    element: str
+    """Whose."""
+    phase: str
+    """"l1", "l2" or "l3"."""
+    source: str
+    """To what."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Shares:
+    """What each limit is to carry less, and for the sake of which bound."""
+
+    share: Floats
+    """(L,) of the flow of the ceilings."""
+    bound: dict[int, _Bound] = field(default_factory=dict)
+    """Limit -> the bound that asks for its share."""
+
+    def ask(self, row: int, share: float, bound: _Bound) -> None:
+        """The most that any bound asks for counts."""
+        if share > self.share[row]:
+            self.share[row], self.bound[row] = share, bound
+
+
 class AcCheck:
     """The check of one radial switching state, compiled once."""
 
@@ -79,6 +108,7 @@ class AcCheck:
         self._loads = _loads(electrical, self.flow, self.loaded)
         self._row_at = _row_above(ladder.branch, ladder.parent, rows)
         self._limit_at = _limit_of_end(electrical, self.flow, rows)
+        self._drawn = rows.limits
         self._alone = self._solve(np.zeros(electrical.evse_count))
         self._low, self._high = self._bands()
         parent = np.where(ladder.branch >= 0, ladder.parent, 0)
@@ -101,11 +131,12 @@ class AcCheck:
         over *= self._base_a
         return Verdict(solution=found, short=short, over=over, count=count)
 
-    def tightened(self, limits: Limits, uncontrolled: Floats, x: Floats, verdict: Verdict) -> Floats:
-        """Capacities (L,) at which, to first order, nothing of the ``verdict`` on ``x`` (n,) is broken any more.
+    def tightened(self, limits: Limits, uncontrolled: Floats, x: Floats, verdict: Verdict) -> Limits:
+        """Limits at which, to first order, nothing of the ``verdict`` on ``x`` (n,) is broken any more.
 
         The fewest rows that together cause ``MAJOR_SHARE`` of a bus's drop each carry the share s less, where s times
-        the drop they cause is what is missing. A row whose own current is too large loses that much.
+        the drop they cause is what is missing. A row whose own current is too large loses that much. A limit that is
+        tighter bears the name of the bound that it is tightened for; its source says whose capacity it is.
 
         Args:
             limits: what is in force, maybe tightened before.
@@ -113,16 +144,31 @@ class AcCheck:
             x: (n,) the ceilings judged.
             verdict: what ``judge`` said about them.
         """
-        flow = limits.limit_flow(x)
-        share = np.zeros(flow.shape[0])
         if not self._alone.sweeps >= 0:
-            return limits.capacity
+            return limits
+        flow = limits.limit_flow(x)
+        shares = _Shares(share=np.zeros(flow.shape[0]))
         if not verdict.settled:
-            share[:] = 0.5
-        self._by_current(flow, verdict, share)
-        self._by_voltage(verdict, share)
-        lower = uncontrolled + flow * (1.0 - np.minimum(share, 1.0))
-        return np.where(share > 0, np.minimum(limits.capacity, lower), limits.capacity)
+            self._by_collapse(shares)
+        self._by_current(flow, verdict, shares)
+        self._by_voltage(verdict, shares)
+        lower = uncontrolled + flow * (1.0 - np.minimum(shares.share, 1.0))
+        tighter = (shares.share > 0) & (lower < limits.capacity)
+        name, element, phase, source = (
+            list(column) for column in (limits.name, limits.element, limits.phase, limits.source)
+        )
+        for row in np.flatnonzero(tighter).tolist():
+            bound = shares.bound[row]
+            name[row], element[row], phase[row] = bound.name, bound.element, bound.phase
+            source[row] = f"{bound.source}, so less through {self._drawn.name[row]}"
+        return replace(
+            limits,
+            capacity=np.where(tighter, lower, limits.capacity),
+            name=tuple(name),
+            element=tuple(element),
+            phase=tuple(phase),
+            source=tuple(source),
+        )
 
     def worst(self, verdict: Verdict) -> str:
         """The bound that is broken most, for people."""
@@ -178,18 +224,23 @@ class AcCheck:
         per_end: Floats = np.where(alone > rated[:, :, None], np.inf, rated[:, :, None])
         return per_end
 
-    def _by_current(self, flow: Floats, verdict: Verdict, share: Floats) -> None:
-        """Rows whose own current is too large, into ``share`` (L,)."""
+    def _by_collapse(self, shares: _Shares) -> None:
+        """All rows, by half: there is no voltage to reckon with."""
+        for row, (element, phase) in enumerate(zip(self._drawn.element, self._drawn.phase, strict=True)):
+            shares.ask(row, 0.5, _Bound(name="power flow", element=element, phase=phase, source="no voltages hold"))
+
+    def _by_current(self, flow: Floats, verdict: Verdict, shares: _Shares) -> None:
+        """Rows whose own current is too large, into ``shares``."""
         broken = np.argwhere(verdict.over > 0)
         worst = np.argsort(-verdict.over[tuple(broken.T)])[:MOST_LOOKED_AT]
         for k, end, phase in broken[worst].tolist():
             row = self._limit_at[k, end, phase]
             row = row if row >= 0 else self._row_at[k, phase]
             if row >= 0 and flow[row] > 0:
-                share[row] = max(share[row], MARGIN * verdict.over[k, end, phase] / flow[row])
+                shares.ask(row, MARGIN * verdict.over[k, end, phase] / flow[row], self._current(k, end, phase))
 
-    def _by_voltage(self, verdict: Verdict, share: Floats) -> None:
-        """Rows on the way to buses whose voltage is off, into ``share`` (L,)."""
+    def _by_voltage(self, verdict: Verdict, shares: _Shares) -> None:
+        """Rows on the way to buses whose voltage is off, into ``shares``."""
         broken = np.argwhere(verdict.short != 0)
         if broken.shape[0] == 0:
             return
@@ -197,15 +248,15 @@ class AcCheck:
         drop = np.abs(phases(self._alone.v * turn)) - np.abs(phases(verdict.solution.v * turn))
         worst = np.argsort(-np.abs(verdict.short[tuple(broken.T)]))[:MOST_LOOKED_AT]
         for m, phase in broken[worst].tolist():
-            wrong = verdict.short[m, phase]
+            wrong, bound = verdict.short[m, phase], self._voltage(m, phase, low=verdict.short[m, phase] > 0)
             if wrong > 0:
-                self._charge(int(self.loaded[m]), phase, drop[:, phase], wrong, share)
+                self._charge(int(self.loaded[m]), phase, drop[:, phase], wrong, bound, shares)
             else:
                 # A voltage rises only by what the two other phases carry.
                 for other in {0, 1, 2} - {phase}:
-                    self._charge(int(self.loaded[m]), other, -drop[:, phase], -wrong, share)
+                    self._charge(int(self.loaded[m]), other, -drop[:, phase], -wrong, bound, shares)
 
-    def _charge(self, k: int, phase: int, drop: Floats, missing: float, share: Floats) -> None:
+    def _charge(self, k: int, phase: int, drop: Floats, missing: float, bound: _Bound, shares: _Shares) -> None:
         """Share the ``missing`` voltage at position ``k`` out over the rows above that cause its ``drop`` (N,)."""
         parent = self.flow.ladder.parent
         caused: dict[int, float] = {}
@@ -221,7 +272,32 @@ class AcCheck:
                 chosen.append(row)
                 together += caused[row]
         for row in chosen:
-            share[row] = max(share[row], min(1.0, MARGIN * missing / together))
+            shares.ask(row, min(1.0, MARGIN * missing / together), bound)
+
+    def _voltage(self, m: int, phase: int, *, low: bool) -> _Bound:
+        """The lowest or the highest voltage of a phase of a loaded bus."""
+        k = int(self.loaded[m])
+        bus = self._electrical.buses.ids[self.flow.ladder.bus[k]]
+        percent = 100 * (self._low if low else self._high)[m, phase] * self._scale[k]
+        return _Bound(
+            name=f"voltage of phase L{phase + 1} at {bus}",
+            element=bus,
+            phase=f"l{phase + 1}",
+            source=f"at {'least' if low else 'most'} {percent:.4g} % of nominal",
+        )
+
+    def _current(self, k: int, end: int, phase: int) -> _Bound:
+        """The rating of the upper (0) or lower (1) end of the branch above a bus."""
+        ladder, branches = self.flow.ladder, self._electrical.branches
+        branch = int(ladder.branch[k])
+        kind = BranchKind(int(branches.kind[branch])).name.lower()
+        rating = self._allowed[k, end, phase] / (1 + CURRENT_TOLERANCE)
+        return _Bound(
+            name=f"current in phase L{phase + 1} of {kind} {branches.ids[branch]}",
+            element=branches.ids[branch],
+            phase=f"l{phase + 1}",
+            source=f"at most {rating:.4g} A by the power flow",
+        )
 
 
 def check_of(electrical: Electrical, closed: Bools, rows: Rows) -> AcCheck | None:

@@ -9,6 +9,7 @@ from powerd.control.demand import pausing
 from powerd.control.failsafe import BY_TRIGGER
 from powerd.control.switching import picked_up
 from powerd.control.turns import MIN_OFF_S
+from powerd.limits import Ints, Limits
 from powerd.server.core import Drawn
 from powerd.state import leases
 from powerd.state.impaired import Trigger
@@ -87,6 +88,8 @@ def _held(core: Drawn, decision: Decision, evse: int, held: str, unit: str) -> s
     ceiling, want = float(decision.ceiling[evse]), float(decision.want[evse])
     if by_the_guard(decision):
         return f"at {ceiling:.4g} {unit}, decided at once, by the guard alone: the next tick works out what holds it"
+    if decision.shed is not None and decision.shed.limit[evse] >= 0:
+        return f"held at {ceiling:.4g} {unit} by {held}"
     if ceiling < want - SLACK:
         waits = f"at {ceiling:.4g} {unit}, to rise to {want:.4g} {unit} {_when(decision, evse)}"
         return f"{waits}; {want:.4g} {unit} is what {held} allows" if held else waits
@@ -117,7 +120,7 @@ def _when(decision: Decision, evse: int) -> str:
 
 def _has_room(decision: Decision, evse: int) -> bool:
     """What counts of all others leaves room for what it is to get, at every limit above it (R1)."""
-    limits, one = decision.site.limits, np.zeros(decision.want.shape[0])
+    limits, one = decision.limits, np.zeros(decision.want.shape[0])
     one[evse] = 1.0
     above = limits.limit_flow(one) > 0.0
     counted = np.maximum(decision.worst, one * decision.want)
@@ -138,20 +141,32 @@ def _enough(core: Drawn, decision: Decision, evse: int, unit: str) -> str:
     return "all that the car and the post can take"
 
 
+def holding(decision: Decision) -> Ints:
+    """(n,) index of the limit that holds each ceiling down, or else the want; -1 = none does, ``BY_TERMS``."""
+    shed = decision.shed
+    return decision.binding_limit if shed is None else np.where(shed.limit >= 0, shed.limit, decision.binding_limit)
+
+
+def limits_above(decision: Decision, evse: int) -> Limits:
+    """The limits that ``holding`` is an index in."""
+    shed = decision.shed
+    return decision.limits if shed is None or shed.limit[evse] < 0 else shed.limits
+
+
 def others(decision: Decision, evse: int) -> int:
     """How many other EVSEs the limit that holds ``evse`` holds too; 0 where none does."""
-    limit = int(decision.binding_limit[evse])
-    return 0 if limit < 0 else int(np.count_nonzero(decision.binding_limit == limit)) - 1
+    held = holding(decision)
+    return 0 if held[evse] < 0 else int(np.count_nonzero(held == held[evse])) - 1
 
 
 def _binding(decision: Decision, evse: int) -> str:
-    """What holds its want; "" = nothing does."""
-    limit = int(decision.binding_limit[evse])
+    """What holds its ceiling down, or else its want; "" = nothing does."""
+    limit = int(holding(decision)[evse])
     if limit == BY_TERMS:
         return f"the terms of {' and '.join(decision.term_names)}"
     if limit < 0:
         return ""
-    limits = decision.site.limits
+    limits = limits_above(decision, evse)
     name, source, count = limits.name[limit], limits.source[limit], others(decision, evse)
     company = f", together with {count} other{'s' if count > 1 else ''}" if count else ""
     return f"{name} ({source}){company}" if source else f"{name}{company}"

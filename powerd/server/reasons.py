@@ -15,7 +15,7 @@ import numpy as np
 from powerd.control.decision import Decision
 from powerd.limits import Floats, Ints
 from powerd.server.core import Core
-from powerd.server.explain import SLACK, by_the_guard, others, reason
+from powerd.server.explain import SLACK, by_the_guard, holding, limits_above, others, reason
 
 logger = logging.getLogger("powerd.reasons")
 
@@ -50,9 +50,9 @@ class ReasonLog:
             self._credit = min(BURST, self._credit + LINES_A_SECOND * max(0.0, now_s - self._told_s))
         self._told_s = now_s
         moved = ~(np.abs(decision.ceiling - self._ceiling) <= SLACK)
-        first = np.isnan(self._ceiling) & (decision.ceiling == 0.0) & (decision.binding_limit < 0)
+        first = np.isnan(self._ceiling) & (decision.ceiling == 0.0) & (holding(decision) < 0)
         # What holds whom is not worked out in a tick of the guard alone: what was told of it stands.
-        limit = self._limit if by_the_guard(decision) else decision.binding_limit
+        limit = self._limit if by_the_guard(decision) else holding(decision)
         held_else = (limit != self._limit) & decision.snapshot.sessions.plugged
         changed = np.flatnonzero((moved & ~first) | held_else)
         told = changed[: int(self._credit)]
@@ -66,7 +66,7 @@ class ReasonLog:
         self._limit = limit
 
     def _line(self, decision: Decision, evse: int) -> dict[str, object]:
-        limit, limits = int(decision.binding_limit[evse]), decision.site.limits
+        limit, limits = int(holding(decision)[evse]), limits_above(decision, evse)
         found: dict[str, object] = {
             "event": "ceiling",
             "tick": decision.tick,

@@ -13,11 +13,11 @@ from grpc.aio import ServicerContext
 from powerd.control.decision import Decision
 from powerd.control.events import StopOrdered, StopReleased
 from powerd.errors import UnknownName
-from powerd.limits import Bools, Ints
+from powerd.limits import Bools, Ints, Limits
 from powerd.server import checks
 from powerd.server.demands import timestamp
 from powerd.server.directory import Directory
-from powerd.server.explain import others, reason
+from powerd.server.explain import holding, limits_above, others, reason
 from powerd.server.posting import Desk
 from powerd.server.status import as_status
 from powerd.v1 import site_service_pb2 as pb
@@ -40,7 +40,8 @@ class SiteService(SiteServiceServicer):
         """What is built."""
         async with as_status(context):
             evses = [self._evse(i) for i in range(self._names.posts.count)]
-            limits = [self._limit(l) for l in range(len(self._desk.core.limits.name))]
+            own = self._desk.core.limits
+            limits = [_limit(own, l) for l in range(len(own.name))]
             return pb.GetSiteResponse(site_id=self._desk.core.electrical.site_id, evses=evses, limits=limits)
 
     async def WatchSite(  # noqa: N802
@@ -59,12 +60,12 @@ class SiteService(SiteServiceServicer):
         async with as_status(context):
             evse = self._names.find_evse(checks.text("evse_id", request.evse_id))
             decision = self._desk.latest()
-            limit = int(decision.binding_limit[evse])
+            limit = int(holding(decision)[evse])
             return pb.ExplainCeilingResponse(
                 ceiling=float(decision.ceiling[evse]),
                 want=float(decision.want[evse]),
                 worst=float(decision.worst[evse]),
-                limit=None if limit < 0 else self._limit(limit),
+                limit=None if limit < 0 else _limit(limits_above(decision, evse), limit),
                 shadow_price=0.0 if limit < 0 else float(decision.shadow_price[limit]),
                 others=others(decision, evse),
                 reason=reason(self._desk.core, decision, evse),
@@ -149,16 +150,16 @@ class SiteService(SiteServiceServicer):
         info.ttl.FromTimedelta(timedelta(seconds=float(controllers.ttl_s[posts.controller[i]])))
         return info
 
-    def _limit(self, limit: int) -> pb.LimitInfo:
-        limits = self._desk.core.limits
-        return pb.LimitInfo(
-            name=limits.name[limit],
-            element=limits.element[limit],
-            phase=limits.phase[limit],
-            capacity=float(limits.capacity[limit]),
-            unit=limits.unit[limit],
-            source=limits.source[limit],
-        )
+
+def _limit(limits: Limits, limit: int) -> pb.LimitInfo:
+    return pb.LimitInfo(
+        name=limits.name[limit],
+        element=limits.element[limit],
+        phase=limits.phase[limit],
+        capacity=float(limits.capacity[limit]),
+        unit=limits.unit[limit],
+        source=limits.source[limit],
+    )
 
 
 def _stopped(decision: Decision) -> Bools:

@@ -197,6 +197,7 @@ class FakeCore:
         return Decision(
             now=now,
             site=self.site,
+            limits=self.limits,
             tick=self.snapshot.tick,
             snapshot=self.snapshot,
             lowered=lowered,

@@ -53,10 +53,13 @@ class Tightened:
     """What made them tighter; empty = they are those given."""
 
 
-def tighten(check: AcCheck, limits: Limits, demands: Demands, x: Floats) -> Tightened:
-    """The ``limits`` under which ceilings like ``x`` (n,) break no bound of the power flow, to first order."""
+def tighten(check: AcCheck, limits: Limits, demands: Demands, x: Floats, loads_worst: Floats) -> Tightened:
+    """The ``limits`` under which ceilings like ``x`` (n,) break no bound of the power flow, to first order.
+
+    ``loads_worst`` (L,): the uncontrolled loads under each limit as the power flow takes them [limit unit].
+    """
     taken = np.maximum(x, demands.floor)
-    verdict = check.judge(taken)
+    verdict = check.judge(taken, _spare(demands, loads_worst))
     if verdict.count == 0:
         return Tightened(limits=limits, alarms=())
     tighter = check.tightened(limits, demands.uncontrolled, taken, verdict)
@@ -64,15 +67,21 @@ def tighten(check: AcCheck, limits: Limits, demands: Demands, x: Floats) -> Tigh
     return Tightened(limits=tighter, alarms=(alarm,))
 
 
-def hold(check: AcCheck, limits: Limits, demands: Demands, x: Floats, steps: PilotSteps) -> Held:
+def _spare(demands: Demands, loads_worst: Floats) -> Floats:
+    """(L,) what the loads take less than their worst, by what is counted of them: a meter sees them [limit unit]."""
+    return np.maximum(loads_worst - np.maximum(demands.uncontrolled, 0.0), 0.0)
+
+
+def hold(check: AcCheck, limits: Limits, demands: Demands, x: Floats, loads_worst: Floats, steps: PilotSteps) -> Held:
     """Shed ceilings ``x`` (n,) until the power flow at them breaks no bound, or nothing is left to shed."""
-    verdict = check.judge(np.maximum(x, demands.floor))
+    spare = _spare(demands, loads_worst)
+    verdict = check.judge(np.maximum(x, demands.floor), spare)
     if verdict.count == 0:
         return Held(ceiling=x)
     tighter, below = limits, x
     for left in range(ROUNDS, 0, -1):
         tighter, below = _shed_once(check, tighter, demands, below, steps, verdict, everything=left == 1)
-        verdict = check.judge(np.maximum(below, demands.floor))
+        verdict = check.judge(np.maximum(below, demands.floor), spare)
         if verdict.count == 0:
             break
     alarms = (f"nothing is left to shed, and still {check.worst(verdict)}",) if verdict.count else ()

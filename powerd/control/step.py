@@ -126,7 +126,9 @@ class Stepper:
         want = failsafe.held(state.impaired, allocation.want, scene.in_force, demands.minimum, self._steps)
         want = ramped(want, scene.in_force, demands.minimum, state.usage.reach)
         ceiling, guarded = self._grant(site, limits, scene, want, demands, state)
-        kept = Held(ceiling=ceiling) if site.ac is None else hold(site.ac, limits, demands, ceiling, self._steps)
+        kept = Held(ceiling=ceiling)
+        if site.ac is not None:
+            kept = hold(site.ac, limits, demands, ceiling, site.loads_worst, self._steps)
         warned = (*warned, *kept.alarms)
         modes = failsafe.modes(
             state.impaired,
@@ -184,7 +186,7 @@ class Stepper:
         """Decides once more under tighter limits where the power flow of the want breaks a bound."""
         if site.ac is None:
             return allocation, site.limits, ()
-        tight = tighten(site.ac, site.limits, demands, _reachable(scene, allocation.want))
+        tight = tighten(site.ac, site.limits, demands, _reachable(scene, allocation.want), site.loads_worst)
         if tight.alarms:
             allocation = self._again.allocate(tight.limits, demands, allocation.warm)
         return allocation, tight.limits, tight.alarms

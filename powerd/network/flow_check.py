@@ -116,20 +116,28 @@ class AcCheck:
         self._allowed = self._ratings()
         self._allowed_pu = self._allowed / self._base_a
 
-    def judge(self, x: Floats) -> Verdict:
-        """What breaks when every car takes its ceiling ``x`` (n,) on all its phases [own unit]."""
+    def judge(self, x: Floats, spare: Floats | None = None) -> Verdict:
+        """What breaks when every car takes its ceiling on all its phases.
+
+        Args:
+            x: (n,) the ceilings [own unit].
+            spare: (L,) by how much less than their worst, which the power flow is solved with, the uncontrolled loads
+                count under each limit [limit unit]; a current may be so much larger. Default nothing.
+        """
         found, ladder = self._solve(x), self.flow.ladder
         short = np.zeros(self._low.shape)
         over = np.zeros(self._allowed.shape)
         if found.sweeps < 0:
             return Verdict(solution=found, short=short, over=over, count=1)
         count = judge_voltages(self.loaded, ladder.turn, found.v, self._low, self._high, short)
-        count += judge_currents(
+        judge_currents(
             ladder.parent, ladder.zero_parent, ladder.y_above, ladder.y_below, ladder.turn, self._allowed_pu,
             found.v, found.j, over,
         )  # fmt: skip
         over *= self._base_a
-        return Verdict(solution=found, short=short, over=over, count=count)
+        if spare is not None:
+            over = np.maximum(over - np.where(self._limit_at >= 0, spare[self._limit_at], 0.0), 0.0)
+        return Verdict(solution=found, short=short, over=over, count=count + int(np.count_nonzero(over)))
 
     def tightened(self, limits: Limits, uncontrolled: Floats, x: Floats, verdict: Verdict) -> Limits:
         """Limits at which, to first order, nothing of the ``verdict`` on ``x`` (n,) is broken any more.

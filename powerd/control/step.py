@@ -428,13 +428,17 @@ def _who_is_named(
     unsaid = state.contactors.said_seq == 0
     name = raise_ | (scene.deliverable & (free_again | absorbed.fresh | unsaid)) | unnamed
     due = leases.renewal_due(book, site.terms, now.boottime_s)
-    owner = site.electrical.posts.controller
-    beside = _owned(site, owner[state.sessions.plugged & ~book.granted])[owner]
+    beside = _with_waiting(site, book, state.sessions.plugged)[site.electrical.posts.controller]
     name |= due & scene.deliverable & (leases.unacked(book) | beside)
     first_zero = (
         ~book.granted & state.sessions.plugged & ~_fits_fallback(site, state, scene.in_force, ceiling) & ~scene.stopped
     )
     return lower & ~first_zero, name & ~lower & ~first_zero
+
+
+def _with_waiting(site: CompiledSite, book: LeaseBook, plugged: Bools) -> Bools:
+    """(C,) controllers with a car that waits for its first grant: a RenewAll would open that one's fallback."""
+    return _owned(site, site.electrical.posts.controller[plugged & ~book.granted])
 
 
 def _owned(site: CompiledSite, controllers: Ints) -> Bools:
@@ -487,7 +491,7 @@ def _renewals(
     owner = site.electrical.posts.controller
     renewable = np.isnan(book.barred_ceiling) & ~book.unsettled
     due = leases.renewal_due(book, site.terms, now.boottime_s) & scene.reachable & book.streamed & renewable
-    concerned = _owned(site, owner[due]) & ~_owned(site, owner[plugged & ~book.granted])
+    concerned = _owned(site, owner[due]) & ~_with_waiting(site, book, plugged)
     controllers = np.flatnonzero(concerned)
     if controllers.shape[0]:
         members = concerned[owner] & renewable & ~np.isnan(book.sent_ceiling)

@@ -62,13 +62,12 @@ def judge_voltages(loaded: Ints, turn: Complex, v: Complex, low: Floats, high: F
 def judge_currents(
     parent: Ints, zero_parent: Ints, y_above: Complex, y_below: Complex, turn: Complex, allowed: Floats, v: Complex,
     j: Complex, over: Floats,
-) -> int:  # fmt: skip
-    """Write to ``over`` (N, 2, 3) how far each end of each branch is above what is ``allowed``; count those that are.
+) -> None:  # fmt: skip
+    """Write to ``over`` (N, 2, 3) how far each end of each branch is above what is ``allowed``.
 
     The last but one index is 0 for the upper and 1 for the lower end, each in its own per unit; an ``allowed`` of inf
     is not looked at.
     """
-    found = 0
     for k in range(parent.shape[0]):
         above = parent[k]
         if above < 0:
@@ -85,8 +84,6 @@ def judge_currents(
             for phase in range(3):
                 size = abs(_phase(phase, zero * turn[at, 0], one * turn[at, 1], two * turn[at, 2]))
                 over[k, end, phase] = max(size - allowed[k, end, phase], 0.0)
-                found += over[k, end, phase] > 0.0
-    return found
 
 
 @kernel

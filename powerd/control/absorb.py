@@ -271,12 +271,11 @@ def _advanced(site: CompiledSite, state: Absorbed, ahead: int, now: Now) -> Abso
 def _opened(book: LeaseBook, idle: Floats, event: ev.HelloReceived) -> Bools:
     """(k,) a car has accepted a grant, or may have: its fallback is possible. ``idle`` (k,): the fallback without one.
 
-    A process that saw the car come and names no grant (epoch 0) has accepted none; one that found it there may have
-    forgotten some. Whoever allows more than an idle post does has it from somebody. A post under a latched stop cannot
-    reach its fallback: the grant after it will open that.
+    A process names what it has accepted; of the ones before it, it knows nothing. What those accepted is over once the
+    post has taken its first order, and may be in force until then. Whoever allows more than an idle post does has it
+    from somebody. A post under a latched stop cannot reach its fallback: the grant after it will open that.
     """
-    found_there = (event.plug_boottime_s == 0) & (event.ceiling > 0)
-    forgotten = found_there | (event.ceiling > idle + ROW_TOLERANCE)
+    forgotten = ev.or_none(event.unsettled, event.evse) | (event.ceiling > idle + ROW_TOLERANCE)
     named = (event.epoch > 0) & ~_before_the_car(book, event) & ~event.latched
     opened: Bools = event.plugged & (named | ((event.epoch == 0) & forgotten))
     return opened
@@ -324,6 +323,8 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     if left.shape[0] or came.shape[0]:
         book = leases.void(book, site.terms, np.union1d(left, came))
     book = hello.settle(book, event.evse, np.zeros(event.evse.shape, np.bool_))
+    # It took its controller's order for an idle post; grants of before are refused there, and none was sent meanwhile.
+    book = replace(book, granted=put_news(book.granted, event.evse[settles], False))
     book = replace(book, plug_boottime_s=put(book.plug_boottime_s, event.evse, event.plug_boottime_s))
     sessions = _end_sessions(snapshot.sessions, left)
     usage = forget_car(snapshot.usage, left)

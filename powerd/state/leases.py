@@ -156,12 +156,6 @@ def _live(ceiling: Floats, until_s: Floats, then_s: Floats) -> Floats:
     return live(read(ceiling), read(until_s), read(then_s))
 
 
-def _granted(book: LeaseBook, then_s: Floats) -> Floats:
-    """(n,) the largest grant that may be in force: the acked one and every later one that has not expired."""
-    acked = np.where(book.acked_until_s > then_s, book.acked_ceiling, 0.0)
-    return np.maximum(acked, _live(book.slot_ceiling, book.slot_until_s, then_s))
-
-
 def held_without_end(book: LeaseBook) -> Floats:
     """(n,) the largest ceiling held until an ack comes, however long that takes [own unit]; 0 = none."""
     return _live(book.hold_ceiling, book.hold_until_s, np.full(book.sent_at_s.shape, np.finfo(np.float64).max))
@@ -337,8 +331,8 @@ def linger(book: LeaseBook, terms: LeaseTerms, evse: Ints, now_s: float) -> Leas
 
     It came soon after another, or its post was heard of, or took its controller's first order, only now.
 
-    Not beyond the end of that one's leases, which has a reaction time in it: no bound that was declared moves. To be
-    called before ``void``, with the grants of the car before.
+    Not beyond the end of that one's leases, which has a reaction time in it, and each by itself: no bound that was
+    declared moves. To be called before ``void``, with the grants of the car before.
 
     Args:
         book: before the swap.
@@ -348,12 +342,18 @@ def linger(book: LeaseBook, terms: LeaseTerms, evse: Ints, now_s: float) -> Leas
     """
     if evse.shape[0] == 0:
         return book
-    then = now_s - slack_s(book, terms)
+    then = (now_s - slack_s(book, terms))[evse]
     soon = now_s + terms.reaction_s[evse]
-    granted, ends = _granted(book, then)[evse], np.column_stack((book.acked_until_s[evse], book.slot_until_s[evse]))
-    alone = reserve(book, terms, np.ones(then.shape, np.bool_))[evse]
-    book = insert_hold(book, evse, granted, np.minimum(soon, ends.max(axis=1)), then[evse])
-    return insert_hold(book, evse, alone, soon, then[evse])
+    alone = reserve(book, terms, np.ones(book.granted.shape, np.bool_))[evse]
+    grants = zip(
+        np.column_stack((book.acked_ceiling, book.slot_ceiling))[evse].T,
+        np.column_stack((book.acked_until_s, book.slot_until_s))[evse].T,
+        strict=True,
+    )
+    for ceiling, until_s in grants:
+        alive = until_s > then
+        book = insert_hold(book, evse[alive], ceiling[alive], np.minimum(soon, until_s)[alive], then[alive])
+    return insert_hold(book, evse, alone, soon, then)
 
 
 def lapse(book: LeaseBook, terms: LeaseTerms, now_s: float) -> LeaseBook:

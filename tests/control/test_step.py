@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powerd.control import events as ev
+from powerd.control.absorb import absorb
 from powerd.control.decision import Decision
 from powerd.control.turns import MIN_OFF_S
+from powerd.state import leases
 from powerd.state.columns import replace
 from powerd.state.snapshot import columns_of, reopen_snapshot
 from powerd.units import ROW_TOLERANCE
@@ -247,18 +249,47 @@ def test_a_grant_from_before_the_car_opens_no_fallback(tmp_path: Path, echo_is_o
 
 
 @pytest.mark.parametrize("saw_it_come", [True, False])
+@pytest.mark.parametrize("settled", [True, False])
 @pytest.mark.parametrize("ceiling", [6.0, 7.0])
-def test_who_saw_the_car_come_and_names_no_grant_has_no_fallback_open(
-    tmp_path: Path, saw_it_come: bool, ceiling: float
+def test_a_post_that_took_its_first_order_has_no_fallback_open(
+    tmp_path: Path, saw_it_come: bool, settled: bool, ceiling: float
 ) -> None:
-    """Epoch 0 of a process that knows when the car came means none; of another, or above the idle fallback, unknown."""
+    """Epoch 0: the process has accepted no grant. What one before it accepted may be in force until its post has taken
+    the order for an idle post; whoever stands higher than that has it from somebody.
+    """
     ago_s = 5.0 if saw_it_come else None
-    decision = _beside_a_full_feeder(tmp_path, ago_s, epoch=0, seq=0, ceiling=ceiling, remaining_s=0.0)
-    closed = saw_it_come and ceiling == 6.0
+    told = {"epoch": 0, "seq": 0, "ceiling": ceiling, "remaining_s": 0.0, "unsettled": not settled}
+    decision = _beside_a_full_feeder(tmp_path, ago_s, **told)
+    closed = settled and ceiling == 6.0
     assert bool(decision.snapshot.leases.granted[1]) is not closed
     if closed:
         assert decision.worst.sum() <= FULL + ROW_TOLERANCE
         assert not decision.overshoots
+
+
+def test_the_first_order_closes_the_fallback_that_another_process_had_opened(tmp_path: Path) -> None:
+    """Until then it counts; then the post is at its idle fallback, and refuses what is older."""
+    player = Player.open(tmp_path, site_text(2, FULL, fallback_a=8.0, idle_a=6.0))
+    for evse in (0, 1):
+        player.plug(evse)
+        player.hello(evse)
+    for _ in range(6):
+        player.tick()
+    assert player.snapshot.leases.granted.all()
+    player.alive.discard(1)
+    for _ in range(int(TTL + LIFE) + 5):
+        player.tick()
+    player.hello(1, highest_epoch=player.snapshot.leases.epoch)
+    hello = player.news.pop()
+    assert isinstance(hello, ev.HelloReceived)
+    nothing = {name: np.zeros(1, np.int64) for name in ("epoch", "seq")} | {"plug_boottime_s": np.zeros(1)}
+    player.news.append(replace(hello, incarnation=99, unsettled=np.ones(1, np.bool_), ceiling=np.array([6.0]), **nothing))
+    assert player.tick().worst[1] == approx(8.0)
+    ours = np.array([1])
+    took = ev.PlugChanged(evse=ours, plugged=np.ones(1, np.bool_), plug_boottime_s=np.zeros(1))
+    heard = absorb(player.site, player.snapshot, [took], instant(player.now_s)).snapshot
+    assert not heard.leases.granted[1]
+    assert leases.reserve(heard.leases, player.site.terms, heard.sessions.plugged)[1] == approx(6.0)
 
 
 def test_a_grant_whose_ack_was_of_the_epoch_before_is_named_again(tmp_path: Path) -> None:

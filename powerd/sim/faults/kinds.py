@@ -92,8 +92,8 @@ class Kind(StrEnum):
 
 DAILY = frozenset({Kind.PLUG, Kind.UNPLUG, Kind.RANK, Kind.RELEASE, Kind.RESTORE})
 """Not faults: the life of a site."""
-FAULTS = tuple(kind for kind in Kind if kind not in DAILY | {Kind.POST_DEAF})
-"""All that is drawn and counts as a fault; classes and posts that take no order are told by scenarios only as yet."""
+FAULTS = tuple(kind for kind in Kind if kind not in DAILY)
+"""All that counts as a fault."""
 
 
 class Rule(StrEnum):

@@ -16,6 +16,8 @@ FAULT_RATE = 0.12
 """Chance of a fault in a step."""
 TOGETHER = 0.35
 """Chance that another one comes with it."""
+RANKED_RATE = 0.4
+"""Chance that sessions are of different classes: who of a lower one comes waits for his first grant."""
 EXPIRY_RATE = 0.4
 """Chance that a lease is brought to its end while its meter shows little: then nothing but E covers the car."""
 
@@ -94,6 +96,7 @@ SPANS: dict[Kind, tuple[float, float]] = {
     Kind.OWNER_REBOOT: (2, 20),
     Kind.POST_REBOOT: (1, 6),
     Kind.SLOW_ACTUATOR: (0.5, 8),
+    Kind.POST_DEAF: (2, 30),
     Kind.EPOCH_AHEAD: (1, 40),
     Kind.LAGGING: (4, 15),
     Kind.DEFIANT: (10, 90),
@@ -120,9 +123,22 @@ def drawn(seed: int) -> Scenario:
             happenings.append(_fault(chance, step))
             while chance.random() < TOGETHER:
                 happenings.append(_fault(chance, min(STEPS - 1, step + chance.choice((0, 0, 0, 1, 1, 2, 3)))))
+    happenings += _ranks(random.Random(f"ranks {seed}"), posts)  # noqa: S311
     happenings += _expiry(random.Random(f"expiry {seed}"), site)  # noqa: S311
     happenings += couple(random.Random(f"couple {seed}"), site, *couple_of(seed))  # noqa: S311
     return Scenario(site=site, steps=STEPS, happenings=tuple(sorted(happenings, key=lambda one: one.step)))
+
+
+def _ranks(chance: random.Random, posts: int) -> list[Happening]:
+    """Some sessions are of a higher class than the others, early or late in their stay."""
+    if chance.random() >= RANKED_RATE:
+        return []
+    steps = [chance.choice((chance.randrange(4), chance.randrange(STEPS))) for _ in range(posts)]
+    return [
+        Happening(step=step, kind=Kind.RANK, target=k, value=5.0)
+        for k, step in enumerate(steps)
+        if chance.random() < 0.5
+    ]
 
 
 def _expiry(chance: random.Random, site: int) -> list[Happening]:

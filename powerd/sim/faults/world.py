@@ -376,11 +376,14 @@ class World:
         decision = self.leader.decision
         if decision is None or not self.leader.up or not self.leader.streams:
             return "there is no daemon"
+        book, want = decision.snapshot.leases, decision.want
+        # Who waits for his first grant is at what an idle post does: even one of 0 would open his fallback.
+        should = np.where(~book.granted & (want == 0.0), leases.idle_of(book, self.layout.site.terms), want)
         for i, post in enumerate(self.posts):
             if bool(decision.snapshot.sessions.plugged[i]) != post.plugged:
                 return f"the daemon does not know whether EVSE {i} has a car"
-            if post.plugged and abs(decision.want[i] - decision.ceiling[i]) > 0.05:
-                return f"EVSE {i} is granted {decision.ceiling[i]:.2f} A and should have {decision.want[i]:.2f} A"
+            if post.plugged and abs(should[i] - decision.ceiling[i]) > 0.05:
+                return f"EVSE {i} is granted {decision.ceiling[i]:.2f} A and should have {should[i]:.2f} A"
             if post.plugged and abs(post.ceiling - decision.ceiling[i]) > 0.05:
                 return f"EVSE {i} stands at {post.ceiling:.2f} A and was granted {decision.ceiling[i]:.2f} A"
         return ""

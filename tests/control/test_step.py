@@ -282,11 +282,12 @@ def test_the_first_order_closes_the_fallback_that_another_process_had_opened(tmp
     player.hello(1, highest_epoch=player.snapshot.leases.epoch)
     hello = player.news.pop()
     assert isinstance(hello, ev.HelloReceived)
-    nothing = {name: np.zeros(1, np.int64) for name in ("epoch", "seq")} | {"plug_boottime_s": np.zeros(1)}
-    player.news.append(replace(hello, incarnation=99, unsettled=np.ones(1, np.bool_), ceiling=np.array([6.0]), **nothing))
+    none, true = np.zeros(1, np.int64), np.ones(1, np.bool_)
+    found = replace(hello, incarnation=99, unsettled=true, ceiling=np.array([6.0]), plug_boottime_s=np.zeros(1))
+    player.news.append(replace(found, epoch=none, seq=none))
     assert player.tick().worst[1] == approx(8.0)
     ours = np.array([1])
-    took = ev.PlugChanged(evse=ours, plugged=np.ones(1, np.bool_), plug_boottime_s=np.zeros(1))
+    took = ev.PlugChanged(evse=ours, plugged=true, plug_boottime_s=np.zeros(1))
     heard = absorb(player.site, player.snapshot, [took], instant(player.now_s)).snapshot
     assert not heard.leases.granted[1]
     assert leases.reserve(heard.leases, player.site.terms, heard.sessions.plugged)[1] == approx(6.0)

@@ -377,8 +377,9 @@ class World:
         if decision is None or not self.leader.up or not self.leader.streams:
             return "there is no daemon"
         book, want = decision.snapshot.leases, decision.want
-        # Who waits for his first grant is at what an idle post does: even one of 0 would open his fallback.
-        should = np.where(~book.granted & (want == 0.0), leases.idle_of(book, self.layout.site.terms), want)
+        # Who waits for his first grant does what an idle post does, if he was not stopped: one of 0 opens his fallback.
+        waits = ~book.granted & ~book.sent_latched & (want == 0.0)
+        should = np.where(waits, leases.idle_of(book, self.layout.site.terms), want)
         for i, post in enumerate(self.posts):
             if bool(decision.snapshot.sessions.plugged[i]) != post.plugged:
                 return f"the daemon does not know whether EVSE {i} has a car"

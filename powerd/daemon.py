@@ -529,10 +529,14 @@ def _open_journal(path: Path, electrical: Electrical, bound_bytes: int) -> Journ
     if journal.redrawn:
         _log.warning(
             "%s: the site was drawn otherwise when this was written; the new limits hold from the first tick on, "
-            "sessions and leases stay, and ticks of before can be replayed with the old site file only",
+            "sessions and leases stay, what meters showed is forgotten, and ticks of before can be replayed with the "
+            "old site file only",
             path,
         )
-    journal.compact()
+    try:
+        journal.compact()
+    except JournalBroken as full:  # it wants as much room again: no reason not to start
+        _log.warning("%s; the file stays as large as it is", full)
     return journal
 
 

@@ -132,7 +132,7 @@ class Journal:
         self._refuse_damage()
         self._claim(evse_ids)
         self._find_end()
-        self._note_drawing()
+        self.redrawn = self._about().get("drawing", "") not in {"", self._drawing}
 
     def _logged(self, _db: apsw.Connection, _name: str, pages: int) -> int:
         """SQLite's word after each commit of how long its log is."""
@@ -197,12 +197,10 @@ class Journal:
         before = self._about().get("drawing", "")
         if before == self._drawing:
             return
-        self.redrawn = bool(before)
         notes = [("drawing", self._drawing), (f"{layout.DRAWN}{self._number + 1}", self._drawing)]
-        with self._db:
-            if self._number:
-                self._db.execute("INSERT OR IGNORE INTO about VALUES (?, ?)", (f"{layout.DRAWN}0", before))
-            self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", notes)
+        if self._number:
+            self._db.execute("INSERT OR IGNORE INTO about VALUES (?, ?)", (f"{layout.DRAWN}0", before))
+        self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", notes)
 
     def _about(self) -> dict[str, str]:
         """What the file says of itself; nothing where it is another program's."""
@@ -224,11 +222,13 @@ class Journal:
     def recover(self, like: Snapshot) -> Snapshot | None:
         """The newest committed state, None in a new file.
 
+        Where the site was drawn anew since, what its meters showed is forgotten: they may be others, or elsewhere.
+
         Raises:
             JournalBroken: the state is damaged or does not fit this version.
         """
         try:
-            found = read_state(self._db, like)
+            found = read_state(self._db, like, but="meters" if self.redrawn else None)
         except apsw.Error as error:
             raise JournalBroken(told(self._path, error)) from error
         except ValueError as error:
@@ -245,7 +245,12 @@ class Journal:
         """
         self._pending.append(state_record(Kind.START, snapshot, now.utc.timestamp(), self._machine))
         self._packer.take(snapshot)
-        self._write(snapshot)
+        try:
+            with self._db:  # the state of another drawing is taken over and noted at once, or not at all
+                self._note_drawing()
+                self._write(snapshot)
+        except apsw.Error as error:
+            raise JournalBroken(told(self._path, error)) from error
         lay_out(self._path.with_name(f"{self._path.name}-wal"), WAL_BYTES)
 
     def commit(self, entries: Sequence[Entry]) -> int:
@@ -355,14 +360,15 @@ class Journal:
         self._db.close()
 
 
-def read_state(db: apsw.Connection, like: Snapshot) -> Snapshot | None:
-    """The newest committed state of an open journal, None where there is none.
+def read_state(db: apsw.Connection, like: Snapshot, *, but: str | None = None) -> Snapshot | None:
+    """The newest committed state of an open journal, None where there is none; the part ``but`` as ``like`` has it.
 
     Raises:
         ValueError: it is damaged, or of another site or version; the message names the cell.
     """
     rows = list(db.execute("SELECT path, tick, dtype, shape, data, crc FROM cells"))
-    return snapshot_of(like, dict(map(cell_of, rows))) if rows else None
+    cells = {path: cell for path, cell in map(cell_of, rows) if but is None or not path.startswith(f"{but}/")}
+    return snapshot_of(like, cells) if rows else None
 
 
 def _has_tables(db: apsw.Connection) -> bool:

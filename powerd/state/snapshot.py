@@ -20,7 +20,7 @@ from powerd.state.impaired import Impaired, unimpaired
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_terms import LeaseTerms
 from powerd.state.leases import reopen_book, worst
-from powerd.state.meters import Meters, open_meters
+from powerd.state.meters import Meters, open_meters, reopen_meters
 from powerd.state.overshoot import Overshoot
 from powerd.state.phases import Phases, open_phases
 from powerd.state.switchgear import Switchgear, reopen_switchgear
@@ -187,7 +187,7 @@ def reopen_snapshot(snapshot: Snapshot, terms: LeaseTerms, now: Now, boot: str =
     return replace(
         snapshot,
         leases=book,
-        meters=open_meters(snapshot.meters.stamp_s.shape[0], n),
+        meters=reopen_meters(snapshot.meters, n, gap),
         phases=open_phases(n),
         contactors=reopen_contactors(snapshot.contactors, snapshot.boottime_s, boottime_s),
         gear=reopen_switchgear(snapshot.gear, snapshot.boottime_s, boottime_s),

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from powerd.control import events as ev
 from powerd.control.headroom import HOLD_S, LATE_S, uncontrolled
 from powerd.state.meters import KEPT_S
-from tests.control.garage import Player
-from tests.control.metered import metered_text, open_plant
+from powerd.state.snapshot import reopen_snapshot
+from tests.control.garage import Player, instant
+from tests.control.metered import Plant, metered_text, open_plant
 
 #: What the shop of ``metered_text`` counts on the feeder when nobody measures it: 20 kW at 0.9 Un, power factor 1 [A].
 WORST_A = 20_000 / (np.sqrt(3) * 0.9 * 400)
@@ -102,6 +103,70 @@ def test_a_feeder_is_over_its_limit_only_while_a_rise_is_new(
         now_s, load, cars = plant.history[-1]
         if now_s % 40 > bound_s:
             assert load + cars.sum() <= 100.0 + 1e-6
+
+
+@pytest.mark.parametrize("reboots", [False, True])
+def test_a_restart_switches_nobody_off_for_a_meter_that_has_just_spoken(folder: Path, reboots: bool) -> None:
+    """R7: its last value with the margin counts over the restart, not the whole limit; never less than truly flows."""
+    plant = open_plant(folder, metered_text(4, 100.0, worst_kw=None), load=lambda _: 20.0)
+    player = plant.player
+    player.snapshot = replace(player.snapshot, boot="first")
+    for _ in range(90):
+        plant.second()
+    restart(plant, down_s=4.0, reboots=reboots)
+    for _ in range(60):
+        assert plant.second() >= 20.0 - 1e-6
+        assert player.decision is not None
+        assert player.decision.ceiling.min() >= 6.0
+    assert plant.drawn.sum() == pytest.approx(80.0, abs=3.0)
+
+
+@pytest.mark.parametrize("reboots", [False, True])
+def test_a_meter_that_fell_silent_before_a_restart_is_silent_after_it(folder: Path, reboots: bool) -> None:
+    """A restart is no reading: the age of the last one goes on, with the time that powerd was down."""
+    plant = open_plant(folder, metered_text(4, 100.0, stale_after_s=30.0), load=lambda _: 20.0)
+    plant.player.snapshot = replace(plant.player.snapshot, boot="first")
+    for _ in range(60):
+        plant.second()
+    plant.silent_from_s = -np.inf
+    for _ in range(10):
+        plant.second()
+    restart(plant, down_s=15.0, reboots=reboots)
+    counted = [plant.second() for _ in range(8)]
+    assert counted[0] == pytest.approx(20.0 + 0.1 * 100.0, abs=1.5)  # the last value, and 10 % of the reading
+    assert counted[-1] == pytest.approx(WORST_A)
+
+
+def test_a_reboot_whose_wall_clock_is_behind_knows_of_no_reading_how_old_it_is(folder: Path) -> None:
+    """Nobody can say whether the machine was off for a minute or a year: the configured worst counts."""
+    plant = open_plant(folder, metered_text(4, 100.0), load=lambda _: 20.0)
+    plant.player.snapshot = replace(plant.player.snapshot, boot="first")
+    for _ in range(60):
+        plant.second()
+    plant.silent_from_s = -np.inf
+    restart(plant, down_s=-1e6, reboots=True)
+    assert plant.second() == pytest.approx(WORST_A)
+
+
+def restart(plant: Plant, *, down_s: float, reboots: bool) -> None:
+    """The daemon was down for so long by the wall clock; its machine goes on, or has been up again for a second."""
+    player = plant.player
+    boottime_s = 1.0 if reboots else player.now_s + down_s
+    ahead_s = player.now_s + player.wall_ahead_s + down_s - boottime_s
+    plant.history = [(now_s + boottime_s - player.now_s, load, cars) for now_s, load, cars in plant.history]
+    plant.last_meter_s = min(plant.last_meter_s, boottime_s)
+    boot = "second" if reboots else "first"
+    player.snapshot = reopen_snapshot(player.snapshot, player.site.terms, instant(boottime_s, ahead_s), boot)
+    player.now_s, player.wall_ahead_s, ceiling = boottime_s, ahead_s, player.decision
+    player.decision = None
+    for controller in sorted(player.alive):
+        evse = player.members(controller)
+        player.hello(controller, highest_epoch=1, ceiling=0.0, remaining_s=0.0)
+        said = player.news.pop()
+        assert isinstance(said, ev.HelloReceived)
+        assert ceiling is not None
+        held = ceiling.ceiling[evse]
+        player.news.append(replace(said, ceiling=held, remaining_s=np.full(evse.shape[0], 10.0)))
 
 
 def test_when_all_is_still_the_whole_headroom_is_used(folder: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from powerd.codec import encode
 from powerd.control import events as ev
+from powerd.control.compiled import CompiledSite
 from powerd.daemon import _open_journal
 from powerd.journal import store
 from powerd.journal.cells import (
@@ -34,7 +36,7 @@ from powerd.journal.cells import (
 from powerd.journal.drawing import fingerprint_of
 from powerd.journal.layout import VERSION
 from powerd.journal.log import lay_out
-from powerd.journal.replay import ReplayRefused, replay
+from powerd.journal.replay import replay
 from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
 from powerd.journal.trouble import told
 from powerd.journal.writer import JournalWriter
@@ -42,6 +44,7 @@ from powerd.network.load import load_site
 from powerd.state.snapshot import Snapshot, largest_phase, reopen_snapshot
 from powerd.units import Now
 from tests.control.garage import Player, instant, site_text
+from tests.control.metered import metered_text, open_plant
 from tests.control.test_step import ACTIONS, play
 
 
@@ -475,26 +478,59 @@ def test_the_writer_outlives_every_error(tmp_path: Path, player: Player, monkeyp
             await asyncio.wait_for(writer.commit(entry(player)), 5)
 
     asyncio.run(story())
-    closing = threading.Thread(target=writer.close, daemon=True)
-    closing.start()
-    closing.join(5)
-    assert not closing.is_alive()
+    ending = threading.Thread(target=writer.close, daemon=True)
+    ending.start()
+    ending.join(5)
+    assert not ending.is_alive()
 
 
-def test_another_drawing_of_the_same_posts_is_noticed_once(tmp_path: Path) -> None:
-    """A lower limit under the same ids: told at the first opening, no longer at the next; and a replay refuses it."""
-    before = Player.open(tmp_path, site_text(2, 32.0)).site
-    after = Player.open(tmp_path, site_text(2, 24.0)).site
-    ids = before.electrical.posts.ids
+def test_another_drawing_of_the_same_posts_is_noticed_until_a_daemon_has_begun_with_it(tmp_path: Path) -> None:
+    """A lower limit under the same ids: told at each opening until its first state is durable; no tick is of before."""
+    before, after = (Player.open(tmp_path, site_text(2, limit_a)) for limit_a in (32.0, 24.0))
     redrawn = []
-    for site in (before, before, after, after):
-        journal = Journal(tmp_path / "j", evse_ids=ids, drawing=fingerprint_of(site.electrical))
+    for begins, player in ((True, before), (False, before), (False, after), (True, after), (False, after)):
+        drawing = fingerprint_of(player.site.electrical)
+        journal = Journal(tmp_path / "j", evse_ids=player.site.electrical.posts.ids, drawing=drawing)
         redrawn.append(journal.redrawn)
+        if begins:
+            journal.start(player.snapshot, at(player))
+            journal.commit([entry(player)])
         journal.close()
-    assert redrawn == [False, False, True, False]
-    with pytest.raises(ReplayRefused, match="another drawing"):
-        replay(tmp_path / "j", before, verify=True)
-    assert "no record" in str(replay(tmp_path / "j", after, verify=True).fault)
+    assert redrawn == [False, False, True, True, False]
+    replayed = [replay(tmp_path / "j", player.site, verify=True) for player in (before, after)]
+    assert [(one.fault, one.ticks, one.redrawn) for one in replayed] == [(None, 1, 2), (None, 1, 2)]
+
+
+def test_what_a_meter_showed_is_forgotten_where_the_site_is_drawn_anew(tmp_path: Path) -> None:
+    """It may be at another element now, and there may be more of them; as long as it is the same it is kept."""
+    metered = metered_text(2, 100.0)
+    more = metered.replace("meters: [", "meters: [{id: N, at: F1}, ")
+    plant = open_plant(tmp_path, metered, load=lambda _: 20.0)
+    for _ in range(20):
+        plant.second()
+    player = plant.player
+    with closing(opened(tmp_path, metered)) as journal:
+        journal.start(player.snapshot, at(player))
+    for text, newest in ((metered, player.snapshot.meters.newest), (more, np.full((2, 4), np.nan))):
+        with closing(opened(tmp_path, text)) as journal:
+            found = journal.recover(Player.of(CompiledSite.of(load_site(tmp_path / "site.yaml").must())).snapshot)
+            assert found is not None
+            np.testing.assert_array_equal(found.meters.newest, newest)
+            np.testing.assert_array_equal(found.leases.sent_ceiling, player.snapshot.leases.sent_ceiling)
+
+
+def test_a_disk_without_room_to_make_the_file_smaller_is_no_reason_not_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that is mostly empty is rewritten at a start, which wants room for a second one."""
+    opened(tmp_path, TWO_FEEDERS).close()
+
+    def full(_journal: Journal) -> None:
+        raise JournalBroken("no room")
+
+    monkeypatch.setattr(Journal, "compact", full)
+    opened(tmp_path, TWO_FEEDERS).close()
+    assert "no room; the file stays as large as it is" in caplog.text
 
 
 F1 = "  - {id: F1, from_bus: main, to_bus: panel, length_m: 20, r_ohm_per_km: 0.2, x_ohm_per_km: 0.08,\n"

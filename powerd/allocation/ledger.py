@@ -32,7 +32,9 @@ class Book(NamedTuple):
     marks: Bools
     """(3, n)"""
     rows: Floats
-    """(4, m)"""
+    """(5, m)"""
+    holder: Ints
+    """(n,)"""
 
 
 class Ledger(NamedTuple):
@@ -81,7 +83,11 @@ class Ledger(NamedTuple):
     imag: Floats
     """(m,) imaginary part."""
     price: Floats
-    """(m,) last positive shadow price."""
+    """(m,) shadow price in the last stage of the class being served in which the row bound; 0 = none."""
+    last_price: Floats
+    """(m,) the same of any class."""
+    holder: Ints
+    """(n,) row that stopped it when its class had been served, by that class's prices; -1 = none did."""
 
 
 class Service(NamedTuple):
@@ -119,6 +125,8 @@ def view(book: Book) -> Ledger:
         rows[1],
         rows[2],
         rows[3],
+        rows[4],
+        book.holder,
     )
 
 
@@ -186,7 +194,8 @@ def open_book(limits: Limits, demands: Demands, steps: PilotSteps) -> tuple[Book
         limit_count=limits.capacity.shape[0],
         numbers=numbers,
         marks=marks,
-        rows=np.zeros((4, rows.row_count)),
+        rows=np.zeros((5, rows.row_count)),
+        holder=np.full(count, -1),
     )
     energized, priority = np.array(limits.energized), np.array(demands.priority)
     return book, _open(book, load[0], load[1], energized, steps, demands.order, priority)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from powerd.allocation.certificate import proves
+from powerd.allocation.explain import close_class
 from powerd.allocation.forest import Grove
 from powerd.allocation.guard_kernels import add_column, overdrawn_limits, under_limit
 from powerd.allocation.ledger import Book, Ledger, Service, ledger_of
@@ -23,8 +24,12 @@ from powerd.units import ROW_TOLERANCE
 #: The levels of a class, in order: up to what the schedule wants, then what is left.
 TARGET, SURPLUS, LEVELS = 0, 1, 2
 
-#: Its turns: the levels, then pilot steps.
-ROUNDING, TURNS = LEVELS, LEVELS + 1
+#: Its turns: the levels, then pilot steps, and what is written down of it.
+CLOSING, TURNS = LEVELS, LEVELS + 1
+
+#: A row with more room than this after its stage stopped nobody: what a solver says of its price is noise, for a price
+#: times the row's room is 0 at the optimum [limit unit].
+ROOM_LEFT = 1e-3
 
 
 @kernel
@@ -153,7 +158,7 @@ def close_level(ledger: Ledger, members: Ints, x: Floats, price: Floats) -> None
         ledger.counted[i] = 0.0
     _give(ledger, members, x)
     for r in range(price.shape[0]):
-        if price[r] > 0.0:
+        if price[r] > 0.0 and ledger.headroom[r] - size_of(ledger.real[r], ledger.imag[r]) <= ROOM_LEFT:
             ledger.price[r] = price[r]
 
 
@@ -231,7 +236,7 @@ def serve(
     price: Floats,
     figures: Floats,
 ) -> int:
-    """Take turn after turn: turn t is ``TARGET``, ``SURPLUS`` or ``ROUNDING`` (t % TURNS) of class t // TURNS.
+    """Take turn after turn: turn t is ``TARGET``, ``SURPLUS`` or ``CLOSING`` (t % TURNS) of class t // TURNS.
 
     Args:
         book: the account; changed in place.
@@ -252,9 +257,10 @@ def serve(
     for turn in range(first, TURNS * (begin.shape[0] - 1)):
         place, level = turn // TURNS, turn % TURNS
         order = service.evse[begin[place] : begin[place + 1]]
-        if level == ROUNDING:
+        if level == CLOSING:
             if steps.value.shape[0] > 0:
                 _round(ledger, order, steps, by_level)
+            close_class(ledger, order)
             continue
         members = open_level(ledger, order, level, steps)
         if members.shape[0] == 0:

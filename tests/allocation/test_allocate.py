@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powerd.allocation.allocate import Allocator
+from powerd.limits import Tree
 from tests.allocation.sites import CONTINUOUS, WHOLE_AMPERES, delta_wye, demands, linear, one_limit, posts, random_tree
 
 EIGHTS = np.array([0.0, 8.0, 16.0, 24.0, 32.0])
@@ -158,3 +159,30 @@ def test_minima_that_fill_a_row_leave_nothing_to_solve() -> None:
     np.testing.assert_array_equal(answer.want, [6.0, 6.0])
     assert answer.certificate.iterations == 0
     np.testing.assert_array_equal(answer.binding_limit, [0, 0])
+
+
+TENTHS = np.array([0.0, *np.arange(60, 321) / 10.0])
+"""Ceilings in steps of 0.1 A."""
+ON_A_TREE = Tree(
+    parent=np.array([-1, 0]),
+    node=np.array([0, 1]),
+    phase_bits=np.array([1, 1]),
+    gain=np.ones(2),
+    row=np.array([[0, -1, -1], [1, -1, -1]]),
+    scale=np.ones(2),
+)
+
+
+@pytest.mark.parametrize("tree", [ON_A_TREE, None], ids=["kernel", "conic"])
+def test_each_is_held_by_the_limit_that_stopped_its_own_class(tree: Tree | None) -> None:
+    """23.4 A for both, of which EVSE 1 may have 6.55: 16 A for the higher class by its steps, 6.5 A for the lower.
+
+    The higher one was stopped by the first limit, at weight / 23.4. That has 0.9 A left, nine steps of the lower one,
+    which its own limit holds, at 1 / 6.55.
+    """
+    both = replace(posts(2), pilot_steps=(EIGHTS, TENTHS))
+    limits = replace(linear([[1.0, 1.0], [0.0, 1.0]], [23.4, 6.55]), tree=tree)
+    answer = Allocator(both).allocate(limits, demands(2, 2, priority=np.array([5, 0]), weight=np.array([100.0, 1.0])))
+    np.testing.assert_allclose(answer.want, [16.0, 6.5])
+    np.testing.assert_array_equal(answer.binding_limit, [0, 1])
+    np.testing.assert_allclose(answer.price, [100.0 / 23.4, 1.0 / 6.55], rtol=1e-4)

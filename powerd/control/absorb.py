@@ -243,8 +243,11 @@ def _called(site: CompiledSite, state: Absorbed, event: ev.CallReceived, now: No
     book = leases.linger(book, site.terms, unheard, now.boottime_s)
     book = leases.stamp(book, evse, event.seen.incarnation, event.seen.boottime_s, now.boottime_s)
     snapshot = _plug_changed(site, replace(state.snapshot, leases=book), plug, now)
-    granted = put_news(snapshot.leases.granted, opened, True)
-    return _with(state, replace(snapshot, leases=replace(snapshot.leases, granted=granted)))
+    book = snapshot.leases
+    # A process that has applied none is at the idle fallback: its own start orders that.
+    applied = leases.idle_of(book, site.terms)[evse] if event.ack is None else event.ack.ceiling
+    book = hello.follows_no_more(book, evse, applied)
+    return _with(state, replace(snapshot, leases=replace(book, granted=put_news(book.granted, opened, True))))
 
 
 def _opened_by_call(snapshot: Snapshot, event: ev.CallReceived) -> Bools:

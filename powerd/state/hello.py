@@ -46,12 +46,23 @@ def reported(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -
     book = insert_hold(book, evse[alive], ceiling[alive], until[alive], then[alive])
     # A lease from before the car is none that a renewal can go on with: it ends, and the post is at its idle fallback.
     adopt = alive & report.accepted & np.isnan(book.sent_ceiling[evse])
+    book = follows_no_more(book, evse, ceiling)
     return replace(
         book,
         sent_ceiling=put(book.sent_ceiling, evse[adopt], ceiling[adopt]),
         sent_until_s=put(book.sent_until_s, evse[adopt], until[adopt]),
         granted=put(book.granted, evse[report.accepted], True),
     )
+
+
+def follows_no_more(book: LeaseBook, evse: Ints, ceiling: Floats) -> LeaseBook:
+    """Before the first grant since a restart ``evse`` (k,) said what is in force there, ``ceiling`` (k,).
+
+    The journal may tell of more: the last leader's decreases did not wait for the disk. To repeat what is journalled
+    would then be a raise, which W hides and a full row has no room for.
+    """
+    less = (book.sent_seq[evse] == 0) & (ceiling < book.sent_ceiling[evse])
+    return replace(book, sent_ceiling=put(book.sent_ceiling, evse[less], ceiling[less]))
 
 
 def _over(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -> Bools:

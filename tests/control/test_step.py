@@ -293,6 +293,50 @@ def test_the_first_order_closes_the_fallback_that_another_process_had_opened(tmp
     assert leases.reserve(heard.leases, player.site.terms, heard.sessions.plugged)[1] == approx(6.0)
 
 
+@pytest.mark.parametrize("by_call", [False, True])
+def test_what_a_lowering_without_the_disk_took_is_not_given_back_after_a_crash(tmp_path: Path, by_call: bool) -> None:
+    """The journal says 32 A each; the limit has fallen to 90 A, and all were lowered to 30 A before the crash.
+
+    All count at 32 A until the end of their leases, EVSE 1, which is not heard of, for longest. 32 A for the other two
+    would be right without it, but they say that they are at 30 A: there they stay until they fit.
+    """
+    before = Player.open(tmp_path, site_text(3, 96.0, controllers=3))
+    for evse in range(3):
+        before.plug(evse)
+        before.hello(evse)
+    for _ in range(6):
+        before.tick()
+    assert before.snapshot.leases.acked_ceiling == approx(np.full(3, 32.0))
+    player = Player.open(tmp_path, site_text(3, 90.0, controllers=3))
+    player.snapshot = reopen_snapshot(before.snapshot, player.site.terms, instant(before.now_s + 1.0))
+    player.now_s, player.plugged = before.now_s + 1.0, {0, 1, 2}
+    for evse in (0, 2):
+        if by_call:
+            player.news += [_call(player, evse, 30.0), ev.FreshWanted(evse=np.array([evse]))]
+            player.alive.add(evse)
+        else:
+            player.hello(evse, highest_epoch=1, ceiling=30.0, remaining_s=10.0)
+    decision = player.tick()
+    assert decision.want == approx(np.array([32.0, 0.0, 32.0]))
+    assert decision.raised.evse.tolist() == [0, 2]
+    while decision.worst[1] > 0.0:
+        assert decision.ceiling[[0, 2]] == approx(np.array([30.0, 30.0]))
+        decision = player.tick()
+    asked = [ev.FreshWanted(evse=np.array([0, 2]))] if by_call else []
+    assert player.tick(*asked).ceiling[[0, 2]] == approx(np.array([32.0, 32.0]))
+
+
+def _call(player: Player, evse: int, ceiling: float) -> ev.CallReceived:
+    """A single call of the process that had a grant of epoch 1 before."""
+    ours, seen = np.array([evse]), ev.StampSeen(evse=np.array([evse]), incarnation=100 + evse, boottime_s=player.now_s)
+    plug_s = player.snapshot.leases.plug_boottime_s[ours]
+    return ev.CallReceived(
+        seen=seen,
+        plug=ev.PlugChanged(evse=ours, plugged=np.ones(1, np.bool_), plug_boottime_s=plug_s),
+        ack=ev.Acked(evse=ours, epoch=1, seq=5, ceiling=np.array([ceiling])),
+    )
+
+
 def test_a_grant_whose_ack_was_of_the_epoch_before_is_named_again(tmp_path: Path) -> None:
     """A post without watchdog: what another leader may have granted it, its rating, ends with the ack of a named grant.
 

@@ -226,27 +226,29 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
 def _called(site: CompiledSite, state: Absorbed, event: ev.CallReceived, now: Now) -> Absorbed:
     """Reconciles epoch, plug and fallback of one EVSE; which ceiling is in force there a call does not say."""
     book, evse, plug, (epoch, seq) = state.snapshot.leases, event.seen.evse, event.plug, event.order
-    if event.ack is not None and epoch > book.epoch + EPOCH_JUMP_MAX:
-        return _with_book(state, hello.bar(book, evse, event.ack.ceiling))
+    # A process that has applied none is at the idle fallback: its own start orders that.
+    applied = leases.idle_of(book, site.terms)[evse] if event.ack is None else event.ack.ceiling
+    highest = max(epoch, event.highest_epoch)
+    if highest > book.epoch + EPOCH_JUMP_MAX:
+        return _with_book(state, hello.bar(book, evse, applied))
     # One of our number that we have not sent: a leader before us had it, without whose journal we start.
-    foreign = epoch >= book.epoch and not bool(leases.sent(book, evse, epoch, seq).all())
-    opened = evse[_opened_by_call(state.snapshot, event) | (plug.plugged & foreign)]
-    if event.ack is not None and not foreign:
+    other = epoch >= book.epoch and not bool(leases.sent(book, evse, epoch, seq).all())
+    owner = site.electrical.posts.controller
+    foreign = other or hello.foreign_epoch(book, np.flatnonzero(owner == owner[evse]), highest)
+    opened = evse[_opened_by_call(state.snapshot, event) | (plug.plugged & other)]
+    if event.ack is not None and not other:
         state = _with(state, _acked(site, state.snapshot, event.ack, now))
     state = _with_book(state, hello.trust(state.snapshot.leases, evse))
     if foreign:
         name = site.electrical.posts.ids[int(evse[0])]
-        alarm = f"{name} has applied a grant of another leader, epoch {epoch}: nothing rises until all of its are over"
-        state = replace(_advanced(site, state, epoch, now), alarms=(*state.alarms, alarm))
+        alarm = f"{name} has heard another leader, epoch {highest}: nothing rises until all of its grants are over"
+        state = replace(_advanced(site, state, highest, now), alarms=(*state.alarms, alarm))
     book = state.snapshot.leases
     unheard = evse[~np.isfinite(book.echo_at_s[evse]) & plug.plugged]
     book = leases.linger(book, site.terms, unheard, now.boottime_s)
     book = leases.stamp(book, evse, event.seen.incarnation, event.seen.boottime_s, now.boottime_s)
     snapshot = _plug_changed(site, replace(state.snapshot, leases=book), plug, now)
-    book = snapshot.leases
-    # A process that has applied none is at the idle fallback: its own start orders that.
-    applied = leases.idle_of(book, site.terms)[evse] if event.ack is None else event.ack.ceiling
-    book = hello.follows_no_more(book, evse, applied)
+    book = hello.follows_no_more(snapshot.leases, evse, applied)
     return _with(state, replace(snapshot, leases=replace(book, granted=put_news(book.granted, opened, True))))
 
 

@@ -168,6 +168,8 @@ class CallReceived:
     """Whether a car is there; a time of 0: the plug has not changed since the process started."""
     ack: Acked | None
     """The grant last applied, for this car or one before, whoever gave it; None = none since the process started."""
+    highest_epoch: int = 0
+    """Highest epoch that its controller has heard of, before its restart too; 0 = not said."""
 
     @property
     def order(self) -> tuple[int, int]:

@@ -56,7 +56,7 @@ class SetpointDesk:
         with self._publisher.waiting(evse, *stamp) as call:
             await self._desk.post_until(call.granted, *news, FreshWanted(evse=np.array([evse])))
         if call.grant is None:
-            raise Unavailable("the tick gave no grant to this EVSE; the alarms of WatchSite say why")
+            raise Unavailable(f"no grant: {reason(self._desk.core, self._desk.latest(), evse)}")
         lease, ceiling, latched, one_phase = call.grant
         return pb.RequestSetpointResponse(
             grant=self._grant(evse, lease, ceiling, latched=latched, one_phase=one_phase),
@@ -74,21 +74,24 @@ class SetpointDesk:
         plugged, plug_s = np.array([request.plugged]), np.array([request.plug_boottime_s])
         plug = PlugChanged(evse=one, plugged=plugged, plug_boottime_s=plug_s)
         events: list[Event]
-        if self._is_hello(seen, ack, evse):
-            events = [CallReceived(seen=seen, plug=plug, ack=ack)]
+        highest = checks.at_least("highest_epoch", request.highest_epoch, 0)
+        if self._is_hello(seen, ack, highest, evse):
+            events = [CallReceived(seen=seen, plug=plug, ack=ack, highest_epoch=highest)]
         else:
             events = [seen, *([] if ack is None else [ack]), *([plug] if self._plug_is_news(request, evse) else [])]
         if request.measured:
             events.append(Measured(evse=one, drawn=self._drawn(request, evse)))
         return events
 
-    def _is_hello(self, seen: StampSeen, ack: Acked | None, evse: int) -> bool:
-        """It says what of a stream only the hello says: another process, or a grant of another leader."""
+    def _is_hello(self, seen: StampSeen, ack: Acked | None, highest: int, evse: int) -> bool:
+        """It says what of a stream only the hello says: another process, or that another leader was heard."""
         decision = self._desk.core.latest()
         if decision is None:
             return True
         book = decision.snapshot.leases
         if int(book.echo_incarnation[evse]) != seen.incarnation or not np.isnan(book.barred_ceiling[evse]):
+            return True
+        if highest > book.epoch:
             return True
         return ack is not None and not leases.sent(book, ack.evse, ack.epoch, ack.seq).all()
 

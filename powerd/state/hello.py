@@ -56,7 +56,7 @@ def reported(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -
 
 
 def follows_no_more(book: LeaseBook, evse: Ints, ceiling: Floats) -> LeaseBook:
-    """Before the first grant since a restart ``evse`` (k,) said what is in force there, ``ceiling`` (k,).
+    """Before the first grant of our epoch ``evse`` (k,) said what is in force there, ``ceiling`` (k,).
 
     The journal may tell of more: the last leader's decreases did not wait for the disk. To repeat what is journalled
     would then be a raise, which W hides and a full row has no room for.
@@ -87,11 +87,12 @@ def foreign_epoch(book: LeaseBook, evse: Ints, highest: int) -> bool:
 def advance_epoch(book: LeaseBook, terms: LeaseTerms, ahead: int, now_s: float) -> LeaseBook:
     """A hello knew a higher epoch than ours (R4): lead with a still higher one, and wait as without state.
 
-    Seqs go on counting, acks of the old epoch no longer retire anything.
+    Seqs go on counting; acks of the old epoch no longer retire anything, nor does one of our new number before we have
+    sent something under it: yet another leader may have taken the same.
     """
     everyone = np.arange(terms.rating.shape[0])
     book = insert_hold(book, everyone, terms.rating, now_s + life_of(book, terms), now_s - slack_s(book, terms))
-    return replace(book, epoch=ahead + 1)
+    return replace(book, epoch=ahead + 1, sent_seq=np.zeros_like(book.sent_seq))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

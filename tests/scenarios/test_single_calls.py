@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from powerd.client import ControllerCore, EvseConfig, Write
+from powerd.client import ControllerCore, EvseConfig, Memory, Write
 from powerd.control.events import Demand, SessionStarted
 from powerd.daemon import Ticker
 from powerd.server.directory import Directory
@@ -30,8 +30,9 @@ TURNS = 8
 class Post:
     """One EVSE that keeps the rules of the controller, and asks by single calls."""
 
-    def __init__(self, evse_id: str, incarnation: int) -> None:
-        self.core = ControllerCore(evse_id, [EvseConfig(evse_id=evse_id, fallback=F)], incarnation=incarnation)
+    def __init__(self, evse_id: str, incarnation: int, highest_epoch: int = 0) -> None:
+        config, memory = EvseConfig(evse_id=evse_id, fallback=F), Memory(highest_epoch=highest_epoch)
+        self.core = ControllerCore(evse_id, [config], incarnation=incarnation, memory=memory)
         self.ack: pb_common.Ack | None = None
         self.take(self.core.start(), 0.0)
 
@@ -50,6 +51,7 @@ class Post:
             plugged=lease.plugged,
             plug_boottime_s=lease.plug_s,
             ack=self.ack,
+            highest_epoch=self.core.highest_epoch,
         )
 
     def hears(self, grant: pb_common.Grant, now_s: float) -> None:
@@ -112,5 +114,22 @@ def test_a_start_without_a_journal_is_safe_and_heard_again(tmp_path: Path) -> No
             await again.second(float(second))
         assert posts[0].core.evses[0].accepted > last
         assert posts[0].core.evses[0].live
+
+    asyncio.run(scene())
+
+
+def test_a_post_that_has_heard_a_higher_epoch_is_led_with_a_still_higher_one(tmp_path: Path) -> None:
+    """It has nothing to ack, for its program has restarted too; and it refuses what is of a lower epoch (rule 4)."""
+    electrical = compiled(tmp_path, site_text(2, FULL, fallback_a=F)).electrical
+    posts = [Post("P0", 7, highest_epoch=5), Post("P1", 8)]
+
+    async def scene() -> None:
+        site = Site(Ticker(electrical, tick_s=1.0, first_start=True, start=_now(0.0)), posts)
+        for post in posts:
+            post.take(post.core.plug(0, True, 1.0), 1.0)
+        for second in range(2, 60):
+            await site.second(float(second))
+        assert [post.core.evses[0].accepted[0] for post in posts] == [6, 6]
+        assert [post.core.in_force[0] for post in posts] == [F, F]
 
     asyncio.run(scene())

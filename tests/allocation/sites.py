@@ -12,6 +12,7 @@ from powerd.allocation.demands import Demands
 from powerd.limits import Floats, Ints, Limits, Posts, Tree
 
 WHOLE_AMPERES = np.array([0.0, *range(6, 33)])
+EIGHTS = np.array([0.0, 8.0, 16.0, 24.0, 32.0])
 CONTINUOUS = np.zeros(0)
 
 

@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 
 from powerd.allocation.allocate import Allocator
 from powerd.limits import Tree
-from tests.allocation.sites import CONTINUOUS, WHOLE_AMPERES, delta_wye, demands, linear, one_limit, posts, random_tree
-
-EIGHTS = np.array([0.0, 8.0, 16.0, 24.0, 32.0])
+from tests.allocation.sites import (
+    CONTINUOUS,
+    EIGHTS,
+    WHOLE_AMPERES,
+    delta_wye,
+    demands,
+    linear,
+    one_limit,
+    posts,
+    random_tree,
+)
 
 
 def test_weights_share_one_limit() -> None:

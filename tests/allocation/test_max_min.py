@@ -15,7 +15,7 @@ from powerd.allocation.problem import LevelProgram
 from powerd.allocation.rows import rows_of
 from powerd.allocation.stage import Stage
 from powerd.limits import Limits
-from tests.allocation.sites import WHOLE_AMPERES, delta_wye, demands, linear, one_limit, posts, random_tree
+from tests.allocation.sites import EIGHTS, WHOLE_AMPERES, delta_wye, demands, linear, one_limit, posts, random_tree
 from tests.allocation.ticks import cases
 
 
@@ -133,6 +133,18 @@ def test_what_is_left_goes_to_the_lowest_in_a_large_class() -> None:
     answer = Allocator(posts(70, WHOLE_AMPERES), MaxMinSolver()).allocate(one_limit(70, 763.0), demands(70, 1))
     assert np.sort(answer.want).tolist() == [10.0] * 7 + [11.0] * 63
     assert answer.price[0] == pytest.approx(1.0 / 10.9, rel=1e-6)
+
+
+def test_a_large_step_of_the_lowest_comes_before_small_ones_of_the_others() -> None:
+    """70 cars under 728 A, every second one in steps of 8 A: 10.4 A each, 10 and 8 A in steps, and 98 A are left.
+
+    Twelve of those at 8 A rise to 16 A, and two of those at 10 A take what is left: 0.087 of utility an ampere for the
+    one, 0.095 for the other, which proportional fairness would go by.
+    """
+    mixed = replace(posts(70), pilot_steps=(WHOLE_AMPERES, EIGHTS) * 35)
+    x = Allocator(mixed, MaxMinSolver()).allocate(one_limit(70, 728.0), demands(70, 1)).want
+    assert np.sort(x[1::2]).tolist() == [8.0] * 23 + [16.0] * 12
+    assert np.sort(x[0::2]).tolist() == [10.0] * 33 + [11.0] * 2
 
 
 @pytest.mark.parametrize("seed", range(40))

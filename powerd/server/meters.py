@@ -9,10 +9,11 @@ from grpc.aio import ServicerContext
 
 from powerd.control.events import MeterRead
 from powerd.errors import BadRequest, UnknownName
-from powerd.limits import Floats
+from powerd.limits import Floats, Ints
 from powerd.server import checks
 from powerd.server.convert import check_stamp
 from powerd.server.core import Core
+from powerd.server.stamps import OVERTAKEN_S
 from powerd.server.status import as_status
 from powerd.v1 import meter_service_pb2 as pb
 from powerd.v1.meter_service_pb2_grpc import MeterServiceServicer
@@ -55,11 +56,13 @@ class MeterService(MeterServiceServicer):
         names = [checks.text(f"readings[{k}].meter_id", r.meter_id) for k, r in enumerate(request.readings)]
         if len(set(names)) != count:
             raise BadRequest("readings", "each meter at most once")
+        meter = np.array([self._find(name) for name in names], np.int64)
+        self._check_overtaken(request, meter)
         now_s = request.stamp.boottime_s
         windows = np.array([_window(f"readings[{k}]", r, now_s) for k, r in enumerate(request.readings)])
         values = np.array([_reading(f"readings[{k}]", r) for k, r in enumerate(request.readings)])
         return MeterRead(
-            meter=np.array([self._find(name) for name in names], np.int64),
+            meter=meter,
             incarnation=request.stamp.incarnation,
             boottime_s=now_s,
             current=values[:, :3],
@@ -67,6 +70,23 @@ class MeterService(MeterServiceServicer):
             start_age_s=now_s - windows[:, 0],
             end_age_s=now_s - windows[:, 1],
         )
+
+    def _check_overtaken(self, request: pb.ReportReadingsRequest, meter: Ints) -> None:
+        """A reading that another one has overtaken changes nothing; one by more is of a clock that was wrong once.
+
+        Without a word the meter would be silent for ever.
+
+        Raises:
+            BadRequest: the stamp is older than the newest of its process by more than readings are ever under way.
+        """
+        decision = self._core.latest()
+        if decision is None:
+            return
+        meters, stamp = decision.snapshot.meters, request.stamp
+        newest_s = np.where(meters.incarnation[meter] == stamp.incarnation, meters.stamp_s[meter], -np.inf).max()
+        if stamp.boottime_s < newest_s - OVERTAKEN_S:
+            wanted = f"not more than {OVERTAKEN_S:g} s before the newest of this incarnation, {newest_s:.6f}"
+            raise BadRequest("stamp.boottime_s", f"{wanted}; a clock that was set back is another incarnation's")
 
     def _find(self, name: str) -> int:
         if name not in self._index:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import grpc
 import grpc.aio
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from powerd.control.events import MeterRead
+from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import meter_service_pb2 as pb
 from powerd.v1.meter_service_pb2_grpc import MeterServiceStub
 from tests.server.dialogue import ME, only_violation, serving, stamp
@@ -121,3 +123,32 @@ def test_an_unknown_meter_is_not_found() -> None:
         assert core.posted == []
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize(("incarnation", "boottime_s", "taken"), [(ME, 40.1, 1), (ME, 39.9, 0), (9, 1.0, 1)])
+def test_a_meter_is_not_silent_for_ever_because_a_clock_was_wrong_once(
+    incarnation: int, boottime_s: float, taken: int
+) -> None:
+    """A stamp of 100 s was heard. What it may have overtaken is taken, and is old news; what it cannot is told to its
+    sender, whose readings would change nothing until his clock shows that: a restart of his program mends it.
+    """
+
+    async def scene() -> FakeCore:
+        core = FakeCore(METERED)
+        heard = replace(core.snapshot.meters, incarnation=np.array([ME, 0]), stamp_s=np.array([100.0, -np.inf]))
+        core.snapshot = replace(core.snapshot, meters=heard)
+        core.tick()
+        request = _request()
+        request.stamp.CopyFrom(pb_common.Stamp(incarnation=incarnation, boottime_s=boottime_s))
+        for reading in request.readings:
+            reading.window_start_s, reading.window_end_s = boottime_s - 1.0, boottime_s
+        async with serving(core) as (_, channel):
+            call = MeterServiceStub(channel).ReportReadings(request)
+            if taken:
+                await call
+            else:
+                with pytest.raises(grpc.aio.AioRpcError, match="another incarnation"):
+                    await call
+        return core
+
+    assert len(asyncio.run(scene()).posted) == taken

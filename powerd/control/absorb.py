@@ -218,7 +218,8 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     greeted = contactors.greet(before, event.evse, able, event.ceiling, one, now.boottime_s)
     # What was seen of a post while another leader had it on other phases says nothing of its car.
     phases = forget_phases(snapshot.phases, np.flatnonzero(greeted.one != before.one))
-    snapshot = replace(snapshot, leases=book, contactors=greeted, phases=phases)
+    seen = meters.interrupt_posts(snapshot.meters, event.evse, now.boottime_s)
+    snapshot = replace(snapshot, leases=book, contactors=greeted, phases=phases, meters=seen)
     state = replace(_with(state, snapshot), greeted=put(state.greeted, event.evse, True))
     return _freshen(state, event.evse[known])
 

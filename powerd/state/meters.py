@@ -143,6 +143,30 @@ def read_posts(meters: Meters, evse: Ints, reading: Floats, window_s: float | No
     )
 
 
+def interrupt_posts(meters: Meters, evse: Ints, boottime_s: float) -> Meters:
+    """Posts that are heard from again: after ``KEPT_S`` neither reading, before or after, speaks for the time between.
+
+    A shorter silence is bridged by the reading before it, which readings of totals still wait for.
+    """
+    silent = evse[meters.end_s[evse, 0] < boottime_s - KEPT_S] if meters.end_s.shape[0] else evse[:0]
+    if not silent.shape[0]:
+        return meters
+    return replace(
+        meters,
+        low=put(meters.low, silent, _begun_anew(meters.low[silent], 0.0)),
+        high=put(meters.high, silent, _begun_anew(meters.high[silent], 0.0)),
+        start_s=put(meters.start_s, silent, _begun_anew(meters.start_s[silent], np.inf)),
+        end_s=put(meters.end_s, silent, _begun_anew(meters.end_s[silent], -np.inf)),
+    )
+
+
+def _begun_anew(windows: Floats, empty: float) -> Floats:
+    """(k, WINDOWS, …) windows with an empty one in front; the oldest goes."""
+    moved = np.roll(windows, 1, axis=1)
+    moved[:, 0] = empty
+    return moved
+
+
 def hear_posts(meters: Meters, evse: Ints, boottime_s: float) -> Meters:
     """Posts that were heard from without a new reading: the last one still stands."""
     known = evse[np.isfinite(meters.end_s[evse, 0])] if meters.end_s.shape[0] else evse[:0]

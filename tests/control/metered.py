@@ -61,6 +61,8 @@ class Plant:
     history: list[tuple[float, float, Floats]] = field(default_factory=list)
     """(instant, load, currents of the cars)."""
     last_meter_s: float = 0.0
+    unheard: set[int] = field(default_factory=set)
+    """Posts that report nothing."""
 
     def __post_init__(self) -> None:
         self.drawn = np.zeros(self.player.site.electrical.evse_count)
@@ -82,7 +84,8 @@ class Plant:
         if now_s < self.silent_from_s and now_s - self.last_meter_s >= self.meter_s:
             news.append(self._total(now_s))
             self.last_meter_s = now_s
-        due = [evse for evse in range(len(self.drawn)) if (now_s + evse) % self.post_s < 1e-6]
+        heard = set(range(len(self.drawn))) - self.unheard
+        due = [evse for evse in sorted(heard) if (now_s + evse) % self.post_s < 1e-6]
         news.extend(self._post(evse, now_s) for evse in due)
         self.player.tick(*news)
         return float(uncontrolled(self.player.site, self.player.snapshot.meters, self.player.now_s).max(initial=0.0))

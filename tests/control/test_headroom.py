@@ -169,6 +169,29 @@ def restart(plant: Plant, *, down_s: float, reboots: bool) -> None:
         player.news.append(replace(said, ceiling=held, remaining_s=np.full(evse.shape[0], 10.0)))
 
 
+def test_a_hello_after_a_silence_lets_no_reading_of_before_it_speak_for_the_silence(folder: Path) -> None:
+    """A controller is silent for 30 s, its cars stop at once, and what else is at the feeder takes what they took.
+
+    The total has not changed, so only the posts could tell. Their controller says hello, and has no reading yet: what
+    counts is never less than what flows.
+    """
+    plant = open_plant(folder, metered_text(4, 100.0, worst_kw=None), load=lambda _: 20.0)
+    player = plant.player
+    for _ in range(90):
+        plant.second()
+    mine = player.members(0)
+    taken = float(plant.drawn[mine].sum())
+    player.alive.discard(0)
+    silent_s, plant.demand = player.now_s, lambda evse, _now_s: 0.0 if evse in mine else 32.0
+    plant.load, plant.unheard = lambda now_s: 20.0 + taken * min(1.0, (now_s - silent_s) / 3.0), set(mine.tolist())
+    for _ in range(30):
+        plant.second()
+    player.hello(0, highest_epoch=1)
+    for _ in range(6):
+        counted = plant.second()
+        assert counted >= 20.0 + taken - 1.0
+
+
 def test_when_all_is_still_the_whole_headroom_is_used(folder: Path) -> None:
     """The load draws 20 A steadily: cars get the other 80 A, not what the configured worst would leave."""
     plant = open_plant(folder, metered_text(4, 100.0), load=lambda _: 20.0)

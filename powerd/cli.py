@@ -389,7 +389,8 @@ def set_envelope(
         datetime | None, typer.Option(formats=INSTANT, help="When it ends; default not before it is withdrawn.")
     ] = None,
     heartbeat_s: Annotated[
-        float | None, typer.Option(min=1, help="You say it again within this; silence then lowers it to the failsafe.")
+        float | None,
+        typer.Option(min=1, help="You say it again, with its --id, within this; silence lowers it to the failsafe."),
     ] = None,
     as_json: Json = False,
 ) -> None:

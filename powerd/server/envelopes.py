@@ -91,6 +91,9 @@ def _event(request: pb.SetEnvelopeRequest) -> EnvelopeSet:
     end = instant("end_time", request.end_time) if request.HasField("end_time") else None
     if start is not None and end is not None and end <= start:
         raise BadRequest("end_time", "after start_time")
+    if request.HasField("heartbeat") and not request.envelope_id:
+        # Each word would begin another one, and the one before would fall silent.
+        raise BadRequest("envelope_id", "an id of your own beside a heartbeat: said again, it is the next one of that")
     request_id = checks.request_id(request.request_id)
     return EnvelopeSet(
         request_id=request_id,

@@ -113,6 +113,11 @@ def _reversed(request: pb.SetEnvelopeRequest) -> None:
     request.end_time.FromSeconds(1000)
 
 
+def _nameless(request: pb.SetEnvelopeRequest) -> None:
+    request.heartbeat.FromSeconds(60)
+    request.ClearField("envelope_id")
+
+
 BAD: list[tuple[str, Callable[[pb.SetEnvelopeRequest], object]]] = [
     ("import_limit_kw", lambda r: r.ClearField("import_limit_kw")),
     ("import_limit_kw", lambda r: setattr(r, "import_limit_kw", -1.0)),
@@ -121,6 +126,7 @@ BAD: list[tuple[str, Callable[[pb.SetEnvelopeRequest], object]]] = [
     ("envelope_id", lambda r: setattr(r, "envelope_id", "x" * 129)),
     ("end_time", _reversed),
     ("start_time", lambda r: setattr(r.start_time, "seconds", 10**15)),
+    ("envelope_id", _nameless),
     ("heartbeat", lambda r: r.heartbeat.FromMilliseconds(500)),
     ("heartbeat", lambda r: r.heartbeat.FromSeconds(100_000)),
 ]

@@ -120,7 +120,10 @@ def decide_phases(
         patience: how long things take.
         now_s: the tick's instant.
     """
-    able, state = _able(site, snapshot), snapshot.contactors
+    state = snapshot.contactors
+    if not (site.electrical.evse_switches.any() or state.one.any()):
+        return snapshot
+    able = _able(site, snapshot)
     if not (able.any() or state.one.any()):
         return snapshot
     still = worst <= ROW_TOLERANCE

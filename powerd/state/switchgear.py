@@ -71,6 +71,8 @@ class Cause(IntEnum):
 
 RELEASED = (Cause.NONE, Cause.ORDERED, Cause.UPSTREAM, Cause.HAND)
 """Causes that are no fault."""
+_IS_FAULT = np.array([cause not in RELEASED for cause in Cause])
+"""(causes,) the same, looked up many times faster than with ``np.isin``."""
 BENIGN = (Cause.NONE, Cause.ORDERED, Cause.UPSTREAM)
 """Causes after which the part behind may be fed from elsewhere without an operator's release."""
 
@@ -223,7 +225,7 @@ class Switchgear:
     @property
     def faults(self) -> Bools:
         """(E,) opened or lost on protection, or nobody knows why."""
-        found: Bools = ~np.isin(self.cause, RELEASED)
+        found: Bools = _IS_FAULT[self.cause]
         return found
 
     def has(self, flag: Flag) -> Bools:

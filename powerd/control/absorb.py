@@ -298,13 +298,15 @@ def _before_the_car(book: LeaseBook, event: ev.HelloReceived) -> Bools:
 
 
 def _measured(snapshot: Snapshot, event: ev.Measured, now: Now) -> Snapshot:
-    """The newest reading wins."""
+    """The newest reading wins; where no car is, one of a past window may be of the last car: nothing of now."""
+    of_now = snapshot.sessions.plugged[event.evse] | (event.window_s is None)
+    evse, drawn = event.evse[of_now], event.drawn[of_now]
     return replace(
         snapshot,
         meters=meters.read_posts(snapshot.meters, event.evse, event.drawn, event.window_s, now.boottime_s),
-        drawn=put(snapshot.drawn, event.evse, event.drawn),
-        drawn_at_s=put(snapshot.drawn_at_s, event.evse, now.boottime_s),
-        drawn_stands=put_news(snapshot.drawn_stands, event.evse, event.window_s is None),
+        drawn=put(snapshot.drawn, evse, drawn),
+        drawn_at_s=put(snapshot.drawn_at_s, evse, now.boottime_s),
+        drawn_stands=put_news(snapshot.drawn_stands, evse, event.window_s is None),
     )
 
 

@@ -79,7 +79,8 @@ def demands_of(
     silent = ~leases.reachable(snapshot.leases, site.terms, boottime_s) & np.isfinite(snapshot.leases.echo_at_s)
     may_charge = takes & ~pausing(site, snapshot, boottime_s)
     least, most = site.bounds_of(sessions)
-    upper = np.where(may_charge, np.minimum(most, snapshot.usage.usable), 0.0)
+    # What a car has left unused does not bound it below what it needs to charge at all, which may have risen since.
+    upper = np.where(may_charge, np.minimum(most, np.maximum(snapshot.usage.usable, least)), 0.0)
     upper = within_contactors(site, snapshot, upper, boottime_s)
     return Demands(
         weight=sessions.weight,

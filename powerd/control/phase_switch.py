@@ -166,9 +166,9 @@ class _Asks:
     charges: Bools
     """A car that would take a turn now."""
     least: Floats
-    """What it charges with at least; what may be drawn of old grants where nobody can be told less [A]."""
+    """What it charges with at least, or its fallback; what may be drawn of old grants where it cannot be told [A]."""
     begun: Floats
-    """The same of those whose turn it is, who are silent, or whose post goes to L1; 0 for those who wait."""
+    """The same of those whose turn it is, who are silent, or whose post goes to L1; the reserve of those who wait."""
 
 
 def _asks(site: CompiledSite, snapshot: Snapshot, worst: Floats, now_s: float) -> _Asks:
@@ -179,10 +179,13 @@ def _asks(site: CompiledSite, snapshot: Snapshot, worst: Floats, now_s: float) -
     heard = leases.reachable(snapshot.leases, site.terms, now_s)
     charges = sessions.plugged & sessions.served & heard & ~stopped & ~idle(snapshot.usage, now_s)
     charges &= np.isnan(snapshot.leases.barred_ceiling) & ~snapshot.leases.unsettled
-    ceiling = leases.in_force(snapshot.leases, site.terms, sessions.plugged, now_s)
-    least = np.where(charges, site.bounds_of(sessions)[0], np.where(heard, 0.0, worst))
+    book, terms = snapshot.leases, site.terms
+    ceiling = leases.in_force(book, terms, sessions.plugged, now_s)
+    reserve = leases.reserve(book, terms, sessions.plugged)
+    once_on = np.maximum(reserve, np.where(book.granted, 0.0, leases.fallback_of(book, terms)))
+    least = np.where(charges, np.maximum(site.bounds_of(sessions)[0], once_on), np.where(heard, 0.0, worst))
     waits = charges & (ceiling <= 0.0) & (~state.one | state.leaving)
-    return _Asks(charges=charges, least=least, begun=np.where(waits, 0.0, least))
+    return _Asks(charges=charges, least=least, begun=np.where(waits, reserve, least))
 
 
 def _fit(room: Room, least: Floats) -> Bools:

@@ -8,7 +8,9 @@ says nothing of this one.
 Some cars, and every charger that is metered before its losses, draw a fixed share of whatever they are offered. A bound
 would lower what they draw, that a lower bound, and so on; and once bounded they never press. So a bound rises at once,
 when more than half of the headroom is used, but is lowered only every ``LIFT_EVERY_S``, after it was gone for
-``SETTLE_S``: then such a car shows what it takes of all that it can get.
+``SETTLE_S``: then such a car shows what it takes of all that it can get. Bounded at its minimum, and by less than the
+headroom below it, it has no room to show that: there the bound is gone as soon as more than that was drawn. So it is
+when a car that drew nothing begins to.
 
 A car that draws nothing at all for ``IDLE_S`` is idle: full, or asleep. It is served after all others and asked again
 like any other after ``PROBE_S``.
@@ -63,6 +65,7 @@ def watch_draw(
         now_s: this step's boottime.
     """
     up = next_step_up(np.maximum(drawn + np.maximum(HEADROOM, HEADROOM_SHARE * drawn), least))
+    lowest = next_step_up(least)
     slack_since_s, dry_since_s, usable = _noted(
         read(usage.slack_since_s),
         read(usage.dry_since_s),
@@ -72,6 +75,7 @@ def watch_draw(
         read(metered),
         read(fresh),
         read(up),
+        read(lowest),
         now_s,
     )
     return replace(
@@ -80,6 +84,13 @@ def watch_draw(
         dry_since_s=kept(usage.dry_since_s, dry_since_s),
         usable=kept(usage.usable, usable),
     )
+
+
+@kernel
+def _begun(usable: float, drawn: float, least: float, dry_since_s: float) -> bool:
+    """A bounded car draws more than it did when it was bounded, at a bound that says nothing of how much."""
+    woken = dry_since_s < np.inf and drawn >= PRESSING
+    return woken or (usable <= least and drawn > usable - max(HEADROOM, HEADROOM_SHARE * drawn))
 
 
 @kernel
@@ -101,9 +112,10 @@ def _noted(
     metered: Bools,
     fresh: Bools,
     up: Floats,
+    lowest: Floats,
     now_s: float,
 ) -> tuple[Floats, Floats, Floats]:
-    """The three columns anew; ``up`` is the step above reading and headroom, the rest as in ``watch_draw``; (n,)."""
+    """(n,) the three columns anew; ``up`` is the step above reading and headroom, ``lowest`` above the minimum."""
     slack_since_s, dry_since_s, usable = slack_since_s.copy(), dry_since_s.copy(), usable.copy()
     for i in range(drawn.shape[0]):
         if metered[i] and not fresh[i]:
@@ -114,8 +126,9 @@ def _noted(
             # Asleep: at 0 it cannot show what it wants; what was known of it stays.
             usable[i] = usable[i] if np.isfinite(slack_since_s[i]) else np.inf
             continue
+        begun = _begun(usable[i], drawn[i], lowest[i], dry_since_s[i])
         dry_since_s[i] = min(dry_since_s[i], now_s) if offered and drawn[i] < PRESSING else np.inf
-        if not (offered and drawn[i] < ceiling[i] - PRESSING):
+        if begun or not (offered and drawn[i] < ceiling[i] - PRESSING):
             slack_since_s[i], usable[i] = np.inf, np.inf
             continue
         slack_since_s[i] = min(slack_since_s[i], now_s)

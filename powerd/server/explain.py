@@ -113,7 +113,8 @@ def _when(decision: Decision, evse: int) -> str:
     if not streamed and _has_room(decision, evse):
         return "when its controller asks next"
     ramps = np.isfinite(decision.site.electrical.evse_ramp[evse])
-    if ramps and float(snapshot.usage.reach[evse]) < float(decision.want[evse]) - SLACK:
+    next_step = float(decision.site.next_step_up(decision.ceiling + SLACK)[evse])
+    if ramps and float(snapshot.usage.reach[evse]) < min(next_step, float(decision.want[evse]) - SLACK):
         return "as fast as the post's ramp lets it"
     return "when what others may still be drawing leaves room" + ("" if streamed else ", and its controller asks again")
 

@@ -91,7 +91,7 @@ class Hall(Player):
     def readings(self) -> ev.Measured:
         """Every car draws its ceiling, on what its post has connected."""
         drawn = np.array([[post.ceiling, *[post.ceiling * (not post.one)] * 2] for post in self.posts])
-        return ev.Measured(evse=np.arange(POSTS), drawn=drawn)
+        return ev.Measured(evse=np.arange(len(self.posts)), drawn=drawn)
 
     def expire(self) -> None:
         """Who has the newest named grant is renewed; the others' leases end."""
@@ -157,6 +157,28 @@ def restart(hall: Hall) -> None:
     hall.decision = None
     greet(hall, 0)
     greet(hall, 1)
+
+
+def test_a_fallback_beside_it_counts_where_a_minimum_does_not_fit(tmp_path: Path) -> None:
+    """20 A: beside 16 A of a one-phase post on L2, which it may fall back to, three phases have no room for 6 A."""
+    able, one = "max_current_a: 32, switches_phases: true", "{id: one, phases: '1', max_current_a: 32, fallback_a: 16}"
+    text = site_text(2, 20.0).replace("max_current_a: 32", able).replace("evse_types: [", f"evse_types: [{one}, ")
+    found = Player.open(tmp_path, text.replace("{id: P1, type: t}", "{id: P1, type: one, connection: l2}"))
+    posts = [Post(), Post()]
+    hall = Hall(found.site, found.snapshot, Stepper(found.site, QUICK), posts=posts)
+    hall.plug(1)
+    greet(hall, 0)
+    greet(hall, 1)
+    best = 0.0
+    for second in range(200):
+        if second == 20:
+            hall.plug(0)
+        wanted = np.union1d(hall.arrive(), hall.forgotten).astype(np.int64)
+        decision = hall.tick(ev.FreshWanted(evse=wanted), hall.readings())
+        hall.expire()
+        best = max(best, float(decision.ceiling[0]))
+    assert hall.snapshot.contactors.one[0]
+    assert best >= 6.0
 
 
 ACTIONS = st.tuples(

@@ -376,6 +376,25 @@ def test_a_meter_that_speaks_seldom_makes_no_car_disobedient(tmp_path: Path) -> 
     assert decision.snapshot.leases.reaction_s[0] == REACTION
 
 
+@pytest.mark.parametrize("late", [0, 1, 3])
+def test_a_reading_of_a_past_window_says_nothing_of_an_empty_post(two: Player, late: int) -> None:
+    """The last one of a car may come with its unplugging or after it: the other car has the feeder, and no alarm."""
+    two.plug(0)
+    two.hello(0)
+    two.hello(1)
+    two.tick()
+    for _ in range(10):
+        two.tick(two.draw({0: 31.0}))
+    two.plug(0, False)
+    two.plug(1)
+    for second in range(10):
+        last = [replace(two.draw({0: 31.0}), window_s=10.0)] if second == late else []
+        decision = two.tick(*last)
+        assert decision.worst.sum() <= 32.0 + ROW_TOLERANCE
+        assert not decision.overshoots
+    assert decision.ceiling[1] == approx(32.0)
+
+
 def test_a_hello_that_was_long_under_way_raises_nobody(two: Player) -> None:
     """It speaks of a lease of ours that is over by now: the post is at its fallback, and another has its current."""
     two.plug(0)

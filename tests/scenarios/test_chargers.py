@@ -162,6 +162,34 @@ def test_a_car_that_wants_more_again_gets_it_though_it_never_presses(tmp_path: P
     assert taking(player, 0.9, 32.0, int(LIFT_EVERY_S))[-1] >= 0.98 * 32.0
 
 
+@pytest.mark.parametrize(
+    ("text", "share", "rating"),
+    [
+        ("{id: t, phases: '3', max_current_a: 32}", 0.8, 32.0),
+        ("{id: t, current: dc, max_power_kw: 150, min_power_kw: 30}", 0.93, 150.0),
+    ],
+)
+def test_a_car_that_begins_late_is_not_held_at_its_minimum(
+    text: str, share: float, rating: float, tmp_path: Path
+) -> None:
+    """It draws nothing for 90 s, and is bounded at its minimum; then it takes a share of whatever it is offered."""
+    alone = site_text(1, 2000.0).replace("{id: t, phases: '3', max_current_a: 32, fallback_a: 0.0}", text)
+    player = full_house(tmp_path, alone, 1)
+    assert taking(player, 0.0, np.inf, 90)[-1] < 0.25 * rating
+    assert min(taking(player, share, np.inf, 600)[5:]) >= 0.87 * rating
+
+
+def test_a_minimum_that_rises_above_what_a_car_took_switches_nobody_off(tmp_path: Path) -> None:
+    """It drew 4 A, so it was offered 6 A; its driver then says that it needs 13 A, in an empty garage."""
+    player = Player.open(tmp_path, site_text(1, 63.0))
+    player.plug(0)
+    player.hello(0)
+    player.tick(ev.SessionStarted(request_id="", evse=0, session_id="s", demand=ev.Demand()))
+    assert taking(player, 1.0, 4.0, 100)[-1] == 6.0
+    player.tick(ev.SessionUpdated(request_id="", session_id="s", demand=ev.Demand(min_ceiling=13.0)))
+    assert min(taking(player, 1.0, 4.0, 100)) >= 13.0
+
+
 @pytest.mark.parametrize("every_s", [120, 300])
 def test_a_reading_of_a_window_that_is_past_bounds_nobody(every_s: int, tmp_path: Path) -> None:
     """The car has not begun when it is read first; then it takes all of every ceiling."""

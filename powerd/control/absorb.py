@@ -19,6 +19,7 @@ from powerd.control.compiled import CompiledSite
 from powerd.control.merge import Joinable, joined, runs
 from powerd.control.requests import SiteRequest, answer_again, answered
 from powerd.control.switch_events import ServiceChanged, SwitchEvent, SwitchOrdered
+from powerd.control.turns import off_in_silence
 from powerd.limits import Bools, Floats, Ints
 from powerd.state import contactors, hello, leases, meters
 from powerd.state.columns import put, put_news, replace
@@ -189,7 +190,8 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     if event.highest_epoch > book.epoch + EPOCH_JUMP_MAX:
         return _with_book(state, hello.bar(book, event.evse, event.ceiling))
     book = hello.trust(book, event.evse)
-    if hello.foreign_epoch(book, event.evse, event.highest_epoch):
+    other = hello.foreign_grant(book, event.evse, event.epoch, event.seq)
+    if other or hello.foreign_epoch(book, event.evse, event.highest_epoch):
         state = _advanced(site, _with_book(state, book), event.highest_epoch, now)
         book = state.snapshot.leases
     unheard = ~np.isfinite(book.echo_at_s[event.evse]) & event.plugged
@@ -219,7 +221,8 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     # What was seen of a post while another leader had it on other phases says nothing of its car.
     phases = forget_phases(snapshot.phases, np.flatnonzero(greeted.one != before.one))
     seen = meters.interrupt_posts(snapshot.meters, event.evse, now.boottime_s)
-    snapshot = replace(snapshot, leases=book, contactors=greeted, phases=phases, meters=seen)
+    usage = off_in_silence(snapshot.usage, event.evse[(event.ceiling <= 0.0) & (event.remaining_s <= 0.0)])
+    snapshot = replace(snapshot, leases=book, contactors=greeted, phases=phases, meters=seen, usage=usage)
     state = replace(_with(state, snapshot), greeted=put(state.greeted, event.evse, True))
     return _freshen(state, event.evse[known])
 
@@ -227,16 +230,15 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
 def _called(site: CompiledSite, state: Absorbed, event: ev.CallReceived, now: Now) -> Absorbed:
     """Reconciles epoch, plug and fallback of one EVSE; which ceiling is in force there a call does not say."""
     book, evse, plug, (epoch, seq) = state.snapshot.leases, event.seen.evse, event.plug, event.order
-    # A process that has applied none is at the idle fallback: its own start orders that.
-    applied = leases.idle_of(book, site.terms)[evse] if event.ack is None else event.ack.ceiling
+    applied = np.full(evse.shape, np.nan) if event.ack is None else event.ack.ceiling
     highest = max(epoch, event.highest_epoch)
     if highest > book.epoch + EPOCH_JUMP_MAX:
-        return _with_book(state, hello.bar(book, evse, applied))
+        return _with_book(state, hello.bar(book, evse, np.nan_to_num(applied)))
     # One of our number that we have not sent: a leader before us had it, without whose journal we start.
     other = epoch >= book.epoch and not bool(leases.sent(book, evse, epoch, seq).all())
     owner = site.electrical.posts.controller
     foreign = other or hello.foreign_epoch(book, np.flatnonzero(owner == owner[evse]), highest)
-    opened = evse[_opened_by_call(state.snapshot, event) | (plug.plugged & other)]
+    opened = evse[_opened_by_call(state.snapshot, event) | (plug.plugged & foreign)]
     if event.ack is not None and not other:
         state = _with(state, _acked(site, state.snapshot, event.ack, now))
     state = _with_book(state, hello.trust(state.snapshot.leases, evse))
@@ -248,9 +250,13 @@ def _called(site: CompiledSite, state: Absorbed, event: ev.CallReceived, now: No
     unheard = evse[~np.isfinite(book.echo_at_s[evse]) & plug.plugged]
     book = leases.linger(book, site.terms, unheard, now.boottime_s)
     book = leases.stamp(book, evse, event.seen.incarnation, event.seen.boottime_s, now.boottime_s)
-    snapshot = _plug_changed(site, replace(state.snapshot, leases=book), plug, now)
+    snapshot = replace(state.snapshot, leases=hello.settle(book, evse, np.array([True])))
+    if not event.unsettled:
+        snapshot = _plug_changed(site, replace(state.snapshot, leases=book), plug, now)
     book = hello.follows_no_more(snapshot.leases, evse, applied)
-    return _with(state, replace(snapshot, leases=replace(book, granted=put_news(book.granted, opened, True))))
+    idles = evse[(event.ack is None) & (leases.idle_of(book, site.terms)[evse] <= 0.0)]
+    book = replace(book, granted=put_news(book.granted, opened, True))
+    return _with(state, replace(snapshot, leases=book, usage=off_in_silence(snapshot.usage, idles)))
 
 
 def _opened_by_call(snapshot: Snapshot, event: ev.CallReceived) -> Bools:
@@ -263,7 +269,8 @@ def _opened_by_call(snapshot: Snapshot, event: ev.CallReceived) -> Bools:
     first = book.echo_incarnation[evse] != event.seen.incarnation
     came = ~snapshot.sessions.plugged[evse] | (plug.plug_boottime_s > book.plug_boottime_s[evse])
     named = (0 < event.order[0] < book.epoch) & (first | came)
-    opened: Bools = plug.plugged & (named | (first & (plug.plug_boottime_s == 0)))
+    found = first & (plug.plug_boottime_s == 0)
+    opened: Bools = plug.plugged & (named | found | event.accepted | event.unsettled)
     return opened
 
 

@@ -170,6 +170,10 @@ class CallReceived:
     """The grant last applied, for this car or one before, whoever gave it; None = none since the process started."""
     highest_epoch: int = 0
     """Highest epoch that its controller has heard of, before its restart too; 0 = not said."""
+    unsettled: bool = False
+    """Its post has not taken its first order yet, or the one after an unplugging: ``plug`` is not heeded."""
+    accepted: bool = False
+    """A grant was accepted for this car, whoever gave it, applied or not."""
 
     @property
     def order(self) -> tuple[int, int]:

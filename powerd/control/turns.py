@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.limits import Bools, Floats
-from powerd.state.columns import kept, replace
+from powerd.limits import Bools, Floats, Ints
+from powerd.state.columns import kept, put, replace
 from powerd.state.usage import Usage
 
 ROTATION_S = 900.0
@@ -73,6 +73,11 @@ def watch_turns(
     if now_s - usage.order_at_s < ROTATION_S:
         return noted
     return replace(noted, order_key=_renewed(noted, energy_kwh, now_s), order_at_s=now_s)
+
+
+def off_in_silence(usage: Usage, evse: Ints) -> Usage:
+    """``evse`` (k,) are at 0 without a lease: nobody told them so. A 0 that they are told next ends no turn either."""
+    return usage if not evse.shape[0] else replace(usage, on_since_s=put(usage.on_since_s, evse, np.inf))
 
 
 def _renewed(usage: Usage, energy_kwh: Floats, now_s: float) -> Floats:

@@ -75,23 +75,34 @@ class SetpointDesk:
         plug = PlugChanged(evse=one, plugged=plugged, plug_boottime_s=plug_s)
         events: list[Event]
         highest = checks.at_least("highest_epoch", request.highest_epoch, 0)
-        if self._is_hello(seen, ack, highest, evse):
-            events = [CallReceived(seen=seen, plug=plug, ack=ack, highest_epoch=highest)]
+        if self._is_hello(request, ack, evse):
+            events = [
+                CallReceived(
+                    seen=seen,
+                    plug=plug,
+                    ack=ack,
+                    highest_epoch=highest,
+                    unsettled=request.unsettled,
+                    accepted=request.accepted,
+                )
+            ]
         else:
             events = [seen, *([] if ack is None else [ack]), *([plug] if self._plug_is_news(request, evse) else [])]
         if request.measured:
             events.append(Measured(evse=one, drawn=self._drawn(request, evse)))
         return events
 
-    def _is_hello(self, seen: StampSeen, ack: Acked | None, highest: int, evse: int) -> bool:
-        """It says what of a stream only the hello says: another process, or that another leader was heard."""
+    def _is_hello(self, request: pb.RequestSetpointRequest, ack: Acked | None, evse: int) -> bool:
+        """It says what of a stream only the hello says: another process or leader, or what its post has not taken."""
         decision = self._desk.core.latest()
         if decision is None:
             return True
         book = decision.snapshot.leases
-        if int(book.echo_incarnation[evse]) != seen.incarnation or not np.isnan(book.barred_ceiling[evse]):
+        if int(book.echo_incarnation[evse]) != request.stamp.incarnation or not np.isnan(book.barred_ceiling[evse]):
             return True
-        if highest > book.epoch:
+        if request.unsettled or book.unsettled[evse] or request.highest_epoch > book.epoch:
+            return True
+        if request.accepted and not book.granted[evse]:
             return True
         return ack is not None and not leases.sent(book, ack.evse, ack.epoch, ack.seq).all()
 

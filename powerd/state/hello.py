@@ -46,7 +46,7 @@ def reported(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -
     book = insert_hold(book, evse[alive], ceiling[alive], until[alive], then[alive])
     # A lease from before the car is none that a renewal can go on with: it ends, and the post is at its idle fallback.
     adopt = alive & report.accepted & np.isnan(book.sent_ceiling[evse])
-    book = follows_no_more(book, evse, ceiling)
+    book = follows_no_more(book, evse, np.where(remaining_s > 0, ceiling, np.nan))
     return replace(
         book,
         sent_ceiling=put(book.sent_ceiling, evse[adopt], ceiling[adopt]),
@@ -56,13 +56,20 @@ def reported(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -
 
 
 def follows_no_more(book: LeaseBook, evse: Ints, ceiling: Floats) -> LeaseBook:
-    """Before the first grant of our epoch ``evse`` (k,) said what is in force there, ``ceiling`` (k,).
+    """Before the first grant of our epoch ``evse`` (k,) said which lease is in force, ``ceiling`` (k,); nan = none is.
 
     The journal may tell of more: the last leader's decreases did not wait for the disk. To repeat what is journalled
-    would then be a raise, which W hides and a full row has no room for.
+    would then be a raise, which W hides and a full row has no room for. Who is at his fallback has no lease to go on
+    with: that he was never told 0, so that it is nobody's turn that ended, is in that.
     """
-    less = (book.sent_seq[evse] == 0) & (ceiling < book.sent_ceiling[evse])
-    return replace(book, sent_ceiling=put(book.sent_ceiling, evse[less], ceiling[less]))
+    before, first = book.sent_ceiling[evse], (book.sent_seq[evse] == 0) & ~book.sent_latched[evse]
+    less = first & ((ceiling < before) | np.isnan(ceiling))
+    over = evse[first & np.isnan(ceiling)]
+    return replace(
+        book,
+        sent_ceiling=put(book.sent_ceiling, evse[less], ceiling[less]),
+        sent_until_s=put(book.sent_until_s, over, -np.inf),
+    )
 
 
 def _over(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -> Bools:
@@ -73,6 +80,11 @@ def _over(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -> B
     last = np.maximum(book.acked_until_s[evse], book.slot_until_s[evse].max(axis=1))
     over: Bools = own & (last <= then)
     return over
+
+
+def foreign_grant(book: LeaseBook, evse: Ints, epoch: Ints, seq: Ints) -> bool:
+    """A grant that one of ``evse`` (k,) names, (k,) each, has our number and was never sent: another leader had it."""
+    return bool(np.any((epoch == book.epoch) & (seq > book.sent_seq[evse])))
 
 
 def foreign_epoch(book: LeaseBook, evse: Ints, highest: int) -> bool:
@@ -110,10 +122,14 @@ class Said:
 
 
 def reconcile(book: LeaseBook, terms: LeaseTerms, evse: Ints, said: Said) -> LeaseBook:
-    """Keeps what ``evse`` (k,) said of themselves: where it differs from the site file the larger value is reserved."""
+    """Keeps what ``evse`` (k,) said of themselves: where it differs from the site file the larger value is reserved.
+
+    What is not said stays as it was said before: the post is the same.
+    """
     own = np.where(terms.has_watchdog, terms.watchdog_s, np.inf)[evse]
     with np.errstate(invalid="ignore"):
         slower = np.where(np.isfinite(own), np.fmax(said.watchdog_s - own, 0.0), 0.0)
+    slower = np.where(np.isnan(said.watchdog_s), book.late_s[evse], slower)
     moved = np.where(slower > book.late_s[evse], slower - book.late_s[evse], 0.0)
     return replace(
         book,
@@ -121,11 +137,16 @@ def reconcile(book: LeaseBook, terms: LeaseTerms, evse: Ints, said: Said) -> Lea
         hold_until_s=put(book.hold_until_s, evse, _later(book.hold_until_s[evse], moved[:, None])),
         acked_until_s=put(book.acked_until_s, evse, _later(book.acked_until_s[evse], moved)),
         sent_until_s=put(book.sent_until_s, evse, _later(book.sent_until_s[evse], moved)),
-        said_fallback=put(book.said_fallback, evse, said.fallback),
-        said_idle=put(book.said_idle, evse, said.fallback_idle),
-        said_boot=put(book.said_boot, evse, said.boot_current),
+        said_fallback=put(book.said_fallback, evse, _or_before(said.fallback, book.said_fallback[evse])),
+        said_idle=put(book.said_idle, evse, _or_before(said.fallback_idle, book.said_idle[evse])),
+        said_boot=put(book.said_boot, evse, _or_before(said.boot_current, book.said_boot[evse])),
         late_s=put(book.late_s, evse, slower),
     )
+
+
+def _or_before(said: Floats, before: Floats) -> Floats:
+    """(k,) what was said; where nothing was (nan), what was said before."""
+    return np.where(np.isnan(said), before, said)
 
 
 def _later(until_s: Floats, moved_s: Floats) -> Floats:

@@ -266,23 +266,26 @@ def retire(  # one pass over the EVSEs of an ack: everything that it changes
 ) -> None:  # fmt: skip
     """See ``leases._retire``; the book's columns in place, the rest (k,)."""
     for e in range(evse.shape[0]):
-        i = evse[e]
-        own_until, found, soon = acked_until[i], False, now_s + reaction_s[e]
+        i, soon = evse[e], now_s + reaction_s[e]
+        taken, own_until = ceiling[e], acked_until[i]
+        for k in range(SLOTS):
+            # The slot that holds seq is the first whose seq is not smaller (merged slots keep their newest seq).
+            if slot_seq[i, k] >= seq and slot_seq[i, k] > 0 and slot_until[i, k] > then_s[e]:
+                # A post that does less than it was granted, for heat or a broken phase, may do all of it later.
+                taken, own_until = np.maximum(taken, slot_ceiling[i, k]), slot_until[i, k]
+                break
         for k in range(HOLDS):
             # What an earlier leader granted is older than any ack of ours: where it would never end, it ends so.
             if hold_until[i, k] == np.inf:
                 hold_until[i, k] = soon
         # Nothing outlives its own end: at E the car has followed, acked or not. So each is held by itself.
-        lowered = acked_until[i] > then_s[e] and acked_ceiling[i] > ceiling[e]
+        lowered = acked_until[i] > then_s[e] and acked_ceiling[i] > taken
         if lowered:
             hold(hold_ceiling, hold_until, i, acked_ceiling[i], np.minimum(soon, acked_until[i]), then_s[e])
         for k in range(SLOTS):
             if slot_seq[i, k] <= 0 or not slot_until[i, k] > then_s[e]:
                 continue
-            # The slot that holds seq is the first whose seq is not smaller (merged slots keep their newest seq).
-            if slot_seq[i, k] >= seq and not found:
-                own_until, found = slot_until[i, k], True
-            if slot_seq[i, k] <= seq and slot_ceiling[i, k] > ceiling[e]:
+            if slot_seq[i, k] <= seq and slot_ceiling[i, k] > taken:
                 hold(hold_ceiling, hold_until, i, slot_ceiling[i, k], np.minimum(soon, slot_until[i, k]), then_s[e])
                 lowered = True
         if lowered:
@@ -290,4 +293,4 @@ def retire(  # one pass over the EVSEs of an ack: everything that it changes
         for k in range(SLOTS):
             if slot_seq[i, k] <= seq:
                 slot_seq[i, k], slot_ceiling[i, k], slot_until[i, k] = 0, 0.0, -np.inf
-        acked_seq[i], acked_ceiling[i], acked_until[i] = seq, ceiling[e], own_until
+        acked_seq[i], acked_ceiling[i], acked_until[i] = seq, taken, own_until

@@ -84,26 +84,25 @@ def open_meters(meters: int, posts: int) -> Meters:
 
 
 def reopen_meters(meters: Meters, posts: int, gap: Gap) -> Meters:
-    """After a restart: what each meter showed last and what was made of it, as old as it is by now (R7).
+    """After a restart of powerd: what each meter showed last and what was made of it, as old as it is by now (R7).
 
     The same as if all had been silent meanwhile. What posts drew is not known any more, so nothing is taken off a new
-    reading before they have told. Where nobody can say how old readings are, nothing was measured yet. With the machine
-    a sender on it has restarted, and with it the clock of its stamps: these are compared within one boot.
+    reading before they have told. After a restart of the machine nothing was measured yet: how long it was off the wall
+    clock tells at best, and one without a battery goes on from where it stopped.
     """
     fresh = open_meters(meters.stamp_s.shape[0], posts)
-    if np.isnan(gap.down_s):
+    if not gap.same_boot:
         return fresh
-    moved_s = gap.now.boottime_s - gap.down_s - gap.was_s  # 0 on one boot's clock
     return replace(
         fresh,
-        incarnation=meters.incarnation if gap.same_boot else fresh.incarnation,
-        stamp_s=meters.stamp_s if gap.same_boot else fresh.stamp_s,
+        incarnation=meters.incarnation,
+        stamp_s=meters.stamp_s,
         newest=meters.newest,
-        newest_start_s=meters.newest_start_s + moved_s,
-        newest_end_s=meters.newest_end_s + moved_s,
+        newest_start_s=meters.newest_start_s,
+        newest_end_s=meters.newest_end_s,
         part=meters.part,
-        settled_end_s=meters.settled_end_s + moved_s,
-        sure_at_s=meters.sure_at_s + moved_s,
+        settled_end_s=meters.settled_end_s,
+        sure_at_s=meters.sure_at_s,
     )
 
 

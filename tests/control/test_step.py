@@ -326,6 +326,64 @@ def test_what_a_lowering_without_the_disk_took_is_not_given_back_after_a_crash(t
     assert player.tick(*asked).ceiling[[0, 2]] == approx(np.array([32.0, 32.0]))
 
 
+@pytest.mark.parametrize("unsettled", [True, False])
+def test_a_call_of_a_post_that_took_no_order_frees_nothing(two: Player, unsettled: bool) -> None:
+    """Its program has restarted, and the car has left; what the post does nobody knows until it has taken an order."""
+    two.plug(0)
+    two.hello(1)
+    call = replace(_call(two, 0, 32.0), ack=None)
+    two.tick(call, ev.FreshWanted(evse=np.array([0])))
+    two.alive.add(0)
+    assert two.tick().worst[0] == approx(32.0)
+    gone = replace(call.plug, plugged=np.zeros(1, np.bool_))
+    new = replace(call.seen, incarnation=55, boottime_s=two.now_s)
+    said = replace(call, seen=new, plug=gone, unsettled=unsettled)
+    decision = two.tick(said, ev.FreshWanted(evse=np.array([0])))
+    assert decision.worst[0] == approx(32.0 if unsettled else 0.0)
+    assert bool(decision.snapshot.sessions.plugged[0]) is unsettled
+    assert (0 in decision.raised.evse.tolist()) is not unsettled
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_call_tells_of_a_grant_that_is_not_applied_yet(tmp_path: Path, accepted: bool) -> None:
+    """Its actuator is still writing it, so that there is nothing to ack: the fallback is open all the same."""
+    player = Player.open(tmp_path, site_text(2, 64.0, fallback_a=16.0))
+    call = replace(_call(player, 0, 0.0), ack=None, accepted=accepted)
+    state = absorb(player.site, player.snapshot, [call], instant(1.0)).snapshot
+    state = replace(state, leases=replace(state.leases, granted=np.zeros(2, np.bool_)))
+    again = replace(call, seen=replace(call.seen, boottime_s=2.0))
+    assert bool(absorb(player.site, state, [again], instant(2.0)).snapshot.leases.granted[0]) is accepted
+
+
+def test_who_fell_back_to_nothing_in_silence_needs_no_pause(tmp_path: Path) -> None:
+    """powerd and its controller come back after a power cut: the car was told nothing, and charges at once."""
+    player = Player.open(tmp_path, site_text(1, 64.0))
+    player.plug(0)
+    player.hello(0)
+    for _ in range(60):
+        player.tick()
+    player.snapshot = reopen_snapshot(player.snapshot, player.site.terms, instant(player.now_s + 30.0))
+    player.now_s, player.decision = player.now_s + 30.0, None
+    player.hello(0, highest_epoch=1)
+    player.tick()
+    assert player.tick().ceiling[0] == approx(32.0)
+
+
+def test_a_hello_that_names_a_grant_of_ours_that_was_never_sent_has_another_leader(two: Player) -> None:
+    """It has our number: so it leads no more, and waits, though this controller has had grants of ours."""
+    two.plug(0)
+    two.hello(0)
+    two.hello(1)
+    for _ in range(3):
+        two.tick()
+    epoch = two.snapshot.leases.epoch
+    two.hello(0, highest_epoch=epoch, ceiling=32.0, remaining_s=10.0)
+    said = two.news.pop()
+    assert isinstance(said, ev.HelloReceived)
+    two.news.append(replace(said, seq=np.array([5000])))
+    assert two.tick().snapshot.leases.epoch == epoch + 1
+
+
 def _call(player: Player, evse: int, ceiling: float) -> ev.CallReceived:
     """A single call of the process that had a grant of epoch 1 before."""
     ours, seen = np.array([evse]), ev.StampSeen(evse=np.array([evse]), incarnation=100 + evse, boottime_s=player.now_s)

@@ -72,6 +72,30 @@ def test_an_acked_lowering_frees_current_after_the_reaction_time() -> None:
     assert worst(book, own, 1.5 + REACTION + 0.01) == 6.0
 
 
+def test_a_post_that_does_less_than_it_was_granted_counts_at_the_grant() -> None:
+    """Heat derates it to 8 A of 20, and that is what it acks; cool again it does all of it, and has nothing to ack."""
+    own = terms()
+    book = leases.ack(send(book_of(own), own, 20.0, 0.0), own, ONE, 1, 1, np.array([8.0]), 0.5)
+    assert worst(book, own, 10.0) == 20.0
+    book = leases.ack(send(book, own, 6.0, 10.0), own, ONE, 1, 2, np.array([6.0]), 10.5)
+    assert worst(book, own, 10.5 + REACTION + 0.01) == 6.0
+
+
+def test_what_a_hello_does_not_say_stays_as_it_was_said() -> None:
+    """The post is the same: its fallback and its slower watchdog go on counting."""
+    own = terms(fallback=6.0)
+    nothing = np.array([np.nan])
+    said = hello.Said(
+        fallback=np.array([16.0]), fallback_idle=nothing, boot_current=np.array([3.0]), watchdog_s=np.array([30.0])
+    )
+    book = hello.reconcile(book_of(own), own, ONE, said)
+    unsaid = hello.Said(fallback=nothing, fallback_idle=nothing, boot_current=nothing, watchdog_s=nothing)
+    again = hello.reconcile(book, own, ONE, unsaid)
+    assert (again.said_fallback[0], again.said_boot[0], again.late_s[0]) == (16.0, 3.0, 30.0 - WATCHDOG)
+    other = hello.reconcile(again, own, ONE, replace(said, fallback=np.array([8.0]), watchdog_s=np.array([WATCHDOG])))
+    assert (other.said_fallback[0], other.late_s[0]) == (8.0, 0.0)
+
+
 def test_an_ack_of_another_epoch_retires_nothing() -> None:
     """Trace 11: after a restart an ack of (1, 900) must not retire (2, 5)."""
     own = terms()

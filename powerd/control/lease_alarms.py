@@ -13,6 +13,9 @@ from powerd.network.tolerance import tolerated_s
 from powerd.state.lease_book import LeaseBook
 from powerd.state.overshoot import Overshoot
 
+LONG_WAIT_S = 7200.0
+"""A car that has waited for so long waits for longer than a turn of eight cars one after the other takes [s]."""
+
 
 def overshoot_alarms(electrical: Electrical, overshoots: tuple[Overshoot, ...], now_s: float) -> Iterator[str]:
     """One sentence for each overshoot that lasts, and one when what is measured is within the limit again."""
@@ -65,6 +68,16 @@ def unsettled_alarms(site: CompiledSite, waits: Bools) -> Iterator[str]:
     """One sentence for each EVSE whose car waits, (n,), for a post that does not answer its controller."""
     for i in np.flatnonzero(waits):
         yield f"{site.electrical.posts.ids[i]} has not taken its controller's first order: until it has, its car waits"
+
+
+def waiting_alarms(site: CompiledSite, waits: Bools) -> Iterator[str]:
+    """One sentence for each EVSE whose car waits for its turn for very long, (n,)."""
+    for i in np.flatnonzero(waits):
+        name = site.electrical.posts.ids[i]
+        yield (
+            f"{name}: its car has waited for more than {LONG_WAIT_S / 3600:g} h: "
+            "what others need at least, or fall back to, leaves it no turn"
+        )
 
 
 def conduct_alarms(site: CompiledSite, book: LeaseBook) -> Iterator[str]:

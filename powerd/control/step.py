@@ -27,11 +27,13 @@ from powerd.control.elements import widened
 from powerd.control.events import Event, HelloReceived, SolveSkipped
 from powerd.control.headroom import meter_alarms, trusted, watch_meters
 from powerd.control.lease_alarms import (
+    LONG_WAIT_S,
     conduct_alarms,
     overbooked_alarms,
     overshoot_alarms,
     silence_alarms,
     unsettled_alarms,
+    waiting_alarms,
 )
 from powerd.control.losses import loss_alarms, settle
 from powerd.control.metered import uncontrolled_now
@@ -503,12 +505,15 @@ def _alarms(site: CompiledSite, scene: _Scene, after: Snapshot, guarded: bool) -
     """What an operator should know now."""
     guard = ("the guard had to lower what the grant step decided: please report this",) if guarded else ()
     waited_s = after.boottime_s - after.usage.waiting_since_s
+    # While its lease of before lives nobody has lost anything yet.
+    stuck = after.leases.unsettled & after.sessions.plugged & (after.leases.sent_until_s <= after.boottime_s)
     return (
         *guard,
         *silence_alarms(site, after.sessions.plugged & ~scene.reachable),
         *overshoot_alarms(site.electrical, after.overshoots, after.boottime_s),
         *conduct_alarms(site, after.leases),
-        *unsettled_alarms(site, after.leases.unsettled & (waited_s >= site.terms.ttl_s)),
+        *unsettled_alarms(site, stuck),
+        *waiting_alarms(site, scene.takes & (waited_s >= LONG_WAIT_S)),
         *meter_alarms(site, after.meters, after.boottime_s),
         *overbooked_alarms(site),
         *together_alarms(site, after.gear),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from powerd.control import events as ev
+from powerd.control.lease_alarms import LONG_WAIT_S
 from powerd.state import leases
 from powerd.state.snapshot import Stop
 from tests.control.garage import LIFE, TTL, Player, site_text
@@ -130,6 +131,44 @@ def test_what_a_post_cannot_take_is_not_renewed(tmp_path: Path) -> None:
         decision = player.tick(stamp)
     assert decision.ceiling[1] == 24.0  # what the silent post had is lent on
     assert sum("P0 has not taken its controller's first order" in alarm for alarm in decision.alarms) == 1
+
+
+def test_a_post_that_answers_nobody_is_told_of_also_where_it_has_a_fallback(tmp_path: Path) -> None:
+    """It stands at its fallback, so its car does not wait for current; its controller is well."""
+    player = Player.open(tmp_path, site_text(1, 64.0, fallback_a=6.0))
+    player.plug(0)
+    player.hello(0)
+    for _ in range(5):
+        player.tick()
+    player.hello(0)
+    again = player.news.pop()
+    assert isinstance(again, ev.HelloReceived)
+    player.news.append(replace(again, incarnation=200, unsettled=np.array([True])))
+    player.alive.discard(0)
+    told = []
+    for _ in range(int(LIFE) + 5):
+        stamp = ev.StampSeen(evse=player.members(0), incarnation=200, boottime_s=player.now_s + 1.0)
+        told.append(any("has not taken its controller's first order" in one for one in player.tick(stamp).alarms))
+    assert told == sorted(told), "not before its lease is over, and then for as long as it lasts"
+    assert told[-1]
+
+
+def test_cars_that_fallbacks_leave_no_turn_are_told_of(tmp_path: Path) -> None:
+    """25 A: three posts hold 8 A each whatever they are granted, and the fourth's car needs 6 A."""
+    text = site_text(4, 25.0, fallback_a=8.0).replace("{id: P3, type: t}", "{id: P3, type: bare}")
+    text = text.replace("evse_types: [", "evse_types: [{id: bare, phases: '3', max_current_a: 32}, ")
+    player = Player.open(tmp_path, text)
+    for evse in range(4):
+        player.plug(evse)
+    player.hello(0)
+    player.hello(1)
+    told = []
+    for _ in range(int(LONG_WAIT_S / 10.0) + 5):
+        decision = player.tick(seconds=10.0)
+        told.append([one for one in decision.alarms if "has waited for more than 2 h" in one])
+    assert decision.ceiling[3] == 0.0
+    assert told[-10] == []
+    assert [one.split(":")[0] for one in told[-1]] == ["P3"]
 
 
 def test_a_stop_holds_whoever_another_drawing_feeds_through_its_element(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from powerd.sim.faults.leader import Leader
 from powerd.sim.faults.owner import Owner
 from powerd.sim.faults.post import Post
 from powerd.sim.faults.sites import Layout
+from powerd.state import columns
+from powerd.state.snapshot import worst_of
 
 SLACK_A = 1e-4
 """Rounding of sums of a dozen ceilings [A]."""
@@ -42,6 +44,9 @@ class Claims:
     """Controller -> highest epoch it has accepted in this process."""
     stops: set[str] = field(default_factory=set)
     """Stops that were confirmed to the operator."""
+    told_off: set[tuple[int, int]] = field(default_factory=set)
+    """(EVSE, its number of plug changes) of cars that were told 0: they may rest for a while."""
+    _before: tuple[int, Floats] | None = None  # W after the last tick, and of which life of the leader
     _fitted: list[tuple[float, bool]] = field(default_factory=list)  # draws, on L1 alone or not, last found to fit
     _under: Floats | None = None  # and the limits they fitted under
 
@@ -57,6 +62,7 @@ class Claims:
                 )
         for batch in (decision.lowered, decision.raised):
             self._granted(decision, batch)
+        self._raised_within(decision)
         for alarm in decision.alarms:
             if "please report" in alarm:
                 raise Broken(alarm)
@@ -79,6 +85,23 @@ class Claims:
                 raise Broken(f"I8: EVSE {i} is granted {ceiling} A, below its minimum {least[i]}")
             if ceiling > 0.0 and any(i in stop.evse for stop in decision.snapshot.stops):
                 raise Broken(f"I10: EVSE {i} is granted {ceiling} A under a stop")
+            if ceiling <= 0.0 and self.posts[i].plugged:
+                self.told_off.add((i, self.posts[i].cars))
+
+    def _raised_within(self, decision: Decision) -> None:
+        """R1, whatever was declared: nothing that counts for more by its new grant is under a limit that W exceeds."""
+        before, self._before = self._before, (self.leader.starts, decision.worst)
+        batch, book, limits = decision.raised, decision.snapshot.leases, decision.site.limits
+        if before is None or before[0] != self.leader.starts or not batch.evse.shape[0]:
+            return
+        until_s = np.where(book.slot_seq == batch.seq, -np.inf, book.slot_until_s)
+        ungranted = replace(decision.snapshot, leases=columns.replace(book, slot_until_s=until_s))
+        counted = np.maximum(before[1], worst_of(ungranted, self.layout.site.terms))
+        over = limits.limit_flow(decision.worst) > limits.capacity - decision.uncontrolled + SLACK_A
+        for i in batch.evse[decision.worst[batch.evse] > counted[batch.evse] + SLACK_A].tolist():
+            above = limits.limit_flow(np.eye(1, counted.shape[0], i)[0]) > 0.0
+            if (above & over).any():
+                raise Broken(f"R1: EVSE {i} was raised under a limit that W exceeds")
 
     def _stopped(self, decision: Decision) -> None:
         """I10 at the posts: who has acked a stop stays at 0 while it holds, also in silence; no restart is meant."""

@@ -388,6 +388,25 @@ class World:
                 return f"EVSE {i} is granted {decision.ceiling[i]:.2f} A and should have {should[i]:.2f} A"
             if post.plugged and abs(post.ceiling - decision.ceiling[i]) > 0.05 and not (waits[i] and post.latched):
                 return f"EVSE {i} stands at {post.ceiling:.2f} A and was granted {decision.ceiling[i]:.2f} A"
+        return self._kept_off(decision)
+
+    def _kept_off(self, decision: Decision) -> str:
+        """Whom the decision itself wants at 0, against the plant: there is room for its minimum beside everybody's.
+
+        Who was told 0 since he came may rest, and one class takes the room of another.
+        """
+        site, want, plugged = self.layout.site, decision.want, np.array([post.plugged for post in self.posts])
+        if site.electrical.evse_switches.any() or np.unique(decision.snapshot.sessions.priority[plugged]).size > 1:
+            return ""
+        posts, limits = site.electrical.posts, decision.site.limits
+        reserve = leases.reserve(decision.snapshot.leases, site.terms, plugged)
+        once_on = np.maximum(np.maximum(posts.min_ceiling, posts.fallback), reserve)
+        for i in np.flatnonzero(plugged & (want <= 0.0)).tolist():
+            if (i, self.posts[i].cars) in self.claims.told_off:
+                continue
+            load = np.where((plugged & (want > 0.0)) | (np.arange(want.shape[0]) == i), once_on, reserve)
+            if (limits.limit_flow(load) <= limits.capacity - decision.uncontrolled).all():
+                return f"EVSE {i} has a car that was never told 0, gets nothing, and there is room for its minimum"
         return ""
 
     # --- what was covered ---------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 from powerd.allocation.guard import admit_raises
 from powerd.client.core import ControllerCore
 from powerd.client.lease import EvseLease, Refusal, Terms
-from powerd.control import step
+from powerd.control import absorb, step
 from powerd.control.decision import Renewal
 from powerd.control.durable import HeldBack, split_raised
 from powerd.journal import disk, gate
@@ -231,6 +231,27 @@ def _renewed_beside(site: Any, book: LeaseBook, _plugged: Any, scene: Any, now: 
     return book, Renewal(epoch=book.epoch, seq=book.seq, controller=controllers)
 
 
+def _never_settled(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def settle(book: LeaseBook, evse: Any, unsettled: Any) -> LeaseBook:
+        after: LeaseBook = honest(book, evse, book.unsettled[evse] | unsettled)
+        return after
+
+    return settle
+
+
+def _raise_overfull(limits: Any, uncontrolled: Any, worst: Any, current: Any, *rest: Any, **more: Any) -> Any:
+    over = np.any(limits.limit_flow(worst) > limits.capacity - uncontrolled)
+    return admit_raises(limits, uncontrolled, current if over else worst, current, *rest, **more)
+
+
+def _half_served(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def begin(sessions: Any, evse: Any, names: dict[int, str], now: Any) -> Any:
+        even = evse[evse % 2 == 0]
+        return honest(sessions, even, {i: names[i] for i in even.tolist()}, now)
+
+    return begin
+
+
 def _unfenced(self: DiskWatch, _decision: Any) -> Any:
     return self._least_covered()
 
@@ -284,6 +305,9 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "held-back-lowering-is-lost": (Swap(where=HeldBack, name="add", by=_dropped), NAMED_ONCE),
     "named-once": (NAMED_ONCE,),
     "slow-disk-fences-nothing": (Swap(where=DiskWatch, name="covering", by=_unfenced),),
+    "never-settled": (Swap(where=hello, name="settle", by=_never_settled(hello.settle)),),
+    "raise-under-an-overshoot": (Swap(where=step, name="admit_raises", by=_raise_overfull),),
+    "half-served": (Swap(where=absorb, name="_begin_sessions", by=_half_served(absorb._begin_sessions)),),  # noqa: SLF001
 }
 """Name -> what is replaced."""
 

@@ -330,7 +330,8 @@ class PowerdController:
         while (pause_s := self.core.report_due_s() - boottime_s()) > 0:
             self._news.clear()
             try:
-                await asyncio.wait_for(self._news.wait(), min(SLEEP_MAX_S, pause_s))
+                async with asyncio.timeout(min(SLEEP_MAX_S, pause_s)):  # wait_for may swallow the end (Python 3.11)
+                    await self._news.wait()
             except TimeoutError:
                 continue
 

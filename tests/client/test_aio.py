@@ -418,6 +418,21 @@ def test_a_mistake_of_the_actuator_function_ends_the_threads_all_the_same() -> N
     assert "powerd-controller" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_it_ends_at_once_with_news_that_nobody_will_hear() -> None:
+    """A car leaves as the program does: what its post has yet to take keeps no connection open."""
+
+    async def scene() -> None:
+        core, posts = FakeCore(), Posts()
+        async with serving(core) as (server, _), PowerdController(server.address, "c0", EVSES, posts.apply) as c:
+            await posts.has("A1", 8.0)
+            c.plug("A1", True)
+            await core.came(PlugChanged)
+            c.core.report_within_s = math.inf  # it has nothing to say by itself
+            c.plug("A1", False)
+
+    asyncio.run(asyncio.wait_for(scene(), 10))
+
+
 def test_threads_can_use_it_too() -> None:
     """The blocking wrapper: `apply` runs in a thread that is not the loop's, and the daemon gets the ack."""
     told: list[tuple[str, float, str]] = []

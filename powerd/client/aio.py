@@ -19,7 +19,7 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -82,6 +82,7 @@ class PowerdController:
         evses: Sequence[EvseConfig],
         apply: Apply,
         *,
+        found: Collection[str] = (),
         switch: Switch | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         memory_file: Path | None = None,
@@ -94,6 +95,8 @@ class PowerdController:
             controller_id: as in the site file.
             evses: all EVSEs that the site file gives to this controller.
             apply: how to put a ceiling into force.
+            found: ids of the EVSEs with a car as the program starts: the sessions that powerd knows there go on. A car
+                that is told by ``plug`` has come, and has a session of its own.
             switch: how to make a post connect L1 alone or all phases; for those that say ``switches_phases``.
             credentials: TLS; None = plain text.
             memory_file: where a stop is remembered over restarts; None = a restart forgets it.
@@ -101,12 +104,14 @@ class PowerdController:
 
         Raises:
             UnreadableInput: the memory file is damaged.
-            ValueError: a post says that it switches phases, and there is no ``switch``.
+            ValueError: a post says that it switches phases, and there is no ``switch``; or a car was found at none of
+                ``evses``.
         """
         if switch is None and any(config.switches_phases for config in evses):
             raise ValueError("switch: needed for EVSEs with switches_phases")
         memory = Memory() if memory_file is None else load_memory(memory_file)
-        self.core = ControllerCore(controller_id, evses, incarnation=secrets.randbits(62) | 1, memory=memory)
+        incarnation = secrets.randbits(62) | 1
+        self.core = ControllerCore(controller_id, evses, incarnation=incarnation, memory=memory, found=found)
         """The rules; read ``core.in_force`` and ``core.refusals`` as you like."""
         self._target, self._credentials = target, credentials
         self._apply, self._switch, self._apply_timeout_s = apply, switch, apply_timeout_s
@@ -158,16 +163,13 @@ class PowerdController:
             raise ValueError(f"{evse_id!r} is no EVSE of this controller; it has {', '.join(self._index)}")
         return self._index[evse_id]
 
-    def plug(self, evse_id: str, plugged: bool, *, found: bool = False) -> None:
+    def plug(self, evse_id: str, plugged: bool) -> None:
         """A car came or left. A repeated state changes nothing: tell a swap of cars as two calls.
-
-        ``found``: it was there when this program started (to be said at once then): the session that powerd knows goes
-        on. Without it, another car has come.
 
         Raises:
             ValueError: there is no such EVSE.
         """
-        self._dispatch(self.core.plug(self.place_of(evse_id), plugged, boottime_s(), found=found))
+        self._dispatch(self.core.plug(self.place_of(evse_id), plugged, boottime_s()))
         self._news.set()
 
     def restarted(self, evse_id: str) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from powerd.client.lease import NONE, EvseConfig, EvseLease, Order, Refusal, Terms, Write
@@ -66,11 +66,32 @@ class ControllerCore:
     """All EVSEs of one controller."""
 
     def __init__(
-        self, controller_id: str, evses: Sequence[EvseConfig], *, incarnation: int, memory: Memory | None = None
+        self,
+        controller_id: str,
+        evses: Sequence[EvseConfig],
+        *,
+        incarnation: int,
+        memory: Memory | None = None,
+        found: Collection[str] = (),
     ) -> None:
+        """Nothing is ordered before ``start``.
+
+        Args:
+            controller_id: as in the site file.
+            evses: all its EVSEs, in the order of the hello.
+            incarnation: a random number, new for each process.
+            memory: what the process before kept.
+            found: ids of the EVSEs with a car as the process starts. Nobody saw it come: it is taken for the one that
+                powerd knows, and the session goes on. The first hello tells of it; a car heard of later has come.
+
+        Raises:
+            ValueError: the incarnation is 0, or there is no such EVSE.
+        """
         memory = memory or Memory()
         if incarnation == 0:
             raise ValueError("incarnation: a random number other than 0, new for each process")
+        if foreign := sorted(set(found) - {c.evse_id for c in evses}):
+            raise ValueError(f"found: {', '.join(map(repr, foreign))}: no EVSE of this controller")
         self.controller_id = controller_id
         self.incarnation = incarnation
         self.highest_epoch = memory.highest_epoch
@@ -84,7 +105,14 @@ class ControllerCore:
         self.welcome: pb.Welcome | None = None
         """The daemon's answer to the newest hello."""
         self.evses = tuple(
-            EvseLease(index=i, config=c, in_force=c.boot_ceiling, latched=c.evse_id in memory.latched)
+            EvseLease(
+                index=i,
+                config=c,
+                plugged=c.evse_id in found,
+                found=c.evse_id in found,
+                in_force=c.boot_ceiling,
+                latched=c.evse_id in memory.latched,
+            )
             for i, c in enumerate(evses)
         )
         self._clock_s = 0.0  # newest time or stamp seen: the core's clock never goes back
@@ -183,23 +211,15 @@ class ControllerCore:
         """
         return (self.evses[index].restart(),)
 
-    def plug(self, index: int, plugged: bool, now_s: float, *, found: bool = False) -> tuple[Write, ...]:
-        """A car came or left. A repeated state changes nothing: tell a swap of cars as two calls.
-
-        Args:
-            index: the EVSE.
-            plugged: whether a car is there now.
-            now_s: this instant.
-            found: nobody saw it come: it was there when the process started, and is taken for the car that powerd
-                knows, whose session goes on. Counts as the first word of an EVSE only.
-        """
+    def plug(self, index: int, plugged: bool, now_s: float) -> tuple[Write, ...]:
+        """A car came or left. A repeated state changes nothing: tell a swap of cars as two calls."""
         now_s = self._tick(now_s)
         lease = self.evses[index]
         if lease.plugged == plugged:
             return ()
         # Later than every stamp sent, so that a grant which echoes one of those is known to be older than this.
         at_s = self._clock_s = max(now_s, math.nextafter(self._stamp_s, math.inf))
-        write = lease.plug(plugged, at_s, found=found)
+        write = lease.plug(plugged, at_s)
         lease.measured = None  # a reading is of a car: this is another one, or none
         self._measured.discard(index)
         if lease.settled:  # else it is told once the post has taken its order

@@ -117,7 +117,8 @@ class EvseLease:
     plugged: bool = False
     """A car is plugged in."""
     plug_s: float = 0.0
-    """When the plug last changed; 0 = not since the process started."""
+    """When the plug last changed, or its post took the order that voided what was before; 0 = not since the process
+    started."""
     found: bool = False
     """The car was there when the process started, and has not left since."""
     accepted: Order = NONE
@@ -203,10 +204,9 @@ class EvseLease:
         """``plug_s`` as powerd is told it: 0 for a car that was found there, also once its post has taken an order."""
         return 0.0 if self.found else self.plug_s
 
-    def plug(self, plugged: bool, at_s: float, *, found: bool) -> Write | None:
+    def plug(self, plugged: bool, at_s: float) -> Write | None:
         """The plug changed. Unplugging voids the lease; a stop stays, and is then what the post has to take."""
-        self.found = plugged and found and self.plug_s == 0.0
-        self.plugged, self.plug_s, self.known = plugged, at_s, False
+        self.plugged, self.found, self.plug_s, self.known = plugged, False, at_s, False
         if plugged:
             return None
         end = self._end()

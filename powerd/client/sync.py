@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -65,6 +64,7 @@ class BlockingController:
         evses: Sequence[EvseConfig],
         apply: Callable[[str, float, float], None],
         *,
+        found: Collection[str] = (),
         switch: Callable[[str, int], None] | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         memory_file: Path | None = None,
@@ -93,6 +93,7 @@ class BlockingController:
             controller_id,
             evses,
             apply_in_thread,
+            found=found,
             switch=None if switch is None else switch_in_thread,
             credentials=credentials,
             memory_file=memory_file,
@@ -132,14 +133,14 @@ class BlockingController:
         finally:
             waiting.cancel()
 
-    def plug(self, evse_id: str, plugged: bool, *, found: bool = False) -> None:
-        """A car came or left; ``found``: it was there when this program started.
+    def plug(self, evse_id: str, plugged: bool) -> None:
+        """A car came or left. A repeated state changes nothing: tell a swap of cars as two calls.
 
         Raises:
             ValueError: there is no such EVSE.
         """
         self._inner.place_of(evse_id)  # here, where it can be raised
-        self._loop.call_soon_threadsafe(partial(self._inner.plug, evse_id, plugged, found=found))
+        self._loop.call_soon_threadsafe(self._inner.plug, evse_id, plugged)
 
     def restarted(self, evse_id: str) -> None:
         """A post has restarted by itself: what holds is applied again, and its phases are switched again.

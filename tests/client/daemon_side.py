@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from powerd.client import ControllerCore, EvseConfig, Memory, Write
 from powerd.server.outbox import duration
@@ -20,6 +20,7 @@ def controller(
     idle: float = 0.0,
     incarnation: int = ME,
     memory: Memory | None = None,
+    found: Collection[str] = (),
     switches: bool = False,
 ) -> ControllerCore:
     """A core of ``count`` EVSEs that has started."""
@@ -27,7 +28,7 @@ def controller(
         EvseConfig(evse_id=f"e{i}", fallback=fallback, fallback_idle=idle, switches_phases=switches)
         for i in range(count)
     ]
-    core = ControllerCore("c", evses, incarnation=incarnation, memory=memory)
+    core = ControllerCore("c", evses, incarnation=incarnation, memory=memory, found=found)
     take(core, core.start(), 0.0)
     return core
 

@@ -206,9 +206,10 @@ def test_a_car_that_was_found_there_is_told_as_such_also_when_its_post_has_settl
     """Its plug has not changed since the process started: powerd goes on with its session. One that came is told with
     its time, and so is the next one.
     """
-    core = ControllerCore("c", [EvseConfig(evse_id="e0"), EvseConfig(evse_id="e1")], incarnation=7)
+    evses = [EvseConfig(evse_id="e0"), EvseConfig(evse_id="e1")]
+    core = ControllerCore("c", evses, incarnation=7, found=["e0"])
     orders = core.start()
-    core.plug(0, True, 100.0, found=True)
+    assert core.plug(0, True, 100.0) == ()  # it is there already
     core.plug(1, True, 100.0)
     told = core.hello(101.0).hello.evses
     assert [state.plug_boottime_s for state in told] == [0.0, 100.0]
@@ -220,8 +221,27 @@ def test_a_car_that_was_found_there_is_told_as_such_also_when_its_post_has_settl
     assert core.receive(old, 103.0) == ()
     assert whys(core) == [Refusal.BEFORE_PLUG]
     take(core, core.plug(0, False, 104.0), 104.0)
-    core.plug(0, True, 105.0, found=True)  # nobody can have found it: its coming was seen
+    core.plug(0, True, 105.0)
     assert list(core.report(106.0).report.plug_boottime_s) == [105.0]
+
+
+def test_a_car_that_was_found_and_left_before_its_post_settled_is_no_longer_there() -> None:
+    """Whoever stands there afterwards has come, also where the first hello has told of the one that was found."""
+    core = ControllerCore("c", [EvseConfig(evse_id="e0")], incarnation=7, found=["e0"])
+    core.start()
+    hello(core, 100.0)
+    (idle,) = core.plug(0, False, 101.0)
+    core.plug(0, True, 102.0)
+    core.applied(idle, 103.0)
+    told = core.report(104.0).report
+    assert (list(told.plugged), list(told.plug_boottime_s)) == ([True], [103.0])
+
+
+def test_a_car_is_found_at_an_evse_of_the_controller() -> None:
+    """A name that is none, or a text for a list of names, is told at once: the car's session would end."""
+    for found in (["e0", "e7"], "e0"):
+        with pytest.raises(ValueError, match=r"found: ('e7'|'0', 'e'):"):
+            ControllerCore("c", [EvseConfig(evse_id="e0")], incarnation=7, found=found)
 
 
 def test_an_old_leader_is_not_heard() -> None:

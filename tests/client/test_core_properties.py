@@ -40,6 +40,8 @@ class Model:
     """What one EVSE may do, by the letter of docs/protocol.md."""
 
     plugged: bool = False
+    found: bool = False
+    """The car was there when the process started."""
     plug_moment: int = -1
     settled: bool = True
     """The post has taken the order that the last unplugging gave it, or the stop that held then."""
@@ -84,19 +86,34 @@ class Controller(RuleBasedStateMachine):
 
     @rule()
     def reconnect(self) -> None:
-        self._stamped(self.core.hello(self.now_s).hello.stamp.boottime_s)
+        said = self.core.hello(self.now_s).hello
+        self._stamped(said.stamp.boottime_s)
+        for model, told in zip(self.evses, said.evses, strict=True):
+            assert told.plugged == model.plugged
+            assert not (model.found and told.plug_boottime_s)
         self.carried = 0
         for model in self.evses:
             model.sent = (0, 0)
 
-    @rule()
-    def restart(self) -> None:
+    @rule(seen=st.integers(0, 2**COUNT - 1))
+    def restart(self, seen: int) -> None:
         latched = [model.latched for model in self.evses]
         kept = Memory(highest_epoch=self.epoch, latched=frozenset(f"e{i}" for i in range(COUNT) if latched[i]))
         assert self.core.memory == kept
         self.incarnation += 1
-        self.core = controller(COUNT, fallback=FALLBACK, idle=IDLE, incarnation=self.incarnation, memory=kept)
-        self.evses = [Model(latched=stop, ceiling=0.0 if stop else IDLE) for stop in latched]
+        there = [model.plugged and bool(seen >> i & 1) for i, model in enumerate(self.evses)]
+        self.core = controller(
+            COUNT,
+            fallback=FALLBACK,
+            idle=IDLE,
+            incarnation=self.incarnation,
+            memory=kept,
+            found=[f"e{i}" for i in range(COUNT) if there[i]],
+        )
+        self.evses = [
+            Model(plugged=car, found=car, latched=stop, ceiling=0.0 if stop else IDLE)
+            for car, stop in zip(there, latched, strict=True)
+        ]
         self.reconnect()
 
     @rule(evse=EVSE)
@@ -104,6 +121,7 @@ class Controller(RuleBasedStateMachine):
         self.moment += 1
         model = self.evses[evse]
         model.plugged, model.plug_moment, model.knew = not model.plugged, self.moment, False
+        model.found = False
         writes = self.core.plug(evse, model.plugged, self.now_s)
         if not model.plugged and not model.latched:
             model.alive, model.ceiling, model.settled = False, IDLE, False

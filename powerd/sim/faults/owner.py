@@ -85,9 +85,12 @@ class Owner:
     def begin(self, t_s: float) -> None:
         """The process starts: first orders, and who is plugged in."""
         self.incarnation += 1
-        self.core = ControllerCore(self.name, self.configs, incarnation=self.incarnation, memory=self.memory)
+        found = [config.evse_id for config, post in zip(self.configs, self.posts, strict=True) if post.plugged]
+        self.core = ControllerCore(
+            self.name, self.configs, incarnation=self.incarnation, memory=self.memory, found=found
+        )
         self.lanes = [Lane() for _ in self.posts]
-        self.seen = [-1] * len(self.posts)
+        self.seen = [post.cars for post in self.posts]
         self.restarted.clear()
         self.dead, self.stream, self.broken_s, self.connect_s = False, 0, math.inf, t_s
         self._order(self.core.start(), t_s)
@@ -141,8 +144,7 @@ class Owner:
                 continue
             self._order(self.core.plug(i, False, self.clock(t_s)), t_s)
             if post.plugged:
-                found = self.seen[i] < 0
-                self._order(self.core.plug(i, True, self.clock(t_s), found=found), t_s)
+                self._order(self.core.plug(i, True, self.clock(t_s)), t_s)
             self.seen[i] = post.cars
 
     def _hear_restarts(self, t_s: float) -> None:

@@ -59,7 +59,10 @@ class Beside:
 
 @dataclass(eq=False)
 class Search:
-    """One class in one tick. The ceilings of the higher classes stand; those of the lower ones are 0."""
+    """One class in one tick. The ceilings of the higher classes stand; those of the lower ones are still open.
+
+    A term may ask for something of a lower class, as ``ceiling[0] >= 16``: with it at 0 nothing would meet that.
+    """
 
     program: UserProgram
     settled: Floats
@@ -68,6 +71,8 @@ class Search:
     """(n,) the most that each car can take [own unit]."""
     minimum: Floats
     """(n,) smallest ceiling above 0, on a pilot step [own unit]."""
+    later: Ints
+    """EVSEs of the lower classes."""
     proven: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """The last set that the terms were seen to admit with everybody else at 0."""
 
@@ -75,6 +80,7 @@ class Search:
         """(n,) bounds with ``on`` at their minimum at least, ``rising`` anywhere below their upper bound."""
         lower, upper = self.settled.copy(), self.settled.copy()
         lower[on] = self.minimum[on]
+        upper[self.later] = self.upper[self.later]
         upper[on], upper[rising] = self.upper[on], self.upper[rising]
         return lower, upper
 

@@ -11,7 +11,8 @@ It is called once for each set of rows; what it yields joins
 
 which is compiled once (disciplined parametrised programming) and solved for one priority class after the other. The
 answer bounds ``Demands.upper``: minima, classes, pilot steps, grants and the guard come after it and only go below. So
-a term can take, and never give beyond a limit.
+a term can take, and never give beyond a limit. ``control/by_terms.py`` asks only where the terms change anything, and
+bounds only those whom they hold.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ import numpy as np
 
 from powerd.allocation.demands import Demands
 from powerd.allocation.rows import Rows, fresh, headroom_of, rows_of
+from powerd.allocation.steps import all_up, pack_steps
+from powerd.allocation.user_code import UserCode
 from powerd.allocation.user_service import TRIES, Search, admitted_by_rows
 from powerd.errors import UnreadableInput
-from powerd.limits import Floats, Ints, Limits, Posts
+from powerd.limits import Bools, Floats, Ints, Limits, Posts
 
 if TYPE_CHECKING:
     from powerd.allocation.user_program import UserProgram
@@ -39,20 +42,8 @@ GROUP = "powerd.terms"
 """Entry points that are asked for terms."""
 KEPT = 16
 """How many switching states stay compiled."""
-FAILS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    NameError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
-"""With what a program of somebody else's fails."""
+SNAP_A = 1e-3
+"""An answer of the solver this little below a pilot step is that step: it is off by up to 3e-4 [own unit]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,6 +69,18 @@ class Source:
     """The file or the entry point, for messages."""
     terms: Terms
 
+    @property
+    def file(self) -> str:
+        """The file as its code calls itself; the name where it has no code of its own."""
+        code = getattr(self.terms, "__code__", None)
+        return self.name if code is None else str(code.co_filename)
+
+    @property
+    def line(self) -> int:
+        """Where the function begins; 1 where it has no code of its own."""
+        code = getattr(self.terms, "__code__", None)
+        return 1 if code is None else int(code.co_firstlineno)
+
 
 def find_sources(files: Sequence[str]) -> tuple[Source, ...]:
     """The functions of the files and of all installed entry points.
@@ -99,10 +102,8 @@ def installed_sources() -> tuple[Source, ...]:
 
 def _load(point: EntryPoint) -> Source:
     name = f"{point.name} ({point.value})"
-    try:
+    with UserCode([name], "cannot be loaded"):
         return Source(name, point.load())
-    except FAILS as error:
-        raise UnreadableInput(f"{name}: cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def source_in(path: Path) -> Source:
@@ -111,13 +112,24 @@ def source_in(path: Path) -> Source:
     Raises:
         UnreadableInput: it cannot be run, or has no function ``terms``.
     """
-    try:
+    with UserCode([str(path)], "cannot be run"):
         function = runpy.run_path(str(path)).get("terms")
-    except FAILS as error:
-        raise UnreadableInput(f"{path}: cannot be run: {type(error).__name__}: {error}") from error
     if not callable(function):
         raise UnreadableInput(f"{path}: has no function terms(site)")
     return Source(str(path), function)
+
+
+def refuse_max_min(sources: Sequence[Source]) -> None:
+    """A site that shares by max-min takes no terms: (U) is about the sum of weight log x, and would undo it unsaid.
+
+    Raises:
+        UnreadableInput: there are terms.
+    """
+    if sources:
+        names = ", ".join(source.name for source in sources)
+        raise UnreadableInput(
+            f"{names}: terms share by the sum of weight log x, which is not fairness: max_min: take one of the two out"
+        )
 
 
 class UserTerms:
@@ -129,7 +141,7 @@ class UserTerms:
     """
 
     def __init__(self, posts: Posts, sources: Sequence[Source]) -> None:
-        self._posts, self._sources = posts, tuple(sources)
+        self._posts, self._sources, self._steps = posts, tuple(sources), pack_steps(posts)
         self._compiled: OrderedDict[int, tuple[Rows, UserProgram]] = OrderedDict()
 
     @property
@@ -138,60 +150,114 @@ class UserTerms:
         return tuple(Path(source.name).name for source in self._sources)
 
     def compile(self, limits: Limits) -> None:
-        """Compiles the program of these rows now rather than in a tick.
+        """Compiles the program of these rows now rather than in a tick, and solves it once.
 
         Raises:
-            NotDpp: a term is not convex or its parameters do not enter affinely; names file and term.
-            UnreadableInput: a function fails.
+            NotDpp: a term is not convex or its parameters do not enter affinely, or there is no answer to the terms;
+                names the file, the line and the term.
+            UnreadableInput: a function fails, or what it gave to cvxpy does.
         """
-        if self._sources:
-            self._program(rows_of(limits))
+        if not self._sources:
+            return
+        rating = np.where(limits.energized, self._posts.max_ceiling, 0.0)
+        if rating.any():
+            enough = 1.0 + np.asarray(limits.flow(rating), dtype=np.float64)
+            self._program(rows_of(limits)).try_out(rating, enough)
+
+    def met(self, limits: Limits, demands: Demands, x: Floats) -> bool:
+        """Whether ceilings ``x`` (n,), shared out without the terms, are what they want as well.
+
+        Raises:
+            UnreadableInput: what a user wrote fails.
+        """
+        program, _ = self._entered(limits, demands)
+        return not program.has_utility and program.meets(x)
+
+    def missed(self, limits: Limits, x: Floats) -> Bools:
+        """(n,) the EVSEs in terms that ceilings ``x`` (n,) do not meet, of those that the last ``bound`` kept.
+
+        Raises:
+            UnreadableInput: what a user wrote fails.
+        """
+        return self._program(rows_of(limits)).missed(x)
+
+    def _entered(self, limits: Limits, demands: Demands) -> tuple[UserProgram, Floats]:
+        """The program of these limits, and (n,) the most that each EVSE can be given."""
+        upper = np.where(limits.energized & (demands.upper >= demands.minimum), np.maximum(demands.upper, 0.0), 0.0)
+        rows = rows_of(limits)
+        program = self._program(rows)
+        program.enter(headroom_of(rows.limit_of_row, fresh(limits.capacity), fresh(demands.uncontrolled)), upper)
+        return program, upper
 
     def bound(self, limits: Limits, demands: Demands) -> tuple[Demands, tuple[str, ...]]:
-        """Demands that ask for no more than the terms leave; and an alarm where the terms have no answer.
+        """Demands that ask for no more than (U) leaves; and alarms where terms have no answer.
 
-        Where no ceilings meet the terms they are left out of this tick: what is safe does not hang on them.
+        What no ceilings meet is left out of this tick, if need be all: what is safe does not hang on the terms.
+
+        Raises:
+            UnreadableInput: what a user wrote fails.
         """
         if not self._sources:
             return demands, ()
         rows = rows_of(limits)
         room = headroom_of(rows.limit_of_row, fresh(limits.capacity), fresh(demands.uncontrolled))
-        program = self._program(rows)
-        program.enter(room)
-        upper = np.where(limits.energized & (demands.upper >= demands.minimum), np.maximum(demands.upper, 0.0), 0.0)
+        program, upper = self._entered(limits, demands)
         x = np.zeros(upper.shape[0])
-        names = ", ".join(source.name for source in self._sources)
-        alarms: list[str] = []
+        names, alarms = ", ".join(source.name for source in self._sources), []
         served = demands.order[upper[demands.order] > 0.0]
         for priority in np.unique(demands.priority[served])[::-1]:
-            order = served[demands.priority[served] == priority]
-            search = Search(program=program, settled=x, upper=upper, minimum=demands.minimum)
-            found = self._class(search, admitted_by_rows(rows, room, x, order, demands), demands)
+            order, later = served[demands.priority[served] == priority], served[demands.priority[served] < priority]
+            search = Search(program=program, settled=x, upper=upper, minimum=demands.minimum, later=later)
+            found = self._class(search, admitted_by_rows(rows, room, x, order, demands), demands.weight)
             if found is None:
-                return demands, (f"no ceilings meet the terms of {names}: they are left out",)
+                return demands, (_no_answer(names, program.unsure),)
             x, unsure = found
             if unsure:
                 alarms.append(
                     f"under the terms of {names} nobody of priority {priority} was found who can charge: "
                     f"{TRIES} of {order.shape[0]} cars were tried one by one"
                 )
+        alarms += [f"{place}: no ceilings meet it beside the others: it is left out" for place in program.left_out]
+        x = self._snapped(x)
         return replace(demands, upper=np.minimum(demands.upper, x), target=np.minimum(demands.target, x)), tuple(alarms)
 
-    def _class(self, search: Search, order: Ints, demands: Demands) -> tuple[Floats, bool] | None:
-        """(n,) ceilings with this class, and whether it is at 0 without a proof; None where none meet the terms."""
+    def _snapped(self, x: Floats) -> Floats:
+        """(n,) ceilings that end a hair below a pilot step, where the solver meant the step, on it."""
+        above = all_up(self._steps, x)
+        return np.where(above - x <= SNAP_A, above, x)
+
+    def _class(self, search: Search, order: Ints, weight: Floats) -> tuple[Floats, bool] | None:
+        """(n,) ceilings with this class, and whether it is at 0 without a proof; None where none meet the terms.
+
+        Terms that ask something of the class are left out first where nobody could meet them, and then where nobody
+        could charge with them.
+        """
         if not order.shape[0]:
             return search.settled, False
-        x = search.share(order, demands.weight)
+        x = search.share(order, weight)
         if x is not None:
             return x, False
+        nobody, asks = order[:0], not search.program.meets(search.settled)
+        if asks and search.program.loosen(*search.bounds(nobody, order)):
+            x = search.share(order, weight)
+            if x is not None:
+                return x, False
+        found = self._searched(search, order, weight)
+        if asks and (found is None or not found[0][order].any()):
+            search.program.loosen(*search.bounds(nobody, nobody))
+            found = self._searched(search, order, weight)
+        return found
+
+    def _searched(self, search: Search, order: Ints, weight: Floats) -> tuple[Floats, bool] | None:
+        """As ``_class``, where not all of ``order`` can charge."""
         found = search.run(order)
         if found is None:
             return None
         if not found.on.shape[0]:
             return search.settled, found.unsure
-        x = search.share(found.on, demands.weight)
+        x = search.share(found.on, weight)
         if x is None:  # what fits beside somebody may not fit without him, where a term asks for more of one
-            x = search.share(search.proven, demands.weight)
+            x = search.share(search.proven, weight)
         return None if x is None else (x, False)
 
     def _program(self, rows: Rows) -> UserProgram:
@@ -199,11 +265,15 @@ class UserTerms:
 
         kept = self._compiled.get(id(rows))
         if kept is None:
-            kept = (
-                rows,
-                UserProgram(rows, self._posts, self._sources),
-            )  # held: their id may not come again
+            kept = (rows, UserProgram(rows, self._posts, self._sources))  # rows held: their id may not come again
             self._compiled[id(rows)] = kept
             while len(self._compiled) > KEPT:
                 self._compiled.popitem(last=False)
         return kept[1]
+
+
+def _no_answer(names: str, unsure: str) -> str:
+    """The alarm where all terms are left out; ``unsure`` is what the solver said if it gave up."""
+    if unsure:
+        return f"the solver gave up on the terms of {names} ({unsure}): they are left out"
+    return f"no ceilings meet the terms of {names}: they are left out"

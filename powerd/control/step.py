@@ -14,12 +14,12 @@ from powerd.allocation.allocate import Allocation, Allocator, Warm
 from powerd.allocation.demands import Demands
 from powerd.allocation.guard import admit_raises, shed
 from powerd.allocation.max_min import MaxMinSolver
-from powerd.allocation.user_terms import UserTerms, find_sources
+from powerd.allocation.user_terms import find_sources, refuse_max_min
 from powerd.control import failsafe
 from powerd.control.absorb import Absorbed, absorb
 from powerd.control.absorb_envelopes import envelope_alarms, watch_envelopes
 from powerd.control.ac_check import Held, hold, tighten
-from powerd.control.by_terms import WithoutTerms
+from powerd.control.by_terms import ByTerms, UnderTerms
 from powerd.control.compiled import CompiledSite, SwitchingStates
 from powerd.control.decision import Decision, GrantBatch, Renewal
 from powerd.control.demand import demands_of, watch_usage
@@ -68,9 +68,10 @@ class Stepper:
         posts = site.electrical.posts
         self._allocator = Allocator(posts, MaxMinSolver() if site.electrical.max_min else None)
         self._again = Allocator(posts, MaxMinSolver() if site.electrical.max_min else None)
-        self._terms = UserTerms(posts, find_sources(site.electrical.term_files))
-        self._terms.compile(site.limits)
-        self._without_terms = WithoutTerms(posts, max_min=site.electrical.max_min)
+        sources = find_sources(site.electrical.term_files)
+        if site.electrical.max_min:
+            refuse_max_min(sources)
+        self._terms = ByTerms(posts, sources, site.limits)
         self._steps = site.steps
         self._wide: tuple[Stop, ...] | None = None
         """The last answer of ``widened``, which it needs not be asked for again; another drawing may feed others."""
@@ -169,29 +170,31 @@ class Stepper:
 
     def _shared(self, site: CompiledSite, state: Snapshot, scene: _Scene, wanted: Demands) -> _Shares:
         """What the terms leave of what is ``wanted``, shared out within limits and power flow."""
-        demands, unmet = self._terms.bound(site.limits, wanted)
         warm = Warm(stage=state.warm_stage, price=state.warm_price)
-        allocation = self._allocator.allocate(site.limits, demands, warm)
-        allocation, limits, warned = self._flowing(site, scene, allocation, demands)
+        plain = self._allocator.allocate(site.limits, wanted, warm)
+        under = self._terms.share(site.limits, wanted, plain)
+        under, limits, warned = self._flowing(site, scene, under, wanted)
         return _Shares(
-            demands=demands,
-            allocation=self._without_terms.explain(allocation, limits, wanted, demands),
+            demands=under.demands,
+            allocation=self._terms.explain(under, limits, wanted),
             limits=limits,
             term_names=self._terms.names,
             warned=warned,
-            unmet=unmet,
+            unmet=under.alarms,
         )
 
     def _flowing(
-        self, site: CompiledSite, scene: _Scene, allocation: Allocation, demands: Demands
-    ) -> tuple[Allocation, Limits, tuple[str, ...]]:
+        self, site: CompiledSite, scene: _Scene, under: UnderTerms, wanted: Demands
+    ) -> tuple[UnderTerms, Limits, tuple[str, ...]]:
         """Decides once more under tighter limits where the power flow of the want breaks a bound."""
         if site.ac is None:
-            return allocation, site.limits, ()
-        tight = tighten(site.ac, site.limits, demands, _reachable(scene, allocation.want), site.loads_worst)
+            return under, site.limits, ()
+        want = _reachable(scene, under.allocation.want)
+        tight = tighten(site.ac, site.limits, under.demands, want, site.loads_worst)
         if tight.alarms:
-            allocation = self._again.allocate(tight.limits, demands, allocation.warm)
-        return allocation, tight.limits, tight.alarms
+            plain = self._again.allocate(tight.limits, wanted, under.allocation.warm)
+            under = self._terms.share(tight.limits, wanted, plain)
+        return under, tight.limits, tight.alarms
 
     def _grant(
         self, site: CompiledSite, limits: Limits, scene: _Scene, want: Floats, demands: Demands, state: Snapshot

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from powerd.allocation.user_terms import UserTerms, installed_sources, source_in
+from powerd.allocation.user_terms import Source, UserTerms, installed_sources, refuse_max_min, source_in
 from powerd.errors import NotDpp, UnreadableInput
 from powerd.faults import Fault
 from powerd.limits import Limits
@@ -84,18 +84,30 @@ def check_site(path: Path) -> CheckReport:
 
 
 def _find_term_faults(electrical: Electrical, limits: Limits, site: SiteFile, findings: Findings) -> None:
-    """Everybody's terms, compiled as the daemon does it when it starts."""
+    """Everybody's terms, compiled and solved once as the daemon does it when it starts."""
     for index, name in enumerate(electrical.term_files):
         try:
-            UserTerms(electrical.posts, (source_in(Path(name)),)).compile(limits)
+            _try_terms(electrical, limits, (source_in(Path(name)),))
         except (NotDpp, UnreadableInput) as error:
             mend = "mend the file (docs/allocation.md), or take it out of terms:"
             findings.add(Code.USER_TERMS, ("terms", index), site.site, str(error), mend)
     try:
-        UserTerms(electrical.posts, installed_sources()).compile(limits)
+        _try_terms(electrical, limits, installed_sources())
     except (NotDpp, UnreadableInput) as error:
         mend = "mend or uninstall the package that has it"
         findings.add(Code.USER_TERMS, ("site",), site.site, str(error), mend)
+
+
+def _try_terms(electrical: Electrical, limits: Limits, sources: tuple[Source, ...]) -> None:
+    """What the daemon does with them at its start.
+
+    Raises:
+        NotDpp: a term is not convex, or there is no answer to the terms.
+        UnreadableInput: a function fails, or the site shares by max-min.
+    """
+    if electrical.max_min:
+        refuse_max_min(sources)
+    UserTerms(electrical.posts, sources).compile(limits)
 
 
 def run_check(path: Path, *, as_json: bool, out: TextIO, err: TextIO) -> int:

@@ -20,7 +20,7 @@ from powerd.allocation.user_program import UserProgram
 from powerd.allocation.user_terms import Source, UserSite, UserTerms, find_sources
 from powerd.errors import NotDpp, UnreadableInput
 from powerd.limits import Bools, Floats
-from tests.allocation.sites import delta_wye, demands, one_limit, posts
+from tests.allocation.sites import delta_wye, demands, linear, one_limit, posts
 from tests.control.garage import Player, site_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +106,7 @@ def test_who_is_on_follows_the_order_of_service(seed: int) -> None:
     rng = np.random.default_rng(seed)
     count, wings = int(rng.integers(2, 10)), int(rng.integers(1, 4))
     factor = np.where(rng.random((wings, count)) < 0.6, rng.choice([0.5, 1.0, 3.0], (wings, count)), 0.0)
+    factor[:, 0] = np.where(factor.any(axis=1), factor[:, 0], 1.0)  # a term about nobody is refused
     terms = Wings(factor, rng.uniform(0.0, 40.0, wings))
     asked = demands(
         count,
@@ -189,17 +190,73 @@ def test_phasor_rows_hold_too() -> None:
     assert np.all(limits.limit_flow(asked.upper) <= 40.0 + 1e-3)
 
 
-def test_terms_without_an_answer_are_left_out_and_told() -> None:
-    """Nobody is stranded by a contradiction; the limits hold without the terms."""
+def _never(site: UserSite) -> Iterable[Any]:
+    """More than a post can ever give, and 10 A for another."""
+    yield site.ceiling[0] >= 1000.0
+    yield site.ceiling[1] <= 10.0
 
-    def never(site: UserSite) -> Iterable[Any]:
-        yield site.ceiling[0] >= 1000.0
 
-    own, limits = posts(2), one_limit(2, 40.0)
+def test_a_term_without_an_answer_is_left_out_and_told() -> None:
+    """Nobody is stranded by a contradiction, and the other term holds."""
+    asked, alarms = UserTerms(posts(2), [Source("never.py", _never)]).bound(one_limit(2, 40.0), demands(2, 1))
+    np.testing.assert_allclose(asked.upper, [30.0, 10.0], atol=1e-3)
+    assert len(alarms) == 1
+    assert alarms[0].startswith("never.py:")
+    assert "term 1: no ceilings meet it" in alarms[0]
+
+
+def test_terms_that_cannot_be_loosened_are_left_out_together() -> None:
+    """A cone that no ceilings meet: all are as free as without terms, and told so."""
+
+    def cone(site: UserSite) -> Iterable[Any]:
+        yield cp.SOC(site.ceiling[0] - 40.0, site.ceiling[1:])
+
     wanted = demands(2, 1)
-    asked, alarms = UserTerms(own, [Source("never.py", never)]).bound(limits, wanted)
+    asked, alarms = UserTerms(posts(2), [Source("cone.py", cone)]).bound(one_limit(2, 40.0), wanted)
     assert asked is wanted
-    assert "never.py" in alarms[0]
+    assert alarms == ("no ceilings meet the terms of cone.py: they are left out",)
+
+
+def _first_sixteen(site: UserSite) -> Iterable[Any]:
+    """16 A at least for the first post, 20 A together for the others."""
+    yield site.ceiling[0] >= 16.0
+    yield cp.sum(site.ceiling[1:]) <= 20.0
+
+
+FIRST_SIXTEEN = [
+    ("together", {}, [32.0, 10.0, 10.0], 0),
+    ("the second of a higher class", {"priority": [0, 1, 0]}, [32.0, 20.0, 0.0], 0),
+    ("all of other classes", {"priority": [0, 1, 2]}, [32.0, 0.0, 20.0], 0),
+    ("nobody at the first", {"upper": [0.0, 32.0, 32.0]}, [0.0, 10.0, 10.0], 0),
+    ("a car of 10 A at the first", {"upper": [10.0, 32.0, 32.0]}, [10.0, 10.0, 10.0], 1),
+]
+
+
+@pytest.mark.parametrize(("columns", "expected", "alarms"), [case[1:] for case in FIRST_SIXTEEN])
+def test_terms_are_kept_as_far_as_they_can_be(columns: dict[str, Any], expected: list[float], alarms: int) -> None:
+    """What is asked of a lower class is no contradiction, of an empty post it says nothing, else it alone goes."""
+    asked = demands(3, 1, **columns)
+    bounded, told = UserTerms(posts(3), [Source("a.py", _first_sixteen)]).bound(one_limit(3, 200.0), asked)
+    np.testing.assert_allclose(bounded.upper, expected, atol=1e-3)
+    assert [line.split(": ")[1] for line in told] == ["term 1"] * alarms
+
+
+def test_a_car_that_its_feeder_keeps_off_does_not_keep_all_others_off() -> None:
+    """The first post's feeder has 5 A, so that nobody gives it its 16 A: that is left out and told, the rest holds."""
+    limits = linear([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]], [5.0, 200.0])
+    bounded, told = UserTerms(posts(3), [Source("a.py", _first_sixteen)]).bound(limits, demands(3, 2))
+    np.testing.assert_allclose(bounded.upper, [0.0, 10.0, 10.0], atol=1e-3)
+    assert ["term 1" in line for line in told] == [True]
+
+
+def test_a_bound_that_the_solver_misses_by_a_rounding_is_not_a_step_less() -> None:
+    """Equal cars under a term whose equal share is a pilot step of 1 A get the step, each of them."""
+    steps = np.array([0.0, *range(6, 33)])
+    for count, each in ((2, 10.0), (3, 10.0), (3, 16.0), (5, 12.0), (7, 9.0), (9, 21.0)):
+        terms = Wings(np.ones((1, count)), np.array([count * each]))
+        own, limits = posts(count, steps), one_limit(count, 1000.0)
+        bounded, _ = UserTerms(own, [Source("all", terms.terms)]).bound(limits, demands(count, 1))
+        assert Allocator(own).allocate(limits, bounded).want.tolist() == [each] * count
 
 
 @pytest.mark.parametrize(
@@ -210,8 +267,17 @@ def test_terms_without_an_answer_are_left_out_and_told() -> None:
             "p = cp.Parameter(nonneg=True)\n    yield site.ceiling[0] <= 1\n    yield p * p * site.ceiling[0] <= 3",
             "term 2",
         ),
-        ("yield cp.square(site.ceiling[0])", "term 1 is not a concave number"),
+        ("yield cp.square(site.ceiling[0])", "mine.py:3: term 1 is not a concave number"),
         ("yield 7", "neither a cvxpy constraint nor an expression"),
+        ("yield cp.sum(site.ceiling[[]]) <= 40", "mine.py:3: term 1 is about no post"),
+        ("yield site.ceiling <= 40\n    yield site.ceiling[[]] <= 40", "mine.py:4: term 2 is about no post"),
+        ("yield site.ceiling[0] <= cp.Parameter(name='cap')", "term 1 has a parameter without a value, cap"),
+        ("yield site.ceiling[0] <= float('nan')", "mine.py:3: term 1 has a number that is none"),
+        ("yield site.ceiling[0] <= 32 * cp.Variable(boolean=True)", "term 1 has a variable of whole numbers"),
+        ("yield site.ceiling[0] <= 32 * cp.Variable(integer=True)", "term 1 has a variable of whole numbers"),
+        ("yield cp.Variable()", "the expressions grow without end"),
+        ("yield site.ceiling[0] >= 1000", "no ceilings up to the posts' ratings meet all terms"),
+        ("yield site.ceiling[0] >= 20\n    yield site.ceiling[0] <= 10", "no ceilings up to the posts' ratings"),
     ],
 )
 def test_a_term_that_is_not_convex_is_refused_at_build(text: str, told: str, tmp_path: Path) -> None:
@@ -225,13 +291,23 @@ def test_a_term_that_is_not_convex_is_refused_at_build(text: str, told: str, tmp
 
 
 @pytest.mark.parametrize(
-    "text", ["def terms(site:\n", "x = 1\n", "import there_is_no_such_module\n", "y = x\n", "1 / 0\n"]
+    "text",
+    [
+        "def terms(site:\n",
+        "x = 1\n",
+        "import there_is_no_such_module\n",
+        "y = x\n",
+        "1 / 0\n",
+        "raise SystemExit(0)\n",
+        "raise Exception\n",
+        "next(iter(()))\n",
+    ],
 )
 def test_a_file_that_cannot_be_used_is_named(text: str, tmp_path: Path) -> None:
-    """A syntax error, no function, a missing import, a missing name, a sum that cannot be."""
+    """A syntax error, no function, a missing import, a missing name, a sum that cannot be, an exit; with the line."""
     file = tmp_path / "mine.py"
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(UnreadableInput, match=r"mine\.py"):
+    with pytest.raises(UnreadableInput, match=r"mine\.py: has no function" if text == "x = 1\n" else r"mine\.py:1: "):
         find_sources([str(file)])
 
 
@@ -251,10 +327,23 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
     assert decision.ceiling.sum() > 90.0
 
 
-@pytest.mark.parametrize("text", ["return None", "yield site.ceiling[99] <= 4", "yield unknown"])
-def test_a_function_that_fails_is_named_before_any_tick(text: str, tmp_path: Path) -> None:
-    """Nothing to go through, a post that is not there, a missing name: with the file, not as a traceback."""
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("return None", 2),
+        ("yield site.ceiling[99] <= 4", 3),
+        ("yield unknown", 3),
+        ("yield 0 <= site.ceiling <= 40", 3),
+        ("x = site.ceiling\n    if x[0] <= 4:\n        yield x[1] <= 4", 4),
+        ("raise cp.error.DCPError('no')", 3),
+        ("next(iter(()))\n    return []", 3),
+        ("raise SystemExit(0)", 3),
+        ("yield site.ceiling[0] <= cp.CallbackParam(lambda: 1 / 0)", 3),
+    ],
+)
+def test_a_function_that_fails_is_named_before_any_tick(text: str, line: int, tmp_path: Path) -> None:
+    """Whatever it raises, and what cvxpy raises for it: the file and the line, not a traceback, and no exit."""
     file = tmp_path / "mine.py"
-    file.write_text(f"def terms(site):\n    {text}\n", encoding="utf-8")
-    with pytest.raises(UnreadableInput, match=r"mine\.py: terms\(site\) fails"):
+    file.write_text(f"import cvxpy as cp\ndef terms(site):\n    {text}\n", encoding="utf-8")
+    with pytest.raises(UnreadableInput, match=rf"mine\.py:{line}: (terms\(site\) fails|term 1 cannot be used)"):
         UserTerms(posts(2), find_sources([str(file)])).compile(one_limit(2, 40.0))

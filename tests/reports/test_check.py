@@ -158,3 +158,35 @@ def test_terms_that_the_daemon_would_refuse_are_faults(tmp_path: Path) -> None:
     assert "in order" not in check(tmp_path)[1]
     (tmp_path / "site.yaml").write_text(base + "terms: [good.py]\n", "utf-8")
     assert check(tmp_path)[0] == 0
+
+
+def test_no_file_of_terms_ends_the_check(tmp_path: Path) -> None:
+    """An exit, a bare exception, what cannot be solved: each a fault in its line, with the file's own line."""
+    base = (CASES / "base.yaml").read_text(encoding="utf-8")
+    texts = {
+        "leaves.py": ("exit(0)", 3),
+        "chains.py": ("yield 0 <= site.ceiling <= 40", 3),
+        "stops.py": ("yield next(iter(()))", 3),
+        "unset.py": ("yield site.ceiling[0] <= cp.Parameter()", 3),
+        "whole.py": ("yield site.ceiling[0] <= 9 * cp.Variable(integer=True)", 3),
+        "nobody.py": ("yield cp.sum(site.ceiling[[i for i in site.evse_ids if i == 'x']]) <= 9", 3),
+    }
+    for name, (text, _) in texts.items():
+        (tmp_path / name).write_text(f"import cvxpy as cp\ndef terms(site):\n    {text}\n", "utf-8")
+    names = "".join(f"  - {name}\n" for name in texts)
+    (tmp_path / "site.yaml").write_text(f"{base}terms:\n{names}", "utf-8")
+    code, out, _ = check(tmp_path, as_json=True)
+    lines = (tmp_path / "site.yaml").read_text("utf-8").splitlines()
+    told = {lines[fault["line"] - 1].strip(" -"): fault["message"] for fault in json.loads(out)["faults"]}
+    assert code == 1
+    assert {name: f"{name}:{line}: " in told[name] for name, (_, line) in texts.items()} == dict.fromkeys(texts, True)
+
+
+def test_terms_beside_max_min_are_a_fault(tmp_path: Path) -> None:
+    """They would be shared by another rule than the one that the site file names."""
+    base = (CASES / "base.yaml").read_text(encoding="utf-8")
+    (tmp_path / "good.py").write_text("def terms(site):\n    yield site.ceiling[0] <= 40\n", "utf-8")
+    (tmp_path / "site.yaml").write_text(base + "fairness: max_min\nterms: [good.py]\n", "utf-8")
+    code, out, _ = check(tmp_path)
+    assert code == 1
+    assert "max_min: take one of the two out" in out

@@ -198,7 +198,8 @@ class ControllerCore:
 
     def switching(self, index: int) -> None:
         """The contactor of the post is about to move; its ceiling is 0."""
-        self.evses[index].in_force, self.evses[index].on_one_phase = 0.0, None
+        lease = self.evses[index]
+        lease.in_force, lease.on_one_phase, lease.stopped = 0.0, None, False  # this 0 is no stop
 
     def switched(self, index: int, *, one_phase: bool) -> None:
         """The post has connected its L1 alone, or all its phases."""

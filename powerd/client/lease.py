@@ -143,6 +143,10 @@ class EvseLease:
     """The post has taken the order that the process's start, or the last unplugging, gave it, or the stop instead."""
     latched: bool = False
     """A stop holds: 0 until a newer grant that is not latched."""
+    stopped: bool = False
+    """The post has taken the stop that holds: it stays at 0 whatever becomes of this process."""
+    freed: Order = NONE
+    """The newest accepted grant that is no stop: until the post takes a newer one, it may have taken this one."""
     one_phase: bool = False
     """The newest accepted grant is for L1 alone."""
     on_one_phase: bool | None = None
@@ -175,6 +179,8 @@ class EvseLease:
     def accept(self, terms: Terms, ceiling: float, *, latched: bool, one_phase: bool) -> Write:
         """Takes a grant."""
         self.accepted, self.ceiling, self.latched, self.one_phase = terms.order, ceiling, latched, one_phase
+        if not latched:
+            self.freed, self.stopped = terms.order, False
         self.until_s, self.live = terms.valid_until_s, True
         self.known = self.plugged
         return self._write(order=terms.order)
@@ -186,11 +192,13 @@ class EvseLease:
     def restart(self) -> Write:
         """The post has restarted and does what it does without an order, with any contactor; the one that holds."""
         self.in_force, self.in_force_until_s, self.on_one_phase = self.config.boot_ceiling, 0.0, None
+        self.stopped = False
         return self.again()
 
     def apply(self, write: Write, now_s: float) -> bool:
         """The actuator took ``write``. True if that is to be acked: a grant, in time, that no plug has voided since."""
         self.in_force, self.in_force_until_s = write.ceiling, 0.0
+        self.stopped = write.latched and write.order >= self.freed
         if write.one_phase is not None:
             self.on_one_phase = write.one_phase
         if write.order <= self.ended or now_s > write.valid_until_s:

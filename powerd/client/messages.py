@@ -75,7 +75,7 @@ def evse_state(lease: EvseLease, now_s: float) -> pb.EvseState:
         seq=seq,
         applied_ceiling=lease.in_force,
         remaining_ttl_s=lease.remaining_s(now_s),
-        latched=lease.latched,
+        latched=lease.stopped,
         fallback=config.fallback,
         fallback_idle=config.fallback_idle,
         boot_ceiling=config.boot_ceiling,

@@ -173,6 +173,49 @@ def test_a_stop_survives_the_process() -> None:
     assert said.highest_epoch == 4
 
 
+def test_a_stop_is_in_force_once_the_post_has_taken_it() -> None:
+    """A post that does not answer would go from the lease before to its fallback; one that restarts does what it likes;
+    a newer grant may have reached it before anybody says so. The hello says `latched` in none of these.
+    """
+    core = controller(count=1, fallback=16.0)
+
+    def told() -> bool:
+        return core.hello(100.0).hello.evses[0].latched
+
+    (lease,) = core.receive(grants((1, 1), {0: 16.0}, hello(core, 100.0)), 100.0)
+    (stop,) = core.receive(grants((1, 2), {0: 0.0}, hello(core, 100.0), latched=(0,)), 100.0)
+    core.applied(lease, 100.0)
+    assert not told()
+    core.applied(stop, 100.0)
+    assert told()
+    assert core.restarted(0) == (stop,)
+    assert not told()
+    core.applied(stop, 100.0)
+    assert told()
+    core.receive(grants((1, 3), {0: 16.0}, hello(core, 100.0)), 100.0)
+    assert not told()
+    (again,) = core.receive(grants((1, 4), {0: 0.0}, hello(core, 100.0), latched=(0,)), 100.0)
+    core.applied(stop, 100.0)  # the older one: the grant between them is still on its way
+    assert not told()
+    core.applied(again, 100.0)
+    assert told()
+
+
+def test_a_post_that_is_switched_under_a_stop_stands_at_a_zero_that_is_none() -> None:
+    """Before its contactor moves it is told 0, which ends as the lease does: the stop is in force after that again."""
+    core = controller(count=1, switches=True)
+    (stop,) = core.receive(grants((1, 1), {0: 0.0}, hello(core, 100.0), latched=(0,)), 100.0)
+    core.switching(0)
+    core.switched(0, one_phase=False)
+    core.applied(stop, 100.0)
+    (other,) = core.receive(grants((1, 2), {0: 0.0}, hello(core, 100.0), latched=(0,), one_phase=(0,)), 100.0)
+    core.switching(0)
+    assert not core.hello(101.0).hello.evses[0].latched
+    core.switched(0, one_phase=True)
+    core.applied(other, 102.0)
+    assert core.hello(103.0).hello.evses[0].latched
+
+
 def test_a_stop_is_acked_even_if_the_car_has_left() -> None:
     """Unplugging voids leases, not stops: the operator must see that this post has obeyed."""
     core = controller(count=1)

@@ -42,6 +42,8 @@ class Model:
     plugged: bool = False
     found: bool = False
     """The car was there when the process started."""
+    took_stop: bool = False
+    """What the actuator took last was a stop."""
     plug_moment: int = -1
     settled: bool = True
     """The post has taken the order that the last unplugging gave it, or the stop that held then."""
@@ -91,6 +93,7 @@ class Controller(RuleBasedStateMachine):
         for model, told in zip(self.evses, said.evses, strict=True):
             assert told.plugged == model.plugged
             assert not (model.found and told.plug_boottime_s)
+            assert told.latched == (model.took_stop and all(write.latched for write in model.orders))
         self.carried = 0
         for model in self.evses:
             model.sent = (0, 0)
@@ -111,7 +114,7 @@ class Controller(RuleBasedStateMachine):
             found=[f"e{i}" for i in range(COUNT) if there[i]],
         )
         self.evses = [
-            Model(plugged=car, found=car, latched=stop, ceiling=0.0 if stop else IDLE)
+            Model(plugged=car, found=car, took_stop=stop, latched=stop, ceiling=0.0 if stop else IDLE)
             for car, stop in zip(there, latched, strict=True)
         ]
         self.reconnect()
@@ -185,6 +188,7 @@ class Controller(RuleBasedStateMachine):
             self.moment += 1
             model.settled, model.plug_moment = True, self.moment
         assert self.core.in_force[write.index] == write.ceiling
+        model.took_stop = write.latched
         if current:
             assert acked
         if acked:

@@ -14,7 +14,7 @@ const newer = (a, b) =>
   BigInt(a.epoch) > BigInt(b.epoch) || (BigInt(a.epoch) === BigInt(b.epoch) && BigInt(a.seq) > BigInt(b.seq));
 
 // Why this message (Grant, Grants or RenewAll) must not be applied, or null.
-// `last` is the (epoch, seq) last accepted for the same EVSE, `plug` when its plug last changed.
+// `last` is the (epoch, seq) last accepted for the same EVSE, `plug` when its plug last changed or a car was found there.
 export function refusal({ incarnation, last, plug = 0, now, message }) {
   const { echo } = message;
   if (!echo || String(echo.incarnation) !== String(incarnation)) return "foreign incarnation";

@@ -37,7 +37,7 @@ def place(message: Any) -> Place:
 def refusal(message: Any, *, incarnation: int, last: Place, now: float, plug: float = 0.0) -> str | None:
     """Why a Grant, Grants or RenewAll must not be applied, or None.
 
-    ``last`` is the place last accepted for the same EVSE, ``plug`` when its plug last changed.
+    ``last`` is the place last accepted for the same EVSE, ``plug`` when its plug last changed or a car was found there.
     """
     if not message.HasField("echo") or message.echo.incarnation != incarnation:
         return "foreign incarnation"

@@ -249,6 +249,18 @@ def test_a_car_that_its_feeder_keeps_off_does_not_keep_all_others_off() -> None:
     assert ["term 1" in line for line in told] == [True]
 
 
+def test_a_car_that_terms_alone_keep_off_does_not_keep_all_others_off() -> None:
+    """3 to 4 A for a post whose car needs 6 A: it is off, the 3 A are left out and told, and the other charges."""
+
+    def narrow(site: UserSite) -> Iterable[Any]:
+        yield site.ceiling[0] >= 3.0
+        yield site.ceiling[0] <= 4.0
+
+    bounded, told = UserTerms(posts(2), [Source("a.py", narrow)]).bound(one_limit(2, 200.0), demands(2, 1))
+    np.testing.assert_allclose(bounded.upper, [0.0, 32.0], atol=1e-3)
+    assert ["term 1" in line for line in told] == [True]
+
+
 def test_a_bound_that_the_solver_misses_by_a_rounding_is_not_a_step_less() -> None:
     """Equal cars under a term whose equal share is a pilot step of 1 A get the step, each of them."""
     steps = np.array([0.0, *range(6, 33)])

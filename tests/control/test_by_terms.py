@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from powerd.allocation.allocate import Allocator
+from powerd.allocation.user_program import UserProgram
 from powerd.allocation.user_terms import Source, UserSite
 from powerd.control.by_terms import ByTerms
 from powerd.control.decision import Decision
@@ -97,6 +98,23 @@ def test_terms_that_hold_nobody_change_nothing(limit: float, step: str, term: st
         assert bounded.ceiling.tobytes() == free.ceiling.tobytes()
     else:
         assert bounded.want[0] == bounded.want[3]
+
+
+def test_a_tick_asks_the_solver_only_where_terms_hold_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer of cvxpy costs more than all the rest of a tick: none for 80 A among cars of 48 A, one for 40 A."""
+    own, limits, wanted = posts(4), one_limit(4, 48.0), demands(4, 1)
+    plain = Allocator(own).allocate(limits, wanted)
+    for most, asks in ((80.0, 0), (40.0, 1)):
+        terms, asked, solved = ByTerms(own, [Source("all.py", Wing(4, most).terms)], limits), [0], UserProgram._status
+
+        def counting(*arguments: Any, asked: list[int] = asked, solved: Any = solved) -> Any:
+            asked[0] += 1
+            return solved(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(UserProgram, "_status", counting)
+            assert (terms.share(limits, wanted, plain).allocation is plain) == (asks == 0)
+        assert asked == [asks]
 
 
 @dataclass(frozen=True)

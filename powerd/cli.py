@@ -437,7 +437,6 @@ def list_envelopes(daemon: Daemon, as_json: Json = False) -> None:
     else:
         for one in found.envelopes:
             typer.echo(envelopes.sentence(one))
-        now = f"at most {found.worst_import_kw:.4g} kW could be imported now, {found.import_limit_kw:.4g} kW may be"
-        typer.echo(now)
+        typer.echo(envelopes.import_sentence(found))
     broken = any(one.in_force and not one.HasField("kept_since") for one in found.envelopes)
     raise typer.Exit(1 if broken else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 
 from powerd.client.ask import PATIENCE_S, Daemon
@@ -89,6 +90,13 @@ def sentence(one: pb.Envelope) -> str:
         state += "; its source is silent"
     promise = "guaranteed" if one.guaranteed else "not guaranteed: below min_envelope_kw of the site file"
     return f"{one.envelope_id} of {one.source}: {one.import_limit_kw:g} kW {until}; {state}; {promise}"
+
+
+def import_sentence(found: pb.ListEnvelopesResponse) -> str:
+    """How much could be imported, and may be, in a line for people."""
+    if math.isinf(found.import_limit_kw):
+        return "the site file has no grid_connection.import_limit_kw: nothing is said of what may be imported"
+    return f"at most {found.worst_import_kw:.4g} kW could be imported now, {found.import_limit_kw:.4g} kW may be"
 
 
 def _clock(instant: datetime) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from powerd.client.ask import Daemon
-from powerd.client.envelopes import set_envelope
+from powerd.client.envelopes import import_sentence, set_envelope
 from powerd.errors import BadRequest
+from powerd.v1 import envelope_service_pb2 as pb
 
 EAST = timezone(timedelta(hours=14))
 
@@ -30,3 +31,15 @@ def test_what_no_clock_holds_is_a_bad_request(said: dict[str, Any]) -> None:
     with pytest.raises(BadRequest) as refused:
         set_envelope(nobody, 5.0, source="dso", **said)
     assert refused.value.field == next(iter(said)).removesuffix("_s")
+
+
+@pytest.mark.parametrize(
+    ("limit_kw", "told"),
+    [
+        (1200.0, "at most 40 kW could be imported now, 1200 kW may be"),
+        (float("inf"), "the site file has no grid_connection.import_limit_kw: nothing is said of what may be imported"),
+    ],
+)
+def test_a_site_without_a_contract_is_not_said_to_import_without_end(limit_kw: float, told: str) -> None:
+    """Where the site file has no limit there is none to tell."""
+    assert import_sentence(pb.ListEnvelopesResponse(worst_import_kw=40.0, import_limit_kw=limit_kw)) == told

@@ -355,8 +355,12 @@ def test_a_call_tells_of_a_grant_that_is_not_applied_yet(tmp_path: Path, accepte
     assert bool(absorb(player.site, state, [again], instant(2.0)).snapshot.leases.granted[0]) is accepted
 
 
-def test_who_fell_back_to_nothing_in_silence_needs_no_pause(tmp_path: Path) -> None:
-    """powerd and its controller come back after a power cut: the car was told nothing, and charges at once."""
+@pytest.mark.parametrize("by_the_guard", [False, True])
+def test_who_fell_back_to_nothing_in_silence_needs_no_pause(tmp_path: Path, by_the_guard: bool) -> None:
+    """powerd and its controller come back after a power cut: the car was told nothing, and charges at once.
+
+    So it does where the guard decides the tick of the hello, and names it 0, as it stands.
+    """
     player = Player.open(tmp_path, site_text(1, 64.0))
     player.plug(0)
     player.hello(0)
@@ -365,6 +369,7 @@ def test_who_fell_back_to_nothing_in_silence_needs_no_pause(tmp_path: Path) -> N
     player.snapshot = reopen_snapshot(player.snapshot, player.site.terms, instant(player.now_s + 30.0))
     player.now_s, player.decision = player.now_s + 30.0, None
     player.hello(0, highest_epoch=1)
+    player.tick(*([ev.SolveSkipped()] if by_the_guard else []))
     player.tick()
     assert player.tick().ceiling[0] == approx(32.0)
 

@@ -187,12 +187,13 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     book = state.snapshot.leases
     if event.said is not None:
         book = hello.reconcile(book, site.terms, event.evse, event.said)
-    if event.highest_epoch > book.epoch + EPOCH_JUMP_MAX:
+    highest = max(event.highest_epoch, int(event.epoch.max(initial=0)))  # who leaves it out has heard what he names
+    if highest > book.epoch + EPOCH_JUMP_MAX:
         return _with_book(state, hello.bar(book, event.evse, event.ceiling))
     book = hello.trust(book, event.evse)
     other = hello.foreign_grant(book, event.evse, event.epoch, event.seq)
-    if other or hello.foreign_epoch(book, event.evse, event.highest_epoch):
-        state = _advanced(site, _with_book(state, book), event.highest_epoch, now)
+    if other or hello.foreign_epoch(book, event.evse, highest):
+        state = _advanced(site, _with_book(state, book), highest, now)
         book = state.snapshot.leases
     unheard = ~np.isfinite(book.echo_at_s[event.evse]) & event.plugged
     book = leases.linger(book, site.terms, event.evse[unheard], now.boottime_s)

@@ -374,8 +374,14 @@ def test_who_fell_back_to_nothing_in_silence_needs_no_pause(tmp_path: Path, by_t
     assert player.tick().ceiling[0] == approx(32.0)
 
 
-def test_a_hello_that_names_a_grant_of_ours_that_was_never_sent_has_another_leader(two: Player) -> None:
-    """It has our number: so it leads no more, and waits, though this controller has had grants of ours."""
+@pytest.mark.parametrize("ahead", [0, 3])
+@pytest.mark.parametrize("highest_said", [True, False])
+def test_a_hello_that_names_a_grant_that_we_never_sent_has_another_leader(
+    two: Player, highest_said: bool, ahead: int
+) -> None:
+    """Of our number or a higher one: we lead with a still higher one and wait, though this controller has had grants of
+    ours; also where it leaves out the highest epoch that it knows.
+    """
     two.plug(0)
     two.hello(0)
     two.hello(1)
@@ -385,8 +391,9 @@ def test_a_hello_that_names_a_grant_of_ours_that_was_never_sent_has_another_lead
     two.hello(0, highest_epoch=epoch, ceiling=32.0, remaining_s=10.0)
     said = two.news.pop()
     assert isinstance(said, ev.HelloReceived)
-    two.news.append(replace(said, seq=np.array([5000])))
-    assert two.tick().snapshot.leases.epoch == epoch + 1
+    other = replace(said, epoch=np.array([epoch + ahead]), seq=np.array([5000]))
+    two.news.append(replace(other, highest_epoch=epoch + ahead if highest_said else 0))
+    assert two.tick().snapshot.leases.epoch == epoch + ahead + 1
 
 
 def _call(player: Player, evse: int, ceiling: float) -> ev.CallReceived:

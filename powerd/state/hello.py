@@ -11,7 +11,7 @@ from powerd.state.columns import put, replace
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_slots import insert_hold
 from powerd.state.lease_terms import LeaseTerms
-from powerd.state.leases import life_of, slack_s
+from powerd.state.leases import life_of, sent, slack_s
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,7 +84,7 @@ def _over(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -> B
 
 def foreign_grant(book: LeaseBook, evse: Ints, epoch: Ints, seq: Ints) -> bool:
     """A grant that one of ``evse`` (k,) names, (k,) each, has our number and was never sent: another leader had it."""
-    return bool(np.any((epoch == book.epoch) & (seq > book.sent_seq[evse])))
+    return bool(np.any((epoch == book.epoch) & ~sent(book, evse, epoch, seq)))
 
 
 def foreign_epoch(book: LeaseBook, evse: Ints, highest: int) -> bool:

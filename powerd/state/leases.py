@@ -203,8 +203,8 @@ def unacked(book: LeaseBook) -> Bools:
     return book.acked_seq < book.explicit_seq
 
 
-def sent(book: LeaseBook, evse: Ints, epoch: int, seq: int) -> Bools:
-    """(k,) this book has sent grant (epoch, seq) to ``evse`` (k,), or may have: it knows the newest of each."""
+def sent(book: LeaseBook, evse: Ints, epoch: Ints | int, seq: Ints | int) -> Bools:
+    """(k,) this book has sent grant (epoch, seq), one or (k,), to ``evse`` (k,), or may have: it knows the newest."""
     found: Bools = (epoch == book.epoch) & (seq <= book.sent_seq[evse])
     return found
 

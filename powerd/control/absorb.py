@@ -206,7 +206,8 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
         evse=event.evse[known], plugged=event.plugged[known], plug_boottime_s=event.plug_boottime_s[known]
     )
     snapshot = _plug_changed(site, state.snapshot, plugs, now)
-    snapshot = replace(snapshot, leases=hello.settle(snapshot.leases, event.evse, unsettled))
+    book = hello.settle(snapshot.leases, event.evse, unsettled)
+    snapshot = replace(snapshot, leases=hello.unlatch(book, event.evse[known & (event.epoch == 0) & ~event.latched]))
     report = hello.Report(
         evse=event.evse,
         ceiling=event.ceiling,
@@ -334,8 +335,10 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     swapped = was & event.plugged & _plugged_anew(snapshot, event)
     left = event.evse[was & (~event.plugged | swapped)]
     came = event.evse[event.plugged & (~was | swapped)]
-    settles = snapshot.leases.unsettled[event.evse] & event.plugged
+    was_unsettled = snapshot.leases.unsettled[event.evse]
+    settles = was_unsettled & event.plugged
     book = leases.linger(snapshot.leases, site.terms, event.evse[swapped | settles], now.boottime_s)
+    book = hello.unlatch(book, event.evse[was_unsettled & leases.unacked(book)[event.evse]])
     if left.shape[0] or came.shape[0]:
         book = leases.void(book, site.terms, np.union1d(left, came))
     book = hello.settle(book, event.evse, np.zeros(event.evse.shape, np.bool_))

@@ -82,6 +82,23 @@ def _over(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -> B
     return over
 
 
+def unlatch(book: LeaseBook, evse: Ints) -> LeaseBook:
+    """The posts ``evse`` (k,) took the order of a new process of their controller, which knows of no stop there.
+
+    One that was sent to the process before was not taken: it is sent anew while it holds, and once it is released it
+    is nothing that is in force.
+    """
+    free = evse[book.sent_latched[evse]]
+    if free.shape[0] == 0:
+        return book
+    return replace(
+        book,
+        sent_ceiling=put(book.sent_ceiling, free, np.nan),
+        sent_latched=put(book.sent_latched, free, False),
+        sent_until_s=put(book.sent_until_s, free, -np.inf),
+    )
+
+
 def foreign_grant(book: LeaseBook, evse: Ints, epoch: Ints, seq: Ints) -> bool:
     """A grant that one of ``evse`` (k,) names, (k,) each, has our number and was never sent: another leader had it."""
     return bool(np.any((epoch == book.epoch) & ~sent(book, evse, epoch, seq)))

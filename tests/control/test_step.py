@@ -293,6 +293,43 @@ def test_the_first_order_closes_the_fallback_that_another_process_had_opened(tmp
     assert leases.reserve(heard.leases, player.site.terms, heard.sessions.plugged)[1] == approx(6.0)
 
 
+@pytest.mark.parametrize("acked", [False, True])
+@pytest.mark.parametrize("says_so", [False, True])
+def test_a_stop_that_the_process_before_never_took_is_told_as_in_force_by_nobody(
+    tmp_path: Path, acked: bool, says_so: bool
+) -> None:
+    """It was ordered while the controller was down, and released before it came back: its post is at its fallback.
+
+    One that was acked is kept, for a process knows of a stop from its disk; unless it says that there is none.
+    """
+    player = Player.open(tmp_path, site_text(1, FULL, fallback_a=8.0, idle_a=6.0))
+    player.plug(0)
+    player.hello(0)
+    for _ in range(6):
+        player.tick()
+    stop = ev.StopOrdered(request_id="", stop_id="s", element="P0", evse=np.array([0]), reason="smoke")
+    if not acked:
+        player.alive.discard(0)
+    player.tick(stop)
+    player.tick()
+    player.alive.discard(0)
+    for _ in range(int(TTL) + 1):
+        player.tick()
+    player.tick(ev.StopReleased(request_id="", stop_id="s", reason="no smoke"))
+    assert player.snapshot.leases.sent_latched.all()
+    player.hello(0, highest_epoch=player.snapshot.leases.epoch)
+    hello = player.news.pop()
+    assert isinstance(hello, ev.HelloReceived)
+    none, true = np.zeros(1, np.int64), np.ones(1, np.bool_)
+    found = replace(hello, incarnation=99, ceiling=np.array([6.0]), plug_boottime_s=np.zeros(1), epoch=none, seq=none)
+    took = ev.PlugChanged(evse=np.array([0]), plugged=true, plug_boottime_s=np.zeros(1))
+    news: list[ev.Event] = [found] if says_so else [replace(found, unsettled=true), took]
+    book = absorb(player.site, player.snapshot, news, instant(player.now_s)).snapshot.leases
+    assert bool(book.sent_latched[0]) is (acked and not says_so)
+    told = leases.in_force(book, player.site.terms, true, player.now_s)
+    assert bool(told[0] >= 6.0) is not bool(book.sent_latched[0])
+
+
 @pytest.mark.parametrize("by_call", [False, True])
 def test_what_a_lowering_without_the_disk_took_is_not_given_back_after_a_crash(tmp_path: Path, by_call: bool) -> None:
     """The journal says 32 A each; the limit has fallen to 90 A, and all were lowered to 30 A before the crash.

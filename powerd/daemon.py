@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,6 +101,21 @@ class _Waiting:
 
     events: tuple[Event, ...]
     answer: asyncio.Future[tuple[Outcome, ...]]
+
+
+@dataclass
+class _Taken:
+    """What one decision is made of."""
+
+    callers: list[_Waiting] = field(default_factory=list)
+    """Calls, in the order in which they came."""
+    own: list[Event] = field(default_factory=list)
+    """What the ticker itself has to tell, in order."""
+
+    @property
+    def events(self) -> list[Event]:
+        """The callers' first: their outcomes are found again by counting."""
+        return [*(event for waiting in self.callers for event in waiting.events), *self.own]
 
 
 class Ticker:
@@ -286,9 +301,10 @@ class Ticker:
     async def _tick(self, now: Now) -> Decision:
         """One full step in a worker thread (the solver releases the interpreter), and everything it decided."""
         async with self._ticking:
-            taken, events = self._drained(now)
-            decision = await asyncio.to_thread(self._stepper.step, self._snapshot, events, now)
-            await self._settle(decision, taken, events)
+            taken = _Taken()
+            self._drain_into(taken, now)
+            decision = await asyncio.to_thread(self._stepper.step, self._snapshot, taken.events, now)
+            await self._settle(decision, taken)
             self._work_ahead(decision)
             return decision
 
@@ -296,37 +312,40 @@ class Ticker:
         """One full step; if something urgent or its deadline comes first, the guard decides and the solve goes on."""
         async with self._ticking:
             now = clock.now()
-            taken, events = self._drained(now)
-            events += self._late_answer()
+            taken = _Taken()
+            self._drain_into(taken, now)
+            taken.own += self._late_answer()
             step = self._stepper.step
-            self._overtaken = asyncio.create_task(asyncio.to_thread(step, self._snapshot, events, now))
+            self._overtaken = asyncio.create_task(asyncio.to_thread(step, self._snapshot, taken.events, now))
             urgent = await self._called(deadline)
             if self._overtaken.done():
                 decision, self._overtaken = self._overtaken.result(), None
-                await self._settle(decision, taken, events)
+                await self._settle(decision, taken)
                 self._work_ahead(decision)
                 return
-            await self._decide_unsolved(clock, taken, events, late=not urgent)
+            await self._decide_unsolved(clock, taken, late=not urgent)
 
     async def _guard_tick(self, clock: Clock, *, late: bool) -> None:
         """One step by the guard alone."""
         async with self._ticking:
-            await self._decide_unsolved(clock, [], [], late=late)
+            await self._decide_unsolved(clock, _Taken(), late=late)
 
-    async def _decide_unsolved(self, clock: Clock, taken: list[_Waiting], events: list[Event], *, late: bool) -> None:
-        """Decides by the guard on this thread, in O(n), with what came meanwhile; ``late``: a solve is not done yet."""
+    async def _decide_unsolved(self, clock: Clock, taken: _Taken, *, late: bool) -> None:
+        """Decides by the guard on this thread, in O(n), what was ``taken`` for the solve and what came meanwhile.
+
+        ``late``: the solve is not done yet.
+        """
         now = clock.now()
         self._urgent.clear()
         if not late:
             self._urgent_at = asyncio.get_running_loop().time()
-        newer, news = self._drained(now)
-        own: list[Event] = [SolveSkipped()]
+        self._drain_into(taken, now)
+        taken.own = [SolveSkipped(), *(event for event in taken.own if not isinstance(event, SolveSkipped))]
         if late and not self._late:
-            own.append(TroubleBegan(trigger=Trigger.SOLVER_LATE))
+            taken.own.append(TroubleBegan(trigger=Trigger.SOLVER_LATE))
             self._late = True
-        events = [*(e for e in events if not isinstance(e, SolveSkipped)), *news, *own]
-        decision = self._stepper.step(self._snapshot, events, now)
-        await self._settle(decision, [*taken, *newer], events)
+        decision = self._stepper.step(self._snapshot, taken.events, now)
+        await self._settle(decision, taken)
         if late:
             self._work_ahead(decision)
 
@@ -338,30 +357,29 @@ class Ticker:
         self._late = False
         return [SolveSkipped(want=solved.result().want), TroubleEnded(trigger=Trigger.SOLVER_LATE)]
 
-    def _drained(self, now: Now) -> tuple[list[_Waiting], list[Event]]:
-        """Everything in the inbox, and what the ticker itself has to tell, last."""
-        half_empty = self._inbox_events <= INBOX_EVENTS / 2
-        taken, self._inbox, self._inbox_events = self._inbox, [], 0
-        events = [event for waiting in taken for event in waiting.events]
-        events += self._gate.news(now.boottime_s)
+    def _drain_into(self, taken: _Taken, now: Now) -> None:
+        """Everything in the inbox, and what the ticker itself has to tell, beside what the decision has already."""
+        taken.callers += self._inbox
+        self._inbox, self._inbox_events = [], 0
+        taken.own += self._gate.news(now.boottime_s)
+        half_empty = sum(len(waiting.events) for waiting in taken.callers) <= INBOX_EVENTS / 2
         if self._turned_away and not self._overloaded:
-            events.append(TroubleBegan(trigger=Trigger.OVERLOAD))
+            taken.own.append(TroubleBegan(trigger=Trigger.OVERLOAD))
             self._overloaded = True
         elif self._overloaded and half_empty and not self._turned_away:
-            events.append(TroubleEnded(trigger=Trigger.OVERLOAD))
+            taken.own.append(TroubleEnded(trigger=Trigger.OVERLOAD))
             self._overloaded = False
         self._turned_away = False
-        return taken, events
 
-    async def _settle(self, decision: Decision, taken: list[_Waiting], events: list[Event]) -> None:
+    async def _settle(self, decision: Decision, taken: _Taken) -> None:
         """Everything that follows from a decision, in order: decreases, disk, raises and answers."""
         before = () if self._latest is None else self._latest.modes
         self._snapshot, self._latest = decision.snapshot, decision
         self._publish(self._gate.decided(decision))
         durable = None
         if self._writer is not None:
-            durable = self._writer.commit(Entry(now=decision.now, events=events, decision=decision))
-        self._published = asyncio.create_task(self._finish(self._published, durable, taken, decision))
+            durable = self._writer.commit(Entry(now=decision.now, events=taken.events, decision=decision))
+        self._published = asyncio.create_task(self._finish(self._published, durable, taken.callers, decision))
         serving = failsafe.serving(decision.modes)
         if serving != self._serving and self.on_serving is not None:
             self.on_serving(serving)

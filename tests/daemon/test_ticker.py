@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from powerd import daemon
 from powerd.allocation.allocate import Allocation
 from powerd.control import events as ev
 from powerd.control.decision import Decision
@@ -323,6 +324,91 @@ def test_an_urgent_event_is_decided_while_a_solve_runs(electrical: Electrical, m
         assert sink.lowered[-1].lowered.latched.tolist() == [True]
         assert sink.lowered[-1].path == "guard"
         running.cancel()
+
+    asyncio.run(story())
+
+
+class Solve:
+    """The solves of a ticker, which wait from now on until the test lets them go on."""
+
+    def __init__(self, ticker: Ticker, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._allocate = ticker._stepper._allocator.allocate
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+        monkeypatch.setattr(ticker._stepper._allocator, "allocate", self._waits)
+
+    def _waits(self, *arguments: Any) -> Allocation:
+        self.begun.set()
+        self.goes_on.wait(20)
+        return self._allocate(*arguments)
+
+
+async def overtaken(ticker: Ticker, solve: Solve, *calls: ev.Event) -> list[ev.Outcome]:
+    """What each call is told that comes while a tick solves which has news of its own: a call before was turned away.
+
+    The last one is urgent, so that the guard decides it with all that this tick has absorbed.
+    """
+    stamp = ev.StampSeen(evse=np.array([0]), incarnation=5, boottime_s=1.0)
+    ticker.post(*[stamp] * daemon.INBOX_EVENTS)
+    with pytest.raises(Overloaded):
+        ticker.post(stamp)
+    running = asyncio.create_task(ticker.run(Shifted(SystemClock().now().boottime_s - 1.5)))
+    await asyncio.to_thread(solve.begun.wait, 20)
+    answers = [ticker.post(call, urgent=call is calls[-1]) for call in calls]
+    outcomes = [(await asyncio.wait_for(answer, 20))[0] for answer in answers]
+    running.cancel()
+    solve.goes_on.set()
+    return outcomes
+
+
+STOP = ev.StopOrdered(request_id="", stop_id="s", element="F1", evse=np.array([0]), reason="smoke")
+
+
+def test_each_caller_is_told_what_became_of_his_own_call(
+    electrical: Electrical, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the guard overtakes a tick that had news of its own, which no caller waits for."""
+
+    async def story() -> None:
+        ticker = ticker_of(electrical, tick_s=30.0)
+        await ticker.advance(at(1.0))
+        withdrawn = ev.EnvelopeWithdrawn(request_id="", envelope_id="none", reason="")
+        released = ev.StopReleased(request_id="", stop_id="nobody", reason="")
+        told = await overtaken(ticker, Solve(ticker, monkeypatch), withdrawn, released, STOP)
+        assert told == [ev.NotFound("envelope 'none'"), ev.NotFound("stop 'nobody'"), ev.Done("s", (0,))]
+
+    monkeypatch.setattr(daemon, "INBOX_EVENTS", 10)
+    asyncio.run(story())
+
+
+def test_a_full_inbox_is_told_also_where_the_guard_overtakes_the_tick(
+    electrical: Electrical, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What begins in a decision does not end in it, however little came after; it ends with the one after it."""
+
+    async def story() -> None:
+        ticker = ticker_of(electrical, tick_s=30.0)
+        await ticker.advance(at(1.0))
+        sink = ticker.sink = Heard()
+        await overtaken(ticker, Solve(ticker, monkeypatch), STOP)
+        assert Trigger.OVERLOAD in sink.lowered[0].modes
+        assert Trigger.OVERLOAD not in (await ticker.advance(at(3.0))).modes
+
+    monkeypatch.setattr(daemon, "INBOX_EVENTS", 10)
+    asyncio.run(story())
+
+
+def test_a_full_inbox_still_takes_what_is_urgent(electrical: Electrical) -> None:
+    """Stops and trips have room of their own: one is taken and answered where another call is turned away."""
+
+    async def story() -> None:
+        ticker = ticker_of(electrical)
+        stamp = ev.StampSeen(evse=np.array([0]), incarnation=5, boottime_s=0.0)
+        ticker.post(*[stamp] * INBOX_EVENTS)
+        with pytest.raises(Overloaded):
+            ticker.post(STOP)
+        answer = ticker.post(STOP, urgent=True)
+        await ticker.advance(at(1.0))
+        assert (await answer)[0] == ev.Done("s", (0,))
 
     asyncio.run(story())
 

@@ -54,7 +54,7 @@ def read(column: Column) -> Column:
     if not column.flags.writeable:
         return column
     view = column.view()
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 

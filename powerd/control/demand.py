@@ -62,7 +62,12 @@ def pausing(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Bools:
 
 
 def demands_of(
-    site: CompiledSite, snapshot: Snapshot, takes: Bools, worst: Floats, uncontrolled: Floats, boottime_s: float
+    site: CompiledSite,
+    snapshot: Snapshot,
+    takes: Bools,
+    stands: leases.Standing,
+    uncontrolled: Floats,
+    boottime_s: float,
 ) -> Demands:
     """The columns for the allocation.
 
@@ -70,12 +75,11 @@ def demands_of(
         site: the compiled site.
         snapshot: after ``watch_usage``.
         takes: (n,) EVSEs that can be granted something now; the others count at what they may do by themselves.
-        worst: (n,) W [own unit].
+        stands: how every EVSE stands before this tick's grants.
         uncontrolled: (L,) load not under control [limit unit].
         boottime_s: the tick's instant.
     """
     sessions = snapshot.sessions
-    reserve = leases.reserve(snapshot.leases, site.terms, sessions.plugged)
     silent = ~leases.reachable(snapshot.leases, site.terms, boottime_s) & np.isfinite(snapshot.leases.echo_at_s)
     may_charge = takes & ~pausing(site, snapshot, boottime_s)
     least, most = site.bounds_of(sessions)
@@ -86,7 +90,7 @@ def demands_of(
         weight=sessions.weight,
         upper=upper,
         minimum=least,
-        floor=np.where(silent, worst, reserve),
+        floor=np.where(silent, stands.worst, stands.reserve),
         opens=np.where(takes & ~snapshot.leases.granted, leases.fallback_of(snapshot.leases, site.terms), 0.0),
         priority=np.where(idle(snapshot.usage, boottime_s), IDLE_CLASS, sessions.priority),
         least_served=service_order(snapshot.usage, boottime_s),

@@ -93,21 +93,21 @@ class Stepper:
         stops = absorbed.snapshot.stops
         if moved or stops is not self._wide:
             stops = self._wide = widened(self.site.electrical, gear, stops)
-        state = _watched(self.site, replace(absorbed.snapshot, gear=gear, stops=stops), absorbed.greeted, now)
-        drawn = largest_phase(state.drawn)
-        worst = leases.worst(state.leases, self.site.terms, state.sessions.plugged, drawn, now.boottime_s)
+        drawn = largest_phase(absorbed.snapshot.drawn)
+        state = _watched(self.site, replace(absorbed.snapshot, gear=gear, stops=stops), drawn, absorbed.greeted, now)
+        stands = leases.standing(state.leases, self.site.terms, state.sessions.plugged, drawn, now.boottime_s)
         order = failsafe.skipped(events)
         # Ceilings fall first: where the guard was called because a switch moved, the next tick says what to switch.
-        switching = Switching(gear=gear) if moved and order is not None else self._switch(state, worst, now)
+        switching = Switching(gear=gear) if moved and order is not None else self._switch(state, stands.worst, now)
         state = replace(state, gear=switching.gear)
         state, gone = watch_contactors(self.site, state, self.patience, now.boottime_s)
-        state = state if order is not None else self._phases(state, worst, now)
+        state = state if order is not None else self._phases(state, stands.worst, now)
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *switching.alarms, *gone))
         site = self.states.at(state.gear, state.envelopes, now, counted_on(state))
         state = watch_meters(site, state, now.boottime_s)
         clock = failsafe.clock_modes(snapshot, now, float(site.terms.ttl_s.min(initial=np.inf)))
-        scene = _scene(site, state, absorbed, worst, now, anew=_anew(snapshot, state, events))
-        demands = demands_of(site, state, scene.takes, scene.worst, scene.uncontrolled, now.boottime_s)
+        scene = _scene(site, state, absorbed, drawn, stands, now, anew=_anew(snapshot, state, events))
+        demands = demands_of(site, state, scene.takes, stands, scene.uncontrolled, now.boottime_s)
         if order is None and not moved:
             shares = self._shared(site, state, scene, demands)
         else:
@@ -238,6 +238,8 @@ class _Scene:
     """A grant decided now can reach it: a stream, or a unary request waits."""
     takes: Bools
     """It can be granted something."""
+    drawn: Floats
+    """Its newest reading, largest phase [own unit]."""
     in_force: Floats
     """The ceiling it follows."""
     worst: Floats
@@ -264,10 +266,9 @@ class _Shares:
     """Alarms of the terms."""
 
 
-def _watched(site: CompiledSite, state: Snapshot, greeted: Bools, now: Now) -> Snapshot:
+def _watched(site: CompiledSite, state: Snapshot, drawn: Floats, greeted: Bools, now: Now) -> Snapshot:
     """The lease book after what the instant alone changes: leases that lapse, cars that are seen to follow or not."""
     book = leases.lapse(state.leases, site.terms, now.boottime_s)
-    drawn = largest_phase(state.drawn)
     plugged = state.sessions.plugged
     seen = sampled(book, plugged, state.drawn_at_s, state.drawn_stands & ~greeted, now.boottime_s)
     book = watch(book, site.terms, plugged, drawn, seen, now.boottime_s)
@@ -292,7 +293,16 @@ def _anew(before: Snapshot, state: Snapshot, events: Sequence[Event]) -> bool:
     return bool(slower) or any(isinstance(event, HelloReceived) for event in events)
 
 
-def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, worst: Floats, now: Now, *, anew: bool) -> _Scene:
+def _scene(
+    site: CompiledSite,
+    state: Snapshot,
+    absorbed: Absorbed,
+    drawn: Floats,
+    stands: leases.Standing,
+    now: Now,
+    *,
+    anew: bool,
+) -> _Scene:
     stopped = np.zeros(site.electrical.evse_count, np.bool_)
     for stop in state.stops:
         stopped[stop.evse] = True
@@ -306,8 +316,9 @@ def _scene(site: CompiledSite, state: Snapshot, absorbed: Absorbed, worst: Float
         reachable=reachable,
         deliverable=reachable & trusted & (book.streamed | absorbed.fresh),
         takes=plugged & state.sessions.served & reachable & trusted & ~stopped & fed,
-        in_force=leases.in_force(book, site.terms, plugged, now.boottime_s),
-        worst=worst,
+        drawn=drawn,
+        in_force=stands.in_force,
+        worst=stands.worst,
         uncontrolled=uncontrolled_now(site, state, now.boottime_s),
     )
 
@@ -346,10 +357,9 @@ def _decide(
         tick=state.tick + 1,
     )
     plugged = after.sessions.plugged
-    in_force = leases.in_force(book, site.terms, plugged, now.boottime_s)
-    worst = leases.worst(book, site.terms, plugged, largest_phase(after.drawn), now.boottime_s)
-    after = replace(after, overshoots=_overshoots(site, before, state, after, scene, worst))
-    after = watch_envelopes(site, after, worst, scene.uncontrolled, now)
+    stands = leases.standing(book, site.terms, plugged, scene.drawn, now.boottime_s)
+    after = replace(after, overshoots=_overshoots(site, before, state, after, scene, stands))
+    after = watch_envelopes(site, after, stands.worst, scene.uncontrolled, now)
     price = np.zeros(site.limits.capacity.shape[0])
     np.maximum.at(price, site.limits.limit_of_row, allocation.price)
     return Decision(
@@ -362,14 +372,14 @@ def _decide(
         raised=raised,
         renewal=renewal,
         outcomes=absorbed.outcomes,
-        ceiling=in_force,
+        ceiling=stands.in_force,
         want=allocation.want,
-        worst=worst,
+        worst=stands.worst,
         binding_limit=allocation.binding_limit,
         term_names=shares.term_names,
         shed=kept.shed,
         shadow_price=price,
-        limit_flow=site.limits.limit_flow(in_force) + scene.uncontrolled,
+        limit_flow=site.limits.limit_flow(stands.in_force) + scene.uncontrolled,
         uncontrolled=scene.uncontrolled,
         overshoots=tuple(one for one in after.overshoots if one.lasts or one.ended_s == now.boottime_s),
         path=str(allocation.certificate.path),
@@ -379,24 +389,29 @@ def _decide(
 
 
 def _overshoots(
-    site: CompiledSite, before: Snapshot, heard: Snapshot, after: Snapshot, scene: _Scene, worst: Floats
+    site: CompiledSite,
+    before: Snapshot,
+    heard: Snapshot,
+    after: Snapshot,
+    scene: _Scene,
+    stands: leases.Standing,
 ) -> tuple[Overshoot, ...]:
     """Declares, continues and ends overshoots; in most ticks there are none.
 
     ``before`` the tick's events, when they were ``heard``, and ``after`` its grants.
     """
     limits, now_s = site.limits, after.boottime_s
-    flow, available = limits.limit_flow(worst), limits.capacity - scene.uncontrolled
+    flow, available = limits.limit_flow(stands.worst), limits.capacity - scene.uncontrolled
     over, lasting = bool(np.any(flow > available + ROW_TOLERANCE)), any(one.lasts for one in after.overshoots)
     if not over and not lasting:
         return after.overshoots
     bound_s = np.full(flow.shape, np.inf)
     if over:
-        bound_s = bounds(after.leases, site.terms, limits, after.sessions.plugged, worst, available, now_s)
+        bound_s = bounds(after.leases, site.terms, limits, stands, available, now_s)
     came_back = after.phases.returned
     returned = _above(limits, came_back) if came_back.any() else np.zeros(flow.shape, np.bool_)
     anew = returned | _news_below(site, before, heard, scene, now_s) if lasting else returned
-    measured = limits.limit_flow(largest_phase(after.drawn))
+    measured = limits.limit_flow(scene.drawn)
     return track(after.overshoots, limits, flow, measured, available, bound_s, now_s, anew=anew, returned=returned)
 
 

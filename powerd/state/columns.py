@@ -22,6 +22,9 @@ Record = TypeVar("Record")
 BLOCK = 256
 """So many words are compared together: the processor takes several at a time, and most are equal."""
 
+SMALL = 4096
+"""Up to so many bytes a comparison takes less time than the call of a kernel."""
+
 if TYPE_CHECKING:
     from dataclasses import replace as replace  # noqa: PLC0414 exported; the type checker knows every field of it
 else:
@@ -67,6 +70,8 @@ def kept(before: Column, after: Column) -> Column:
     Whoever keeps a snapshot, as the journal does, need not look at such a column. Both are of one shape; words of 8
     bytes or of one.
     """
+    if before.nbytes <= SMALL:
+        return before if before.tobytes() == after.tobytes() else after
     kind = np.int64 if before.itemsize == np.dtype(np.int64).itemsize else np.int8
     return before if same(words(before, kind), words(after, kind)) else after
 
@@ -88,7 +93,8 @@ def same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
     return True
 
 
-def freeze(columns: Iterable[npt.NDArray[np.generic]]) -> None:
-    """Makes columns read-only; what is frozen stays so."""
+def freeze(columns: Iterable[object]) -> None:
+    """Makes columns read-only, and leaves alone what is none; what is frozen stays so."""
     for column in columns:
-        column.setflags(write=False)
+        if type(column) is np.ndarray:
+            column.setflags(write=False)

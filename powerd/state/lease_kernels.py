@@ -6,7 +6,7 @@ columns of this tick's own (``powerd.state.columns``), so that each kernel is co
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,10 @@ MARGIN_A = 1.0
 """Least margin on a measurement above the ceiling [own unit]: max(1 A, 5 %), meters and cars round."""
 MARGIN_SHARE = 0.05
 """Relative part of the same margin."""
+
+
+#: ``Lines`` as they are handed to a loop, which names them inside: numba takes a plain tuple in half the time.
+Handed = tuple[Any, ...]
 
 
 class Lines(NamedTuple):
@@ -84,11 +88,11 @@ def _largest_live(ceiling: Floats, until_s: Floats, i: int, then_s: float) -> fl
 
 
 @kernel
-def live(ceiling: Floats, until_s: Floats, then_s: Floats) -> Floats:
-    """(n,) largest ceiling (n, k) of those that have not expired at ``then_s`` (n,)."""
-    largest = np.empty(then_s.shape[0])
+def live(ceiling: Floats, until_s: Floats, then_s: float) -> Floats:
+    """(n,) largest ceiling (n, k) of those that have not expired at ``then_s``."""
+    largest = np.empty(ceiling.shape[0])
     for i in range(largest.shape[0]):
-        largest[i] = _largest_live(ceiling, until_s, i, then_s[i])
+        largest[i] = _largest_live(ceiling, until_s, i, then_s)
     return largest
 
 
@@ -110,8 +114,9 @@ def _follows(sent: float, lives: bool, opened: bool, fallback: float, idle: floa
 
 
 @kernel
-def followed(lines: Lines, now_s: float) -> Floats:
+def followed(handed: Handed, now_s: float) -> Floats:
     """(n,) see ``leases.in_force``."""
+    lines = Lines(*handed)
     ceiling = np.empty(lines.rating.shape[0])
     for i in range(ceiling.shape[0]):
         then_s = now_s - (lines.reaction_s[i] - lines.class_reaction_s[i])
@@ -126,8 +131,9 @@ def followed(lines: Lines, now_s: float) -> Floats:
 
 
 @kernel
-def granted(lines: Lines, now_s: float) -> Floats:
+def granted(handed: Handed, now_s: float) -> Floats:
     """(n,) the largest grant that may be in force: the acked one and every later one that has not expired."""
+    lines = Lines(*handed)
     ceiling = np.empty(lines.rating.shape[0])
     slots, until_s = lines.slot_ceiling, lines.slot_until_s
     for i in range(ceiling.shape[0]):
@@ -138,18 +144,20 @@ def granted(lines: Lines, now_s: float) -> Floats:
 
 
 @kernel
-def _entered(lines: Lines, now_s: float) -> Floats:
-    """(n,) the largest of all entries that have not ended: grants, and what is held."""
-    ceiling = granted(lines, now_s)
+def held(handed: Handed, now_s: float) -> Floats:
+    """(n,) the largest of what is held and has not ended."""
+    lines = Lines(*handed)
+    ceiling = np.empty(lines.rating.shape[0])
     for i in range(ceiling.shape[0]):
         then_s = now_s - (lines.reaction_s[i] - lines.class_reaction_s[i])
-        ceiling[i] = np.maximum(ceiling[i], _largest_live(lines.hold_ceiling, lines.hold_until_s, i, then_s))
+        ceiling[i] = _largest_live(lines.hold_ceiling, lines.hold_until_s, i, then_s)
     return ceiling
 
 
 @kernel
-def reserved(lines: Lines) -> Floats:
+def reserved(handed: Handed) -> Floats:
     """(n,) see ``leases.reserve``."""
+    lines = Lines(*handed)
     own = np.empty(lines.rating.shape[0])
     for i in range(own.shape[0]):
         fallback = _larger(lines.fallback[i], lines.said_fallback[i])
@@ -167,9 +175,11 @@ def reserved(lines: Lines) -> Floats:
 
 
 @kernel
-def most(lines: Lines, reserve: Floats, drawn: Floats, now_s: float) -> Floats:
-    """(n,) W, from what each post may do by itself, what it was granted and what it draws [own unit]."""
-    w, follows = _entered(lines, now_s), followed(lines, now_s)
+def standing(handed: Handed, drawn: Floats, now_s: float) -> tuple[Floats, Floats, Floats]:
+    """(n,) each, see ``leases.Standing``: W comes from what each post may do by itself, was granted, and draws."""
+    lines = Lines(*handed)
+    reserve, follows = reserved(handed), followed(handed, now_s)
+    w = np.maximum(granted(handed, now_s), held(handed, now_s))
     for i in range(w.shape[0]):
         # What it may still be following is no excess: a lowering must not raise W by the margin. Nor is what was lawful
         # when it was read: of a controller that says nothing more, the reading says nothing of now.
@@ -186,21 +196,7 @@ def most(lines: Lines, reserve: Floats, drawn: Floats, now_s: float) -> Floats:
             w[i] = np.maximum(w[i], lines.barred_ceiling[i])
         if lines.defiant[i]:
             w[i] = np.maximum(w[i], lines.rating[i])
-    return w
-
-
-@kernel
-def possible(lines: Lines, now_s: float) -> Floats:
-    """(n,) see ``leases.permitted``."""
-    ceiling: Floats = np.maximum(followed(lines, now_s), granted(lines, now_s))
-    return ceiling
-
-
-@kernel
-def lawful(lines: Lines, now_s: float) -> Floats:
-    """(n,) see ``leases.rightful``."""
-    ceiling: Floats = np.maximum(followed(lines, now_s), _entered(lines, now_s))
-    return ceiling
+    return reserve, follows, w
 
 
 @kernel

@@ -22,15 +22,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from powerd.compiled import read
 from powerd.limits import Bools, Floats, Ints
-from powerd.state.columns import kept, own, put, put_news, replace
+from powerd.state import lease_kernels
+from powerd.state.columns import own, put, put_news, replace
 from powerd.state.lease_book import LeaseBook, open_book
-from powerd.state.lease_kernels import Lines, followed, lawful, live, most, possible, reserved, retire
+from powerd.state.lease_kernels import Handed, Lines, followed, live, reserved, retire
 from powerd.state.lease_slots import insert_hold, insert_slot
 from powerd.state.lease_terms import LeaseTerms
 
@@ -134,46 +135,42 @@ def reserve(book: LeaseBook, terms: LeaseTerms, plugged: Bools) -> Floats:
     With a car: the boot current (it may restart at any moment) and, from the first grant sent after the plug-in, F.
     A post never heard from counts at the most of these, at its rating where it has no watchdog.
     """
-    return reserved(_lines(book, terms, plugged))
+    return reserved(lines_of(book, terms, plugged))
+
+
+class Standing(NamedTuple):
+    """What counts of every EVSE at an instant; (n,) each [own unit]."""
+
+    reserve: Floats
+    """See ``reserve``."""
+    in_force: Floats
+    """See ``in_force``."""
+    worst: Floats
+    """W."""
+
+
+def standing(book: LeaseBook, terms: LeaseTerms, plugged: Bools, drawn: Floats, now_s: float) -> Standing:
+    """How every EVSE stands at ``now_s``. ``drawn`` (n,) is the newest reading, largest phase [own unit]."""
+    return Standing._make(lease_kernels.standing(lines_of(book, terms, plugged), read(drawn), now_s))
 
 
 def worst(book: LeaseBook, terms: LeaseTerms, plugged: Bools, drawn: Floats, now_s: float) -> Floats:
     """(n,) W at ``now_s``. ``drawn`` (n,) is the newest reading, largest phase [own unit]."""
-    return most(_lines(book, terms, plugged), read(reserve(book, terms, plugged)), read(drawn), now_s)
+    return standing(book, terms, plugged, drawn, now_s).worst
 
 
 #: The book's part of ``Lines``, which ends where ``plugged`` begins.
 _OF_BOOK: Callable[[LeaseBook], tuple[Any, ...]] = attrgetter(*Lines._fields[: Lines._fields.index("plugged")])
 
 
-def _lines(book: LeaseBook, terms: LeaseTerms, plugged: Bools) -> Lines:
-    """What the loops read."""
-    return Lines._make((*map(read, _OF_BOOK(book)), read(plugged), *terms.lines))
-
-
-def _live(ceiling: Floats, until_s: Floats, then_s: Floats) -> Floats:
-    """(n,) largest ceiling of the columns that have not expired."""
-    return live(read(ceiling), read(until_s), read(then_s))
+def lines_of(book: LeaseBook, terms: LeaseTerms, plugged: Bools) -> Handed:
+    """What the loops read: ``Lines``, as a plain tuple."""
+    return (*map(read, _OF_BOOK(book)), read(plugged), *terms.lines)
 
 
 def held_without_end(book: LeaseBook) -> Floats:
     """(n,) the largest ceiling held until an ack comes, however long that takes [own unit]; 0 = none."""
-    return _live(book.hold_ceiling, book.hold_until_s, np.full(book.sent_at_s.shape, np.finfo(np.float64).max))
-
-
-def permitted(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -> Floats:
-    """(n,) the largest ceiling that may be in force at the post, whatever was lost on the way."""
-    return possible(_lines(book, terms, plugged), now_s)
-
-
-def rightful(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -> Floats:
-    """(n,) the largest ceiling that the car may still be following, what is held for its reaction time included."""
-    return lawful(_lines(book, terms, plugged), now_s)
-
-
-def excused(book: LeaseBook, allowed: Floats, now_s: float) -> Floats:
-    """(n,) the same with what is held: lowerings within the class's reaction time, and what others may have granted."""
-    return np.maximum(allowed, _live(book.hold_ceiling, book.hold_until_s, np.full_like(allowed, now_s)))
+    return live(read(book.hold_ceiling), read(book.hold_until_s), float(np.finfo(np.float64).max))
 
 
 def in_force(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -> Floats:
@@ -181,7 +178,7 @@ def in_force(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -
 
     A latched stop never ends by itself.
     """
-    return followed(_lines(book, terms, plugged), now_s)
+    return followed(lines_of(book, terms, plugged), now_s)
 
 
 def reachable(book: LeaseBook, terms: LeaseTerms, now_s: float) -> Bools:
@@ -358,5 +355,6 @@ def linger(book: LeaseBook, terms: LeaseTerms, evse: Ints, now_s: float) -> Leas
 
 def lapse(book: LeaseBook, terms: LeaseTerms, now_s: float) -> LeaseBook:
     """Forgets sent ceilings whose life is over: no RenewAll may revive what W no longer counts (trace 8)."""
-    over = (book.sent_until_s <= now_s - slack_s(book, terms)) & ~book.sent_latched
-    return replace(book, sent_ceiling=kept(book.sent_ceiling, np.where(over, np.nan, book.sent_ceiling)))
+    over = (book.sent_until_s <= now_s - slack_s(book, terms)) & ~book.sent_latched & ~np.isnan(book.sent_ceiling)
+    evse = np.flatnonzero(over)
+    return replace(book, sent_ceiling=put(book.sent_ceiling, evse, np.nan)) if evse.shape[0] else book

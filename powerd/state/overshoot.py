@@ -18,7 +18,7 @@ import numpy as np
 from powerd.limits import Bools, Floats, Limits
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_terms import LeaseTerms
-from powerd.state.leases import in_force, reachable, reserve, slack_s
+from powerd.state.leases import Standing, reachable, slack_s
 from powerd.units import ROW_TOLERANCE
 
 Cause = Literal["limit_fell", "phase_return"]
@@ -159,8 +159,7 @@ def bounds(
     book: LeaseBook,
     terms: LeaseTerms,
     limits: Limits,
-    plugged: Bools,
-    worst: Floats,
+    stands: Standing,
     available: Floats,
     now_s: float,
 ) -> Floats:
@@ -170,14 +169,12 @@ def bounds(
         book: after this tick's grants.
         terms: lease terms.
         limits: of this tick.
-        plugged: (n,) a car is there.
-        worst: (n,) W.
+        stands: how every EVSE stands with it.
         available: (L,) capacity minus uncontrolled load [unit].
         now_s: the tick's instant.
     """
-    least = reserve(book, terms, plugged)
-    follows = np.maximum(least, in_force(book, terms, plugged, now_s))
-    settled = np.where(reachable(book, terms, now_s), follows, least)
+    least, in_force, worst = stands
+    settled = np.where(reachable(book, terms, now_s), np.maximum(least, in_force), least)
     ends = np.where(worst > settled + ROW_TOLERANCE, _ends(book, terms, settled, worst, now_s), now_s)
     bound = np.full(limits.capacity.shape[0], now_s)
     for part in (limits.real, limits.imag):

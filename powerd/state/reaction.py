@@ -14,9 +14,9 @@ from powerd.compiled import kernel, read
 from powerd.limits import Bools, Floats, Ints
 from powerd.state.columns import kept, replace
 from powerd.state.lease_book import LeaseBook
-from powerd.state.lease_kernels import margin
+from powerd.state.lease_kernels import Handed, Lines, followed, granted, held, live, margin
 from powerd.state.lease_terms import LeaseTerms
-from powerd.state.leases import excused, permitted, reachable, rightful
+from powerd.state.leases import lines_of
 
 REACTION_MAX_S = 60.0
 """No car is waited for longer than this [s]."""
@@ -57,20 +57,16 @@ def watch(book: LeaseBook, terms: LeaseTerms, plugged: Bools, drawn: Floats, sam
         sample: (n,) it is of this tick, see ``sampled``.
         now_s: the tick's instant.
     """
-    allowed = permitted(book, terms, plugged, now_s)
-    book = _turn_window(book, excused(book, allowed, now_s), now_s)
-    reaction_s, lowered_at_s, above, obeyed_since_s, defiant = _judged(
+    turns = now_s - book.window_at_s >= WINDOW_S
+    reaction_s, lowered_at_s, above, obeyed_since_s, defiant, high, high_before = _judged(
+        lines_of(book, terms, plugged),
         read(sample),
         read(drawn),
-        read(allowed),
-        read(rightful(book, terms, plugged, now_s)),
-        read(np.maximum(book.high, book.high_before)),
-        read(reachable(book, terms, now_s)),
-        read(book.reaction_s),
         read(book.lowered_at_s),
         read(book.above),
-        read(book.obeyed_since_s),
-        read(book.defiant),
+        read(book.high),
+        read(book.high_before),
+        turns,
         now_s,
     )
     return replace(
@@ -80,58 +76,62 @@ def watch(book: LeaseBook, terms: LeaseTerms, plugged: Bools, drawn: Floats, sam
         above=kept(book.above, above),
         obeyed_since_s=kept(book.obeyed_since_s, obeyed_since_s),
         defiant=kept(book.defiant, defiant),
+        high=kept(book.high, high),
+        high_before=kept(book.high_before, high_before),
+        window_at_s=now_s if turns else book.window_at_s,
     )
 
 
 @kernel
 def _judged(
+    handed: Handed,
     sample: Bools,
     drawn: Floats,
-    allowed: Floats,
-    rightful: Floats,
-    excuse: Floats,
-    heard: Bools,
-    reaction_s: Floats,
     lowered_at_s: Floats,
     above: Ints,
-    obeyed_since_s: Floats,
-    defiant: Bools,
+    high: Floats,
+    high_before: Floats,
+    turns: bool,
     now_s: float,
-) -> tuple[Floats, Floats, Ints, Floats, Bools]:
+) -> tuple[Floats, Floats, Ints, Floats, Bools, Floats, Floats]:
     """What each reading says of its car; (n,) each.
 
     Args:
+        handed: the lines of the book.
         sample: there is a reading of this tick.
         drawn: it, largest phase [own unit].
-        allowed: the largest ceiling that may be in force.
-        rightful: the same with what is held for the car's reaction time.
-        excuse: the largest one that was in the last one or two windows.
-        heard: its controller is reachable.
-        reaction_s: see ``LeaseBook``, likewise the others; they are returned anew, in this order.
-        lowered_at_s: of it.
+        lowered_at_s: see ``LeaseBook``, likewise the others; the columns that are judged are returned anew.
         above: of it.
-        obeyed_since_s: of it.
-        defiant: of it.
+        high: of it.
+        high_before: of it.
+        turns: a new window begins.
         now_s: the tick's instant.
     """
-    reaction_s, lowered_at_s, above = reaction_s.copy(), lowered_at_s.copy(), above.copy()
-    obeyed_since_s, defiant = obeyed_since_s.copy(), defiant.copy()
+    lines = Lines(*handed)
+    follows, grants, holds = followed(handed, now_s), granted(handed, now_s), held(handed, now_s)
+    # Also lowerings within the class's reaction time excuse, and what others may have granted.
+    excuses = live(lines.hold_ceiling, lines.hold_until_s, now_s)
+    reaction_s, lowered_at_s, above = lines.reaction_s.copy(), lowered_at_s.copy(), above.copy()
+    obeyed_since_s, defiant = lines.obeyed_since_s.copy(), lines.defiant.copy()
+    high, high_before = high.copy(), high_before.copy()
     for i in range(sample.shape[0]):
+        allowed = np.maximum(follows[i], grants[i])
+        excused = np.maximum(allowed, excuses[i])
+        longest = np.maximum(high[i], excused)
+        if turns:
+            high[i], high_before[i] = excused, longest
+        else:
+            high[i] = longest
         if sample[i]:
             least = drawn[i] - margin(drawn[i])
-            if least <= allowed[i]:
+            if least <= allowed:
                 lowered_at_s[i] = np.inf
             else:
                 reaction_s[i] = max(reaction_s[i], min(now_s - lowered_at_s[i], REACTION_MAX_S))
-            obeyed_since_s[i] = min(obeyed_since_s[i], now_s) if least <= rightful[i] else np.inf
-            above[i] = 0 if least <= excuse[i] else above[i] + 1
-        believed = heard[i] and now_s - obeyed_since_s[i] >= OBEYED_S
+            lawful = least <= np.maximum(allowed, holds[i])
+            obeyed_since_s[i] = min(obeyed_since_s[i], now_s) if lawful else np.inf
+            above[i] = 0 if least <= np.maximum(high[i], high_before[i]) else above[i] + 1
+        heard = now_s - lines.echo_at_s[i] <= lines.ttl_s[i]
+        believed = heard and now_s - obeyed_since_s[i] >= OBEYED_S
         defiant[i] = (defiant[i] or above[i] >= DEFIANT_SAMPLES) and not believed
-    return reaction_s, lowered_at_s, above, obeyed_since_s, defiant
-
-
-def _turn_window(book: LeaseBook, allowed: Floats, now_s: float) -> LeaseBook:
-    """Keeps the largest ceilings of the last one to two windows."""
-    if now_s - book.window_at_s < WINDOW_S:
-        return replace(book, high=kept(book.high, np.maximum(book.high, allowed)))
-    return replace(book, high=allowed, high_before=np.maximum(book.high, allowed), window_at_s=now_s)
+    return reaction_s, lowered_at_s, above, obeyed_since_s, defiant, high, high_before

@@ -230,7 +230,7 @@ def columns_of(snapshot: Snapshot) -> dict[str, npt.NDArray[Any]]:
 def freeze_snapshot(snapshot: Snapshot) -> None:
     """Makes every column read-only."""
     for group in (snapshot, *[getattr(snapshot, name) for name in GROUPS]):
-        freeze(value for value in vars(group).values() if type(value) is np.ndarray)
+        freeze(vars(group).values())
 
 
 def worst_of(snapshot: Snapshot, terms: LeaseTerms) -> Floats:

@@ -37,8 +37,15 @@ class Swap:
     by: Any
 
 
-def _no_reserve(_book: LeaseBook, terms: LeaseTerms, _plugged: Any) -> Any:
-    return np.zeros_like(terms.rating)
+def _no_reserve(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def standing(book: LeaseBook, terms: LeaseTerms, *rest: Any) -> Any:
+        nothing, unsaid = np.zeros_like(terms.rating), np.full_like(terms.rating, np.nan)
+        alone = replace(terms, fallback=nothing, fallback_idle=nothing, boot=nothing, has_watchdog=nothing == 0.0)
+        unknown = replace(book, said_fallback=unsaid, said_idle=unsaid, said_boot=unsaid)
+        without = honest(unknown, alone, *rest)
+        return honest(book, terms, *rest)._replace(reserve=nothing, worst=without.worst)
+
+    return standing
 
 
 def _raise_early(limits: Any, uncontrolled: Any, _worst: Any, current: Any, *rest: Any, **more: Any) -> Any:
@@ -46,10 +53,11 @@ def _raise_early(limits: Any, uncontrolled: Any, _worst: Any, current: Any, *res
 
 
 def _measured_only(honest: Callable[..., Any]) -> Callable[..., Any]:
-    def worst(book: Any, terms: Any, plugged: Any, drawn: Any, now_s: float) -> Any:
-        return np.minimum(honest(book, terms, plugged, drawn, now_s), drawn + MARGIN_A)
+    def standing(book: Any, terms: Any, plugged: Any, drawn: Any, now_s: float) -> Any:
+        stands = honest(book, terms, plugged, drawn, now_s)
+        return stands._replace(worst=np.minimum(stands.worst, drawn + MARGIN_A))
 
-    return worst
+    return standing
 
 
 def _ack_all(honest: Callable[..., Any]) -> Callable[..., Any]:
@@ -260,9 +268,9 @@ NAMED_ONCE = Swap(where=leases, name="unacked", by=lambda book: np.zeros(book.ac
 """What was lost is named again with the next renewal, which mends most of what these break: only both together harm."""
 
 MUTANTS: dict[str, tuple[Swap, ...]] = {
-    "forget-reserve": (Swap(where=leases, name="reserve", by=_no_reserve),),
+    "forget-reserve": (Swap(where=leases, name="standing", by=_no_reserve(leases.standing)),),
     "raise-before-w-falls": (Swap(where=step, name="admit_raises", by=_raise_early),),
-    "count-measurement-instead-of-w": (Swap(where=leases, name="worst", by=_measured_only(leases.worst)),),
+    "count-measurement-instead-of-w": (Swap(where=leases, name="standing", by=_measured_only(leases.standing)),),
     "ack-retires-too-much": (Swap(where=leases, name="ack", by=_ack_all(leases.ack)),),
     "no-drift": (
         Swap(where=leases, name="life_of", by=_shorter_life(lambda t: np.where(t.has_watchdog, 0.05 * t.ttl_s, 0.0))),

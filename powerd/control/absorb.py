@@ -335,12 +335,13 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     swapped = was & event.plugged & _plugged_anew(snapshot, event)
     left = event.evse[was & (~event.plugged | swapped)]
     came = event.evse[event.plugged & (~was | swapped)]
+    changed = event.evse[(was != event.plugged) | swapped]
     was_unsettled = snapshot.leases.unsettled[event.evse]
     settles = was_unsettled & event.plugged
     book = leases.linger(snapshot.leases, site.terms, event.evse[swapped | settles], now.boottime_s)
     book = hello.unlatch(book, event.evse[was_unsettled & leases.unacked(book)[event.evse]])
-    if left.shape[0] or came.shape[0]:
-        book = leases.void(book, site.terms, np.union1d(left, came))
+    if changed.shape[0]:
+        book = leases.void(book, site.terms, changed)
     book = hello.settle(book, event.evse, np.zeros(event.evse.shape, np.bool_))
     # It took its controller's order for an idle post; grants of before are refused there, and none was sent meanwhile.
     book = replace(book, granted=put_news(book.granted, event.evse[settles], False))
@@ -358,9 +359,17 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     names = {i: f"{site.electrical.posts.ids[i]}-{snapshot.tick}" for i in unannounced.tolist()}
     sessions = _begin_sessions(sessions, unannounced, names, now)
     seen = meters.read_posts(snapshot.meters, left, np.zeros((left.shape[0], 3)), None, now.boottime_s)
-    phases = forget_phases(snapshot.phases, np.union1d(left, came))
-    changed = replace(snapshot, sessions=sessions, leases=book, usage=usage, meters=seen, phases=phases)
-    return replace(changed, drawn=drawn, drawn_at_s=drawn_at, drawn_stands=put(snapshot.drawn_stands, left, True))
+    return replace(
+        snapshot,
+        sessions=sessions,
+        leases=book,
+        usage=usage,
+        meters=seen,
+        phases=forget_phases(snapshot.phases, changed),
+        drawn=drawn,
+        drawn_at_s=drawn_at,
+        drawn_stands=put_news(snapshot.drawn_stands, left, True),
+    )
 
 
 def _plugged_anew(snapshot: Snapshot, event: ev.PlugChanged) -> Bools:

@@ -49,7 +49,8 @@ def power_kw(site: CompiledSite, drawn: Floats) -> Floats:
     """(n,) power of a reading (n, 3) at nominal voltage and unity power factor [kW]."""
     posts = site.electrical.posts
     three_phase = (posts.phase_count == 3) & ~posts.is_dc
-    units = np.where(three_phase, drawn.sum(axis=1) / 3.0, drawn.max(axis=1))
+    together = drawn[:, 0] + drawn[:, 1] + drawn[:, 2]
+    units = np.where(three_phase, together / 3.0, largest_phase(drawn))
     power: Floats = units * posts.kw_per_unit
     return power
 

@@ -219,6 +219,8 @@ def _blind(site: CompiledSite, live: Bools) -> Floats:
 
 def meter_alarms(site: CompiledSite, meters: Meters, boottime_s: float) -> tuple[str, ...]:
     """Meters that do not speak, or not of currents where those are limited, with what counts instead."""
+    if not meters.stamp_s.shape[0]:
+        return ()
     points, speaks = site.electrical.meters, trusted(site, meters, boottime_s)
     amps = (site.metering.reaches & ~site.metering.in_kw[None, :]).any(axis=1)
     blind = speaks & amps & ~_known(meters.newest)[0]

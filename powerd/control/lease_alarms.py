@@ -58,9 +58,9 @@ def tolerance_s(electrical: Electrical, one: Overshoot) -> float:
 def silence_alarms(site: CompiledSite, silent: Bools) -> Iterator[str]:
     """One sentence for each controller with silent cars; ``silent`` (n,)."""
     owner = site.electrical.posts.controller
-    for c in np.unique(owner[silent]):
+    for c in sorted(set(owner[silent].tolist())):
         count = int(np.sum(silent & (owner == c)))
-        name = site.electrical.controllers.ids[int(c)]
+        name = site.electrical.controllers.ids[c]
         yield f"controller {name} is silent: {count} EVSEs with a car count at the most they could draw"
 
 
@@ -94,7 +94,7 @@ def conduct_alarms(site: CompiledSite, book: LeaseBook) -> Iterator[str]:
     for what, said, own in pairs:
         for i in np.flatnonzero(~np.isnan(said) & (said != own)):
             yield f"{ids[i]}: its controller says {what} {said[i]:g}, the site file {own[i]:g}: the larger is reserved"
-    for c in np.unique(site.electrical.posts.controller[~np.isnan(book.barred_ceiling)]).tolist():
+    for c in sorted(set(site.electrical.posts.controller[~np.isnan(book.barred_ceiling)].tolist())):
         name = site.electrical.controllers.ids[c]
         yield f"controller {name} claims an epoch far above ours, {book.epoch}: until it does not it gets no grants"
     for i in np.flatnonzero(book.late_s > 0):

@@ -29,6 +29,8 @@ def uncontrolled_now(site: CompiledSite, state: Snapshot, boottime_s: float) -> 
 
 def _believable(state: Snapshot, meters: Meters) -> Meters:
     """The meters, silent where they tell of another state."""
+    if not meters.stamp_s.shape[0]:
+        return meters
     gear = state.gear
     old = meters.newest_end_s < gear.changed_at_s + SETTLE_S
     if (gear.unknown | gear.held_down).any():

@@ -73,6 +73,7 @@ class Stepper:
             refuse_max_min(sources)
         self._terms = ByTerms(posts, sources, site.limits)
         self._steps = site.steps
+        self._shortest_ttl_s = float(site.terms.ttl_s.min(initial=np.inf))
         self._wide: tuple[Stop, ...] | None = None
         """The last answer of ``widened``, which it needs not be asked for again; another drawing may feed others."""
 
@@ -105,7 +106,7 @@ class Stepper:
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *switching.alarms, *gone))
         site = self.states.at(state.gear, state.envelopes, now, counted_on(state))
         state = watch_meters(site, state, now.boottime_s)
-        clock = failsafe.clock_modes(snapshot, now, float(site.terms.ttl_s.min(initial=np.inf)))
+        clock = failsafe.clock_modes(snapshot, now, self._shortest_ttl_s)
         scene = _scene(site, state, absorbed, drawn, stands, now, anew=_anew(snapshot, state, events))
         demands = demands_of(site, state, scene.takes, stands, scene.uncontrolled, now.boottime_s)
         if order is None and not moved:
@@ -139,9 +140,9 @@ class Stepper:
             solved=order is None,
             path="kernel" if moved else allocation.certificate.path,
             warned=bool(warned),
-            stale=bool(np.any(site.metering.works & ~trusted(site, state.meters, now.boottime_s))),
-            unseen=bool(np.any(state.gear.position == Position.UNKNOWN)),
-            silent=bool(np.any(state.sessions.plugged & ~scene.reachable)),
+            stale=bool((site.metering.works & ~trusted(site, state.meters, now.boottime_s)).any()),
+            unseen=bool((state.gear.position == Position.UNKNOWN).any()),
+            silent=bool((state.sessions.plugged & ~scene.reachable).any()),
             unheard=any(is_silent(one, now) for one in state.envelopes),
         )
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *shares.unmet, *warned, *failsafe.sentences(modes)))
@@ -221,7 +222,7 @@ class Stepper:
             demands.order,
             steps=self._steps,
         )
-        return safe, bool(np.any(safe < ceiling - ROW_TOLERANCE))
+        return safe, bool((safe < ceiling - ROW_TOLERANCE).any())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -289,7 +290,7 @@ def _reachable(scene: _Scene, want: Floats) -> Floats:
 
 def _anew(before: Snapshot, state: Snapshot, events: Sequence[Event]) -> bool:
     """See ``_Scene.anew``."""
-    slower = np.any(state.leases.reaction_s > before.leases.reaction_s)
+    slower = (state.leases.reaction_s > before.leases.reaction_s).any()
     return bool(slower) or any(isinstance(event, HelloReceived) for event in events)
 
 
@@ -402,7 +403,7 @@ def _overshoots(
     """
     limits, now_s = site.limits, after.boottime_s
     flow, available = limits.limit_flow(stands.worst), limits.capacity - scene.uncontrolled
-    over, lasting = bool(np.any(flow > available + ROW_TOLERANCE)), any(one.lasts for one in after.overshoots)
+    over, lasting = bool((flow > available + ROW_TOLERANCE).any()), any(one.lasts for one in after.overshoots)
     if not over and not lasting:
         return after.overshoots
     bound_s = np.full(flow.shape, np.inf)
@@ -450,9 +451,9 @@ def _who_is_named(
     due = leases.renewal_due(book, site.terms, now.boottime_s)
     beside = _with_waiting(site, book, state.sessions.plugged)[site.electrical.posts.controller]
     name |= due & scene.deliverable & (leases.unacked(book) | beside)
-    first_zero = (
-        ~book.granted & state.sessions.plugged & ~_fits_fallback(site, state, scene.in_force, ceiling) & ~scene.stopped
-    )
+    first_zero = ~book.granted & state.sessions.plugged & ~scene.stopped
+    if first_zero.any():
+        first_zero &= ~_fits_fallback(site, state, scene.in_force, ceiling)
     return lower & ~first_zero, name & ~lower & ~first_zero
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from powerd.limits import Bools, Floats, Ints
-from powerd.state.columns import put, replace
+from powerd.state.columns import put, put_news, replace
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_slots import insert_hold
 from powerd.state.lease_terms import LeaseTerms
@@ -173,7 +173,7 @@ def _later(until_s: Floats, moved_s: Floats) -> Floats:
 
 def settle(book: LeaseBook, evse: Ints, unsettled: Bools) -> LeaseBook:
     """Which posts have taken an order of their controller since it started."""
-    return replace(book, unsettled=put(book.unsettled, evse, unsettled))
+    return replace(book, unsettled=put_news(book.unsettled, evse, unsettled))
 
 
 def bar(book: LeaseBook, evse: Ints, ceiling: Floats) -> LeaseBook:

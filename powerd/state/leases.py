@@ -290,14 +290,15 @@ def _retire(book: LeaseBook, terms: LeaseTerms, evse: Ints, seq: int, ceiling: F
 
 def stamp(book: LeaseBook, evse: Ints, incarnation: Ints | int, boottime_s: Floats | float, now_s: float) -> LeaseBook:
     """A stamp for ``evse`` (k,), or one for each, arrived; within one incarnation an older one is ignored."""
-    incarnation, boottime_s = np.broadcast_to(incarnation, evse.shape), np.broadcast_to(boottime_s, evse.shape)
     fresh = (book.echo_incarnation[evse] != incarnation) | (boottime_s >= book.echo_boottime_s[evse])
-    newer = evse[fresh]
+    if not fresh.all():
+        incarnation, boottime_s = (np.broadcast_to(said, evse.shape)[fresh] for said in (incarnation, boottime_s))
+        evse = evse[fresh]
     return replace(
         book,
-        echo_incarnation=put_news(book.echo_incarnation, newer, incarnation[fresh]),
-        echo_boottime_s=put(book.echo_boottime_s, newer, boottime_s[fresh]),
-        echo_at_s=put(book.echo_at_s, newer, now_s),
+        echo_incarnation=put_news(book.echo_incarnation, evse, incarnation),
+        echo_boottime_s=put(book.echo_boottime_s, evse, boottime_s),
+        echo_at_s=put(book.echo_at_s, evse, now_s),
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from powerd.limits import Bools, Floats, Ints
-from powerd.state.columns import put
+from powerd.state.columns import put, put_news
 
 STEADY_S = 60.0
 """How long readings must show the same phases before the others count as unused [s]."""
@@ -51,10 +51,10 @@ def open_phases(count: int) -> Phases:
 def forget_phases(phases: Phases, evse: Ints) -> Phases:
     """Cars came or left at ``evse``: the next one may be another."""
     return Phases(
-        used=put(phases.used, evse, 0),
-        steady=put(phases.steady, evse, 0),
+        used=put_news(phases.used, evse, 0),  # the same object: nothing is compiled anew
+        steady=put_news(phases.steady, evse, 0),
         steady_since_s=put(phases.steady_since_s, evse, np.inf),
-        returned=put(phases.returned, evse, False),
+        returned=put_news(phases.returned, evse, False),
     )
 
 

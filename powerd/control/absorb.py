@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import assert_never, cast
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def _apply_run(site: CompiledSite, state: Absorbed, events: list[ev.Event], now:
     """Several events of one kind at once; all of them are done."""
     stamps = [event for event in events if isinstance(event, ev.StampSeen)]
     if not stamps:
-        return _apply(site, state, joined([event for event in events if isinstance(event, Joinable)]), now)[0]
+        return _apply(site, state, joined(cast(list[Joinable], events)), now)[0]
     size = [stamp.evse.shape[0] for stamp in stamps]
     book = leases.stamp(
         state.snapshot.leases,

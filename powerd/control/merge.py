@@ -7,9 +7,9 @@ an answer) keeps its place, and nothing is moved across it.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from operator import attrgetter
-from typing import get_args
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +22,15 @@ from powerd.state.columns import replace
 WORTH_JOINING = 8
 
 Joinable = ev.StampSeen | ev.Acked | ev.RenewalAcked | ev.Measured | ev.PlugChanged | ev.FreshWanted
-#: The same as a set: asked for every event, and many times faster than ``isinstance``.
-_KINDS = frozenset(get_args(Joinable))
+#: What two of each kind must have in common to be joined; asked for every event, so by type.
+_ALIKE: dict[type, Callable[[Any], Hashable]] = {
+    ev.StampSeen: lambda _: None,
+    ev.Acked: attrgetter("epoch", "seq"),
+    ev.RenewalAcked: attrgetter("epoch", "seq"),
+    ev.Measured: attrgetter("window_s"),
+    ev.PlugChanged: lambda _: None,
+    ev.FreshWanted: lambda _: None,
+}
 
 
 def runs(events: Sequence[ev.Event], count: int) -> list[list[int]]:
@@ -36,12 +43,14 @@ def runs(events: Sequence[ev.Event], count: int) -> list[list[int]]:
     if len(events) < WORTH_JOINING:
         return [[index] for index in range(len(events))]
     keys: dict[Hashable, int] = {}
-    key = np.array([keys.setdefault(_key(index, event), len(keys)) for index, event in enumerate(events)])
-    joins = [type(event) in _KINDS for event in events]
-    touched = [_evse_of(event) if one else _NOBODY for event, one in zip(events, joins, strict=True)]
+    key, fixed, touched = [], [], []
+    for index, event in enumerate(events):
+        alike = _ALIKE.get(type(event))
+        fixed.append(alike is None)
+        touched.append(_NOBODY if alike is None else _evse_of(event))
+        key.append(keys.setdefault(index if alike is None else (type(event), alike(event)), len(keys)))
     start = np.cumsum([0, *map(len, touched)])
-    fixed = ~np.array(joins)
-    run = _assign(key, len(keys), fixed, np.concatenate(touched), start, count)
+    run = _assign(np.array(key), len(keys), np.array(fixed), np.concatenate(touched), start, count)
     found: list[list[int]] = [[] for _ in range(int(run.max()) + 1)]
     for index, number in enumerate(run.tolist()):
         found[number].append(index)
@@ -63,18 +72,6 @@ def joined(events: list[Joinable]) -> Joinable:
 
 _evse_of = attrgetter("evse")
 _NOBODY: Ints = np.zeros(0, dtype=np.int64)
-
-
-def _key(index: int, event: ev.Event) -> Hashable:
-    """Only events of one key are joined."""
-    kind = type(event)
-    if kind not in _KINDS:
-        return index
-    if isinstance(event, (ev.Acked, ev.RenewalAcked)):
-        return kind, event.epoch, event.seq
-    if isinstance(event, ev.Measured):
-        return kind, event.window_s
-    return (kind,)
 
 
 @kernel

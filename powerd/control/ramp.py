@@ -31,6 +31,8 @@ def watch_reach(
         seconds: since the last step.
     """
     free = ~np.isfinite(ramp)
+    if free.all():
+        return np.full(ceiling.shape, np.inf)
     next_step = next_step_up(ceiling + JUST_ABOVE)
     saved = np.maximum(ceiling, np.minimum(reach, next_step))
     grown: Floats = saved + np.where(free, 0.0, ramp) * seconds

@@ -63,7 +63,7 @@ def stream_closed(gear: Switchgear, event: sw.GearClosed) -> Switchgear:
 
 def age(gear: Switchgear, now: Now) -> Switchgear:
     """Positions of a controller that has gone silent become unknown."""
-    silent = (now.boottime_s - gear.silent_at_s > SILENT_S) & (gear.position != Position.UNKNOWN)
+    silent = (now.boottime_s - gear.silent_at_s > SILENT_S) & (gear.position != int(Position.UNKNOWN))
     if not silent.any():
         return gear
     return replace(gear, position=put(gear.position, np.flatnonzero(silent), int(Position.UNKNOWN)))

@@ -141,7 +141,7 @@ class Stepper:
             path="kernel" if moved else allocation.certificate.path,
             warned=bool(warned),
             stale=bool((site.metering.works & ~trusted(site, state.meters, now.boottime_s)).any()),
-            unseen=bool((state.gear.position == Position.UNKNOWN).any()),
+            unseen=bool((state.gear.position == int(Position.UNKNOWN)).any()),
             silent=bool((state.sessions.plugged & ~scene.reachable).any()),
             unheard=any(is_silent(one, now) for one in state.envelopes),
         )

@@ -61,7 +61,7 @@ def put(column: Column, evse: Ints | int | tuple[int, int], value: object) -> Co
 
 def put_news(column: Column, evse: Ints, value: object) -> Column:
     """``put``; the column itself where it says so already. For integers and booleans, whose equals are the same."""
-    return column if bool((column[evse] == value).all()) else put(column, evse, value)
+    return put(column, evse, value) if np.count_nonzero(column[evse] != value) else column
 
 
 def kept(before: Column, after: Column) -> Column:

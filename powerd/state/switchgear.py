@@ -214,7 +214,7 @@ class Switchgear:
     @property
     def unknown(self) -> Bools:
         """(E,) limits hold for both positions."""
-        held: Bools = (self.position == Position.UNKNOWN) | self.locked
+        held: Bools = (self.position == int(Position.UNKNOWN)) | self.locked
         return held
 
     def confirmed(self, position: Position) -> Bools:

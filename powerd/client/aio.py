@@ -19,7 +19,7 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -342,17 +342,14 @@ class PowerdController:
             return grpc.aio.insecure_channel(self._target, options=OPTIONS)
         return grpc.aio.secure_channel(self._target, self._credentials, options=OPTIONS)
 
-    def _guarded(self, work: Awaitable[None]) -> asyncio.Task[None]:
+    def _guarded(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """A task whose error ends ``wait``."""
-
-        async def run() -> None:
-            await work
 
         def note(task: asyncio.Task[None]) -> None:
             error = None if task.cancelled() else task.exception()
             if error is not None and self._failure is not None and not self._failure.done():
                 self._failure.set_exception(error)
 
-        task = asyncio.create_task(run())
+        task = asyncio.create_task(work)
         task.add_done_callback(note)
         return task

@@ -356,7 +356,9 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
         plug_incarnation=put_news(sessions.plug_incarnation, event.evse, teller),
     )
     unannounced = came[~sessions.served[came]]
-    names = {i: f"{site.electrical.posts.ids[i]}-{snapshot.tick}" for i in unannounced.tolist()}
+    # Ticks begin anew where the journal is lost, and a wall clock may be set back: both together name a car once.
+    came_at = f"{now.utc:%Y%m%dT%H%M%SZ}-{snapshot.tick}"
+    names = {i: f"{site.electrical.posts.ids[i]}-{came_at}" for i in unannounced.tolist()}
     sessions = _begin_sessions(sessions, unannounced, names, now)
     seen = meters.read_posts(snapshot.meters, left, np.zeros((left.shape[0], 3)), None, now.boottime_s)
     return replace(

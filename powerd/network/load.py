@@ -24,6 +24,7 @@ from powerd.network.ratings import find_rating_faults
 from powerd.network.references import find_reference_faults
 from powerd.network.standing import find_tolerance_faults
 from powerd.network.topology import find_topology_faults
+from powerd.network.turn_faults import find_turn_faults
 from powerd.network.wires import Wires
 from powerd.site.codes import Code
 from powerd.site.expand import MAX_EVSES, evse_total, expand
@@ -110,6 +111,7 @@ def load_site(path: Path) -> LoadedSite:
     if electrical is not None:
         find_admission_faults(drawing, electrical, findings)
         find_tolerance_faults(drawing, electrical, findings)
+        find_turn_faults(drawing, electrical, findings)
     faults = tuple(sorted(set(findings.faults)))
     if any(fault.severity is Severity.ERROR for fault in faults):
         electrical = None

@@ -83,6 +83,7 @@ class Code(StrEnum):
     FALLBACK_BELOW_MINIMUM = "fallback-below-minimum", "a fallback above 0 that no car can charge with"
     FALLBACK_ABOVE_RATING = "fallback-above-rating", "a fallback or boot current above the rating"
     FALLBACK_SUM = "fallback-sum", "what charges without powerd's word does not fit under a limit (docs/leases.md R5)"
+    NO_TURN = "no-turn", "an EVSE that may get nothing while cars stand at all others: they hold their fallbacks"
     WRONG_CONNECTION = "wrong-connection", "the type's phases do not fit the phases of the bus it hangs on"
     MISSING_CONNECTION = "missing-connection", "a one-phase or line-to-line EVSE that does not say which phases"
     TTL_SHORTER_THAN_REACTION = "ttl-shorter-than-reaction", "a lease that ends before a car can have followed it"

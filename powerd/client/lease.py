@@ -180,9 +180,8 @@ class EvseLease:
         """Takes a grant."""
         self.accepted, self.ceiling, self.latched, self.one_phase = terms.order, ceiling, latched, one_phase
         if not latched:
-            self.freed, self.stopped = terms.order, False
+            self.freed, self.stopped, self.known = terms.order, False, self.plugged
         self.until_s, self.live = terms.valid_until_s, True
-        self.known = self.plugged
         return self._write(order=terms.order)
 
     def again(self) -> Write:

@@ -51,6 +51,7 @@ class Absorbed:
 def absorb(site: CompiledSite, snapshot: Snapshot, events: Sequence[ev.Event], now: Now) -> Absorbed:
     """Applies the events, joined where nobody can tell, in order; pure."""
     nobody = np.zeros(site.electrical.evse_count, np.bool_)
+    nobody.setflags(write=False)  # one column under two names, so each is copied by who first writes into it
     state = Absorbed(snapshot=snapshot, outcomes=(), fresh=nobody, greeted=nobody, alarms=())
     outcomes: list[ev.Outcome] = [ev.Done()] * len(events)
     for run in runs(events, site.electrical.evse_count):
@@ -232,6 +233,7 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
 def _called(site: CompiledSite, state: Absorbed, event: ev.CallReceived, now: Now) -> Absorbed:
     """Reconciles epoch, plug and fallback of one EVSE; which ceiling is in force there a call does not say."""
     book, evse, plug, (epoch, seq) = state.snapshot.leases, event.seen.evse, event.plug, event.order
+    first = book.echo_incarnation[evse] != event.seen.incarnation
     applied = np.full(evse.shape, np.nan) if event.ack is None else event.ack.ceiling
     highest = max(epoch, event.highest_epoch)
     if highest > book.epoch + EPOCH_JUMP_MAX:
@@ -255,10 +257,18 @@ def _called(site: CompiledSite, state: Absorbed, event: ev.CallReceived, now: No
     snapshot = replace(state.snapshot, leases=hello.settle(book, evse, np.array([True])))
     if not event.unsettled:
         snapshot = _plug_changed(site, replace(state.snapshot, leases=book), plug, now)
+    snapshot = _without_hello(snapshot, evse[first], now)
     book = hello.follows_no_more(snapshot.leases, evse, applied)
     idles = evse[(event.ack is None) & (leases.idle_of(book, site.terms)[evse] <= 0.0)]
     book = replace(book, granted=put_news(book.granted, opened, True))
     return _with(state, replace(snapshot, leases=book, usage=off_in_silence(snapshot.usage, idles)))
+
+
+def _without_hello(snapshot: Snapshot, evse: Ints, now: Now) -> Snapshot:
+    """A process that asks for ``evse`` (k,) by single calls says nothing of phases or readings of before."""
+    no = np.zeros(evse.shape, np.bool_)
+    greeted = contactors.greet(snapshot.contactors, evse, no, np.zeros(evse.shape), no, now.boottime_s)
+    return replace(snapshot, contactors=greeted, drawn_stands=put_news(snapshot.drawn_stands, evse, False))
 
 
 def _opened_by_call(snapshot: Snapshot, event: ev.CallReceived) -> Bools:
@@ -272,8 +282,20 @@ def _opened_by_call(snapshot: Snapshot, event: ev.CallReceived) -> Bools:
     came = ~snapshot.sessions.plugged[evse] | (plug.plug_boottime_s > book.plug_boottime_s[evse])
     named = (0 < event.order[0] < book.epoch) & (first | came)
     found = first & (plug.plug_boottime_s == 0)
-    opened: Bools = plug.plugged & (named | found | event.accepted | event.unsettled)
+    accepted = event.accepted & ~_only_stopped(book, evse, event.order)
+    opened: Bools = plug.plugged & (named | found | accepted | event.unsettled)
     return opened
+
+
+def _only_stopped(book: LeaseBook, evse: Ints, order: tuple[Ints | int, Ints | int]) -> Bools:
+    """(k,) what is named, (epoch, seq) each or none (epoch 0), is of this book, which has sent the car stops alone.
+
+    A stop opens no fallback: after it the post is at 0, and what stays open is what was before.
+    """
+    epoch, seq = order
+    ours = leases.sent(book, evse, epoch, seq) | (np.asarray(epoch) == 0)
+    stopped: Bools = ours & book.sent_latched[evse] & ~book.granted[evse]
+    return stopped
 
 
 def _advanced(site: CompiledSite, state: Absorbed, ahead: int, now: Now) -> Absorbed:
@@ -291,7 +313,8 @@ def _opened(book: LeaseBook, idle: Floats, event: ev.HelloReceived) -> Bools:
     from somebody. A post under a latched stop cannot reach its fallback: the grant after it will open that.
     """
     forgotten = ev.or_none(event.unsettled, event.evse) | (event.ceiling > idle + ROW_TOLERANCE)
-    named = (event.epoch > 0) & ~_before_the_car(book, event) & ~event.latched
+    accepted = (event.epoch > 0) & ~_only_stopped(book, event.evse, (event.epoch, event.seq))
+    named = accepted & ~_before_the_car(book, event) & ~event.latched
     opened: Bools = event.plugged & (named | ((event.epoch == 0) & forgotten))
     return opened
 
@@ -315,7 +338,8 @@ def _measured(snapshot: Snapshot, event: ev.Measured, now: Now) -> Snapshot:
         meters=meters.read_posts(snapshot.meters, event.evse, event.drawn, event.window_s, now.boottime_s),
         drawn=put(snapshot.drawn, evse, drawn),
         drawn_at_s=put(snapshot.drawn_at_s, evse, now.boottime_s),
-        drawn_stands=put_news(snapshot.drawn_stands, evse, event.window_s is None),
+        # Who asks by single calls says with each what is measured, or that nothing is.
+        drawn_stands=put_news(snapshot.drawn_stands, evse, snapshot.leases.streamed[evse] & (event.window_s is None)),
     )
 
 

@@ -336,11 +336,11 @@ def _decide(
     now: Now,
 ) -> Decision:
     """Puts the ceilings into the lease book and onto the three batches."""
-    allocation, ceiling = shares.allocation, kept.ceiling
-    lower, name = _who_is_named(site, state, absorbed, scene, ceiling, now)
-    # An idle post that asks is told its idle fallback, which is reserved anyway.
+    freeze_snapshot(state)  # what was heard is compared with what is granted below
+    # An idle post is told its idle fallback, which is reserved anyway.
     idle = leases.idle_of(state.leases, site.terms)
-    ceiling = np.where(name & ~state.sessions.plugged & ~scene.stopped, idle, ceiling)
+    allocation, ceiling = shares.allocation, np.where(state.sessions.plugged | scene.stopped, kept.ceiling, idle)
+    lower, name = _who_is_named(site, state, absorbed, scene, ceiling, now)
     book = state.leases
     one = state.contactors.one
     book, lowered = _batch(site, book, np.flatnonzero(lower), ceiling, scene.stopped, one, now)

@@ -40,8 +40,8 @@ def find_turn_faults(drawing: Drawing, electrical: Electrical, findings: Finding
         ids = ", ".join(electrical.posts.ids[i] for i in waiting[:NAMED])
         more = f" and {waiting.shape[0] - NAMED} others" if waiting.shape[0] > NAMED else ""
         message = (
-            f"{name}: while cars stand at all other EVSEs behind it, what those hold without a grant leaves less than the "
-            f"minimum of {ids}{more}: a car there waits until one of them leaves"
+            f"{name}: while cars stand at all other EVSEs behind it, what those hold without a grant leaves less than "
+            f"the minimum of {ids}{more}: a car there waits until one of them leaves"
         )
         mend = "lower fallback and boot current of the others, or raise the rating"
         findings.add(Code.NO_TURN, place_of(drawing.site, one), one, message, mend, Severity.WARNING)

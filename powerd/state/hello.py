@@ -146,8 +146,8 @@ def reconcile(book: LeaseBook, terms: LeaseTerms, evse: Ints, said: Said) -> Lea
     own = np.where(terms.has_watchdog, terms.watchdog_s, np.inf)[evse]
     with np.errstate(invalid="ignore"):
         slower = np.where(np.isfinite(own), np.fmax(said.watchdog_s - own, 0.0), 0.0)
-    slower = np.where(np.isnan(said.watchdog_s), book.late_s[evse], slower)
-    moved = np.where(slower > book.late_s[evse], slower - book.late_s[evse], 0.0)
+        slower = np.where(np.isnan(said.watchdog_s), book.late_s[evse], slower)
+        moved = np.where(slower > book.late_s[evse], slower - book.late_s[evse], 0.0)
     return replace(
         book,
         slot_until_s=put(book.slot_until_s, evse, _later(book.slot_until_s[evse], moved[:, None])),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from powerd.control import events as ev
 from powerd.control import turns
+from powerd.control.absorb import absorb
 from powerd.control.decision import GrantBatch
 from powerd.control.phase_switch import Patience
 from powerd.control.step import Stepper
@@ -269,6 +270,20 @@ def test_what_a_post_does_by_itself_it_does_on_all_phases(settled: Hall) -> None
     assert {one.limit for one in decision.overshoots} == {
         f"phase L{k} of feeder F1" for k in (1, 2, 3) if could[k - 1] > 15
     }
+
+
+def test_a_program_that_asks_by_single_calls_knows_of_no_phases(settled: Hall) -> None:
+    """It takes a post over from a stream that had switched it to L1: that counts, and is granted, on all phases."""
+    one = np.array([1])
+    call = ev.CallReceived(
+        seen=ev.StampSeen(evse=one, incarnation=999, boottime_s=settled.now_s),
+        plug=ev.PlugChanged(evse=one, plugged=np.ones(1, np.bool_), plug_boottime_s=np.zeros(1)),
+        ack=None,
+    )
+    news: list[ev.Event] = [ev.StreamClosed(evse=one), call]
+    heard = absorb(settled.site, settled.snapshot, news, instant(settled.now_s)).snapshot.contactors
+    assert heard.able.tolist() == [True, False, True, True]
+    assert heard.proved.tolist() == [False, False, True, True]
 
 
 def test_a_reading_on_other_phases_counts_at_once_when_the_guard_decides(settled: Hall) -> None:

@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powerd.control import events as ev
+from powerd.control import step as step_module
 from powerd.control.absorb import absorb
 from powerd.control.decision import Decision
 from powerd.control.turns import MIN_OFF_S
 from powerd.state import leases
 from powerd.state.columns import replace
-from powerd.state.snapshot import columns_of, reopen_snapshot
+from powerd.state.overshoot import Overshoot
+from powerd.state.snapshot import Snapshot, columns_of, reopen_snapshot
 from powerd.units import ROW_TOLERANCE
 from tests.control.garage import LIFE, REACTION, TTL, Player, instant, site_text
 
@@ -442,6 +444,118 @@ def _call(player: Player, evse: int, ceiling: float) -> ev.CallReceived:
         plug=ev.PlugChanged(evse=ours, plugged=np.ones(1, np.bool_), plug_boottime_s=plug_s),
         ack=ev.Acked(evse=ours, epoch=1, seq=5, ceiling=np.array([ceiling])),
     )
+
+
+def test_to_ask_anew_is_no_greeting(two: Player) -> None:
+    """Each single call asks; were its post greeted by it, no unchanged reading of a stream's post would be a sample.
+
+    And a hello greets also whom it calls unsettled, who is named nothing yet.
+    """
+    two.hello(0)
+    two.hello(1)
+    two.tick()
+    asked = absorb(two.site, two.snapshot, [ev.FreshWanted(evse=np.array([0]))], instant(two.now_s))
+    assert (asked.fresh.tolist(), asked.greeted.tolist()) == ([True, False], [False, False])
+    two.hello(1)
+    hello = two.news.pop()
+    assert isinstance(hello, ev.HelloReceived)
+    unsettled = replace(hello, unsettled=np.ones(1, np.bool_))
+    heard = absorb(two.site, two.snapshot, [unsettled], instant(two.now_s))
+    assert (heard.fresh.tolist(), heard.greeted.tolist()) == ([False, False], [False, True])
+
+
+def test_a_reading_of_a_single_call_counts_for_that_call(two: Player) -> None:
+    """The next one says again what is measured, or that nothing is; a stream says only what has changed."""
+    reading = ev.Measured(evse=np.array([0]), drawn=np.full((1, 3), 20.0))
+    two.plug(0)
+    two.tick(_call(two, 0, 0.0), reading)
+    assert not two.snapshot.drawn_stands[0]
+    two.hello(0)
+    two.tick(reading)
+    assert two.snapshot.drawn_stands[0]
+    two.tick(ev.StreamClosed(evse=np.array([0])))
+    two.tick(replace(_call(two, 0, 0.0), seen=ev.StampSeen(evse=np.array([0]), incarnation=7, boottime_s=two.now_s)))
+    assert not two.snapshot.drawn_stands[0]
+
+
+@pytest.mark.parametrize("by_call", [False, True])
+def test_a_stop_opens_no_fallback(tmp_path: Path, by_call: bool) -> None:
+    """A car waits beside a full feeder and is stopped; its controller says that it accepted that."""
+    player = Player.open(tmp_path, site_text(2, 32.0, fallback_a=16.0))
+    player.plug(1)
+    player.hello(0)
+    player.hello(1)
+    player.tick(ev.SessionStarted(request_id="", evse=1, session_id="first", demand=ev.Demand(priority=9)))
+    for _ in range(8):
+        player.tick()
+    player.plug(0)
+    assert player.tick().ceiling == approx(np.array([0.0, 32.0]))
+    if by_call:
+        player.tick(ev.StreamClosed(evse=np.array([0])))
+    stop = ev.StopOrdered(request_id="", stop_id="s", element="P0", evse=np.array([0]), reason="smoke")
+    player.tick(stop, ev.FreshWanted(evse=np.array([0])))
+    book = player.snapshot.leases
+    assert book.sent_latched[0]
+    said: ev.Event = replace(_call(player, 0, 0.0), ack=None, accepted=True)
+    if not by_call:
+        player.hello(0, highest_epoch=1)
+        hello = player.news.pop()
+        assert isinstance(hello, ev.HelloReceived)
+        said = replace(hello, epoch=np.ones(1, np.int64), seq=book.sent_seq[:1])
+    for _ in range(5):
+        decision = player.tick(said)
+        assert decision.worst == approx(np.array([0.0, 32.0]))
+        assert not decision.overshoots
+    assert not player.snapshot.leases.granted[0]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_an_idle_post_is_told_its_idle_fallback_and_nothing_else(tmp_path: Path, streams: bool) -> None:
+    """It is reserved anyway; also beside a car of the same controller that waits for its first grant."""
+    player = Player.open(tmp_path, site_text(3, 36.0, fallback_a=12.0, idle_a=6.0))
+    player.plug(1)
+    player.hello(0)
+    player.hello(1)
+    for _ in range(8):
+        player.tick()
+    player.alive.discard(1)
+    player.plug(0)
+    told = set()
+    for _ in range(int(TTL)):
+        asks = ev.StreamClosed(evse=np.array([0, 2])), ev.FreshWanted(evse=np.array([2]))
+        decision = player.tick() if streams else player.tick(*asks)
+        batches = [batch for batch in (decision.lowered, decision.raised) if 2 in batch.evse]
+        told |= {float(batch.ceiling[batch.evse == 2][0]) for batch in batches}
+        assert decision.ceiling[2] == approx(6.0)
+        assert not decision.snapshot.leases.granted[0]
+    assert told == {6.0}
+
+
+def test_what_was_heard_is_not_changed_by_what_is_granted_then(two: Player, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Overshoots are judged by both: a grant that looked like news would move a bound that was declared."""
+    seen: list[Snapshot] = []
+
+    def spy(*state: Any) -> tuple[Overshoot, ...]:
+        seen.append(state[2])
+        return ()
+
+    kept: list[dict[str, np.ndarray]] = []
+
+    def decide(site: object, before: object, state: Snapshot, *rest: Any) -> Decision:
+        kept.append({name: column.copy() for name, column in columns_of(state).items()})
+        return decided(site, before, state, *rest)  # type: ignore[arg-type]
+
+    decided = step_module._decide
+    monkeypatch.setattr(step_module, "_overshoots", spy)
+    monkeypatch.setattr(step_module, "_decide", decide)
+    two.plug(0)
+    two.hello(0)
+    two.hello(1)
+    for _ in range(12):
+        two.tick()
+    for heard, was in zip(seen, kept, strict=True):
+        for name, column in columns_of(heard).items():
+            np.testing.assert_array_equal(column, was[name], err_msg=name)
 
 
 def test_a_grant_whose_ack_was_of_the_epoch_before_is_named_again(tmp_path: Path) -> None:

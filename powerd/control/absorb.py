@@ -188,12 +188,15 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     book = state.snapshot.leases
     if event.said is not None:
         book = hello.reconcile(book, site.terms, event.evse, event.said)
-    highest = max(event.highest_epoch, int(event.epoch.max(initial=0)))  # who leaves it out has heard what he names
+    highest = event.heard
     if highest > book.epoch + EPOCH_JUMP_MAX:
         return _with_book(state, hello.bar(book, event.evse, event.ceiling))
-    book = hello.trust(book, event.evse)
     other = hello.foreign_grant(book, event.evse, event.epoch, event.seq)
-    if other or hello.foreign_epoch(book, event.evse, highest):
+    foreign = other or hello.foreign_epoch(book, event.evse, highest)
+    if foreign and state.snapshot.impaired.disk:
+        return _put_off(site, _with_book(state, book), event.evse, event.ceiling, now)
+    book = hello.trust(book, event.evse)
+    if foreign:
         state = _advanced(site, _with_book(state, book), highest, now)
         book = state.snapshot.leases
     unheard = ~np.isfinite(book.echo_at_s[event.evse]) & event.plugged
@@ -242,6 +245,8 @@ def _called(site: CompiledSite, state: Absorbed, event: ev.CallReceived, now: No
     other = epoch >= book.epoch and not bool(leases.sent(book, evse, epoch, seq).all())
     owner = site.electrical.posts.controller
     foreign = other or hello.foreign_epoch(book, np.flatnonzero(owner == owner[evse]), highest)
+    if foreign and state.snapshot.impaired.disk:
+        return _put_off(site, state, evse, np.nan_to_num(applied), now)
     opened = evse[_opened_by_call(state.snapshot, event) | (plug.plugged & foreign)]
     if event.ack is not None and not other:
         state = _with(state, _acked(site, state.snapshot, event.ack, now))
@@ -303,6 +308,23 @@ def _advanced(site: CompiledSite, state: Absorbed, ahead: int, now: Now) -> Abso
     book = hello.advance_epoch(state.snapshot.leases, site.terms, ahead, now.boottime_s)
     doubted = contactors.doubt(state.snapshot.contactors, now.boottime_s)
     return _with(state, replace(state.snapshot, leases=book, contactors=doubted))
+
+
+def _put_off(site: CompiledSite, state: Absorbed, evse: Ints, ceiling: Floats, now: Now) -> Absorbed:
+    """Another leader was here, and the disk cannot take an epoch above its: so long these ``evse`` (k,) get no grants.
+
+    Under an epoch that is not durable nothing may leave (R4), not even a stop, and to nobody; under the one that is,
+    all others go on. A hello once the disk is well again is followed.
+    """
+    book = hello.wait_for_others(state.snapshot.leases, site.terms, now.boottime_s)
+    return _with_book(state, hello.bar(book, evse, ceiling))
+
+
+def is_put_off(snapshot: Snapshot, evse: Ints, highest: int) -> bool:
+    """The last hello of ``evse`` (k,), with the highest epoch it named, was put off; it would be followed now."""
+    book = snapshot.leases
+    barred = not np.isnan(book.barred_ceiling[evse]).all()
+    return barred and not snapshot.impaired.disk and highest <= book.epoch + EPOCH_JUMP_MAX
 
 
 def _opened(book: LeaseBook, idle: Floats, event: ev.HelloReceived) -> Bools:

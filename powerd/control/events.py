@@ -57,6 +57,11 @@ class HelloReceived:
     one_phase: Bools | None = None
     """(k,) the ceiling is for its L1 alone; None = none is."""
 
+    @property
+    def heard(self) -> int:
+        """The highest epoch that it has heard of: who leaves it out has heard what he names."""
+        return max(self.highest_epoch, int(self.epoch.max(initial=0)))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StampSeen:

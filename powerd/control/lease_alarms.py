@@ -96,6 +96,9 @@ def conduct_alarms(site: CompiledSite, book: LeaseBook) -> Iterator[str]:
             yield f"{ids[i]}: its controller says {what} {said[i]:g}, the site file {own[i]:g}: the larger is reserved"
     for c in sorted(set(site.electrical.posts.controller[~np.isnan(book.barred_ceiling)].tolist())):
         name = site.electrical.controllers.ids[c]
-        yield f"controller {name} claims an epoch far above ours, {book.epoch}: until it does not it gets no grants"
+        yield (
+            f"controller {name} claims an epoch far above ours, {book.epoch}, or one above ours while the disk cannot "
+            "take a new one: until that is over it gets no grants"
+        )
     for i in np.flatnonzero(book.late_s > 0):
         yield f"{ids[i]}: its watchdog is slower than the site file says, or missing: its leases count for longer"

@@ -47,6 +47,8 @@ class Speaker:
     """(k,) columns of its EVSEs in the order of the hello."""
     incarnation: int
     """Its process."""
+    heard: int
+    """The highest epoch that it had heard of."""
     believed: Floats
     """(k,) the largest ceiling of each that is one (``most_believed``) [own unit]."""
 
@@ -59,7 +61,13 @@ def most_believed(names: Directory, evse: Ints) -> Floats:
 def speaker_of(controller: int, hello: HelloReceived, names: Directory) -> Speaker:
     """Who speaks on the stream that this hello of a controller opened."""
     believed = most_believed(names, hello.evse)
-    return Speaker(controller=controller, evse=hello.evse, incarnation=hello.incarnation, believed=believed)
+    return Speaker(
+        controller=controller,
+        evse=hello.evse,
+        incarnation=hello.incarnation,
+        heard=hello.heard,
+        believed=believed,
+    )
 
 
 def hello_event(hello: pb.Hello, names: Directory) -> HelloReceived:

@@ -66,7 +66,7 @@ def _untrusted(decision: Decision, evse: int, unit: str) -> str | None:
         name = controllers[int(site.electrical.posts.controller[evse])]
         return f"{at}, for its controller {name} is silent: it counts at {counts}"
     if not np.isnan(book.barred_ceiling[evse]):
-        return f"{at}, for its controller claims what cannot be and gets no grants: it counts at {counts}"
+        return f"{at}, for its controller claims an epoch that cannot be now and gets no grants: it counts at {counts}"
     if book.unsettled[evse]:
         return f"{at}, for its post has not taken its controller's first order yet: it counts at {counts}"
     return None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from powerd.control.decision import Decision, GrantBatch
+from powerd.control.events import Outcome
 from powerd.control.switching import SwitchOrder
 from powerd.limits import Floats, Ints
 from powerd.server.convert import Speaker
@@ -28,6 +29,8 @@ class Stream:
     """What waits to be sent."""
     ended: asyncio.Future[None]
     """Gets the error that ends the stream from this side."""
+    hello: asyncio.Future[tuple[Outcome, ...]]
+    """Done once a tick has absorbed its hello."""
     report_number: int
     """Number of the newest report handed to the inbox."""
 
@@ -66,7 +69,7 @@ class Publisher:
         self._arrived = asyncio.Event()
         self._session_calls = self._gear_reports = 0
 
-    def open(self, speaker: Speaker, report_number: int) -> Stream:
+    def open(self, speaker: Speaker, report_number: int, hello: asyncio.Future[tuple[Outcome, ...]]) -> Stream:
         """Registers a stream; an older one of the same controller ends with ``Superseded``."""
         older = self.streams.get(speaker.controller)
         if older is not None:
@@ -75,6 +78,7 @@ class Publisher:
             speaker=speaker,
             outbox=Outbox(len(speaker.evse)),
             ended=asyncio.get_running_loop().create_future(),
+            hello=hello,
             report_number=report_number,
         )
         self.streams[speaker.controller] = stream

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from grpc.aio import ServicerContext
 
+from powerd.control.absorb import is_put_off
 from powerd.control.events import Event, StreamClosed
 from powerd.errors import BadRequest, Overloaded
 from powerd.server.convert import check_number, hello_event, report_events, speaker_of
@@ -19,6 +20,7 @@ from powerd.server.pace import Pace
 from powerd.server.pen import Pen
 from powerd.server.publish import Publisher, Stream
 from powerd.server.stamps import Stamps
+from powerd.server.status import Unavailable
 from powerd.v1 import controller_service_pb2 as pb
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Streams:
             BadRequest: a message was wrong; nothing of it was taken.
             Overloaded: the inbox is full; the next hello tells everything again.
             Superseded: a newer stream of the same controller has taken over.
+            Unavailable: its hello could not be followed while the disk was away; another one can.
         """
         first = await anext(requests, None)
         if first is None:
@@ -74,9 +77,9 @@ class Streams:
         event = hello_event(first.hello, self._names)
         controller = self._names.controller[first.hello.controller_id]
         self._stamps.hello(controller, event.incarnation, event.boottime_s)
-        answer = self._core.post(event)
-        stream = self._publisher.open(speaker_of(controller, event, self._names), first.hello.report_number)
-        self._later.judge(asyncio.ensure_future(answer), stream.end)
+        answer = asyncio.ensure_future(self._core.post(event))
+        stream = self._publisher.open(speaker_of(controller, event, self._names), first.hello.report_number, answer)
+        self._later.judge(answer, stream.end)
         logger.info("controller %s connected with %d EVSEs", first.hello.controller_id, len(event.evse))
         return stream, event.boottime_s
 
@@ -87,11 +90,23 @@ class Streams:
             await self._pace.report()
             if self._publisher.streams.get(stream.speaker.controller) is not stream:
                 return  # a newer hello is in the inbox: this is older than it, and must not be absorbed after it
+            self._refuse_put_off(stream)
             check_number("report.report_number", message.report.report_number, stream.report_number)
             events = report_events(message.report, stream.speaker, boottime_s)
             boottime_s = message.report.stamp.boottime_s
             self._later.judge(asyncio.ensure_future(self._core.post(*events)), stream.end)
             self._publisher.arrived(stream, message.report.report_number)
+
+    def _refuse_put_off(self, stream: Stream) -> None:
+        """Asks for another hello in place of one that came while the disk could not take the next epoch (R4)."""
+        decision, speaker = self._core.latest(), stream.speaker
+        if decision is None or not stream.hello.done():
+            return
+        if is_put_off(decision.snapshot, speaker.evse, speaker.heard):
+            raise Unavailable(
+                f"another leader, of epoch {speaker.heard}, was heard of while the disk could not take a higher one; "
+                "now it can: connect again"
+            )
 
     async def _write(self, pen: Pen[pb.ConnectResponse], stream: Stream) -> None:
         await pen.write(self._welcome(stream))

@@ -119,9 +119,14 @@ def advance_epoch(book: LeaseBook, terms: LeaseTerms, ahead: int, now_s: float) 
     Seqs go on counting; acks of the old epoch no longer retire anything, nor does one of our new number before we have
     sent something under it: yet another leader may have taken the same.
     """
-    everyone = np.arange(terms.rating.shape[0])
-    book = insert_hold(book, everyone, terms.rating, now_s + life_of(book, terms), now_s - slack_s(book, terms))
+    book = wait_for_others(book, terms, now_s)
     return replace(book, epoch=ahead + 1, sent_seq=np.zeros_like(book.sent_seq))
+
+
+def wait_for_others(book: LeaseBook, terms: LeaseTerms, now_s: float) -> LeaseBook:
+    """Another leader was here: anybody may hold anything until all of its grants are over."""
+    everyone = np.arange(terms.rating.shape[0])
+    return insert_hold(book, everyone, terms.rating, now_s + life_of(book, terms), now_s - slack_s(book, terms))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -177,10 +182,13 @@ def settle(book: LeaseBook, evse: Ints, unsettled: Bools) -> LeaseBook:
 
 
 def bar(book: LeaseBook, evse: Ints, ceiling: Floats) -> LeaseBook:
-    """A hello that cannot be true: its EVSEs get no grants, count as never heard from, and at no less than it said."""
+    """A hello that cannot be followed: its EVSEs get no grants, count as never heard from, and at no less than it said.
+
+    It cannot be true, or nothing could be sent under the epoch after the one that it names.
+    """
     return replace(book, barred_ceiling=put(book.barred_ceiling, evse, ceiling))
 
 
 def trust(book: LeaseBook, evse: Ints) -> LeaseBook:
-    """A hello that can be true ends that."""
+    """A hello that can be followed ends that."""
     return replace(book, barred_ceiling=put(book.barred_ceiling, evse, np.nan))

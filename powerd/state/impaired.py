@@ -50,6 +50,11 @@ class Impaired:
     utc_ahead_s: float
     """By how much the wall clock was ahead of the boottime clock at the last step [s]; nan before the first."""
 
+    @property
+    def disk(self) -> bool:
+        """There is trouble with the disk: nothing new becomes durable for now."""
+        return Trigger.DISK_SLOW in self.triggers or Trigger.DISK_FAILED in self.triggers
+
     def began(self, trigger: Trigger, cap: Floats | None) -> Impaired:
         """The same with one trouble more; a new ``cap`` replaces the one before."""
         others = tuple(own for own in self.triggers if own is not trigger)
@@ -57,9 +62,8 @@ class Impaired:
 
     def ended(self, trigger: Trigger) -> Impaired:
         """The same with one trouble less; with the last one of the disk its cap ends."""
-        left = tuple(own for own in self.triggers if own is not trigger)
-        disk = Trigger.DISK_SLOW in left or Trigger.DISK_FAILED in left
-        return replace(self, triggers=left, cap=self.cap if disk else np.full_like(self.cap, np.inf))
+        after = replace(self, triggers=tuple(own for own in self.triggers if own is not trigger))
+        return after if after.disk else replace(after, cap=np.full_like(self.cap, np.inf))
 
 
 def unimpaired(count: int) -> Impaired:

@@ -17,6 +17,7 @@ from powerd.allocation.steps import no_steps, pack_steps
 from powerd.allocation.user_program import UserProgram
 from powerd.control import events as ev
 from powerd.control import failsafe
+from powerd.control.absorb import is_put_off
 from powerd.control.failsafe import TABLE
 from powerd.state.impaired import Trigger, unimpaired
 from tests.control.garage import TTL, Player, site_text
@@ -239,3 +240,62 @@ def test_a_capped_ceiling_is_a_step_of_the_post(two: Player) -> None:
     full = np.array([10.0, 10.0])
     held = failsafe.held(impaired, full, full, np.array([6.0, 6.0]), pack_steps(posts))
     assert held.tolist() == [6.0, 9.5]
+
+
+def _stop(player: Player, evse: int) -> bool:
+    """A latched 0 for it leaves with this tick, in our first epoch."""
+    order = ev.StopOrdered(request_id="", stop_id="s", element="", evse=np.array([evse]), reason="smoke")
+    lowered = player.tick(order).lowered
+    return (lowered.epoch, lowered.evse.tolist(), lowered.latched.tolist()) == (1, [evse], [True])
+
+
+@pytest.mark.parametrize("trigger", [Trigger.DISK_SLOW, Trigger.DISK_FAILED])
+def test_a_higher_epoch_waits_for_the_disk_and_nobody_else_waits_for_it(two: Player, trigger: Trigger) -> None:
+    """R4: under an epoch that the disk cannot take nothing could leave, not even a stop. So ours stays; who named
+    the higher one gets no grants, nothing rises beside what another leader may have granted, and its next hello is
+    followed once the disk is well.
+    """
+    two.plug(1)
+    for _ in range(12):
+        two.tick()
+    two.tick(ev.TroubleBegan(trigger=trigger, cap=np.full(2, 16.0)))
+    two.hello(1, highest_epoch=7)
+    put_off = two.tick()
+    assert put_off.snapshot.leases.epoch == 1
+    assert put_off.worst.tolist() == [32.0, 32.0]
+    assert any("c1 claims an epoch" in alarm for alarm in put_off.alarms)
+    assert {c for _ in range(int(TTL / 2)) for c in two.tick().renewal.controller.tolist()} == {0}
+    assert _stop(two, 0)
+    well = two.tick(ev.TroubleEnded(trigger=trigger))
+    assert well.snapshot.leases.epoch == 1
+    assert 1 not in (*well.raised.evse, *well.renewal.controller)
+    assert is_put_off(well.snapshot, np.array([1]), 7)
+    two.hello(1, highest_epoch=7)
+    followed = two.tick()
+    assert followed.snapshot.leases.epoch == 8
+    assert 1 in followed.raised.evse
+    assert not is_put_off(followed.snapshot, np.array([1]), 7)
+
+
+def test_a_call_that_names_a_higher_epoch_waits_for_the_disk_as_a_hello_does(two: Player) -> None:
+    """The same for single calls: the next one after the disk is followed."""
+    two.alive.discard(1)
+    two.tick(ev.TroubleBegan(trigger=Trigger.DISK_FAILED, cap=np.array([32.0, 0.0])))
+    put_off = two.tick(_asks(two, 7))
+    assert put_off.snapshot.leases.epoch == 1
+    assert put_off.worst.tolist() == [32.0, 32.0]
+    assert 1 not in (*put_off.lowered.evse, *put_off.raised.evse)
+    assert _stop(two, 0)
+    followed = two.tick(ev.TroubleEnded(trigger=Trigger.DISK_FAILED), _asks(two, 7))
+    assert followed.snapshot.leases.epoch == 8
+
+
+def _asks(player: Player, highest_epoch: int) -> ev.CallReceived:
+    """EVSE 1 asks without a stream."""
+    one = np.array([1])
+    return ev.CallReceived(
+        seen=ev.StampSeen(evse=one, incarnation=9, boottime_s=player.now_s + 1.0),
+        plug=ev.PlugChanged(evse=one, plugged=np.array([True]), plug_boottime_s=np.zeros(1)),
+        ack=None,
+        highest_epoch=highest_epoch,
+    )

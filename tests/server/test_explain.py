@@ -57,7 +57,9 @@ def test_a_controller_that_claims_what_cannot_be_is_told(tmp_path: Path) -> None
     player = opened(tmp_path, site_text(2, 64.0), 0)
     player.hello(0, highest_epoch=2**62)
     player.tick()
-    assert why(player).startswith("at 32 A, for its controller claims what cannot be and gets no grants: it counts at")
+    assert why(player).startswith(
+        "at 32 A, for its controller claims an epoch that cannot be now and gets no grants: it counts at"
+    )
 
 
 def test_a_raise_that_the_disk_holds_is_told_as_such(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import grpc
 import grpc.aio
@@ -26,6 +27,7 @@ from powerd.server.publish import Publisher
 from powerd.server.stamps import Stamps
 from powerd.server.status import Superseded
 from powerd.server.streams import Streams
+from powerd.state.impaired import Trigger
 from powerd.v1 import controller_service_pb2 as pb
 from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
 from tests.server.dialogue import (
@@ -384,6 +386,36 @@ def test_a_full_inbox_ends_the_stream(when: str) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await until_grants(call)
             assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    asyncio.run(scene())
+
+
+def test_a_hello_that_was_put_off_while_the_disk_was_away_is_asked_for_again() -> None:
+    """UNAVAILABLE at the first report once the disk is well, not before; the hello that follows is followed."""
+
+    async def scene() -> None:
+        core = FakeCore()
+        began = core.snapshot.impaired.began(Trigger.DISK_FAILED, None)
+        core.snapshot = replace(core.snapshot, impaired=began)
+        ahead = hello()
+        ahead.hello.highest_epoch = 9
+        async with serving(core) as (_, channel):
+            call = ControllerServiceStub(channel).Connect()
+            await call.write(ahead)
+            for boottime_s in (51.0, 52.0):
+                await call.write(report(boottime_s))
+                await core.came(StampSeen, int(boottime_s) - 50)
+            core.snapshot = replace(core.snapshot, impaired=began.ended(Trigger.DISK_FAILED))
+            core.tick()
+            await call.write(report(53.0))
+            with pytest.raises(grpc.aio.AioRpcError, match="connect again") as refused:
+                await asyncio.wait_for(until_its_end(call), 10)
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert len(core.of(StampSeen)) == 2
+            again = ControllerServiceStub(channel).Connect()
+            ahead.hello.stamp.boottime_s = 54.0
+            await again.write(ahead)
+            assert (await until_grants(again)).epoch == 10
 
     asyncio.run(scene())
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from powerd.codec import decode, encode
+from powerd.control.absorb import is_put_off
 from powerd.control.compiled import CompiledSite, SwitchingStates
 from powerd.control.decision import Decision, GrantBatch
 from powerd.control.events import Event, StreamClosed
@@ -19,6 +20,7 @@ from powerd.limits import Floats, Ints
 from powerd.server.convert import Speaker, check_number, hello_event, report_events, speaker_of
 from powerd.server.outbox import Lease, Outbox, Part
 from powerd.server.stamps import Stamps
+from powerd.server.status import Unavailable
 from powerd.sim.faults.disk import Disk
 from powerd.sim.faults.kinds import Kind
 from powerd.sim.faults.owner import Owner
@@ -62,6 +64,8 @@ class Stream:
     outbox: Outbox
     boottime_s: float
     report_number: int
+    since_tick: int
+    """The newest tick when its hello came, which the next one absorbs."""
     closes_s: float = math.inf
     """When the daemon notices that it is broken."""
 
@@ -245,7 +249,7 @@ class Leader:
             for number, message in owner.up.due(t_s):
                 try:
                     events += self._heard(owner, number, message)
-                except BadRequest:
+                except (BadRequest, Unavailable):
                     self.refused += 1
                     if owner.stream == number:
                         owner.broken_s = min(owner.broken_s, t_s + NOTICE_S)
@@ -269,11 +273,20 @@ class Leader:
             raise BadRequest("message", "a hello as the first message of a stream")
         if number < stream.number:  # another one has taken over
             return []
+        self._refuse_put_off(stream)
         check_number("report.report_number", message.report.report_number, stream.report_number)
         events = report_events(message.report, stream.speaker, stream.boottime_s)
         stream.boottime_s = message.report.stamp.boottime_s
         stream.report_number = message.report.report_number
         return list(events)
+
+    def _refuse_put_off(self, stream: Stream) -> None:
+        """As the door does."""
+        snapshot, speaker = self.snapshot, stream.speaker
+        if snapshot is None or snapshot.tick == stream.since_tick:
+            return
+        if is_put_off(snapshot, speaker.evse, speaker.heard):
+            raise Unavailable("the hello was put off: connect again")
 
     def _opened(self, owner: Owner, number: int, said: pb.Hello) -> list[Event]:
         """A hello opens its stream in place of the one before, whichever was connected first."""
@@ -291,6 +304,7 @@ class Leader:
             outbox=Outbox(len(hello.evse)),
             boottime_s=hello.boottime_s,
             report_number=said.report_number,
+            since_tick=-1 if self.snapshot is None else self.snapshot.tick,
         )
         return [hello]
 

@@ -36,7 +36,7 @@ from powerd.errors import EnvelopeUnheld, Overloaded, PowerdError
 from powerd.journal.drawing import elements_of, fingerprint_of
 from powerd.journal.gate import Gate, Leaving
 from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
-from powerd.journal.writer import JournalWriter
+from powerd.journal.writer import JournalHangs, JournalWriter
 from powerd.limits import Limits
 from powerd.network.electrical import Electrical
 from powerd.network.kept import cache_folder, load_electrical
@@ -448,7 +448,7 @@ class Ticker:
             except JournalBroken as broken:
                 if not self._gate.troubled:
                     _log.error("%s", broken)
-                self._publish(self._gate.refused())
+                self._publish(self._gate.refused(unsure=isinstance(broken, JournalHangs)))
                 _refuse(taken, str(broken))
                 return
         self._publish(self._gate.took())

@@ -148,7 +148,7 @@ TABLE = (
     ),
     DegradedMode(
         trigger=Trigger.DISK_FAILED,
-        noticed="the disk refuses the journal (full, read-only, damaged, gone)",
+        noticed="the disk refuses the journal (full, read-only, damaged, gone), or does not answer until 64 MB wait",
         mode="no raise, nothing acknowledged",
         granted="every ceiling stays or falls, and none is above what a restart would cover; leases are renewed; calls "
         "that change something are answered `UNAVAILABLE`",

@@ -28,6 +28,7 @@ class DiskWatch:
         self._epoch = epoch
         self._slow_s = slow_s
         self._waiting: deque[tuple[float, Floats]] = deque()  # (handed over at, its W), oldest first
+        self._unsure: list[Floats] = []  # the least W of ticks that were given up, each maybe durable; at most one
         self._least: Floats | None = covered  # of the covered W and of all that wait; None = to be found again
         self._failed = False
         self._told: set[Trigger] = set()
@@ -50,7 +51,7 @@ class DiskWatch:
         A tick that still waits may have voided a lease (another car came) which the last durable one covers.
         """
         if self._least is None:
-            self._least = covered_by([self._covered, *(worst for _, worst in self._waiting)])
+            self._least = covered_by([self._covered, *self._unsure, *(worst for _, worst in self._waiting)])
         return self._least
 
     def handed_over(self, decision: Decision) -> None:
@@ -68,12 +69,15 @@ class DiskWatch:
         self._waiting.popleft()
         self.newest_tick = decision.tick
         self._failed = False
+        self._unsure = []
         self._covered, self._least = decision.worst, None
         self._epoch = decision.snapshot.leases.epoch
 
-    def refused(self) -> None:
-        """The disk refused the oldest waiting tick; it will be written with a later one."""
-        self._waiting.popleft()
+    def refused(self, *, unsure: bool = False) -> None:
+        """The disk refused the oldest waiting tick; it will be written with a later one. ``unsure``: see ``Gate``."""
+        _, worst = self._waiting.popleft()
+        if unsure:
+            self._unsure = [covered_by([worst, *self._unsure])]
         self._failed, self._least = True, None
 
     def news(self, boottime_s: float) -> list[Event]:

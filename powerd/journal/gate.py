@@ -80,10 +80,14 @@ class Gate:
         own = () if later is None else (later,)
         return Leaving(lowered=self._freed(), raised=(*own, *self._sifted()))
 
-    def refused(self) -> Leaving:
-        """The disk refused the oldest waiting tick: raises of it that a restart would not cover never leave."""
+    def refused(self, *, unsure: bool = False) -> Leaving:
+        """The disk refused the oldest waiting tick: raises of it that a restart would not cover never leave.
+
+        Args:
+            unsure: it was given up, and may be durable after all.
+        """
         _, later = self._waiting.popleft()
-        self._disk.refused()
+        self._disk.refused(unsure=unsure)
         own: list[Decision] = []
         if later is not None:
             now, never = self._needless(later)

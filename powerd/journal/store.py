@@ -253,8 +253,12 @@ class Journal:
             raise JournalBroken(told(self._path, error)) from error
         lay_out(self._path.with_name(f"{self._path.name}-wal"), WAL_BYTES)
 
-    def commit(self, entries: Sequence[Entry]) -> int:
+    def commit(self, entries: Sequence[Entry], *, lost: bool = False) -> int:
         """Makes ticks and the state after the last of them durable; returns how many cells had changed.
+
+        Args:
+            entries: the ticks, in order.
+            lost: ticks before them were given up: the record gets a gap.
 
         Raises:
             JournalBroken: the disk refuses; what was there before still is, and a later commit writes what this one
@@ -264,7 +268,7 @@ class Journal:
         for e in entries:
             state = self._packer.take(e.decision.snapshot)
             self._pending.append(tick_record(e.now, e.events, e.decision, state))
-        self._gap = had_gap or sum(len(record.content) for record in self._pending) > PENDING_BYTES
+        self._gap = had_gap or lost or sum(len(record.content) for record in self._pending) > PENDING_BYTES
         newest = entries[-1]
         if self._gap:
             gap = state_record(Kind.GAP, newest.decision.snapshot, newest.now.utc.timestamp(), self._machine)

@@ -1,6 +1,7 @@
 """The journal's thread: takes ticks, never makes them wait.
 
-While a commit is under way newer ticks queue up; one commit makes all of them durable together.
+While a commit is under way newer ticks queue up; one commit makes all of them durable together. Of a disk that does not
+answer at all they are given up before they fill the memory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,15 @@ from powerd.journal.store import Entry, Journal, JournalBroken
 
 _log = logging.getLogger("powerd")
 
+HELD_BYTES = 64 * 1024 * 1024
+"""Ticks that wait for a commit are given up beyond this, about as much as is kept of what the disk refuses."""
+TICK_BYTES, EVSE_BYTES, EVENT_BYTES = 40_000, 400, 250
+"""What a tick that waits takes at most, with its state: by itself, for each EVSE and for each event (CPython 3.11)."""
+
+
+class JournalHangs(JournalBroken):
+    """The disk has not answered for so long that no more can wait; what waited may become durable, or not."""
+
 
 @dataclass
 class _Job:
@@ -23,6 +33,16 @@ class _Job:
 
     entries: list[Entry] = field(default_factory=list)
     waiting: list[Future[None]] = field(default_factory=list)
+    lost: bool = False
+    """Ticks right before them were given up; so is each of them once a newer one comes."""
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory they take."""
+        return sum(
+            TICK_BYTES + EVSE_BYTES * one.decision.ceiling.shape[0] + EVENT_BYTES * len(one.events)
+            for one in self.entries
+        )
 
 
 class JournalWriter:
@@ -31,6 +51,7 @@ class JournalWriter:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._open = _Job()
+        self._under_way = _Job()
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="powerd-journal")
 
@@ -38,43 +59,62 @@ class JournalWriter:
         """Hands over a tick; the future ends when it is durable.
 
         The future fails with ``JournalBroken`` where the disk refused, or powerd made a mistake; the state after it
-        will be written with the next tick.
+        will be written with the next tick. It fails with ``JournalHangs`` where too much waits.
         """
         done: Future[None] = Future()
         with self._lock:
             job, first = self._open, not self._open.entries
             job.entries.append(entry)
             job.waiting.append(done)
+            given_up = self._given_up()
         if first:
-            self._thread.submit(self._write, job).add_done_callback(partial(_tell, job))
+            self._thread.submit(self._write, job).add_done_callback(partial(self._tell, job))
             self._thread.submit(self._journal.tidy).add_done_callback(_tidied)
-        return asyncio.wrap_future(done)
+        told = asyncio.wrap_future(done)
+        for one in given_up:
+            if one.set_running_or_notify_cancel():
+                one.set_exception(
+                    JournalHangs("the disk of the journal does not answer; no ceiling is raised until it does")
+                )
+        return told
+
+    def _given_up(self) -> list[Future[None]]:
+        """Who waits for ticks that are given up, the oldest first: all where too many wait; the newest is kept."""
+        fits = self._open.held_bytes + self._under_way.held_bytes <= HELD_BYTES
+        if fits and not self._open.lost:
+            return []
+        waiting = [*self._under_way.waiting, *self._open.waiting]
+        self._under_way.waiting, self._open.waiting = [], []
+        self._open.lost = self._open.lost or len(self._open.entries) > 1
+        del self._open.entries[:-1]
+        return waiting
 
     def _write(self, job: _Job) -> None:
         """One commit of all that has come until now."""
         with self._lock:
-            self._open = _Job()
-        self._journal.commit(job.entries)
+            self._under_way, self._open = job, _Job()
+        self._journal.commit(job.entries, lost=job.lost)
+
+    def _tell(self, job: _Job, outcome: Future[None]) -> None:
+        """Word of a commit to all who still wait for it."""
+        error = outcome.exception()
+        if error is not None and not isinstance(error, JournalBroken):
+            _log.error("a mistake in the journal, please report it", exc_info=error)
+            error = JournalBroken(f"a mistake in the journal, please report it: {error!r}")
+        with self._lock:
+            waiting, self._under_way = job.waiting, _Job()
+        for done in waiting:
+            if not done.set_running_or_notify_cancel():
+                continue
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
 
     def close(self) -> None:
         """Commits what waits, then closes the file."""
         self._thread.submit(self._journal.close).add_done_callback(_tidied)
         self._thread.shutdown()
-
-
-def _tell(job: _Job, outcome: Future[None]) -> None:
-    """Word of a commit to all who wait for it."""
-    error = outcome.exception()
-    if error is not None and not isinstance(error, JournalBroken):
-        _log.error("a mistake in the journal, please report it", exc_info=error)
-        error = JournalBroken(f"a mistake in the journal, please report it: {error!r}")
-    for done in job.waiting:
-        if not done.set_running_or_notify_cancel():
-            continue
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
 
 
 def _tidied(outcome: Future[None]) -> None:

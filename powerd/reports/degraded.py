@@ -27,9 +27,13 @@ FOOT = """
 Raises wait until the tick that decided them is on the disk; decreases do not. What a restart would hold anyway (W of
 the last durable tick) needs no disk: such grants and renewals go out also while it refuses, so that cars go on charging
 at what they have. A single call (`RequestSetpoint`) is answered with such a grant when it leaves, too. If the disk is
-away for so long that 64 MB of record wait in memory, they are given up and the record gets a *gap*; the state never
-does. A daemon does not *start* without its journal: the new epoch must be durable before the first grant (R4). It ends
-with exit code 2 and the reason; the controllers hold their fallbacks meanwhile.
+away, or does not answer, for so long that 64 MB wait in memory, they are given up and the record gets a *gap*; the
+state never does. A daemon does not *start* without its journal: the new epoch must be durable before the first grant
+(R4). It ends with exit code 2 and the reason; the controllers hold their fallbacks meanwhile. For the same reason a
+hello that names a higher epoch ([R4](leases.md)) is put off while the disk is slow or refuses: its controller alone
+gets no grants, nothing rises beside what another leader may have granted, all others go on; once the disk is well its
+stream ends with `UNAVAILABLE`, and its next hello is followed. Only where such a hello comes before the trouble has
+been noticed does everything wait until the disk has the new epoch: controllers go to their fallbacks.
 
 ## Urgent events
 

@@ -118,7 +118,7 @@ def test_a_disk_that_refuses_stops_raises_and_answers_but_no_decrease(
 ) -> None:
     """Raises and acknowledgements wait for the disk; a decrease goes out in its tick."""
 
-    def refuse(_journal: Journal, _entries: object) -> int:
+    def refuse(_journal: Journal, _entries: object, **_: object) -> int:
         raise JournalBroken("disk full")
 
     async def story() -> None:

@@ -71,6 +71,8 @@ class Story:
         self.sent: Floats = np.full(POSTS, 8.0)
         self.states: list[Floats] = [np.full(POSTS, 8.0)]
         """W of the last durable state, then of all ticks that wait: each may be the last durable one."""
+        self.unsure: list[Floats] = []
+        """W of ticks that were given up since then: each may be, too."""
         self.ticks: list[Decision] = []
         self.waiting: list[int] = []
         self.durable: set[int] = set()
@@ -113,21 +115,23 @@ class Story:
         self.states.append(worst)
         self.waiting.append(tick)
 
-    def answered(self, *, took: bool) -> None:
-        """The disk's answer for the oldest tick that waits, if one does."""
+    def answered(self, *, took: bool | None) -> None:
+        """The disk's answer for the oldest tick that waits, if one does; None = none came, and it is given up."""
         if not self.waiting:
             return
         tick, worst = self.waiting.pop(0), self.states.pop(1)
         if took:
+            self.unsure = []
             self.states[0], self.durable_epoch = worst, self.ticks[tick].snapshot.leases.epoch
             self.durable.update(range(tick + 1))
             self._left(self.gate.took())
         else:
             self.refused.add(tick)
-            self._left(self.gate.refused())
+            self.unsure += [worst] if took is None else []
+            self._left(self.gate.refused(unsure=took is None))
 
     def _left(self, leaving: Leaving) -> None:
-        least = np.minimum.reduce(self.states)
+        least = np.minimum.reduce([*self.states, *self.unsure])
         for part in (*leaving.lowered, *leaving.raised):  # R4: an epoch is durable before anything of it leaves
             leaves = part.lowered.evse.size if part in leaving.lowered else part.raised.evse.size
             renews = part in leaving.raised and part.renewal.controller.size
@@ -171,16 +175,16 @@ _TICK = st.tuples(
     st.frozensets(st.sampled_from([0, 1])),
     st.sampled_from([False] * 7 + [True]),
 )
-_ACTS = st.lists(st.one_of(_TICK, _TICK, st.booleans()), min_size=4, max_size=16)
+_ACTS = st.lists(st.one_of(_TICK, _TICK, st.sampled_from([True, False, None])), min_size=4, max_size=16)
 
 
 @settings(max_examples=300)
 @given(acts=_ACTS)
-def test_whatever_the_disk_does_nothing_is_lost_or_overtaken(acts: list[Tick | bool]) -> None:
+def test_whatever_the_disk_does_nothing_is_lost_or_overtaken(acts: list[Tick | bool | None]) -> None:
     """Each decrease leaves once, each raise once or its EVSE is named again; on the way see ``Story``."""
     story = Story()
     for act in acts:
-        if isinstance(act, bool):
+        if act is None or isinstance(act, bool):
             story.answered(took=act)
         else:
             said, renewed, ahead = act
@@ -244,6 +248,18 @@ def test_trouble_is_told_once_and_ends_with_the_disk() -> None:
     (over,) = story.gate.news(9.0)
     assert over == TroubleEnded(trigger=Trigger.DISK_FAILED)
     assert not story.gate.troubled
+
+
+def test_what_was_given_up_may_be_durable_until_a_later_tick_is() -> None:
+    """A tick that voided a lease is given up: nothing above its W leaves, though no tick waits, until one is taken."""
+    story = Story()
+    story.decide(_told("void", 0.0), frozenset())
+    story.answered(took=None)
+    story.decide(_told("raise", 6.0), frozenset())
+    assert story.gate.troubled
+    assert story.raised_left == []
+    story.answered(took=True)
+    assert story.raised_left == [(1, 0)]
 
 
 def test_nothing_of_an_epoch_leaves_before_it_is_durable() -> None:

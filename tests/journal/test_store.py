@@ -22,6 +22,7 @@ from powerd.control import events as ev
 from powerd.control.compiled import CompiledSite
 from powerd.daemon import _open_journal
 from powerd.journal import store
+from powerd.journal import writer as writer_module
 from powerd.journal.cells import (
     ENERGY,
     FORGOTTEN,
@@ -39,7 +40,7 @@ from powerd.journal.log import lay_out
 from powerd.journal.replay import replay
 from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
 from powerd.journal.trouble import told
-from powerd.journal.writer import JournalWriter
+from powerd.journal.writer import JournalHangs, JournalWriter, _Job
 from powerd.network.load import load_site
 from powerd.state.snapshot import Snapshot, largest_phase, reopen_snapshot
 from powerd.units import Now
@@ -436,10 +437,10 @@ def test_the_writer_merges_what_waits_and_tells_everybody(tmp_path: Path, player
     journal.start(player.snapshot, at(player))
     commit = journal.commit
 
-    def slow(entries: Sequence[Entry]) -> int:
+    def slow(entries: Sequence[Entry], *, lost: bool = False) -> int:
         gate.wait(10)
         written.append(len(entries))
-        return commit(entries)
+        return commit(entries, lost=lost)
 
     journal.commit = slow  # type: ignore[method-assign]
     writer = JournalWriter(journal)
@@ -455,12 +456,58 @@ def test_the_writer_merges_what_waits_and_tells_everybody(tmp_path: Path, player
     writer.close()
 
 
+def test_ticks_of_a_disk_that_hangs_are_given_up_before_they_fill_the_memory(
+    tmp_path: Path, player: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a bound everybody is told, in order; the newest state alone waits on, and is durable with a gap before it
+    once the disk answers.
+    """
+    kept = _Job(entries=[entry(player)] * 3).held_bytes
+    monkeypatch.setattr(writer_module, "HELD_BYTES", kept)
+    journal, empty = journal_at(tmp_path / "j", player), player.snapshot
+    journal.start(player.snapshot, at(player))
+    begun, answers, write = threading.Event(), threading.Event(), journal._write
+
+    def hanging(snapshot: Snapshot) -> int:
+        begun.set()
+        answers.wait(20)
+        return write(snapshot)
+
+    monkeypatch.setattr(journal, "_write", hanging)
+    told: list[asyncio.Future[None]] = []
+
+    async def story() -> None:
+        writer = JournalWriter(journal)
+        waiting: list[asyncio.Future[None]] = []
+        for _ in range(20):
+            waiting.append(writer.commit(entry(player)))
+            waiting[-1].add_done_callback(told.append)
+            await asyncio.to_thread(begun.wait, 20)
+        for one in waiting:
+            with pytest.raises(JournalHangs, match="does not answer"):
+                await asyncio.wait_for(one, 5)
+        assert told == waiting
+        assert len(writer._open.entries) == 1
+        answers.set()
+        await asyncio.to_thread(writer._thread.submit(int).result)
+        await asyncio.wait_for(writer.commit(entry(player)), 5)
+        found = journal.recover(empty)
+        assert found is not None
+        assert same(found, player.snapshot)
+        writer.close()
+
+    asyncio.run(story())
+    replayed = replay(tmp_path / "j", player.site, verify=True)
+    assert replayed.fault is None
+    assert replayed.gaps == 1
+
+
 def test_the_writer_outlives_every_error(tmp_path: Path, player: Player, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is not the disk's is told as trouble with the journal; the next tick is durable, and closing ends."""
     journal = journal_at(tmp_path / "j", player)
     journal.start(player.snapshot, at(player))
 
-    def failing(*_: object) -> int:
+    def failing(*_: object, **__: object) -> int:
         raise MemoryError
 
     writer = JournalWriter(journal)

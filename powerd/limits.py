@@ -80,7 +80,9 @@ class Controllers:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tree:
-    """The same linear rows once more as a tree, for the O(n) kernel; present only if *all* rows form one.
+    """Linear rows once more as a tree, for the O(n) kernel: those that form one, which in most sites are all.
+
+    Where others hold nobody back the answer under these is the answer under all.
 
     With ``y_i = gain[i] * x_i`` the row at node v, phase k (where ``row[v, k] >= 0``) reads
     ``scale[v] * sum(y_i for i below v on phase k) <= capacity``. Parents come before children (parent[v] < v).
@@ -127,7 +129,7 @@ class Limits:
     energized: Bools
     """(n,) False where no supply reaches the EVSE in this switching state: its ceiling must be 0."""
     tree: Tree | None
-    """The rows as a tree where they are one."""
+    """The rows that form a tree; None where none do."""
 
     @property
     def row_count(self) -> int:

@@ -1,11 +1,13 @@
-"""The rows once more as a tree, for the O(n) allocation kernel, wherever they are one."""
+"""Those of the rows once more as a tree that form one, for the O(n) allocation kernel."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from powerd.limits import Floats, Ints, Limits, Tree
+from powerd.limits import Bools, Floats, Ints, Limits, Tree
 from powerd.network.electrical import Electrical
 from powerd.network.phasors import Places
 from powerd.network.supply import Energised
@@ -17,10 +19,10 @@ TOLERANCE = 1e-9
 def make_tree(
     electrical: Electrical, live: Energised, place: Places, limits: Limits, branch: Ints, side: Ints, supply: Ints
 ) -> Tree | None:
-    """The limits as a tree, or None where some row is not of that form.
+    """Those of the limits that form a tree, or None where none does.
 
     The form is guessed from the drawing (a node for each kW limit and each rated branch side, coefficients from voltage
-    ratios) and then held against the rows, so that a wrong guess costs speed and never a limit.
+    ratios) and then held against the rows, one by one, so that a wrong guess costs speed and never a limit.
 
     Args:
         electrical: the compiled drawing.
@@ -31,29 +33,30 @@ def make_tree(
         side: (L,) side of that branch.
         supply: (L,) supply of a kW limit, -1 for the site's.
     """
-    if live.loop_count or live.parallel.shape[0] or not _is_linear(limits):
+    if live.loop_count or live.parallel.shape[0]:
         return None
     nodes = _Nodes(electrical, live, branch, side, supply)
-    node = np.where(limits.energized, nodes.at_bus[electrical.evse_bus], -1)
+    plain = _plain_rows(limits)
     bits, gain = _bits_and_gain(electrical, place, live)
     tree = Tree(
         parent=nodes.parent,
-        node=node,
+        node=np.where(limits.energized, nodes.at_bus[electrical.evse_bus], -1),
         phase_bits=bits,
         gain=gain,
-        row=nodes.rows(limits),
-        scale=nodes.scale(electrical, place, live, limits),
+        row=nodes.rows(limits, plain),
+        scale=nodes.scale(electrical, place, live, limits, plain),
     )
-    return tree if _matches(tree, limits) else None
+    tree = replace(tree, row=np.where(_matching(tree, limits), tree.row, -1))
+    return tree if (tree.row >= 0).any() else None
 
 
-def _is_linear(limits: Limits) -> bool:
-    """True if every limit is one row without imaginary part that bounds phase currents or power."""
-    return (
-        all(kind in ("current", "power") for kind in limits.kind)
-        and int(limits.imag.nnz) == 0
-        and limits.row_count == limits.capacity.shape[0]
-    )
+def _plain_rows(limits: Limits) -> Ints:
+    """Rows that are sums: without imaginary part, alone in their limit, and of phase currents or power."""
+    alone = np.bincount(limits.limit_of_row, minlength=limits.capacity.shape[0]) == 1
+    summed = np.array([kind in ("current", "power") for kind in limits.kind], np.bool_)
+    real = np.diff(limits.imag.indptr) == 0
+    loaded = np.diff(limits.real.indptr) > 0
+    return np.flatnonzero((alone & summed)[limits.limit_of_row] & real & loaded)
 
 
 class _Nodes:
@@ -88,15 +91,15 @@ class _Nodes:
             return 1 + int(self.supply[limit])
         return self.of_side[int(self.branch[limit]), int(self.side[limit])]
 
-    def rows(self, limits: Limits) -> Ints:
+    def rows(self, limits: Limits, plain: Ints) -> Ints:
         """(N, 3) row on each phase; a kW limit stands on l1 (all its posts must load all phases alike)."""
         result = np.full((self.parent.shape[0], 3), -1, dtype=np.int64)
-        for row, limit in enumerate(limits.limit_of_row.tolist()):
+        for row, limit in zip(plain.tolist(), limits.limit_of_row[plain].tolist(), strict=True):
             phase = int(limits.phase[limit][1:]) - 1 if limits.phase[limit] else 0
             result[self.of_limit(limit), phase] = row
         return result
 
-    def scale(self, electrical: Electrical, place: Places, live: Energised, limits: Limits) -> Floats:
+    def scale(self, electrical: Electrical, place: Places, live: Energised, limits: Limits, plain: Ints) -> Floats:
         """(N,) ampere (or kW) at the node per reference ampere, by voltage ratio; kW by the first post found."""
         result = np.ones(self.parent.shape[0])
         branches = electrical.branches
@@ -105,7 +108,7 @@ class _Nodes:
             root = int(electrical.supplies.bus[live.supply[bus]])
             result[node] = place.volts[root] / place.volts[bus]
         _, gain = _bits_and_gain(electrical, place, live)
-        for row in np.flatnonzero(self.branch[limits.limit_of_row] < 0).tolist():
+        for row in plain[self.branch[limits.limit_of_row[plain]] < 0].tolist():
             first = limits.real.indptr[row]
             column = limits.real.indices[first]
             result[self.of_limit(int(limits.limit_of_row[row]))] = limits.real.data[first] / gain[column]
@@ -121,27 +124,26 @@ def _bits_and_gain(electrical: Electrical, place: Places, live: Energised) -> tu
     return on @ np.array([1, 2, 4]), electrical.evse_amps_per_unit * ratio
 
 
-def _matches(tree: Tree, limits: Limits) -> bool:
-    """True if every row equals scale * gain over exactly the posts below its node on its phase."""
-    found = 0
+def _matching(tree: Tree, limits: Limits) -> Bools:
+    """(N, 3) the row there equals scale * gain over exactly the posts below its node on its phase."""
+    below = _posts_below(tree)
+    found = np.zeros(tree.row.shape, np.bool_)
     for node, phase in zip(*np.nonzero(tree.row >= 0), strict=True):
         row = tree.row[node, phase]
         part = slice(limits.real.indptr[row], limits.real.indptr[row + 1])
         columns, data = limits.real.indices[part], limits.real.data[part]
-        if not np.allclose(data, tree.scale[node] * tree.gain[columns], rtol=TOLERANCE, atol=0.0):
-            return False
-        if limits.phase[limits.limit_of_row[row]] == "" and (tree.phase_bits[columns] != 7).any():
-            return False
-        found += columns.shape[0]
-    return found == _covered(tree)
+        even = limits.phase[limits.limit_of_row[row]] != "" or bool((tree.phase_bits[columns] == 7).all())
+        same = np.allclose(data, tree.scale[node] * tree.gain[columns], rtol=TOLERANCE, atol=0.0)
+        found[node, phase] = even and same and columns.shape[0] == below[node, phase]
+    return found
 
 
-def _covered(tree: Tree) -> int:
-    """How many coefficients the tree stands for: rated ancestors over all posts and phases."""
+def _posts_below(tree: Tree) -> Ints:
+    """(N, 3) posts at or below each node that load each phase."""
+    below = np.zeros((tree.parent.shape[0], 3), np.int64)
     live = tree.node >= 0
-    rated = (tree.row >= 0).astype(np.int64)
-    for node in range(tree.parent.shape[0]):
+    np.add.at(below, tree.node[live], (tree.phase_bits[live, None] >> np.arange(3)) & 1)
+    for node in range(tree.parent.shape[0] - 1, -1, -1):
         if tree.parent[node] >= 0:
-            rated[node] += rated[tree.parent[node]]
-    on = (tree.phase_bits[live, None] >> np.arange(3)) & 1
-    return int((rated[tree.node[live]] * on).sum())
+            below[tree.parent[node]] += below[node]
+    return below

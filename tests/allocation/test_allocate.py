@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from powerd.allocation.allocate import Allocator
 from powerd.limits import Tree
+from powerd.network.rows import build_rows
+from powerd.network.supply import normal_positions
 from tests.allocation.sites import (
     CONTINUOUS,
     EIGHTS,
@@ -22,6 +24,7 @@ from tests.allocation.sites import (
     posts,
     random_tree,
 )
+from tests.network.drawings import Drawing
 
 
 def test_weights_share_one_limit() -> None:
@@ -194,3 +197,29 @@ def test_each_is_held_by_the_limit_that_stopped_its_own_class(tree: Tree | None)
     np.testing.assert_allclose(answer.want, [16.0, 6.5])
     np.testing.assert_array_equal(answer.binding_limit, [0, 1])
     np.testing.assert_allclose(answer.price, [100.0 / 23.4, 1.0 / 6.55], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("high_a", "path"), [(10.0, "kernel"), (0.9, "conic")])
+def test_cones_that_hold_nobody_are_only_looked_at(high_a: float, path: str) -> None:
+    """One-phase posts behind a delta winding: the feeder's sums decide alone, or the high side does, too.
+
+    Either way the answer is the one of all rows together, which says so itself.
+    """
+    drawing = Drawing()
+    high, low, panel = drawing.bus(20_000.0), drawing.bus(400.0), drawing.bus(400.0)
+    drawing.supply(high)
+    drawing.transformer(high, low, high_a, 500.0, "Dyn5")
+    drawing.feeder(low, panel, 60.0)
+    for connection in ("l1", "l1", "l1", "l2", "l2", "l123", "l123"):
+        drawing.evse(panel, connection)
+    electrical = drawing.electrical()
+    limits = build_rows(electrical, normal_positions(electrical)).limits
+    assert limits.imag.nnz > 0
+    asked = demands(7, len(limits.capacity), weight=np.array([1.0, 2.0, 1.0, 1.0, 3.0, 1.0, 2.0]))
+    with_tree = Allocator(posts(7)).allocate(limits, asked)
+    without = Allocator(posts(7)).allocate(replace(limits, tree=None), asked)
+    assert with_tree.certificate.path == path
+    assert without.certificate.path == "conic"
+    assert with_tree.certificate.holds
+    np.testing.assert_allclose(with_tree.want, without.want, atol=1e-4)
+    assert np.all(limits.limit_flow(with_tree.want) <= limits.capacity + 1e-6)

@@ -107,13 +107,17 @@ def test_one_phase_loads_take_from_the_phase_they_hang_on() -> None:
     assert taken["the imbalance of L2 over the other phases at bus b0"] == 0.0
 
 
-def test_a_site_with_such_limits_has_no_tree() -> None:
+def test_no_such_limit_is_in_the_tree() -> None:
     """Imbalance and neutral rows are no sums of phases below a node: the tree kernel must not be given them."""
     drawing = posts("l1", "l123")
     for limit in ({"imbalance": {0: 20.0}}, {"neutral": {0: 30.0}}):
         drawing.imbalance, drawing.neutral = limit.get("imbalance", {}), limit.get("neutral", {})
         electrical = drawing.electrical()
-        assert build_rows(electrical, normal_positions(electrical)).limits.tree is None
+        limits = build_rows(electrical, normal_positions(electrical)).limits
+        assert limits.tree is not None
+        held = limits.limit_of_row[limits.tree.row[limits.tree.row >= 0]]
+        assert {limits.kind[l] for l in held.tolist()} == {"current"}
+        assert {*limits.kind} > {"current"}
     drawing.imbalance, drawing.neutral = {}, {}
     electrical = drawing.electrical()
     assert build_rows(electrical, normal_positions(electrical)).limits.tree is not None

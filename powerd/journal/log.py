@@ -18,7 +18,8 @@ def lay_out(log: Path, size: int) -> None:
         try:
             held = os.fstat(file).st_size
             if held < size:
-                os.pwrite(file, bytes(size - held), held)
+                if os.pwrite(file, bytes(size - held), held) < size - held:
+                    os.ftruncate(file, held)  # that was all the room there is, and others write there, too
                 os.fsync(file)
         finally:
             os.close(file)

@@ -12,7 +12,13 @@ AWAY = "move the file away to start without state (raises then wait for old leas
 
 
 def told(path: Path, error: apsw.Error) -> str:
-    """The file, SQLite's words for it, and the mend."""
+    """The file, SQLite's words for it, and the mend.
+
+    Told is what came first: SQLite rolls a transaction back by itself where the disk is full, and that none is left to
+    be rolled back then hides it (https://www.sqlite.org/lang_transaction.html, 4.1).
+    """
+    while isinstance(error.__context__, apsw.Error):
+        error = error.__context__
     try:
         mend = _mend(path, error)
     except OSError as silent:

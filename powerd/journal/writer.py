@@ -52,6 +52,7 @@ class JournalWriter:
         self._journal = journal
         self._open = _Job()
         self._under_way = _Job()
+        self._untidy = False
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="powerd-journal")
 
@@ -69,7 +70,7 @@ class JournalWriter:
             given_up = self._given_up()
         if first:
             self._thread.submit(self._write, job).add_done_callback(partial(self._tell, job))
-            self._thread.submit(self._journal.tidy).add_done_callback(_tidied)
+            self._thread.submit(self._journal.tidy).add_done_callback(self._tidied)
         told = asyncio.wrap_future(done)
         for one in given_up:
             if one.set_running_or_notify_cancel():
@@ -113,14 +114,15 @@ class JournalWriter:
 
     def close(self) -> None:
         """Commits what waits, then closes the file."""
-        self._thread.submit(self._journal.close).add_done_callback(_tidied)
+        self._thread.submit(self._journal.close).add_done_callback(self._tidied)
         self._thread.shutdown()
 
-
-def _tidied(outcome: Future[None]) -> None:
-    """Nobody waits for it; a disk that refuses it will refuse the next commit too, and that counts."""
-    error = outcome.exception()
-    if isinstance(error, JournalBroken):
-        _log.warning("%s", error)
-    elif error is not None:
-        _log.error("a mistake in the journal, please report it", exc_info=error)
+    def _tidied(self, outcome: Future[None]) -> None:
+        """Nobody waits for it; a disk that refuses it will refuse a commit, too, which counts. Told as it begins."""
+        error = outcome.exception()
+        if isinstance(error, JournalBroken):
+            if not self._untidy:
+                _log.warning("%s", error)
+        elif error is not None:
+            _log.error("a mistake in the journal, please report it", exc_info=error)
+        self._untidy = isinstance(error, JournalBroken)

@@ -47,6 +47,7 @@ from powerd.units import Now
 from tests.control.garage import Player, instant, site_text
 from tests.control.metered import metered_text, open_plant
 from tests.control.test_step import ACTIONS, play
+from tests.journal.disks import disk
 
 
 def same(one: Snapshot, other: Snapshot) -> bool:
@@ -230,6 +231,18 @@ def test_without_room_for_the_whole_log_it_grows(
     assert same(found, player.snapshot)
 
 
+def test_a_log_for_which_there_is_too_little_room_takes_none(
+    tmp_path: Path, player: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up on the way gets back what was taken of it: the next commit has it, and other programs."""
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: write(file, data[:100_000], offset))
+    journal = journal_at(tmp_path / "j", player)
+    journal.start(player.snapshot, at(player))
+    assert (tmp_path / "j-wal").stat().st_size < 100_000
+    journal.commit([entry(player)])
+
+
 def test_what_a_restart_forgets_is_listed() -> None:
     """A field added to the snapshot is kept unless it is said here that it need not be."""
     assert FORGOTTEN == ("warm_stage", "warm_price")  # where a solve starts is no part of what is going on
@@ -279,6 +292,36 @@ def test_a_full_disk_loses_nothing_that_was_committed(tmp_path: Path, player: Pl
         player.snapshot.tick - 1,
         player.snapshot.tick,
     ]
+
+
+@pytest.mark.parametrize("size", [10, 5_000_000])
+def test_a_full_disk_is_named_as_such(tmp_path: Path, player: Player, size: int) -> None:
+    """However much one commit writes: free space; never to move the file, and with it stops and leases, away."""
+    reason = size * "x"
+    stop = ev.StopOrdered(request_id="", stop_id="x", element="P1", evse=np.array([1]), reason=reason)
+    with disk("full") as own:
+        journal = Journal(tmp_path / "j", evse_ids=player.site.electrical.posts.ids, vfs="full")
+        journal.start(player.snapshot, at(player))
+        own.full = True
+        with pytest.raises(JournalBroken, match="is full; free space") as broken:
+            journal.commit([entry(player, stop)])
+        assert "move the file away" not in str(broken.value)
+        own.full = False
+        journal.commit([entry(player)])
+        journal.close()
+
+
+def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path, player: Player) -> None:
+    """Its log is made durable once a commit, which a kill of the process alone would not notice (R3, R4)."""
+    with disk("synced") as own:
+        journal = Journal(tmp_path / "j", evse_ids=player.site.electrical.posts.ids, vfs="synced")
+        journal.start(player.snapshot, at(player))
+        assert own.synced[-1] == "wal"
+        for _ in range(3):
+            own.synced.clear()
+            journal.commit([entry(player)])
+            assert own.synced == ["wal"]
+        journal.close()
 
 
 def test_a_place_that_cannot_be_used_is_named_with_its_mend(tmp_path: Path, player: Player) -> None:
@@ -500,6 +543,31 @@ def test_ticks_of_a_disk_that_hangs_are_given_up_before_they_fill_the_memory(
     replayed = replay(tmp_path / "j", player.site, verify=True)
     assert replayed.fault is None
     assert replayed.gaps == 1
+
+
+def test_a_disk_without_room_to_tidy_is_told_when_it_begins(
+    tmp_path: Path, player: Player, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, not in each tick: the log may be on the disk that is full. After it was over it is told again."""
+    journal = journal_at(tmp_path / "j", player)
+    journal.start(player.snapshot, at(player))
+    verdicts = iter((True, True, True, False, True, True))
+
+    def tidy() -> None:
+        if next(verdicts):
+            raise JournalBroken("no room")
+
+    monkeypatch.setattr(journal, "tidy", tidy)
+    writer = JournalWriter(journal)
+
+    async def story() -> None:
+        for _ in range(6):
+            await writer.commit(entry(player))
+            await asyncio.to_thread(writer._thread.submit(int).result)
+
+    asyncio.run(story())
+    writer.close()
+    assert [record.getMessage() for record in caplog.records] == ["no room"] * 2
 
 
 def test_the_writer_outlives_every_error(tmp_path: Path, player: Player, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,8 @@ def run_replay(options: ReplayOptions, *, as_json: bool, out: TextIO) -> int:
         out.write(json.dumps(told) + "\n")
     else:
         out.write(_as_text(found, why, verify=options.verify))
+        if options.explain is not None and why is None:
+            out.write(f"{options.explain}: no tick was stepped through that could be explained\n")
         out.writelines(f"{one.sentence()}\n" for one in courses)
     return 0 if found.fault is None else 1
 

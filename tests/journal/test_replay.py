@@ -24,10 +24,10 @@ from powerd.journal import machine, record, store
 from powerd.journal import replay as replaying
 from powerd.journal.drawing import fingerprint_of
 from powerd.journal.record import CLASSES, DECIDED, NOT_DECIDED, ROOT, Kind, Record, TickContent
-from powerd.journal.replay import ReplayRefused, replay
+from powerd.journal.replay import TOLERANCE, ReplayRefused, _alike, replay
 from powerd.journal.store import Entry, Journal
 from powerd.reports.replay import ReplayOptions, run_replay
-from powerd.state.snapshot import reopen_snapshot
+from powerd.state.snapshot import Snapshot, Stop, reopen_snapshot
 from powerd.units import Now
 from tests.control.garage import Player, instant, site_text
 
@@ -210,6 +210,73 @@ def test_an_altered_event_is_found_even_with_new_digests(copy: Path, story: tupl
     assert "otherwise" in fault
 
 
+def _renamed(own: Record, change: Callable[[Snapshot], Snapshot]) -> Record:
+    """A snapshot altered, and said to be of another machine."""
+    content = decode(own.content, CLASSES)
+    return replace(own, content=encode(replace(content, machine="another", snapshot=change(content.snapshot))))
+
+
+def _more_energy(snapshot: Snapshot) -> Snapshot:
+    """More than a rounding to 10 Wh."""
+    return replace(snapshot, sessions=replace(snapshot.sessions, energy_kwh=snapshot.sessions.energy_kwh + 0.02))
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+@pytest.mark.parametrize("kind", ["start", "checkpoint"])
+def test_an_altered_snapshot_is_found_even_with_new_digests(
+    copy: Path, story: tuple[Path, Player], kind: str, renamed: bool
+) -> None:
+    """Of a start as of a checkpoint, also where it is said to be of another machine, which owes no same bits."""
+    db = apsw.Connection(str(copy))
+    ((number,),) = db.execute("SELECT max(number) FROM records WHERE kind = ?", (kind,))
+    db.close()
+
+    def change(own: Record) -> Record:
+        there = decode(own.content, CLASSES).machine
+        altered = _renamed(own, _more_energy)
+        if renamed:
+            return altered
+        return replace(own, content=encode(replace(decode(altered.content, CLASSES), machine=there)))
+
+    _forge(copy, number, change)
+    fault = replay(copy, story[1].site, verify=True).fault
+    assert fault is not None
+    assert fault.startswith(f"{kind} ")
+    assert "sessions/energy_kwh" in fault
+
+
+def test_floats_of_another_machine_may_differ_and_nothing_else() -> None:
+    """By 1e-6, at any depth; a flag, a name or a count may not, and nan and infinity are what they are."""
+    column = np.array([1.0, np.nan, np.inf])
+    assert _alike((column, 2.0, "a"), (column + 1e-7, 2.0 + 1e-7, "a"), TOLERANCE)
+    for other in (
+        (column + 1e-5, 2.0, "a"),
+        (column, 2.0 + 1e-5, "a"),
+        (column, 2.0, "b"),
+        (column, 2.0),
+        (column[:2], 2.0, "a"),
+    ):
+        assert not _alike((column, 2.0, "a"), other, TOLERANCE)
+    assert not _alike(np.array([1]), np.array([2]), TOLERANCE)
+    assert not _alike(np.array([True]), np.array([False]), TOLERANCE)
+    book = Stop(stop_id="s", element="", evse=np.array([0]), reason="x")
+    assert _alike(book, replace(book, evse=np.array([0])), TOLERANCE)
+    assert not _alike(book, replace(book, evse=np.array([1])), TOLERANCE)
+
+
+def test_a_replay_of_nothing_is_no_proof(story: tuple[Path, Player], tmp_path: Path) -> None:
+    """An instant before all that is kept is refused with where it begins; what could not be explained is said."""
+    path, player = story
+    with pytest.raises(ReplayRefused, match=r"begins at 2026-01-01T00:00:00.*later instant"):
+        replay(path, player.site, verify=True, until=datetime(2025, 12, 31, tzinfo=UTC))
+    (tmp_path / "site.yaml").write_text(SITE)
+    out = io.StringIO()
+    start = datetime(2026, 1, 1)  # noqa: DTZ001 - as a person types it; UTC is meant
+    options = ReplayOptions(journal=path, site=tmp_path, verify=True, until=start, explain="P2")
+    assert run_replay(options, as_json=False, out=out) == 0
+    assert "P2: no tick was stepped through" in out.getvalue()
+
+
 def _later(event: ev.Event) -> ev.Event:
     """A stamp a bit later."""
     return replace(event, boottime_s=event.boottime_s + 1e-3) if isinstance(event, ev.StampSeen) else event
@@ -227,8 +294,13 @@ def _later(event: ev.Event) -> ev.Event:
         "DELETE FROM cells WHERE path = 'leases/hold_ceiling'",
     ],
 )
-def test_records_cannot_be_dropped_or_moved(copy: Path, story: tuple[Path, Player], statement: str) -> None:
-    """Each is noticed, also at the ends."""
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
+def test_records_cannot_be_dropped_or_moved(
+    copy: Path, story: tuple[Path, Player], statement: str, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is noticed, also at the ends, and on another machine as well."""
+    if elsewhere:
+        monkeypatch.setattr(replaying, "fingerprint", lambda: "another machine")
     db = apsw.Connection(str(copy))
     db.execute(statement)
     db.close()

@@ -263,7 +263,7 @@ def _open(path: Path, site: CompiledSite) -> tuple[apsw.Connection, _Drawn]:
         about = dict(db.execute("SELECT key, value FROM about"))
     except apsw.BusyError as busy:
         raise ReplayRefused(f"{path} is in use by a daemon; copy it together with {path.name}-wal") from busy
-    except apsw.Error as error:
+    except (apsw.Error, UnicodeDecodeError) as error:
         raise ReplayRefused(f"{path}: {error}") from error
     if about.get("version") != str(layout.VERSION):
         raise ReplayRefused(

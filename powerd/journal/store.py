@@ -116,6 +116,9 @@ class Journal:
         except apsw.Error as error:
             self._db.close()
             raise JournalBroken(told(path, error)) from error
+        except UnicodeDecodeError as damage:
+            self._db.close()
+            raise JournalBroken(f"{path} is damaged ({damage}); {AWAY}") from damage
         except JournalBroken:
             self._db.close()
             raise
@@ -164,17 +167,27 @@ class Journal:
             )
         if version < 1:
             raise JournalBroken(f"{self._path} is no journal of powerd; name another file with --journal")
-        if about.get("evse_ids") != ids:
-            raise JournalBroken(
-                f"{self._path} belongs to a site with other EVSEs; name another file with --journal, or move this one "
-                "away to start without state (raises then wait for old leases to end)"
-            )
+        self._refuse_others(about.get("evse_ids", "").split("\n"), evse_ids)
         self._claim_elements(about.get("elements", ""))
         if version < layout.VERSION:
             try:
                 layout.migrate(self._db, version)
             except ValueError as damage:
                 raise JournalBroken(f"{self._path} is damaged ({damage}); {AWAY}") from damage
+
+    def _refuse_others(self, written: Sequence[str], evse_ids: Sequence[str]) -> None:
+        """Checks whose state the columns are: of these EVSEs, in this order."""
+        for there, here in zip(written, evse_ids, strict=False):
+            if there != here and sorted(written) == sorted(evse_ids):
+                raise JournalBroken(
+                    f"{self._path} was written for these EVSEs in another order ({there}, where the site file now has "
+                    f"{here}): write stations and EVSEs in the order of before, and nothing is lost"
+                )
+        if list(written) != list(evse_ids):
+            raise JournalBroken(
+                f"{self._path} belongs to a site with other EVSEs; name another file with --journal, or move this one "
+                "away to start without state (raises then wait for old leases to end)"
+            )
 
     def _claim_elements(self, written: str) -> None:
         """Checks whose state the rows of the switchgear are; a file that does not say it yet says it from now on."""

@@ -116,7 +116,7 @@ def test_a_full_inbox_takes_nothing_and_says_so(electrical: Electrical, caplog: 
 def test_a_disk_that_refuses_stops_raises_and_answers_but_no_decrease(
     electrical: Electrical, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Raises and acknowledgements wait for the disk; a decrease goes out in its tick."""
+    """Raises and acknowledgements wait for the disk, a decrease goes out in its tick; health hears of both ends."""
 
     def refuse(_journal: Journal, _entries: object, **_: object) -> int:
         raise JournalBroken("disk full")
@@ -124,7 +124,8 @@ def test_a_disk_that_refuses_stops_raises_and_answers_but_no_decrease(
     async def story() -> None:
         journal = Journal(tmp_path / "j", evse_ids=electrical.posts.ids)
         ticker = ticker_of(electrical, journal=journal)
-        sink = ticker.sink = Heard()
+        sink, serving = Heard(), list[bool]()
+        ticker.sink, ticker.on_serving = sink, serving.append
         ticker.post(hello(0, 1.0))
         await ticker.advance(at(1.0))
         assert sink.raised[-1].raised.ceiling == pytest.approx([32.0], abs=1e-5)
@@ -140,9 +141,11 @@ def test_a_disk_that_refuses_stops_raises_and_answers_but_no_decrease(
         ticker.post(ev.StampSeen(evse=np.array([0]), incarnation=5, boottime_s=3.0))
         decision = await ticker.advance(at(3.0))
         assert decision.modes == (Trigger.DISK_FAILED,)
+        assert serving == [False]
         decision = await ticker.advance(at(4.0))
         assert decision.modes == ()
         assert sink.raised[-1] is decision
+        assert serving == [False, True]
         await ticker.close()
 
     asyncio.run(story())

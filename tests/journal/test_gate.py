@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from powerd.control.decision import Decision, GrantBatch, Renewal
 from powerd.control.events import FreshWanted, TroubleBegan, TroubleEnded
+from powerd.control.switching import SwitchOrder
 from powerd.journal.gate import Gate, Leaving
 from powerd.limits import Floats
 from powerd.state.impaired import Trigger
@@ -275,6 +276,22 @@ def test_nothing_of_an_epoch_leaves_before_it_is_durable() -> None:
     story.answered(took=True)
     assert story.lowered_left == [(1, 0)]
     assert story.renewed_left == [(1, 0), (2, 0), (2, 1)]
+
+
+@pytest.mark.parametrize("took", [True, False])
+def test_an_order_to_the_switchgear_leaves_once_and_after_the_disk(took: bool) -> None:
+    """Also in trouble, when what a restart covers does not wait; refused it never leaves, and is given anew later."""
+    gate = Gate(OWNER, np.full(POSTS, 32.0), SLOW_S, epoch=_made().snapshot.leases.epoch)
+    order = SwitchOrder(
+        order_id=1, branch=0, close=False, valid_s=5.0, echo_incarnation=1, echo_clock_s=0.0, reason="smoke"
+    )
+    gate.decided(_made())
+    assert gate.news(_made().now.boottime_s + 2 * SLOW_S)
+    before = gate.decided(replace(_made(), tick=_made().tick + 1, order=order))
+    before = Leaving(lowered=before.lowered, raised=(*before.raised, *gate.took().raised))
+    after = gate.took() if took else gate.refused()
+    assert [part.order for part in before.raised if part.order is not None] == []
+    assert [part.order for part in after.raised if part.order is not None] == ([order] if took else [])
 
 
 def test_a_renewal_leaves_with_the_grant_before_it() -> None:

@@ -37,7 +37,7 @@ from powerd.journal.cells import (
 from powerd.journal.drawing import fingerprint_of
 from powerd.journal.layout import VERSION
 from powerd.journal.log import lay_out
-from powerd.journal.replay import replay
+from powerd.journal.replay import ReplayRefused, replay
 from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
 from powerd.journal.trouble import told
 from powerd.journal.writer import JournalHangs, JournalWriter, _Job
@@ -465,6 +465,26 @@ def test_a_journal_of_another_site_is_refused(tmp_path: Path, player: Player) ->
     journal_at(tmp_path / "j", player).close()
     with pytest.raises(JournalBroken, match="other EVSEs"):
         Journal(tmp_path / "j", evse_ids=("X1",))
+
+
+def test_a_site_whose_evses_were_put_in_another_order_is_told_so(tmp_path: Path, player: Player) -> None:
+    """All is known of them: the mend is to put them back, never to start without state."""
+    journal_at(tmp_path / "j", player).close()
+    with pytest.raises(JournalBroken, match=r"another order \(P0, where the site file now has P1\)") as broken:
+        Journal(tmp_path / "j", evse_ids=player.site.electrical.posts.ids[::-1])
+    assert "move" not in str(broken.value)
+
+
+def test_what_a_file_says_of_itself_is_refused_where_it_is_no_text(tmp_path: Path, player: Player) -> None:
+    """By the daemon and by a replay: one flipped bit was a traceback."""
+    journal_at(tmp_path / "j", player).close()
+    db = apsw.Connection(str(tmp_path / "j"))
+    db.execute("UPDATE about SET value = CAST(X'FF41' AS TEXT) WHERE key = 'drawing'")
+    db.close()
+    with pytest.raises(JournalBroken, match=r"is damaged .*move the file away"):
+        journal_at(tmp_path / "j", player)
+    with pytest.raises(ReplayRefused, match="decode"):
+        replay(tmp_path / "j", player.site, verify=True)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, player: Player) -> None:

@@ -12,8 +12,10 @@ import contextlib
 import gc
 import json
 import logging
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -67,6 +69,9 @@ SWITCH_S = 0.0005
 URGENT_SPACING_S = 0.05
 """At most 20 urgent ticks a second; the first of a window is never delayed."""
 
+
+END_S = 10.0
+"""So long a daemon that was told to end waits for a solve and for the disk [s]."""
 
 STEPPED_START = Now(utc=datetime.fromtimestamp(0, UTC), boottime_s=0.0)
 """Where a stepped clock stands before its first step."""
@@ -584,6 +589,21 @@ async def _until_told_to_end(ticking: Coroutine[None, None, None]) -> None:
         await running
 
 
+def _end_in_time() -> None:
+    """Ends the process after ``END_S`` though a thread of it hangs in a solve or in the disk: no thread can be ended.
+
+    Nothing is lost by it: what was acknowledged is durable.
+    """
+
+    def end() -> None:
+        _log.error("told to end, and a solve or the disk has not answered for %g s: ended as it stands", END_S)
+        os._exit(1)
+
+    timer = threading.Timer(END_S, end)
+    timer.daemon = True
+    timer.start()
+
+
 def _tell_tick(tick_s: float, electrical: Electrical) -> None:
     """Warns of a tick that some lease, counted from the report before, does not outlive: cars fall back each time."""
     ttl_s = float(electrical.controllers.ttl_s.min(initial=np.inf))
@@ -641,5 +661,6 @@ async def serve_site(options: ServeOptions) -> None:
         print(json.dumps({"address": server.address, "site": electrical.site_id}), flush=True)  # noqa: T201  the contract
         await _until_told_to_end(_for_ever() if options.stepped_clock else ticker.run(clock))
     finally:
+        _end_in_time()
         await server.stop()
         await ticker.close()

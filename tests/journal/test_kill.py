@@ -142,3 +142,50 @@ def test_sigterm_ends_in_order_and_folds_the_log(site: Path, tmp_path: Path) -> 
     assert not Path(f"{journal}-wal").exists()
     with daemon(site, journal) as (channel, _):
         assert session_ids(channel) == ["mine"]
+
+
+HANGING = """
+import sys, threading
+from powerd import daemon
+from powerd.allocation.allocate import Allocator
+from powerd.cli import app
+from powerd.journal.store import Journal
+daemon.END_S = 2.0
+kind, name = {"solve": (Allocator, "allocate"), "disk": (Journal, "commit")}[sys.argv.pop(1)]
+honest, armed, run = getattr(kind, name), threading.Event(), daemon.Ticker.run
+def hangs(*rest, **more):
+    if armed.is_set():
+        threading.Event().wait()
+    return honest(*rest, **more)
+async def begins(self, clock):
+    armed.set()
+    await run(self, clock)
+setattr(kind, name, hangs)
+daemon.Ticker.run = begins
+app()
+"""
+
+
+@pytest.mark.parametrize("what", ["solve", "disk"])
+def test_sigterm_ends_also_what_hangs(site: Path, tmp_path: Path, what: str) -> None:
+    """After a bounded time, with exit code 1 and a word of why; the next start has what was acknowledged."""
+    journal = tmp_path / "journal"
+    with daemon(site, journal) as (channel, process):
+        start_session(channel)
+        process.terminate()
+        assert process.wait(30) == 0
+    command = [sys.executable, "-c", HANGING, what, "serve", str(site), "--address", "127.0.0.1:0"]
+    command += ["--journal", str(journal), "--tick", "0.25"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(1.0)
+            process.terminate()
+            _, told = process.communicate(timeout=30)
+        finally:
+            process.kill()
+        assert process.returncode == 1
+        assert "has not answered for 2 s" in told
+    with daemon(site, journal) as (channel, _):
+        assert session_ids(channel) == ["mine"]

@@ -142,7 +142,7 @@ TABLE = (
         noticed="a tick has waited for the disk for more than two ticks",
         mode="no raise",
         granted="every ceiling stays or falls, and none is above what a restart would cover; leases are renewed",
-        ends="nothing waits for the disk any more",
+        ends="no tick has waited for the disk for more than two ticks any more",
         raises=False,
         serving=True,
     ),

@@ -82,10 +82,8 @@ def sentence(one: pb.Envelope) -> str:
     if one.in_force:
         state = "in force, not kept yet"
     if one.HasField("kept_since"):
-        took_s = (one.kept_since.ToDatetime() - one.in_force_since.ToDatetime()).total_seconds()
-        state = (
-            f"in force, kept since {_clock(one.kept_since.ToDatetime(UTC))} ({took_s:.1f} s after it came into force)"
-        )
+        begun, kept = (_clock(at.ToDatetime(UTC)) for at in (one.in_force_since, one.kept_since))
+        state = f"in force since {begun}, kept since {kept}"
     if one.silent:
         state += "; its source is silent"
     promise = "guaranteed" if one.guaranteed else "not guaranteed: below min_envelope_kw of the site file"

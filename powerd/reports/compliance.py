@@ -1,6 +1,7 @@
 """What became of each envelope, from the decisions of a replay: the grid operator's proof.
 
 All figures are of what *could* have been imported: W, other loads and losses at full load, as in the tick itself.
+Durations are counted on the boottime clock: the wall clock, which may be stepped, is for display alone.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from datetime import UTC, datetime
 
 from powerd.control.decision import Decision
 from powerd.state.envelopes import Envelope, is_silent
+from powerd.units import Now
 
 
 @dataclass(kw_only=True)
 class Course:
-    """An envelope as it was said once, while it held; instants are POSIX seconds."""
+    """An envelope as it was said once, while it held without a break; instants are POSIX seconds."""
 
     envelope_id: str
     """Its id."""
@@ -29,6 +31,10 @@ class Course:
     """The last tick in which it held."""
     kept_s: float | None = None
     """When it was first kept; None = not while it held."""
+    held_s: float = 0.0
+    """For how long it had held in that tick [s]."""
+    complied_s: float | None = None
+    """After how long it was first kept [s]; None = not while it held."""
     most_kw: float = 0.0
     """Most that could have been imported from then on [kW]."""
     lapsed_s: float = 0.0
@@ -45,7 +51,7 @@ class Course:
             "in_force_since": _instant(self.in_force_s),
             "in_force_until": _instant(self.last_s),
             "kept_since": None if self.kept_s is None else _instant(self.kept_s),
-            "complied_s": None if self.kept_s is None else self.kept_s - self.in_force_s,
+            "complied_s": self.complied_s,
             "worst_import_kw": None if self.kept_s is None else self.most_kw,
             "lapsed_s": self.lapsed_s,
             "silent": self.silent,
@@ -55,9 +61,8 @@ class Course:
         """The same for people."""
         held = f"in force {_instant(self.in_force_s)} to {_instant(self.last_s)}"
         kept = "never kept"
-        if self.kept_s is not None:
-            after_s = self.kept_s - self.in_force_s
-            kept = f"kept after {after_s:.1f} s, from then on at most {self.most_kw:.4g} kW could be imported"
+        if self.complied_s is not None:
+            kept = f"kept after {self.complied_s:.1f} s, from then on at most {self.most_kw:.4g} kW could be imported"
         if self.lapsed_s > 0:
             kept += f", for {self.lapsed_s:.1f} s it was not kept"
         silent = "; its source fell silent" if self.silent else ""
@@ -68,47 +73,68 @@ class Course:
 class Compliance:
     """Sees the decisions of a replay one after the other."""
 
-    _courses: dict[tuple[object, ...], Course] = field(default_factory=dict)
-    _before_s: float | None = None
+    _courses: list[Course] = field(default_factory=list)
+    _running: dict[tuple[object, ...], Course] = field(default_factory=dict)
+    """Those that held in the tick before."""
+    _before: Decision | None = None
 
     def see(self, decision: Decision) -> None:
         """One more tick."""
-        now_s = decision.now.utc.timestamp()
-        passed_s = 0.0 if self._before_s is None else now_s - self._before_s
-        self._before_s = now_s
+        passed_s = 0.0 if self._before is None else _between_s(self._before, decision)
+        self._before = decision
         site = decision.site
         imported_kw = site.imported_kw(site.limits.limit_flow(decision.worst) + decision.uncontrolled)
+        running = {}
         for one in decision.snapshot.envelopes:
             if one.in_force_utc_s is not None:
-                course = self._courses.setdefault(_said(one), _begun(one, one.in_force_utc_s))
-                course.last_s = now_s
+                course = self._running.get(_said(one))
+                if course is None:
+                    course = _begun(one, one.in_force_utc_s, decision.now)
+                    self._courses.append(course)
+                else:
+                    course.held_s += passed_s
+                running[_said(one)] = course
                 course.silent |= is_silent(one, decision.now)
-                _count(course, one, imported_kw, passed_s)
+                _count(course, one, imported_kw, passed_s, decision.now)
+        self._running = running
 
     def courses(self) -> Iterator[Course]:
         """All that held, in the order in which they came into force."""
-        yield from sorted(self._courses.values(), key=lambda one: one.in_force_s)
+        yield from self._courses
+
+
+def _between_s(before: Decision, after: Decision) -> float:
+    """Time from one tick to the next [s]; over another boot of the machine the wall clock alone can tell."""
+    passed_s = after.now.boottime_s - before.now.boottime_s
+    if before.snapshot.boot == after.snapshot.boot and passed_s >= 0.0:
+        return passed_s
+    return max(0.0, (after.now.utc - before.now.utc).total_seconds())
 
 
 def _said(one: Envelope) -> tuple[object, ...]:
-    """Who changes one of these sets another envelope by the same id."""
-    return one.envelope_id, one.source, one.import_limit_kw, one.start_utc_s, one.end_utc_s, one.heartbeat_s
+    """Who changes one of these sets another envelope by the same id; set anew it holds since another instant."""
+    said = one.envelope_id, one.source, one.import_limit_kw, one.start_utc_s, one.end_utc_s, one.heartbeat_s
+    return *said, one.in_force_utc_s
 
 
-def _begun(one: Envelope, in_force_s: float) -> Course:
+def _begun(one: Envelope, in_force_s: float, now: Now) -> Course:
+    """A course as its first tick finds it; that may be the record's first, in which it had begun before."""
     return Course(
         envelope_id=one.envelope_id,
         source=one.source,
         import_limit_kw=one.import_limit_kw,
         in_force_s=in_force_s,
         last_s=in_force_s,
+        held_s=max(0.0, now.utc.timestamp() - in_force_s),
     )
 
 
-def _count(course: Course, one: Envelope, imported_kw: float, passed_s: float) -> None:
+def _count(course: Course, one: Envelope, imported_kw: float, passed_s: float, now: Now) -> None:
     """What one tick tells of it."""
-    if course.kept_s is None:
+    course.last_s = now.utc.timestamp()
+    if course.kept_s is None and one.kept_utc_s is not None:
         course.kept_s = one.kept_utc_s
+        course.complied_s = max(0.0, course.held_s - (course.last_s - one.kept_utc_s))  # kept before the record began
     if course.kept_s is not None:
         course.most_kw = max(course.most_kw, imported_kw)
         course.lapsed_s += passed_s if one.kept_utc_s is None else 0.0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from powerd.client.ask import Daemon
-from powerd.client.envelopes import import_sentence, set_envelope
+from powerd.client.envelopes import import_sentence, sentence, set_envelope
 from powerd.errors import BadRequest
 from powerd.v1 import envelope_service_pb2 as pb
 
@@ -43,3 +43,12 @@ def test_what_no_clock_holds_is_a_bad_request(said: dict[str, Any]) -> None:
 def test_a_site_without_a_contract_is_not_said_to_import_without_end(limit_kw: float, told: str) -> None:
     """Where the site file has no limit there is none to tell."""
     assert import_sentence(pb.ListEnvelopesResponse(worst_import_kw=40.0, import_limit_kw=limit_kw)) == told
+
+
+def test_no_duration_is_told_from_a_clock_that_people_set() -> None:
+    """Set back by an hour between force and compliance: both instants as the clock showed them, and no "-3594 s"."""
+    told = pb.Envelope(envelope_id="night", source="dso", import_limit_kw=40.0, in_force=True, guaranteed=True)
+    told.in_force_since.FromSeconds(10_000)
+    told.kept_since.FromSeconds(6_406)
+    assert "in force since 1970-01-01T" in sentence(told)
+    assert "3594" not in sentence(told)

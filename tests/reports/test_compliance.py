@@ -6,6 +6,7 @@ import json
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from powerd.control import events as ev
@@ -15,8 +16,15 @@ from tests.control.garage import REACTION, Player, site_text
 from tests.control.test_envelopes import GRID, said
 
 
-def record(folder: Path, *told: tuple[int, ev.EnvelopeSet], ticks: int = 80) -> list[dict[str, object]]:
-    """A full garage's journal, in which so much is told at these seconds; the envelopes as its replay tells them."""
+def record(
+    folder: Path,
+    *told: tuple[int, ev.EnvelopeSet | ev.EnvelopeWithdrawn],
+    ticks: int = 80,
+    stepped: tuple[int, float] = (0, 0.0),
+) -> list[dict[str, object]]:
+    """A full garage's journal, in which so much is told at these seconds, and the wall clock stepped at one by so
+    many; the envelopes as its replay tells them.
+    """
     text = f"{site_text(4, 400.0, fallback_a=6.0)}{GRID}\n"
     (folder / "site.yaml").write_text(text, encoding="utf-8")
     player = Player.open(folder, text)
@@ -28,6 +36,7 @@ def record(folder: Path, *told: tuple[int, ev.EnvelopeSet], ticks: int = 80) -> 
     decision = player.tick()
     journal.start(decision.snapshot, decision.now)
     for second in range(ticks):
+        player.wall_ahead_s = stepped[1] if second >= stepped[0] else 0.0
         decision = player.tick(*[envelope for at_s, envelope in told if at_s == second])
         journal.commit([Entry(now=decision.now, events=player.absorbed, decision=decision)])
     journal.close()
@@ -65,6 +74,37 @@ def test_one_that_is_replaced_is_another_course(tmp_path: Path) -> None:
     assert 40.0 < number(first, "worst_import_kw") <= 60.0
     assert number(second, "worst_import_kw") <= 40.0
     assert str(first["in_force_until"]) < str(second["in_force_since"])
+
+
+@pytest.mark.parametrize(
+    "between", [said(150.0, start_s=12.0), ev.EnvelopeWithdrawn(request_id="", envelope_id="night", reason="")]
+)
+def test_one_that_is_set_again_is_another_course(
+    tmp_path: Path, between: ev.EnvelopeSet | ev.EnvelopeWithdrawn
+) -> None:
+    """The same words, with the same start, after another limit or a withdrawal: what could be imported meanwhile is
+    not told of either, nor is the time between told as one in which it was in force.
+    """
+    again = said(40.0, start_s=12.0)
+    rows = record(tmp_path, (10, again), (30, between), (50, again))
+    first, second = (row for row in rows if row["import_limit_kw"] == 40.0)
+    assert max(number(first, "worst_import_kw"), number(second, "worst_import_kw")) <= 40.0
+    assert (first["in_force_until"], first["lapsed_s"]) == ("2026-01-01T00:00:31.000+00:00", 0.0)
+    assert (second["in_force_since"], second["lapsed_s"]) == ("2026-01-01T00:00:52.000+00:00", 0.0)
+
+
+@pytest.mark.parametrize("ahead_s", [-3600.0, 7200.0])
+@pytest.mark.parametrize("heartbeat_s", [np.inf, 20.0])
+def test_a_stepped_wall_clock_changes_no_duration(tmp_path: Path, ahead_s: float, heartbeat_s: float) -> None:
+    """Stepped between force and compliance, or while it is not kept: as long as on the clock that nobody sets."""
+    told = 10, said(60.0, heartbeat_s=heartbeat_s)
+    silent_s = 10 + int(heartbeat_s) if np.isfinite(heartbeat_s) else 10
+    for k, step in enumerate([(0, 0.0), (silent_s + 3, ahead_s)]):
+        (tmp_path / str(k)).mkdir()
+        (row,) = record(tmp_path / str(k), told, stepped=step)
+        found = number(row, "complied_s"), number(row, "lapsed_s")
+        assert REACTION <= found[0] <= REACTION + 2
+        assert found[1] == (0.0 if heartbeat_s == np.inf else pytest.approx(REACTION + 1, abs=1.0))
 
 
 def test_a_source_that_fell_silent_is_told(tmp_path: Path) -> None:

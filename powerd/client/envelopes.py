@@ -86,7 +86,7 @@ def sentence(one: pb.Envelope) -> str:
         state = f"in force since {begun}, kept since {kept}"
     if one.silent:
         state += "; its source is silent"
-    promise = "guaranteed" if one.guaranteed else "not guaranteed: below min_envelope_kw of the site file"
+    promise = "guaranteed" if one.guaranteed else "not guaranteed: below all that the site file promises to keep"
     return f"{one.envelope_id} of {one.source}: {one.import_limit_kw:g} kW {until}; {state}; {promise}"
 
 

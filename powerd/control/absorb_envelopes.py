@@ -9,6 +9,7 @@ import numpy as np
 from powerd.control import events as ev
 from powerd.control.compiled import CompiledSite
 from powerd.limits import Floats
+from powerd.network.electrical import least_import_kw
 from powerd.state import envelopes
 from powerd.state.snapshot import Snapshot
 from powerd.units import Now
@@ -76,7 +77,7 @@ def watch_envelopes(site: CompiledSite, snapshot: Snapshot, worst: Floats, uncon
 
 def envelope_alarms(site: CompiledSite, snapshot: Snapshot, now: Now) -> tuple[str, ...]:
     """Operators that are silent, and envelopes below what the site promised to keep."""
-    failsafe_kw, least_kw = site.electrical.failsafe_limit_kw, site.electrical.min_envelope_kw
+    failsafe_kw, least_kw = site.electrical.failsafe_limit_kw, least_import_kw(site.electrical)
     found = []
     for one in snapshot.envelopes:
         if not envelopes.holds(one, now):

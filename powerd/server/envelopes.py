@@ -11,6 +11,7 @@ from grpc.aio import ServicerContext
 from powerd.control.decision import Decision
 from powerd.control.events import EnvelopeSet, EnvelopeWithdrawn
 from powerd.errors import BadRequest
+from powerd.network.electrical import least_import_kw
 from powerd.server import checks
 from powerd.server.demands import instant, timestamp
 from powerd.server.posting import Desk
@@ -114,7 +115,7 @@ def _heartbeat(value: Duration) -> float:
 
 def _told(decision: Decision, one: Envelope) -> pb.Envelope:
     """An envelope as it stood after a tick."""
-    now, least_kw = decision.now, decision.site.electrical.min_envelope_kw
+    now, least_kw = decision.now, least_import_kw(decision.site.electrical)
     told = pb.Envelope(
         envelope_id=one.envelope_id,
         source=one.source,

@@ -90,7 +90,8 @@ class GridConnection(Part):
     import_limit_kw: Positive | None = None
     """Contracted import [kW]."""
     min_envelope_kw: NotNegative | None = None
-    """Lowest dynamic envelope the site guarantees to obey (docs/leases.md R5) [kW]."""
+    """Lowest dynamic envelope the site guarantees to obey (docs/leases.md R5) [kW]; default: the lower one of its other
+    two limits."""
     failsafe_limit_kw: NotNegative | None = None
     """Import limit while a grid operator who promised a heartbeat is silent [kW]; default: the lowest that he set."""
     source: str = ""

@@ -45,6 +45,12 @@ def test_a_site_without_a_contract_is_not_said_to_import_without_end(limit_kw: f
     assert import_sentence(pb.ListEnvelopesResponse(worst_import_kw=40.0, import_limit_kw=limit_kw)) == told
 
 
+def test_a_key_that_the_site_file_may_not_have_is_not_named() -> None:
+    """Below what is promised: the lowest of three keys, of which the client knows none."""
+    told = sentence(pb.Envelope(envelope_id="night", source="dso", import_limit_kw=40.0))
+    assert told.endswith("not guaranteed: below all that the site file promises to keep")
+
+
 def test_no_duration_is_told_from_a_clock_that_people_set() -> None:
     """Set back by an hour between force and compliance: both instants as the clock showed them, and no "-3594 s"."""
     told = pb.Envelope(envelope_id="night", source="dso", import_limit_kw=40.0, in_force=True, guaranteed=True)

@@ -204,6 +204,18 @@ def test_below_what_is_guaranteed_it_is_obeyed_and_declared(full: Player) -> Non
     assert not any(alarm.startswith("below_fallback") for alarm in full.tick(said(40.0)).alarms)
 
 
+@pytest.mark.parametrize(("failsafe", "least_kw"), [("", 200.0), (", failsafe_limit_kw: 35", 35.0)])
+def test_without_a_lowest_envelope_the_other_limits_are_what_is_guaranteed(
+    tmp_path: Path, failsafe: str, least_kw: float
+) -> None:
+    """``powerd check`` proved R5 at these: below them it is declared, from them on it is not."""
+    grid = f"grid_connection: {{import_limit_kw: 200{failsafe}}}\n"
+    player = Player.open(tmp_path, f"{site_text(4, 400.0, fallback_a=6.0)}{grid}")
+    for kw, below in ((5000.0, False), (least_kw, False), (least_kw - 1.0, True)):
+        alarms = player.tick(said(kw)).alarms
+        assert any(alarm.startswith("below_fallback") for alarm in alarms) is below
+
+
 def test_a_site_without_an_import_limit_takes_no_envelope(tmp_path: Path) -> None:
     """There is no limit that it could lower; the answer says what to write."""
     player = Player.open(tmp_path, site_text(4, 400.0))

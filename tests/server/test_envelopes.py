@@ -74,6 +74,17 @@ def test_a_window_to_come_wakes_nobody_and_is_told_back() -> None:
     assert listed.import_limit_kw == 200.0
 
 
+@pytest.mark.parametrize(("kw", "guaranteed"), [(5000.0, True), (200.0, True), (199.0, False)])
+def test_without_a_lowest_envelope_the_contract_is_what_is_guaranteed(kw: float, guaranteed: bool) -> None:
+    """R5 is proved for it, and for nothing below."""
+
+    async def scene() -> pb.Envelope:
+        async with serving(FakeCore(SITE + "grid_connection: {import_limit_kw: 200}\n")) as (_, channel):
+            return (await EnvelopeServiceStub(channel).SetEnvelope(_request(kw))).envelope
+
+    assert asyncio.run(scene()).guaranteed is guaranteed
+
+
 def test_a_window_of_all_times_is_told_back() -> None:
     """The last instant that can be written, for "for ever", comes back as the last second, and breaks no list."""
 

@@ -15,11 +15,14 @@ closed downward: lowering any ceiling never violates a row.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+
+from powerd.units import ROW_TOLERANCE
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -135,6 +138,11 @@ class Limits:
     def row_count(self) -> int:
         """m."""
         return int(self.limit_of_row.shape[0])
+
+    @cached_property
+    def trace(self) -> Floats:
+        """(L,) flow that is no overshoot: each ceiling is followed to ``ROW_TOLERANCE``, and all may be so high."""
+        return ROW_TOLERANCE + self.limit_flow(np.full(self.real.shape[1], ROW_TOLERANCE))
 
     def flow(self, x: Floats) -> Floats:
         """Row flows hypot(real x, imag x) for ceilings or currents ``x`` (n,) [own unit] -> (m,) [limit unit]."""

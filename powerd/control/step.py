@@ -403,7 +403,7 @@ def _overshoots(
     """
     limits, now_s = site.limits, after.boottime_s
     flow, available = limits.limit_flow(stands.worst), limits.capacity - scene.uncontrolled
-    over, lasting = bool((flow > available + ROW_TOLERANCE).any()), any(one.lasts for one in after.overshoots)
+    over, lasting = bool((flow > available + limits.trace).any()), any(one.lasts for one in after.overshoots)
     if not over and not lasting:
         return after.overshoots
     bound_s = np.full(flow.shape, np.inf)

@@ -88,7 +88,7 @@ def track(
             car, or what raised W below it, as a car that came.
         returned: (L,) a car below was seen in this tick on a phase that it had not used.
     """
-    over = {int(l): float(flow[l] - available[l]) for l in np.flatnonzero(flow > available + ROW_TOLERANCE)}
+    over = {int(l): float(flow[l] - available[l]) for l in np.flatnonzero(flow > available + limits.trace)}
     if not over and not any(one.lasts for one in past):
         return past
     open_now = {one.limit: one for one in past if one.lasts}
@@ -108,7 +108,8 @@ def track(
         else:
             cause: Cause = "phase_return" if returned[l] else "limit_fell"
             one = _declared(limits, l, excess, room, bound, now_s, cause)
-        standing.append(_measured(one, float(measured[l]), room, float(limits.capacity[l]), now_s))
+        seen = _measured(one, float(measured[l]), room, float(limits.capacity[l]), float(limits.trace[l]), now_s)
+        standing.append(seen)
     return (*ended[-ENDED_KEPT:], *standing)
 
 
@@ -130,10 +131,12 @@ def _declared(
     )
 
 
-def _measured(one: Overshoot, measured: float, available: float, capacity: float, now_s: float) -> Overshoot:
+def _measured(
+    one: Overshoot, measured: float, available: float, capacity: float, trace: float, now_s: float
+) -> Overshoot:
     """The same with what the posts' readings show now."""
     peak = max(one.peak, measured + capacity - available)
-    if measured > available + ROW_TOLERANCE:
+    if measured > available + trace:
         return one if peak == one.peak and one.complied_s == np.inf else replace(one, peak=peak, complied_s=np.inf)
     return replace(one, peak=peak, complied_s=min(one.complied_s, now_s))
 
@@ -182,7 +185,7 @@ def bounds(
         if filled.shape[0]:
             latest = np.maximum.reduceat(ends[part.indices], part.indptr[filled])
             np.maximum.at(bound, limits.limit_of_row[filled], latest)
-    return np.where(limits.limit_flow(settled) > available + ROW_TOLERANCE, np.inf, bound)
+    return np.where(limits.limit_flow(settled) > available + limits.trace, np.inf, bound)
 
 
 def _ends(book: LeaseBook, terms: LeaseTerms, settled: Floats, worst: Floats, now_s: float) -> Floats:

@@ -87,6 +87,24 @@ def test_only_a_limit_that_falls_again_moves_the_bound(full: Player) -> None:
     assert found[0].available == 20.0
 
 
+def test_what_nobody_is_told_to_lower_is_no_overshoot(full: Player) -> None:
+    """Both cars follow ceilings that are less than a millionth above what they should: none is sent for that.
+
+    Together they are above the limit by more; an overshoot of 0.0 A would last as long as they stay so.
+    """
+    full.tick()
+    assert full.snapshot.leases.acked_ceiling == pytest.approx(np.full(2, 16.0), abs=1e-5)
+    sent = full.snapshot.leases.acked_ceiling.sum()
+    falls(full, (sent - 1.4e-6) / 32.0)
+    for _ in range(3):
+        decision = full.tick()
+        assert decision.worst.sum() > decision.site.limits.capacity.min() + 1.2e-6
+        assert not decision.lowered.evse.shape[0]
+        assert not decision.overshoots
+    falls(full, 0.999)
+    assert full.tick().overshoots
+
+
 def test_what_was_never_drawn_complies_at_once(full: Player) -> None:
     """A limit that falls below the ceilings, but not below the readings, is no overload: nothing is told of one."""
     full.tick(full.draw({0: 5.0, 1: 5.0}))

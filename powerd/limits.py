@@ -144,6 +144,11 @@ class Limits:
         """(L,) flow that is no overshoot: each ceiling is followed to ``ROW_TOLERANCE``, and all may be so high."""
         return ROW_TOLERANCE + self.limit_flow(np.full(self.real.shape[1], ROW_TOLERANCE))
 
+    def entries(self) -> tuple[Ints, Ints, Floats]:
+        """Who is under which limit: (k,) limits, (k,) EVSEs, (k,) what one own unit of it is there [limit unit]."""
+        found = (self.real + 1j * self.imag).tocoo()
+        return self.limit_of_row[found.row], found.col, np.abs(found.data)
+
     def flow(self, x: Floats) -> Floats:
         """Row flows hypot(real x, imag x) for ceilings or currents ``x`` (n,) [own unit] -> (m,) [limit unit]."""
         real: Floats = np.asarray(self.real @ x)

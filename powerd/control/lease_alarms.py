@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from powerd.allocation.allocate import Allocation
 from powerd.control.compiled import CompiledSite
-from powerd.limits import Bools, Floats
+from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.electrical import Electrical
 from powerd.network.tolerance import tolerated_s
 from powerd.state.lease_book import LeaseBook
 from powerd.state.overshoot import Overshoot
+from powerd.state.snapshot import Snapshot
+from powerd.units import ROW_TOLERANCE
 
 LONG_WAIT_S = 7200.0
 """A car that has waited for so long waits for longer than a turn of eight cars one after the other takes [s]."""
@@ -70,14 +73,49 @@ def unsettled_alarms(site: CompiledSite, waits: Bools) -> Iterator[str]:
         yield f"{site.electrical.posts.ids[i]} has not taken its controller's first order: until it has, its car waits"
 
 
-def waiting_alarms(site: CompiledSite, waits: Bools) -> Iterator[str]:
-    """One sentence for each EVSE whose car waits for its turn for very long, (n,)."""
-    for i in np.flatnonzero(waits):
-        name = site.electrical.posts.ids[i]
-        yield (
-            f"{name}: its car has waited for more than {LONG_WAIT_S / 3600:g} h: "
-            "what others need at least, or fall back to, leaves it no turn"
-        )
+def waiting_alarms(
+    site: CompiledSite, state: Snapshot, waits: Bools, limits: Limits, allocation: Allocation, uncontrolled: Floats
+) -> Iterator[str]:
+    """Why cars wait for their turn for very long: a sentence for each, or for each limit below all that they take.
+
+    Args:
+        site: in the tick's switching state.
+        state: after the tick.
+        waits: (n,) whose cars do.
+        limits: under which it was decided what each should get.
+        allocation: that.
+        uncontrolled: (L,) load not under control [limit unit].
+    """
+    if not waits.any():
+        return
+    ids, hours = site.electrical.posts.ids, f"waited for more than {LONG_WAIT_S / 3600:g} h"
+    below = _too_low(site.limits, site.limits.capacity - uncontrolled, site.bounds_of(state.sessions)[0], waits)
+    for l in sorted(set(below[below >= 0].tolist())):
+        first, *more = (ids[i] for i in np.flatnonzero(below == l))
+        who = f"{first} and {len(more)} more: their cars have {hours}" if more else f"{first}: its car has {hours}"
+        room, least = _limit_named(site.limits, l), "that any of them needs" if more else "that it needs"
+        yield f"{who}: {room} has less room than the least {least}, whoever else charges"
+    for i in np.flatnonzero(waits & (below < 0)):
+        held = int(allocation.binding_limit[i])
+        room = _limit_named(limits, held) if held >= 0 else "what is above it"
+        beside = "beside who goes first and what posts fall back to"
+        yield f"{ids[i]}: its car has {hours}: {room} leaves it no turn {beside}"
+
+
+def _too_low(limits: Limits, room: Floats, least: Floats, waits: Bools) -> Ints:
+    """(n,) the limit with the least room, (L,), of those that not even ``least`` of the car alone fits; -1 = none."""
+    above, evse, size = limits.entries()
+    needs = size * least[evse]
+    over = np.flatnonzero(waits[evse] & (needs > room[above] + ROW_TOLERANCE))
+    order = over[np.argsort(room[above[over]] / needs[over], kind="stable")[::-1]]
+    found = np.full(waits.shape, -1)
+    found[evse[order]] = above[order]  # the last one counts
+    return found
+
+
+def _limit_named(limits: Limits, l: int) -> str:
+    """A limit and where its number is from."""
+    return f"{limits.name[l]} ({limits.source[l]})" if limits.source[l] else limits.name[l]
 
 
 def conduct_alarms(site: CompiledSite, book: LeaseBook) -> Iterator[str]:

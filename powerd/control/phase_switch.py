@@ -191,7 +191,7 @@ def _asks(site: CompiledSite, snapshot: Snapshot, worst: Floats, now_s: float) -
 def _fit(room: Room, least: Floats) -> Bools:
     """(n,) ``least`` (n,) of everybody together [A] is within every limit above it."""
     over = room.limits.limit_flow(least) > room.free + ROW_TOLERANCE
-    above, evse, _ = _entries(room.limits)
+    above, evse, _ = room.limits.entries()
     fit: Bools = np.ones(least.shape, np.bool_)
     fit[evse[over[above]]] = False
     return fit
@@ -206,18 +206,12 @@ def _first_on_one(site: CompiledSite, snapshot: Snapshot, waits: Bools, asks: _A
         return np.zeros(0, np.int64)
     now, one = room_of(counted_on(snapshot)), room_of(np.where(site.electrical.evse_switches, L1, 0))
     left = one.free - _onto(one.limits, now.limits, now.limits.limit_flow(asks.begun))
-    above, evse, size = _entries(one.limits)
+    above, evse, size = one.limits.entries()
     beside: Bools = np.ones(waits.shape, np.bool_)
     beside[evse[size * asks.least[evse] > left[above] + ROW_TOLERANCE]] = False
     fits = waits & (beside | _fit(one, asks.least))
     order = np.lexsort((service_order(snapshot.usage, snapshot.boottime_s), -snapshot.sessions.priority))
     return order[fits[order]][:1]
-
-
-def _entries(limits: Limits) -> tuple[Ints, Ints, Floats]:
-    """Who is under which limit: (k,) limits, (k,) EVSEs, (k,) what one own unit of it is there [limit unit]."""
-    found = (limits.real + 1j * limits.imag).tocoo()
-    return limits.limit_of_row[found.row], found.col, np.abs(found.data)
 
 
 def _onto(limits: Limits, other: Limits, flow: Floats) -> Floats:

@@ -385,7 +385,7 @@ def _decide(
         overshoots=tuple(one for one in after.overshoots if one.lasts or one.ended_s == now.boottime_s),
         path=str(allocation.certificate.path),
         modes=(),
-        alarms=(*absorbed.alarms, *_alarms(site, scene, after, guarded), *envelope_alarms(site, after, now)),
+        alarms=(*absorbed.alarms, *_alarms(site, scene, shares, after, guarded), *envelope_alarms(site, after, now)),
     )
 
 
@@ -520,7 +520,7 @@ def _renewals(
     return book, Renewal(epoch=book.epoch, seq=book.seq, controller=controllers)
 
 
-def _alarms(site: CompiledSite, scene: _Scene, after: Snapshot, guarded: bool) -> tuple[str, ...]:
+def _alarms(site: CompiledSite, scene: _Scene, shares: _Shares, after: Snapshot, guarded: bool) -> tuple[str, ...]:
     """What an operator should know now."""
     guard = ("the guard had to lower what the grant step decided: please report this",) if guarded else ()
     waited_s = after.boottime_s - after.usage.waiting_since_s
@@ -532,7 +532,9 @@ def _alarms(site: CompiledSite, scene: _Scene, after: Snapshot, guarded: bool) -
         *overshoot_alarms(site.electrical, after.overshoots, after.boottime_s),
         *conduct_alarms(site, after.leases),
         *unsettled_alarms(site, stuck),
-        *waiting_alarms(site, scene.takes & (waited_s >= LONG_WAIT_S)),
+        *waiting_alarms(
+            site, after, scene.takes & (waited_s >= LONG_WAIT_S), shares.limits, shares.allocation, scene.uncontrolled
+        ),
         *meter_alarms(site, after.meters, after.boottime_s),
         *overbooked_alarms(site),
         *together_alarms(site, after.gear),

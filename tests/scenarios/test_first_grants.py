@@ -13,6 +13,7 @@ from powerd.control.lease_alarms import LONG_WAIT_S
 from powerd.state import leases
 from powerd.state.snapshot import Stop
 from tests.control.garage import LIFE, TTL, Player, site_text
+from tests.control.test_envelopes import said
 
 
 def two_fallbacks(path: Path, limit_a: float, first: float, second: float) -> Player:
@@ -168,7 +169,40 @@ def test_cars_that_fallbacks_leave_no_turn_are_told_of(tmp_path: Path) -> None:
         told.append([one for one in decision.alarms if "has waited for more than 2 h" in one])
     assert decision.ceiling[3] == 0.0
     assert told[-10] == []
-    assert [one.split(":")[0] for one in told[-1]] == ["P3"]
+    held = "phase L1 of feeder F1 (test (25 A conductor)) leaves it no turn beside who goes first"
+    assert told[-1] == [f"P3: its car has waited for more than 2 h: {held} and what posts fall back to"]
+
+
+def waiting_alarms(player: Player) -> list[str]:
+    """What is told after so long that the wait of all who get nothing is very long."""
+    player.hello(0)
+    player.hello(1)
+    for _ in range(int(LONG_WAIT_S / 10.0) + 5):
+        decision = player.tick(seconds=10.0)
+    return [one for one in decision.alarms if "waited for more than 2 h" in one]
+
+
+def test_a_limit_below_all_that_cars_need_is_told_once(tmp_path: Path) -> None:
+    """An envelope of 0 kW: one sentence with its name for the whole garage; nobody is said to be in another's way."""
+    player = Player.open(tmp_path, site_text(4, 400.0) + "grid_connection: {import_limit_kw: 200}\n")
+    for evse in range(4):
+        player.plug(evse)
+    player.tick(said(0.0))
+    why = "import of the site (envelope night of dso, 0 kW) has less room than the least that any of them needs"
+    who = "P0 and 3 more: their cars have waited for more than 2 h"
+    assert waiting_alarms(player) == [f"{who}: {why}, whoever else charges"]
+
+
+def test_a_car_that_needs_more_than_its_wire_carries_is_told_so(tmp_path: Path) -> None:
+    """A driver's minimum of 24 A under 20 A: no other car is the cause."""
+    player = Player.open(tmp_path, site_text(3, 20.0))
+    for evse in range(3):
+        player.plug(evse)
+    player.tick()
+    demand = ev.Demand(min_ceiling=24.0)
+    player.tick(ev.SessionStarted(request_id="", session_id="s0", evse=0, demand=demand))
+    why = "phase L1 of feeder F1 (test (20 A conductor)) has less room than the least that it needs"
+    assert waiting_alarms(player) == [f"P0: its car has waited for more than 2 h: {why}, whoever else charges"]
 
 
 def test_a_stop_holds_whoever_another_drawing_feeds_through_its_element(tmp_path: Path) -> None:

@@ -191,9 +191,9 @@ class Demand:
     """What a driver said; None = not said."""
 
     requested_energy_kwh: float | None = None
-    """Energy asked for [kWh]."""
+    """Energy asked for [kWh]; noted, and counts for nothing yet."""
     departure_time: datetime | None = None
-    """When the driver means to leave (aware)."""
+    """When the driver means to leave (aware); noted, and counts for nothing yet."""
     min_ceiling: float | None = None
     """Least the car can charge with [own unit]."""
     max_ceiling: float | None = None

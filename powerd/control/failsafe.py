@@ -112,8 +112,8 @@ TABLE = (
         trigger=Trigger.CLOCK_STEPPED,
         noticed=f"wall and boottime clock moved apart by more than {STEPPED_S:g} s between two ticks",
         mode="new wall clock",
-        granted="the same: leases and time-outs count boottime alone; departures are reckoned by the new time; an "
-        "envelope's window begins by the first of both clocks and ends by the last",
+        granted="the same: leases and time-outs count boottime alone; an envelope's window begins by the first of both "
+        "clocks and ends by the last",
         ends="with the tick that saw it",
         raises=True,
         serving=True,

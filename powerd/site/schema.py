@@ -545,7 +545,7 @@ class SiteFile(Part):
     title: str = ""
     """What people call it."""
     timezone: str = "UTC"
-    """IANA name; departures without offset are read in it."""
+    """IANA name; simulations read and draw local times in it."""
     frequency_hz: Annotated[float, Field(ge=45, le=65)] = 50.0
     """Nominal frequency [Hz]."""
     continuous_factor: Factor = 1.0

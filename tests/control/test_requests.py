@@ -13,7 +13,9 @@ import pytest
 from powerd.control import events as ev
 from powerd.control import switch_events as sw
 from powerd.control.requests import Request, answer_again, answered
-from tests.control.garage import Player, site_text
+from tests.control.garage import Player, instant, site_text
+
+ROOT = Path(__file__).parents[2]
 
 REQUESTS: tuple[Request, ...] = (
     ev.SessionStarted(request_id="r", evse=0, session_id="made", demand=ev.Demand(weight=2.0)),
@@ -110,3 +112,31 @@ def test_the_id_of_an_outage_of_service_does_not_return_it(two: Player) -> None:
     decision = two.tick(replace(out, in_service=True))
     assert isinstance(decision.outcomes[-1], ev.Refused)
     assert not decision.snapshot.gear.in_service[0]
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("requested_energy_kwh", ev.Demand(requested_energy_kwh=1.0)),
+        ("departure_time", ev.Demand(departure_time=instant(600.0).utc)),
+    ],
+)
+def test_what_is_noted_and_does_not_count_is_said_to(tmp_path: Path, field: str, said: ev.Demand) -> None:
+    """Three cars under 14 A, of which two can charge: whoever needs how much by when, ceilings are those of cars that
+    said nothing, and the API says so. Once they count, its words change too.
+    """
+    played = []
+    for demand in (ev.Demand(), said):
+        player = Player.open(tmp_path, site_text(3, 14.0))
+        for evse in range(3):
+            player.plug(evse)
+        player.hello(0)
+        player.hello(1)
+        player.tick()
+        player.tick(ev.SessionStarted(request_id="", session_id="s", evse=2, demand=demand))
+        played.append([player.tick(seconds=5.0).ceiling.tolist() for _ in range(400)])
+    assert played[0] == played[1]
+    assert any(ceilings[2] > 0 for ceilings in played[0])
+    words = (ROOT / "protos/powerd/v1/session_service.proto").read_text("utf-8")
+    above = words[: words.index(f" {field} = ")].rpartition(";")[2]
+    assert "does not count yet" in above

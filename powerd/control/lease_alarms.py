@@ -12,12 +12,19 @@ from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.electrical import Electrical
 from powerd.network.tolerance import tolerated_s
 from powerd.state.lease_book import LeaseBook
-from powerd.state.overshoot import Overshoot
+from powerd.state.overshoot import Cause, Overshoot
 from powerd.state.snapshot import Snapshot
 from powerd.units import ROW_TOLERANCE
 
 LONG_WAIT_S = 7200.0
 """A car that has waited for so long waits for longer than a turn of eight cars one after the other takes [s]."""
+
+WHY: dict[Cause, str] = {
+    "limit_fell": "",
+    "phase_return": ", for a car came back on a phase that it had not used",
+    "out_of_step": ", for a car no longer takes the same on all of its phases",
+}
+"""What began an overshoot, where the limit itself did not."""
 
 
 def overshoot_alarms(electrical: Electrical, overshoots: tuple[Overshoot, ...], now_s: float) -> Iterator[str]:
@@ -27,8 +34,7 @@ def overshoot_alarms(electrical: Electrical, overshoots: tuple[Overshoot, ...], 
             yield _complied(electrical, one)
         if not one.lasts:
             continue
-        why = ", for a car came back on a phase that it had not used" if one.cause == "phase_return" else ""
-        head = f"declared overshoot: {one.limit} could carry {one.over:.1f} {one.unit} more than it may{why}"
+        head = f"declared overshoot: {one.limit} could carry {one.over:.1f} {one.unit} more than it may{WHY[one.cause]}"
         if one.until_s == np.inf:
             yield f"{head}, for as long as the limit or a silent controller stays as it is"
         elif now_s > one.until_s:

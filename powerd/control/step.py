@@ -50,7 +50,7 @@ from powerd.state.columns import replace
 from powerd.state.envelopes import is_silent
 from powerd.state.lease_book import LeaseBook
 from powerd.state.overshoot import Overshoot, bounds, track
-from powerd.state.phases import watch_phases
+from powerd.state.phases import came_back, watch_phases
 from powerd.state.reaction import sampled, watch
 from powerd.state.snapshot import Snapshot, Stop, freeze_snapshot, largest_phase
 from powerd.state.switchgear import Position, Switchgear
@@ -409,11 +409,12 @@ def _overshoots(
     bound_s = np.full(flow.shape, np.inf)
     if over:
         bound_s = bounds(after.leases, site.terms, limits, stands, available, now_s)
-    came_back = after.phases.returned
-    returned = _above(limits, came_back) if came_back.any() else np.zeros(flow.shape, np.bool_)
-    anew = returned | _news_below(site, before, heard, scene, now_s) if lasting else returned
+    back = after.phases.returned & came_back(before.phases.used, after.drawn)
+    returned, uneven = (_above(limits, who) for who in (back, after.phases.returned & ~back))
+    anew = returned | uneven | (_news_below(site, before, heard, scene, now_s) if lasting else False)
     measured = limits.limit_flow(scene.drawn)
-    return track(after.overshoots, limits, flow, measured, available, bound_s, now_s, anew=anew, returned=returned)
+    seen = {"anew": anew, "returned": returned, "uneven": uneven}
+    return track(after.overshoots, limits, flow, measured, available, bound_s, now_s, **seen)
 
 
 def _news_below(site: CompiledSite, before: Snapshot, heard: Snapshot, scene: _Scene, now_s: float) -> Bools:
@@ -431,6 +432,8 @@ def _news_below(site: CompiledSite, before: Snapshot, heard: Snapshot, scene: _S
 
 def _above(limits: Limits, evse: Bools) -> Bools:
     """(L,) the limits that one of these EVSEs, (n,), is under."""
+    if not evse.any():
+        return np.zeros(limits.capacity.shape, np.bool_)
     found: Bools = limits.limit_flow(evse.astype(np.float64)) > 0.0
     return found
 

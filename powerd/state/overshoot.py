@@ -1,7 +1,7 @@
 """Declared overshoots (R6): a limit fell below what is already granted; logged, shown, and over within a bound.
 
-Or a car took current on a phase that it had left unused (``phases``): its own cause, under the same bound, counted from
-the reading that showed it.
+Or a car took current on a phase that it had left unused, or no longer the same on all (``phases``): causes of their
+own, under the same bound, counted from the reading that showed it.
 
 The bound is the latest instant at which what lies above the lowered ceilings must have ended by itself: for each EVSE
 under the limit its E, or ack + reaction where the lowering is acked. Where even the reserves do not fit there is none:
@@ -21,8 +21,9 @@ from powerd.state.lease_terms import LeaseTerms
 from powerd.state.leases import Standing, reachable, slack_s
 from powerd.units import ROW_TOLERANCE
 
-Cause = Literal["limit_fell", "phase_return"]
-"""Why W exceeds a limit: there is less room than before, or a car uses a phase that it had not used."""
+Cause = Literal["limit_fell", "phase_return", "out_of_step"]
+"""Why W exceeds a limit: there is less room than before, a car uses a phase that it had not used, or it no longer takes
+the same on all of its phases."""
 ENDED_KEPT = 16
 """Ended overshoots that are remembered, for people."""
 
@@ -73,6 +74,7 @@ def track(
     *,
     anew: Bools,
     returned: Bools,
+    uneven: Bools,
 ) -> tuple[Overshoot, ...]:
     """The overshoots after this tick, the open ones last.
 
@@ -87,6 +89,7 @@ def track(
         anew: (L,) something was heard in this tick that makes its earlier bound void: a hello, a new epoch, a slower
             car, or what raised W below it, as a car that came.
         returned: (L,) a car below was seen in this tick on a phase that it had not used.
+        uneven: (L,) one was seen to take no longer the same on all of its phases.
     """
     over = {int(l): float(flow[l] - available[l]) for l in np.flatnonzero(flow > available + limits.trace)}
     if not over and not any(one.lasts for one in past):
@@ -106,7 +109,7 @@ def track(
         if name in open_now:
             one = _continued(open_now[name], excess, room, bound, anew=bool(anew[l]))
         else:
-            cause: Cause = "phase_return" if returned[l] else "limit_fell"
+            cause: Cause = "phase_return" if returned[l] else "out_of_step" if uneven[l] else "limit_fell"
             one = _declared(limits, l, excess, room, bound, now_s, cause)
         seen = _measured(one, float(measured[l]), room, float(limits.capacity[l]), float(limits.trace[l]), now_s)
         standing.append(seen)

@@ -3,7 +3,8 @@
 A phase counts as unused only within one plug-in and after ``STEADY_S`` of readings that say so, and only while readings
 come. A current on it ends that at once: the post counts on all its phases again, and what that brings over a limit is a
 declared overshoot with the cause ``phase_return``. A car that took the same on all three phases for that long is known
-too: it draws in step, which is what an imbalance limit asks (``network/balance``).
+too: it draws in step, which is what an imbalance limit asks (``network/balance``). Where it no longer does, as one that
+is nearly full, the cause is ``out_of_step``.
 """
 
 from __future__ import annotations
@@ -102,8 +103,18 @@ def _in_step(drawn: Floats, on: Bools) -> Bools:
 
 def _contradicts(used: Ints, drawn: Floats) -> Bools:
     """(n,) the reading contradicts what was known: a current where there was none, or no longer in step."""
-    on = (used[:, None] >> np.arange(3)) & 1 == 1
-    elsewhere = (drawn > QUIET_A) & ~on
     paused = (drawn <= QUIET_A).all(axis=1)
-    contradicts: Bools = (used > 0) & ~paused & (elsewhere.any(axis=1) | ~_in_step(drawn, on))
+    contradicts: Bools = (used > 0) & ~paused & (came_back(used, drawn) | ~_in_step(drawn, _on(used)))
     return contradicts
+
+
+def came_back(used: Ints, drawn: Floats) -> Bools:
+    """(n,) the reading (n, 3) [A] shows a current on a phase other than those that were known as used."""
+    back: Bools = (used > 0) & ((drawn > QUIET_A) & ~_on(used)).any(axis=1)
+    return back
+
+
+def _on(used: Ints) -> Bools:
+    """(n, 3) the bits of each post, phase by phase."""
+    on: Bools = (used[:, None] >> np.arange(3)) & 1 == 1
+    return on

@@ -81,7 +81,9 @@ def test_only_a_limit_that_falls_again_moves_the_bound(full: Player) -> None:
     for now_s, room in enumerate((20.0, 20.0, 25.0, 25.0, 20.0, 20.0)):
         bound_s = np.full(flow.shape, 10.0 + now_s)
         available = np.full(flow.shape, room)
-        found = track(found, limits, flow, 0.0 * flow, available, bound_s, float(now_s), anew=calm, returned=calm)
+        found = track(
+            found, limits, flow, 0.0 * flow, available, bound_s, float(now_s), anew=calm, returned=calm, uneven=calm
+        )
         seen.append(found[0].until_s)
     assert seen == [10.0, 10.0, 10.0, 10.0, 14.0, 14.0]
     assert found[0].available == 20.0

@@ -184,8 +184,8 @@ def _nothing_held(book: LeaseBook) -> Any:
 
 
 def _no_news(honest: Callable[..., Any]) -> Callable[..., Any]:
-    def track(*rest: Any, anew: Any, returned: Any) -> Any:
-        return honest(*rest, anew=np.zeros_like(anew), returned=returned)
+    def track(*rest: Any, anew: Any, **seen: Any) -> Any:
+        return honest(*rest, anew=np.zeros_like(anew), **seen)
 
     return track
 

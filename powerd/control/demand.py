@@ -10,7 +10,7 @@ from powerd.control.phase_switch import within_contactors
 from powerd.control.ramp import watch_reach
 from powerd.control.reclaim import idle, watch_draw
 from powerd.control.turns import overdue, resting, service_order, watch_turns
-from powerd.limits import Bools, Floats
+from powerd.limits import Bools, Floats, Limits
 from powerd.state import leases
 from powerd.state.columns import kept, replace
 from powerd.state.snapshot import Snapshot, largest_phase
@@ -99,3 +99,27 @@ def demands_of(
         target=upper,
         uncontrolled=uncontrolled,
     )
+
+
+def over_reserved(limits: Limits, demands: Demands, snapshot: Snapshot) -> Bools:
+    """(L,) limits that do not hold what EVSEs may draw without a grant, as under an envelope below the fallbacks.
+
+    W exceeds such a limit, so an overshoot of it is told: without one nobody has to look.
+    """
+    if not any(one.lasts for one in snapshot.overshoots):
+        return np.zeros(limits.capacity.shape, np.bool_)
+    over: Bools = limits.limit_flow(demands.floor) > limits.capacity - demands.uncontrolled + limits.trace
+    return over
+
+
+def unopened(limits: Limits, demands: Demands, worst: Floats, over: Bools) -> Demands:
+    """Who was granted nothing yet asks for nothing under a limit of ``over`` (L,): his fallback would open, and W grow.
+
+    To ask would only take from others what he cannot get. ``worst`` (n,) is W.
+    """
+    if not over.any():
+        return demands
+    rows = over[limits.limit_of_row]
+    below = abs(limits.real[rows]).sum(axis=0) + abs(limits.imag[rows]).sum(axis=0) > 0.0
+    upper = np.where(below & (demands.opens > worst), 0.0, demands.upper)
+    return replace(demands, upper=upper, target=np.minimum(demands.target, upper))

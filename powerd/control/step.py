@@ -22,7 +22,7 @@ from powerd.control.ac_check import Held, hold, tighten
 from powerd.control.by_terms import ByTerms, UnderTerms
 from powerd.control.compiled import CompiledSite, SwitchingStates
 from powerd.control.decision import Decision, GrantBatch, Renewal
-from powerd.control.demand import demands_of, watch_usage
+from powerd.control.demand import demands_of, over_reserved, unopened, watch_usage
 from powerd.control.elements import widened
 from powerd.control.events import Event, HelloReceived, SolveSkipped
 from powerd.control.headroom import meter_alarms, trusted, watch_meters
@@ -109,6 +109,7 @@ class Stepper:
         clock = failsafe.clock_modes(snapshot, now, self._shortest_ttl_s)
         scene = _scene(site, state, absorbed, drawn, stands, now, anew=_anew(snapshot, state, events))
         demands = demands_of(site, state, scene.takes, stands, scene.uncontrolled, now.boottime_s)
+        demands = unopened(site.limits, demands, stands.worst, over_reserved(site.limits, demands, state))
         if order is None and not moved:
             shares = self._shared(site, state, scene, demands)
         else:
@@ -129,7 +130,7 @@ class Stepper:
         demands, allocation, limits, warned = shares.demands, shares.allocation, shares.limits, shares.warned
         want = failsafe.held(state.impaired, allocation.want, scene.in_force, demands.minimum, self._steps)
         want = ramped(want, scene.in_force, demands.minimum, state.usage.reach)
-        ceiling, guarded = self._grant(site, limits, scene, want, demands, state)
+        ceiling, guarded = self._grant(site, limits, scene, want, demands, state, now.boottime_s)
         kept = Held(ceiling=ceiling)
         if site.ac is not None:
             kept = hold(site.ac, limits, demands, ceiling, site.loads_worst, self._steps)
@@ -198,7 +199,14 @@ class Stepper:
         return under, tight.limits, tight.alarms
 
     def _grant(
-        self, site: CompiledSite, limits: Limits, scene: _Scene, want: Floats, demands: Demands, state: Snapshot
+        self,
+        site: CompiledSite,
+        limits: Limits,
+        scene: _Scene,
+        want: Floats,
+        demands: Demands,
+        state: Snapshot,
+        now_s: float,
     ) -> tuple[Floats, bool]:
         """Lower at once, raise as R1 admits, the guard last -> (n,) ceilings, and whether the guard had to act."""
         wanted = _reachable(scene, want)
@@ -213,6 +221,8 @@ class Stepper:
             opens=demands.opens,
             steps=self._steps,
         )
+        if over_reserved(limits, demands, state).any():
+            ceiling = self._below_reserves(site, limits, scene, wanted, ceiling, demands, state, now_s)
         safe = shed(
             limits,
             demands.uncontrolled,
@@ -223,6 +233,30 @@ class Stepper:
             steps=self._steps,
         )
         return safe, bool((safe < ceiling - ROW_TOLERANCE).any())
+
+    def _below_reserves(
+        self,
+        site: CompiledSite,
+        limits: Limits,
+        scene: _Scene,
+        wanted: Floats,
+        ceiling: Floats,
+        demands: Demands,
+        state: Snapshot,
+        now_s: float,
+    ) -> Floats:
+        """(n,) ``ceiling`` with raises that W does not grow by, where a limit does not even hold the reserves.
+
+        W exceeds such a limit whatever is granted, so by R1 nothing would ever rise there. Who is raised to no more
+        than counts for him anyway changes no W; what is followed has to fit: the limit is obeyed with live grants.
+        """
+        live = leases.live_grants(state.leases, site.terms, state.sessions.plugged, now_s)
+        beyond = ~scene.reachable | (scene.worst > demands.floor + ROW_TOLERANCE)
+        followed = np.where(beyond, scene.worst, np.maximum(live, scene.in_force))
+        goal = np.maximum(ceiling, np.minimum(wanted, scene.worst))
+        return admit_raises(
+            limits, demands.uncontrolled, followed, ceiling, goal, demands.minimum, demands.order, steps=self._steps
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -42,7 +42,7 @@ def reason(core: Drawn, decision: Decision, evse: int) -> str:
         return f"held at {ceiling:g} A before its post connects all its phases again"
     if state.one[evse] and not state.proved[evse]:
         return f"held at {ceiling:g} A until its post has connected L1 alone"
-    if (why := _switched_off(decision, evse, unit)) is not None:
+    if (why := _switched_off(decision, evse, unit) or _unopened(decision, evse, unit)) is not None:
         return why
     held = _binding(decision, evse)
     sentence = _held(core, decision, evse, held, unit)
@@ -81,6 +81,20 @@ def _switched_off(decision: Decision, evse: int, unit: str) -> str | None:
         left_s = float(decision.snapshot.usage.off_since_s[evse]) + MIN_OFF_S - now_s
         return f"held at 0 {unit}: it was switched off, and stays off for {left_s:.0f} s more"
     return None
+
+
+def _unopened(decision: Decision, evse: int, unit: str) -> str | None:
+    """Which limit keeps its first grant back because it does not even hold the fallbacks that are open; None = none."""
+    snapshot, limits = decision.snapshot, decision.site.limits
+    if snapshot.leases.granted[evse] or not any(one.lasts for one in snapshot.overshoots):
+        return None
+    least = leases.reserve(snapshot.leases, decision.site.terms, snapshot.sessions.plugged)
+    over = limits.limit_flow(least) > limits.capacity - decision.uncontrolled + limits.trace
+    over &= limits.limit_flow(np.eye(1, least.shape[0], evse)[0]) > 0.0
+    if not over.any():
+        return None
+    held = f"held at {float(decision.ceiling[evse]):.4g} {unit}"
+    return f"{held}: {limits.name[int(over.argmax())]} does not hold the fallbacks that others have already"
 
 
 def _held(core: Drawn, decision: Decision, evse: int, held: str, unit: str) -> str:

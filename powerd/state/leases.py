@@ -168,6 +168,13 @@ def lines_of(book: LeaseBook, terms: LeaseTerms, plugged: Bools) -> Handed:
     return (*map(read, _OF_BOOK(book)), read(plugged), *terms.lines)
 
 
+def live_grants(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -> Floats:
+    """(n,) the largest grant that a post may be following, without what it may do by itself [own unit]."""
+    lines = lines_of(book, terms, plugged)
+    most: Floats = np.maximum(lease_kernels.granted(lines, now_s), lease_kernels.held(lines, now_s))
+    return most
+
+
 def held_without_end(book: LeaseBook) -> Floats:
     """(n,) the largest ceiling held until an ack comes, however long that takes [own unit]; 0 = none."""
     return live(read(book.hold_ceiling), read(book.hold_until_s), float(np.finfo(np.float64).max))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from powerd.control import events as ev
 from powerd.control.decision import Decision
+from powerd.server.explain import reason
 from powerd.state import envelopes
 from powerd.state.impaired import Trigger
 from powerd.state.snapshot import reopen_snapshot
@@ -60,6 +62,56 @@ def said(
         end_time=end,
         heartbeat_s=heartbeat_s,
     )
+
+
+def test_below_the_fallbacks_the_cars_take_turns_within_the_envelope(full: Player) -> None:
+    """10 kW, and the fallbacks alone make 18: two cars at a time, at no more than counts of them anyway.
+
+    W does not grow by that, and what is granted fits: the garage is not dark until somebody takes the envelope back.
+    """
+    decision = full.tick(said(10.0))
+    served, dark, longest, most = set(), 0, 0, decision.worst
+    for k in range(540):
+        decision = full.tick(full.draw(dict(enumerate(decision.ceiling.tolist()))), seconds=5.0)
+        limits = decision.site.limits
+        dark = 0 if decision.ceiling.any() else dark + 1
+        longest = max(longest, dark)
+        served |= set(np.flatnonzero(decision.ceiling > 0.0).tolist())
+        if k > 3:
+            assert np.all(limits.limit_flow(decision.ceiling) <= limits.capacity + 1e-6)
+            assert np.all(decision.worst <= most + 1e-6)
+        most = decision.worst
+    assert served == {0, 1, 2, 3}
+    assert longest <= 3
+
+
+def test_after_an_envelope_of_nothing_what_fits_is_granted_again(full: Player) -> None:
+    """0 kW for five minutes, then 15: three of the four at what they hold as their fallback, soon."""
+    full.tick(said(0.0))
+    for _ in range(60):
+        assert not full.tick(seconds=5.0).ceiling.any()
+    full.tick(said(15.0))
+    for _ in range(3):
+        decision = full.tick()
+    assert np.sort(decision.ceiling) == pytest.approx([0.0, 6.0, 6.0, 6.0])
+
+
+def test_below_the_fallbacks_a_newcomer_waits_and_takes_from_nobody(full: Player) -> None:
+    """Its own fallback would open: of whatever class it is, it is told what it waits for, and others keep theirs."""
+    full.tick(said(10.0))
+    for _ in range(20):
+        full.tick()
+    full.plug(0, plugged=False)
+    full.tick()
+    full.plug(0)
+    first = ev.SessionStarted(request_id="", evse=0, session_id="first", demand=ev.Demand(priority=9))
+    full.tick(first)
+    for _ in range(60):
+        decision = full.tick(seconds=5.0)
+    assert decision.ceiling[0] == 0.0
+    assert np.count_nonzero(decision.ceiling) == 2
+    told = reason(SimpleNamespace(electrical=full.site.electrical, limits=decision.site.limits), decision, 0)
+    assert "does not hold the fallbacks that others have already" in told
 
 
 def import_kw(decision: Decision) -> float:

@@ -101,14 +101,15 @@ def demands_of(
     )
 
 
-def over_reserved(limits: Limits, demands: Demands, snapshot: Snapshot) -> Bools:
+def over_reserved(limits: Limits, least: Floats, uncontrolled: Floats, snapshot: Snapshot) -> Bools:
     """(L,) limits that do not hold what EVSEs may draw without a grant, as under an envelope below the fallbacks.
 
-    W exceeds such a limit, so an overshoot of it is told: without one nobody has to look.
+    W exceeds such a limit, so an overshoot of it is told: without one nobody has to look. ``least`` (n,) is that
+    [own unit], ``uncontrolled`` (L,) the load not under control [limit unit].
     """
     if not any(one.lasts for one in snapshot.overshoots):
         return np.zeros(limits.capacity.shape, np.bool_)
-    over: Bools = limits.limit_flow(demands.floor) > limits.capacity - demands.uncontrolled + limits.trace
+    over: Bools = limits.limit_flow(least) > limits.capacity - uncontrolled + limits.trace
     return over
 
 
@@ -119,7 +120,7 @@ def unopened(limits: Limits, demands: Demands, worst: Floats, over: Bools) -> De
     """
     if not over.any():
         return demands
-    rows = over[limits.limit_of_row]
-    below = abs(limits.real[rows]).sum(axis=0) + abs(limits.imag[rows]).sum(axis=0) > 0.0
+    limit, evse, _ = limits.entries()
+    below = np.isin(np.arange(worst.shape[0]), evse[over[limit]])
     upper = np.where(below & (demands.opens > worst), 0.0, demands.upper)
     return replace(demands, upper=upper, target=np.minimum(demands.target, upper))

@@ -109,7 +109,8 @@ class Stepper:
         clock = failsafe.clock_modes(snapshot, now, self._shortest_ttl_s)
         scene = _scene(site, state, absorbed, drawn, stands, now, anew=_anew(snapshot, state, events))
         demands = demands_of(site, state, scene.takes, stands, scene.uncontrolled, now.boottime_s)
-        demands = unopened(site.limits, demands, stands.worst, over_reserved(site.limits, demands, state))
+        over = over_reserved(site.limits, demands.floor, demands.uncontrolled, state)
+        demands = unopened(site.limits, demands, stands.worst, over)
         if order is None and not moved:
             shares = self._shared(site, state, scene, demands)
         else:
@@ -221,7 +222,7 @@ class Stepper:
             opens=demands.opens,
             steps=self._steps,
         )
-        if over_reserved(limits, demands, state).any():
+        if over_reserved(limits, demands.floor, demands.uncontrolled, state).any():
             ceiling = self._below_reserves(site, limits, scene, wanted, ceiling, demands, state, now_s)
         safe = shed(
             limits,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from powerd.control.decision import BY_TERMS, Decision
-from powerd.control.demand import pausing
+from powerd.control.demand import over_reserved, pausing
 from powerd.control.failsafe import BY_TRIGGER
 from powerd.control.switching import picked_up
 from powerd.control.turns import MIN_OFF_S
@@ -86,10 +86,10 @@ def _switched_off(decision: Decision, evse: int, unit: str) -> str | None:
 def _unopened(decision: Decision, evse: int, unit: str) -> str | None:
     """Which limit keeps its first grant back because it does not even hold the fallbacks that are open; None = none."""
     snapshot, limits = decision.snapshot, decision.site.limits
-    if snapshot.leases.granted[evse] or not any(one.lasts for one in snapshot.overshoots):
+    if snapshot.leases.granted[evse]:
         return None
     least = leases.reserve(snapshot.leases, decision.site.terms, snapshot.sessions.plugged)
-    over = limits.limit_flow(least) > limits.capacity - decision.uncontrolled + limits.trace
+    over = over_reserved(limits, least, decision.uncontrolled, snapshot)
     over &= limits.limit_flow(np.eye(1, least.shape[0], evse)[0]) > 0.0
     if not over.any():
         return None

@@ -14,7 +14,7 @@ from powerd.control.step import Stepper
 from powerd.network.tolerance import tolerated_s
 from powerd.state.hello import Said
 from powerd.state.overshoot import Overshoot, track
-from tests.control.garage import LIFE, REACTION, Player, site_text
+from tests.control.garage import LIFE, REACTION, TTL, Player, site_text
 
 
 def falls(player: Player, share: float) -> None:
@@ -128,6 +128,36 @@ def test_a_silent_controller_bounds_the_overshoot_by_its_expiry(full: Player) ->
         decision = full.tick()
         assert not any("should have been over" in alarm for alarm in decision.alarms)
     assert full.now_s <= bound + 1.0
+
+
+def test_a_silent_controller_that_speaks_again_moves_the_bound(tmp_path: Path) -> None:
+    """R6: the bound reckoned its two cars at their fallbacks; granted again, they make the third fall, and later."""
+    player = Player.open(tmp_path, site_text(4, 32.0, fallback_a=6.0))
+    for k in (0, 1, 3):
+        player.plug(k)
+    for k in range(2):
+        player.hello(k)
+    for _ in range(3):
+        player.tick()
+    player.alive.discard(1)
+    while player.now_s - player.snapshot.leases.echo_at_s[1] <= TTL:
+        player.tick()
+    falls(player, 0.75)
+    decision = player.tick()
+    first = max(one.until_s for one in decision.overshoots)
+    while player.snapshot.leases.sent_until_s[0] <= first:  # renewed at what the bound left it
+        decision = player.tick()
+    assert decision.ceiling[0] > 8.1
+    assert decision.overshoots[0].until_s == first
+    player.alive.add(1)
+    decision = player.tick()
+    assert decision.ceiling[[0, 1, 3]] == pytest.approx(np.full(3, 8.0), abs=1e-4)
+    assert all(one.until_s > first for one in decision.overshoots)
+    player.alive.discard(0)  # nobody acks what its car was lowered to
+    while any(one.lasts for one in decision.overshoots):
+        decision = player.tick()
+        assert not any("should have been over" in alarm for alarm in decision.alarms)
+    assert player.now_s > first
 
 
 def test_a_limit_below_the_reserve_has_no_bound(full: Player) -> None:

@@ -32,9 +32,11 @@ from powerd.state.snapshot import Snapshot
 SKEW_S = 1.5
 """Windows are known up to this: a tick of 1 s until a message is absorbed, and its transport [s]."""
 LATE_S = 5.0
-"""Age of a reading from which the meter's margin is added [s]: meters that are worth their name report within 5 s."""
+"""Age of a reading from which the meter's margin is added [s]: meters that are worth their name report within 5 s. One
+whose windows are longer is late when its next one is."""
 HOLD_S = 30.0
-"""How long a proved value stays while charging moves [s]: cars lag up to 30 s (minceheid/openeo#13)."""
+"""How long a proved value stays while charging moves [s]: cars lag up to 30 s (minceheid/openeo#13). Where posts are
+read more slowly, for two of their windows: the first in which nothing moves proves it anew."""
 RISE_S = 30.0
 """Time constant with which headroom that a load gave back comes into use [s]."""
 NEAR_SHARE = 0.02
@@ -49,18 +51,23 @@ def watch_meters(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> S
     stands = snapshot.leases.streamed & snapshot.drawn_stands
     heard = np.flatnonzero((snapshot.leases.echo_at_s >= boottime_s) & stands)
     meters = readings.hear_posts(meters, heard, boottime_s)
+    stood = np.where(snapshot.drawn_stands, 0.0, readings.spans_of(meters, np.arange(stands.shape[0])))
     for m in range(meters.stamp_s.shape[0]):
         if site.metering.works[m]:
-            meters = _watch(site, meters, m, boottime_s)
+            meters = _watch(site, meters, m, stood[site.metering.behind[m]], boottime_s)
     return replace(snapshot, meters=meters)
 
 
-def _watch(site: CompiledSite, meters: Meters, m: int, boottime_s: float) -> Meters:
-    """One meter: an overload at once, else the waiting reading once it can be judged."""
+def _watch(site: CompiledSite, meters: Meters, m: int, stood_s: Floats, boottime_s: float) -> Meters:
+    """One meter: an overload at once, else the waiting reading once it can be judged.
+
+    ``stood_s`` (k,) is how long the readings of the posts behind it stand for; 0 = until another one is told.
+    """
     if np.isfinite(meters.waiting_end_s[m]):
-        low, high, covered = _charging_within(site, meters, m, boottime_s)
-        if covered or boottime_s - meters.waiting_end_s[m] > KEPT_S:
-            meters = readings.wait_with_newest(_judge(meters, m, low, high), m)
+        low, high, covered = _charging_within(site, meters, m, stood_s, boottime_s)
+        slowest_s = float(stood_s.max(initial=0.0))
+        if covered or boottime_s - meters.waiting_end_s[m] > KEPT_S + slowest_s:
+            meters = readings.wait_with_newest(_judge(meters, m, low, high, max(HOLD_S, 2.0 * slowest_s)), m)
     newest = meters.newest[m]
     if not np.isfinite(meters.settled_end_s[m]):  # nothing judged yet: all of it counts
         return replace(meters, part=put(meters.part, m, np.fmax(meters.part[m], np.maximum(newest, 0.0))))
@@ -73,7 +80,7 @@ def _watch(site: CompiledSite, meters: Meters, m: int, boottime_s: float) -> Met
     return replace(meters, part=put(meters.part, m, at_once))
 
 
-def _judge(meters: Meters, m: int, low: Floats, high: Floats) -> Meters:
+def _judge(meters: Meters, m: int, low: Floats, high: Floats, hold_s: float) -> Meters:
     """What the waiting reading says, given that charging drew between ``low`` and ``high`` (4,)."""
     reading, end_s = meters.waiting[m], float(meters.waiting_end_s[m])
     most, least = np.maximum(reading - low, 0.0), reading - high
@@ -81,7 +88,7 @@ def _judge(meters: Meters, m: int, low: Floats, high: Floats) -> Meters:
     passed = end_s - float(meters.settled_end_s[m])
     known = np.isfinite(meters.settled_end_s[m]) & ~np.isnan(now) & ~np.isnan(most)
     falling = now + (most - now) * -np.expm1(-max(passed, 0.0) / RISE_S) if np.isfinite(passed) else most
-    held = (least <= now) & (now < most) & (end_s - meters.sure_at_s[m] <= HOLD_S)
+    held = (least <= now) & (now < most) & (end_s - meters.sure_at_s[m] <= hold_s)
     after = np.where(~known, most, np.where(now >= most, falling, np.where(held, now, most)))
     proved = bool(np.all((after >= most * (1.0 - NEAR_SHARE) - 1e-9) | np.isnan(most)))
     return replace(
@@ -92,10 +99,13 @@ def _judge(meters: Meters, m: int, low: Floats, high: Floats) -> Meters:
     )
 
 
-def _charging_within(site: CompiledSite, meters: Meters, m: int, boottime_s: float) -> tuple[Floats, Floats, bool]:
+def _charging_within(
+    site: CompiledSite, meters: Meters, m: int, stood_s: Floats, boottime_s: float
+) -> tuple[Floats, Floats, bool]:
     """(4,) least and most that charging behind meter m drew in the waiting window, and whether all posts cover it.
 
-    A post that does not cover the window counts between nothing and its rating.
+    A post that does not cover the window counts between nothing and its rating. Who is read more slowly, ``stood_s``
+    (k,), is waited for until his next reading is due.
     """
     metering, posts = site.metering, site.electrical.posts
     inside = np.flatnonzero(metering.behind[m])
@@ -108,7 +118,7 @@ def _charging_within(site: CompiledSite, meters: Meters, m: int, boottime_s: flo
     low = np.where(covered[:, None] & np.isfinite(low), low, 0.0)
     rating = np.where(posts.is_dc[inside, None], [1.0, 0.0, 0.0], 1.0) * posts.max_ceiling[inside, None]
     high = np.where(covered[:, None], high, rating)
-    whole = not np.any(~covered & (boottime_s - end[:, 0] <= KEPT_S))
+    whole = not np.any(~covered & (boottime_s - end[:, 0] <= KEPT_S + stood_s))
     return _at_meter(site, m, inside, low), _at_meter(site, m, inside, high), whole
 
 
@@ -155,7 +165,7 @@ def uncontrolled(site: CompiledSite, meters: Meters, boottime_s: float) -> Float
     if not meters.stamp_s.shape[0]:
         return site.loads_worst
     points = site.electrical.meters
-    late = boottime_s - meters.newest_end_s > LATE_S
+    late = boottime_s - meters.newest_end_s > np.maximum(LATE_S, readings.windows_of(meters) + SKEW_S)
     margin = np.where(late[:, None], points.margin[:, None] * np.abs(meters.newest), 0.0)
     value = meters.part + margin
     speaks = trusted(site, meters, boottime_s)

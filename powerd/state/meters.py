@@ -20,7 +20,10 @@ GRAIN_S = 2.0
 """A post's window shorter than this is joined with the next one (the smaller and the larger value of both count): so
 ``WINDOWS`` of them reach back far enough."""
 KEPT_S = 10.0
-"""How far back the posts' windows must reach: a total reading is not waited with for longer [s]."""
+"""How far back the posts' windows must reach, beyond the longest window of a meter: for so long a total reading waits
+for posts that are read all the time [s]."""
+SLOWEST_S = 60.0
+"""A post is waited for no longer than this, however long its windows are: OCPP's usual sample interval [s]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,7 +127,7 @@ def read_posts(meters: Meters, evse: Ints, reading: Floats, window_s: float | No
     begin = since if window_s is None else np.full(evse.shape[0], boottime_s - window_s)
     gap = begin > end[:, 0] + GRAIN_S
     short = end[:, 0] - start[:, 0] < GRAIN_S
-    needed = end[:, -1] >= boottime_s - KEPT_S
+    needed = end[:, -1] >= boottime_s - KEPT_S - windows_of(meters).max(initial=0.0)
     join = np.isfinite(end[:, 0]) & ~gap & (short | needed)
     shifted = ~join
     for column in (low, high, start, end):
@@ -140,6 +143,21 @@ def read_posts(meters: Meters, evse: Ints, reading: Floats, window_s: float | No
         start_s=put(meters.start_s, evse, start),
         end_s=put(meters.end_s, evse, end),
     )
+
+
+def windows_of(meters: Meters) -> Floats:
+    """(M,) length of the window of each meter's newest reading, at most ``SLOWEST_S`` [s]; 0 = none yet."""
+    known = np.isfinite(meters.newest_end_s)
+    length: Floats = np.where(known, meters.newest_end_s - np.where(known, meters.newest_start_s, 0.0), 0.0)
+    return np.minimum(length, SLOWEST_S)
+
+
+def spans_of(meters: Meters, evse: Ints) -> Floats:
+    """(k,) longest remembered window of each post ``evse`` (k,), at most ``SLOWEST_S`` [s]; 0 = none."""
+    known = np.isfinite(meters.end_s[evse])
+    length = np.where(known, meters.end_s[evse] - np.where(known, meters.start_s[evse], 0.0), 0.0)
+    longest: Floats = length.max(axis=1, initial=0.0)
+    return np.minimum(longest, SLOWEST_S)
 
 
 def interrupt_posts(meters: Meters, evse: Ints, boottime_s: float) -> Meters:

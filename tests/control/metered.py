@@ -63,6 +63,8 @@ class Plant:
     last_meter_s: float = 0.0
     unheard: set[int] = field(default_factory=set)
     """Posts that report nothing."""
+    own_windows: bool = False
+    """Posts say for which time a reading stands; else it stands until the next one."""
 
     def __post_init__(self) -> None:
         self.drawn = np.zeros(self.player.site.electrical.evse_count)
@@ -91,7 +93,8 @@ class Plant:
         return float(uncontrolled(self.player.site, self.player.snapshot.meters, self.player.now_s).max(initial=0.0))
 
     def _window(self, start_s: float, end_s: float) -> list[tuple[float, float, Floats]]:
-        inside = [point for point in self.history if start_s < point[0] <= end_s + 1e-9]
+        recent = self.history[-2 - round((self.player.now_s + 1.0 - start_s) / STEP_S) :]
+        inside = [point for point in recent if start_s < point[0] <= end_s + 1e-9]
         return inside or self.history[-1:]
 
     def _total(self, now_s: float) -> ev.MeterRead:
@@ -113,7 +116,8 @@ class Plant:
         """The least of the window since its last report."""
         points = self._window(now_s - self.post_s, now_s)
         least = min(float(cars[evse]) for _, _, cars in points)
-        return ev.Measured(evse=np.array([evse]), drawn=np.full((1, 3), least))
+        window_s = self.post_s if self.own_windows else None
+        return ev.Measured(evse=np.array([evse]), drawn=np.full((1, 3), least), window_s=window_s)
 
 
 def open_plant(path: Path, text: str, **settings: object) -> Plant:

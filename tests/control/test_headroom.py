@@ -78,6 +78,36 @@ def test_a_steady_load_is_never_counted_too_low(
 
 @settings(max_examples=4, deadline=None)
 @given(
+    load=st.floats(0, 60),
+    meter_s=st.sampled_from([1.0, 10.0, 20.0]),
+    post_s=st.sampled_from([15.0, 30.0, 60.0]),
+    lag_s=st.floats(0.2, 20),
+    seed=st.integers(0, 2**31),
+)
+def test_nor_where_posts_and_meters_are_read_slowly(
+    load: float, meter_s: float, post_s: float, lag_s: float, seed: int, folder: Path
+) -> None:
+    """The same with posts that say once in a minute what they drew in it, or a meter that does in 20 s."""
+    rng = np.random.default_rng(seed)
+    wishes = rng.choice([0.0, 10.0, 20.0, 32.0], (4, 12))
+    plant = open_plant(
+        folder,
+        metered_text(4, 100.0, stale_after_s=60.0),
+        load=lambda _: load,
+        meter_s=meter_s,
+        post_s=post_s,
+        own_windows=True,
+        lag_s=lag_s,
+        demand=lambda evse, now_s: float(wishes[evse, int(now_s // 37) % 12]),
+    )
+    for _ in range(240):
+        counted = plant.second()
+        if plant.player.now_s > 3 + meter_s:
+            assert counted >= load - 1e-6
+
+
+@settings(max_examples=4, deadline=None)
+@given(
     meter_s=st.sampled_from([1.0, 2.0]),
     post_s=st.sampled_from([1.0, 3.0]),
     lag_s=st.floats(0.2, 12),
@@ -206,6 +236,30 @@ def test_slow_cars_do_not_swing(folder: Path) -> None:
     late = np.array(seen[250:])
     assert np.ptp(late, axis=0).max() <= 0.5
     assert plant.drawn.sum() == pytest.approx(70.0, abs=1.5)
+
+
+def test_posts_that_are_read_once_in_a_minute_share_the_headroom_all_the_same(folder: Path) -> None:
+    """Their readings tell of the minute before: totals wait for them, or all that cars draw would look like a load."""
+    plant = open_plant(folder, metered_text(4, 100.0), load=lambda _: 30.0, post_s=60.0, own_windows=True)
+    seen = []
+    for _ in range(560):
+        plant.second()
+        assert plant.player.decision is not None
+        seen.append(plant.player.decision.ceiling.sum())
+    assert min(seen[380:]) > 60.0
+    assert seen[-1] == pytest.approx(70.0, abs=1.0)
+
+
+def test_a_meter_that_is_read_every_ten_seconds_is_not_late_between_two_readings(folder: Path) -> None:
+    """Its margin would come and go with each of them, and all ceilings with it."""
+    plant = open_plant(folder, metered_text(4, 100.0), load=lambda _: 30.0, meter_s=10.0)
+    seen = []
+    for _ in range(320):
+        plant.second()
+        assert plant.player.decision is not None
+        seen.append(plant.player.decision.ceiling.sum())
+    assert np.ptp(seen[260:]) < 0.5
+    assert seen[-1] == pytest.approx(70.0, abs=0.5)
 
 
 def test_only_the_smallest_overlapping_reading_is_taken_off(folder: Path) -> None:

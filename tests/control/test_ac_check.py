@@ -18,6 +18,7 @@ from powerd.network.load import load_site
 from powerd.network.supply import normal_positions
 from powerd.network.taken import drawn_at_buses
 from powerd.server.explain import holding, limits_above, reason
+from powerd.state.impaired import Trigger
 from tests.control.garage import Player
 from tests.network.drawings import Drawing
 from tests.network.powers import pandapower_at
@@ -108,6 +109,7 @@ def test_no_bus_leaves_the_band_at_full_ceilings(name: str, ohms: float, supply_
     assert decision.ceiling.sum() > 0.3 * blind.sum()
     assert _lowest_pu(electrical, decision.ceiling) >= 0.9 - 1e-6
     assert any("hold ceilings down" in alarm for alarm in decision.alarms)
+    assert set(decision.modes) - {Trigger.METER_STALE} == {Trigger.AC_CHECK_FAILED}  # nobody plays its meters
 
 
 def _charged_without_check(site: CompiledSite) -> Floats:

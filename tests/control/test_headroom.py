@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from powerd.control import events as ev
 from powerd.control.headroom import HOLD_S, LATE_S, uncontrolled
+from powerd.state.impaired import Trigger
 from powerd.state.meters import KEPT_S
 from powerd.state.snapshot import reopen_snapshot
 from tests.control.garage import Player, instant
@@ -346,6 +347,7 @@ def test_a_silent_meter(folder: Path) -> None:
     assert counted[135] == pytest.approx(max(WORST_A, late), abs=1e-6)
     assert plant.player.decision is not None
     assert any("meter M is silent" in alarm for alarm in plant.player.decision.alarms)
+    assert plant.player.decision.modes == (Trigger.METER_STALE,)
 
 
 def test_a_meter_that_never_spoke_leaves_the_configured_worst(folder: Path) -> None:

@@ -14,6 +14,7 @@ from powerd.control import events as ev
 from powerd.control import switch_events as sw
 from powerd.control.compiled import CompiledSite
 from powerd.control.switching import ORDER_S, SwitchOrder, settled
+from powerd.state.impaired import Trigger
 from powerd.state.snapshot import reopen_snapshot
 from powerd.state.switchgear import Cause, Flag, Phase, Position, operations, ordered
 from tests.control.garage import instant
@@ -302,6 +303,8 @@ def test_where_the_order_once_more_is_not_answered_the_switch_is_to_blame(depot:
     _beats(depot, 12, *depot.report())
     assert depot.player.snapshot.gear.refused[order.branch]
     assert _position(depot, "main-a") == Position.UNKNOWN
+    assert depot.player.decision is not None
+    assert depot.player.decision.modes == (Trigger.METER_STALE, Trigger.SWITCHGEAR_SILENT)  # nobody plays its meters
 
 
 @pytest.mark.parametrize("away", [4, 15])

@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +23,7 @@ import grpc
 import grpc.aio
 import pytest
 
-import powerd
+from powerd.sim.faults.command import digest_of_sources
 from powerd.v1 import session_service_pb2 as pb
 from powerd.v1.session_service_pb2_grpc import SessionServiceStub
 from tests.faults.hall import LIFE_S, READY_WITHIN_S, TICK_S, Fleet, Hall, Served, boottime_s, free_port
@@ -91,14 +90,6 @@ def _spread(values: list[float]) -> dict[str, float]:
     found = sorted(values)
     places = {"min": 0.0, "median": 0.5, "p90": 0.9, "max": 1.0}
     return {name: round(found[int(at * (len(found) - 1))], 3) for name, at in places.items()} if found else {}
-
-
-def digest_of_sources() -> str:
-    """Short digest of all Python sources of powerd: lives of different ones are not to be added up unnoticed."""
-    digest = sha256()
-    for source in sorted(Path(powerd.__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 @dataclass

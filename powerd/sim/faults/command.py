@@ -6,8 +6,10 @@ import argparse
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
+import powerd
 from powerd.sim.faults.claims import Broken
 from powerd.sim.faults.mutants import MUTANTS, mutated
 from powerd.sim.faults.scenario import drawn, read
@@ -16,7 +18,7 @@ from powerd.sim.faults.tally import Tally
 from powerd.sim.faults.world import World
 
 CHUNK = 20
-"""Seeds in one line of a file of results."""
+"""Seeds in one line of a file of results: those from a multiple of it on."""
 
 
 def run_seeds(first: int, last: int) -> tuple[Tally, dict[int, str]]:
@@ -38,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.scenario is not None:
         return _replay(options.scenario, options.mutant)
     first, _, last = options.seeds.partition(":")
-    done = _done(options.results)
+    sources = digest_of_sources()
+    done = _done(options.results, sources)
     todo = [start for start in range(int(first), int(last), CHUNK) if start not in done]
     total, failed = Tally(), dict[int, str]()
     for earlier in done.values():
@@ -48,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         failed |= broken
         if options.results is not None and not broken:
             with options.results.open("a", encoding="utf-8") as file:
-                file.write(f"{start} {tally.to_json()}\n")
+                file.write(f"{start} {sources} {tally.to_json()}\n")
         sys.stderr.write(f"\r{total.seeds} seeds, {total.steps} steps, {len(failed)} broken ")
         if options.mutant and failed:
             break
@@ -72,15 +75,33 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="processes (default %(default)s)")
     parser.add_argument("--scenario", type=Path, help="one scenario from a file instead")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="break one rule: the run must find it")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.results is not None and any(int(seed) % CHUNK for seed in options.seeds.split(":")):
+        parser.error(f"with --results both ends of --seeds are multiples of {CHUNK}, so that no seed counts twice")
+    return options
 
 
-def _done(results: Path | None) -> dict[int, Tally]:
-    """First seed of a line -> its tally."""
+def digest_of_sources() -> str:
+    """Short digest of all Python sources of powerd: what different ones played does not add up."""
+    digest = sha256()
+    for source in sorted(Path(powerd.__file__).parent.rglob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _done(results: Path | None, sources: str) -> dict[int, Tally]:
+    """First seed of a line -> its tally; without what other sources played, and what a kill left of a last line."""
     if results is None or not results.exists():
         return {}
-    lines = (line.partition(" ") for line in results.read_text(encoding="utf-8").splitlines())
-    return {int(start): Tally.of_json(rest) for start, _, rest in lines}
+    text = results.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        results.write_text(whole, encoding="utf-8")
+    lines = [line.split(" ", 2) for line in whole.splitlines()]
+    done = {int(start): Tally.of_json(rest) for start, by, rest in lines if by == sources}
+    if len(done) < len(lines):
+        sys.stderr.write(f"{len(lines) - len(done)} of {len(lines)} lines are of other sources and do not count\n")
+    return done
 
 
 def _run(todo: list[int], last: int, jobs: int, mutant: str | None) -> Iterator[tuple[int, Tally, dict[int, str]]]:

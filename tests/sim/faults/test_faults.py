@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from powerd.sim.faults.command import run_seeds
+from powerd.sim.faults import command
+from powerd.sim.faults.command import CHUNK, main, run_seeds
 from powerd.sim.faults.kinds import FAULTS, Kind, Rule
 from powerd.sim.faults.mutants import MUTANTS, mutated
 from powerd.sim.faults.scenario import PAIRS, Scenario, couple, couple_of, drawn, read
@@ -77,6 +78,32 @@ def test_tallies_add_up() -> None:
     assert total.steps == one.steps + two.steps
     assert total.faults.total() == one.faults.total() + two.faults.total()
     assert "2 seeds" in total.table()
+
+
+def test_a_file_of_results_goes_on_where_it_was_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it holds is not played again, half a line is; what other sources played does not count; nothing twice."""
+    results, played = tmp_path / "results", list[int]()
+
+    def run(first: int, last: int) -> tuple[Tally, dict[int, str]]:
+        played.append(first)
+        return Tally(seeds=last - first), {}
+
+    monkeypatch.setattr(command, "run_seeds", run)
+
+    def goes_on(seeds: str) -> list[int]:
+        played.clear()
+        assert main(["--seeds", seeds, "--results", str(results), "--jobs", "1"]) == 0
+        return list(played)
+
+    assert goes_on(f"0:{2 * CHUNK}") == [0, CHUNK]
+    assert goes_on(f"0:{3 * CHUNK}") == [2 * CHUNK]
+    results.write_text(results.read_text(encoding="utf-8")[:-5], encoding="utf-8")
+    assert goes_on(f"0:{3 * CHUNK}") == [2 * CHUNK]
+    assert results.read_text(encoding="utf-8").count("\n") == 3
+    monkeypatch.setattr(command, "digest_of_sources", lambda: "others")
+    assert goes_on(f"0:{CHUNK}") == [0]
+    with pytest.raises(SystemExit):
+        main(["--seeds", "0:30", "--results", str(results)])
 
 
 def _full(share: float) -> Tally:

@@ -102,7 +102,7 @@ def serve(
         ),
     ] = False,
     journal_mb: Annotated[
-        int, typer.Option(min=1, help="About how large the record of ticks may grow before its old end is cut off.")
+        int, typer.Option(min=1, help="About how large the file may grow before the old end of its record is cut off.")
     ] = 512,
     journal: Annotated[
         Path | None,

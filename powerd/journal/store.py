@@ -30,7 +30,11 @@ from powerd.state.snapshot import Snapshot
 from powerd.units import Now
 
 BOUND_BYTES = 512 * 1024 * 1024
-"""The record is cut off at its old end beyond this: weeks of a garage, minutes of a hub with thousands of EVSEs."""
+"""The record is cut off at its old end once the file holds more: weeks of a garage, minutes of a hub with thousands of
+EVSEs.
+"""
+SEGMENTS_AT_ONCE = 2
+"""So many go at most when a new one begins: a file far above its bound comes down to it bit by bit, no tick waits."""
 SEGMENT_BYTES = 1024 * 1024
 """A replay may begin at least this often [bytes of record]; seldomer where a snapshot is large."""
 SEGMENT_STATES = 4
@@ -45,6 +49,11 @@ SMALL_PAGE, LARGE_PAGE = 4096, 16384
 """Page sizes of SQLite [bytes]."""
 WAL_BYTES = 16 * 1024 * 1024
 """The write-ahead log is folded into the file beyond this, between two ticks."""
+
+
+_VERDICTS = """SELECT verdict.* FROM sqlite_schema AS own, pragma_quick_check(own.name) AS verdict
+    WHERE own.type = 'table' AND own.name <> 'records'"""
+"""Of all tables but the record."""
 
 
 class JournalBroken(PowerdError):
@@ -84,7 +93,7 @@ class Journal:
             elements: ``elements_of`` the drawing; a file that was written for others, or for the same in another order,
                 is refused: a fault would be held against another element. () = only those of the file are known.
             drawing: ``fingerprint_of`` the drawing; another one than before is noted, and told by ``redrawn``.
-            bound_bytes: about how large the record may grow.
+            bound_bytes: about how large the file may grow.
             vfs: SQLite's way to the disk; None = the usual one.
 
         Raises:
@@ -143,10 +152,12 @@ class Journal:
         return apsw.SQLITE_OK
 
     def _refuse_damage(self) -> None:
-        """Looks at every page once; a restart is rare and the file bounded."""
-        verdict = self._db.pragma("quick_check")
-        if verdict != "ok":
-            raise JournalBroken(f"{self._path} is damaged ({verdict}); {AWAY}")
+        """Looks at every page of the state. Those of the record are many, and nobody is granted anything meanwhile: a
+        replay looks at them.
+        """
+        for (verdict,) in self._db.execute(_VERDICTS):
+            if verdict != "ok":
+                raise JournalBroken(f"{self._path} is damaged ({verdict}); {AWAY}")
 
     def _claim(self, evse_ids: tuple[str, ...]) -> None:
         """Checks version and site, or writes them into a new file."""
@@ -222,12 +233,10 @@ class Journal:
         return dict(self._db.execute("SELECT key, value FROM about"))
 
     def _find_end(self) -> None:
-        """Where the chain goes on, and how much there is of it."""
+        """Where the chain goes on."""
         self._number, self._head = 0, ROOT
         for number, digest in self._db.execute("SELECT number, digest FROM records ORDER BY number DESC LIMIT 1"):
             self._number, self._head = int(number), bytes(digest)
-        ((total,),) = self._db.execute("SELECT coalesce(sum(length(content)), 0) FROM records")
-        self._record_bytes = int(total)
         self._segment_bytes = self._state_bytes = 0
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -320,7 +329,6 @@ class Journal:
         self._number, self._head, self._committed, self._newest = number, head, cells, snapshot
         for record in self._pending:
             size = len(record.content)
-            self._record_bytes += size
             self._segment_bytes += size
             if record.kind is not Kind.TICK:
                 self._segment_bytes, self._state_bytes = 0, size
@@ -339,24 +347,32 @@ class Journal:
             if self._segment_bytes > max(SEGMENT_BYTES, SEGMENT_STATES * self._state_bytes) and not self._pending:
                 self._pending.append(state_record(Kind.CHECKPOINT, self._newest, self._utc_s, self._machine))
                 self._write(self._newest)
-                self._cut()
+                for _ in range(SEGMENTS_AT_ONCE):
+                    self._cut()
             if self.logged_pages * self.page_bytes > WAL_BYTES:
                 self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as error:
             raise JournalBroken(told(self._path, error)) from error
 
-    def _cut(self) -> None:
-        """Cuts off whole segments at the old end until the record is within its bound; the last one stays."""
-        while self._record_bytes > self._bound_bytes:
-            second = "SELECT number FROM records WHERE kind <> 'tick' ORDER BY number LIMIT 1 OFFSET 1"
-            found = list(self._db.execute(second))
-            if not found:
-                return
-            before = "FROM records WHERE number < ?"
-            ((freed,),) = self._db.execute(f"SELECT sum(length(content)) {before}", found[0])
-            with self._db:
-                self._db.execute(f"DELETE {before}", found[0])
-            self._record_bytes -= int(freed)
+    def _cut(self) -> bool:
+        """Cuts off the segment at the old end if the file holds more than its bound; False = it need not, or is the last.
+
+        Whole pages are counted, and what is in them is not: of a large file that alone would take seconds.
+        """
+        if self._held_bytes() <= self._bound_bytes:
+            return False
+        found = list(
+            self._db.execute("SELECT number FROM records WHERE kind <> 'tick' ORDER BY number LIMIT 1 OFFSET 1")
+        )
+        if not found:
+            return False
+        with self._db:
+            self._db.execute("DELETE FROM records WHERE number < ?", found[0])
+        return True
+
+    def _held_bytes(self) -> int:
+        """How much of the file is in use."""
+        return self.page_bytes * (int(self._db.pragma("page_count")) - int(self._db.pragma("freelist_count")))
 
     def compact(self) -> None:
         """Gives back to the disk what a lower bound has freed: rewrites the file if more than half of it is empty.
@@ -365,7 +381,9 @@ class Journal:
             JournalBroken: the disk refuses; the file is as it was.
         """
         try:
-            self._cut()
+            if self._held_bytes() > 2 * self._bound_bytes:
+                while self._cut():
+                    pass
             if 2 * int(self._db.pragma("freelist_count")) > int(self._db.pragma("page_count")):
                 self._db.execute("VACUUM")
                 self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

@@ -1,4 +1,4 @@
-"""A disk under SQLite that the test fills, and whose syncs it counts."""
+"""A disk under SQLite that the test fills, and whose reads and syncs it counts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Disk(apsw.VFS):
         """It takes nothing more."""
         self.synced: list[str] = []
         """Files that were made durable, by the ends of their names, in order."""
+        self.read_bytes = 0
+        """So much was read from it."""
         super().__init__(name, "")
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802  SQLite's name
@@ -28,6 +30,10 @@ class _File(apsw.VFSFile):
         self._disk = disk
         self._name = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
         super().__init__("", name, flags)
+
+    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802  SQLite's name
+        self._disk.read_bytes += amount
+        return super().xRead(amount, offset)
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802  SQLite's name
         if self._disk.full:

@@ -435,19 +435,66 @@ def test_the_record_stays_within_its_bound(tmp_path: Path, player: Player, monke
 
 
 def test_a_damaged_file_is_refused_with_its_mend(tmp_path: Path, player: Player) -> None:
-    """Bytes overwritten anywhere in the pages: either refused as damaged, or not even a database."""
+    """Bytes overwritten in the pages of the state: either refused as damaged, or not even a database."""
     journal = journal_at(tmp_path / "j", player)
     journal.start(player.snapshot, at(player))
+    ((page,),) = journal._db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'cells'")
     journal.close()
-    data = bytearray((tmp_path / "j").read_bytes())
-    middle = len(data) // 2 // 4096 * 4096
-    data[middle : middle + 512] = b"\xff" * 512
-    (tmp_path / "j").write_bytes(bytes(data))
-    with pytest.raises(JournalBroken, match="move"):
-        journal_at(tmp_path / "j", player).recover(player.snapshot)
+    _spoil(tmp_path / "j", page)
+    with pytest.raises(JournalBroken, match=r"(?s)is damaged .*move the file away"):
+        journal_at(tmp_path / "j", player)
     (tmp_path / "text").write_text("not a database, not at all " * 100)
     with pytest.raises(JournalBroken, match="move the file away"):
         journal_at(tmp_path / "text", player)
+
+
+def _spoil(path: Path, page: int) -> None:
+    """Overwrites the begin of a page."""
+    with path.open("r+b") as file:
+        file.seek((page - 1) * store.SMALL_PAGE)
+        file.write(b"\xff" * 512)
+
+
+def test_a_damaged_page_of_the_record_is_no_reason_not_to_start(tmp_path: Path, player: Player) -> None:
+    """Sessions, stops and leases are whole, and what comes now is recorded; a replay tells after which record."""
+    journal, empty = journal_at(tmp_path / "j", player), player.snapshot
+    journal.start(player.snapshot, at(player))
+    for _ in range(30):
+        journal.commit([entry(player)])
+    ((digest,),) = journal._db.execute("SELECT digest FROM records WHERE number = 10")
+    journal.close()
+    _spoil(tmp_path / "j", (tmp_path / "j").read_bytes().index(digest) // store.SMALL_PAGE + 1)
+    again = journal_at(tmp_path / "j", player)
+    found = again.recover(empty)
+    assert found is not None
+    assert same(found, player.snapshot)
+    again.start(player.snapshot, at(player))
+    again.commit([entry(player)])
+    again.close()
+    fault = replay(tmp_path / "j", player.site, verify=True).fault
+    assert fault is not None
+    assert "after tick " in fault
+
+
+def test_a_start_reads_as_little_of_a_long_record_as_of_a_short_one(tmp_path: Path, player: Player) -> None:
+    """What is granted waits for it: on a busy disk half a gigabyte of record took longer than all the rest."""
+    read_bytes = []
+    with disk("counted") as own:
+        for ticks in (20, 400):
+            for _ in range(2):
+                own.read_bytes = 0
+                ids = player.site.electrical.posts.ids
+                with closing(Journal(tmp_path / f"j{ticks}", evse_ids=ids, vfs="counted")) as journal:
+                    journal.recover(player.snapshot)
+                    journal.compact()
+                    read_bytes.append(own.read_bytes)
+                    if not journal._number:
+                        journal.start(player.snapshot, at(player))
+                        for _ in range(ticks):
+                            journal.commit([entry(player, player.draw({0: float(player.now_s % 7)}))])
+    _, short, _, long = read_bytes
+    assert (tmp_path / "j400").stat().st_size > 2 * (tmp_path / "j20").stat().st_size
+    assert long <= short + 10 * store.SMALL_PAGE
 
 
 def test_a_journal_of_a_newer_powerd_is_refused(tmp_path: Path, player: Player) -> None:

@@ -19,7 +19,7 @@ The record of before stays as evidence: its chain can be checked, its ticks step
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import apsw
@@ -49,12 +49,55 @@ _CELLS = """CREATE TABLE cells (
 WRITE_CELL = """INSERT INTO cells VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET
     tick = excluded.tick, dtype = excluded.dtype, shape = excluded.shape, data = excluded.data, crc = excluded.crc"""
 """A cell as ``Packed.row`` gives it; one that is there stays in its place, and so its index does."""
+_CELL = (str, int, str, str, bytes, int)
+"""Types of a row of ``cells``; SQLite gives another where a bit of it has flipped."""
 _RECORDS = """CREATE TABLE records (
     number INTEGER PRIMARY KEY, kind TEXT NOT NULL, tick INTEGER NOT NULL, utc_s REAL NOT NULL,
     boottime_s REAL NOT NULL, content BLOB NOT NULL, decided BLOB NOT NULL,
     before BLOB NOT NULL, digest BLOB NOT NULL
 )"""
 _STATES = "CREATE INDEX states ON records (number) WHERE kind <> 'tick'"
+
+
+def about_in(db: apsw.Connection) -> dict[str, str]:
+    """What a file says of itself.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    about = dict(db.execute("SELECT key, value FROM about"))
+    if any(type(each) is not str for row in about.items() for each in row):
+        raise ValueError("what it says of itself is no text")
+    return about
+
+
+def cells_in(db: apsw.Connection, which: str = "FROM cells", named: Sequence[str] = ()) -> Cells:
+    """The newest state of a file.
+
+    Args:
+        db: the file.
+        which: the rows.
+        named: what is asked for there by "?".
+
+    Raises:
+        ValueError: a cell is damaged; the message names it.
+    """
+    rows = db.execute(f"SELECT path, tick, dtype, shape, data, crc {which}", named)
+    return dict(map(_cell_in, rows))
+
+
+def _cell_in(row: Any) -> tuple[str, Any]:
+    _refuse_types(row)
+    try:
+        return cell_of(row)
+    except (TypeError, LookupError, ArithmeticError) as damage:
+        raise ValueError(f"{row[0]} is no cell of powerd's: {damage}") from damage
+
+
+def _refuse_types(row: tuple[Any, ...]) -> None:
+    """Looks whether a row of ``cells`` holds what powerd writes there."""
+    if tuple(map(type, row)) != _CELL:
+        raise ValueError(f"the row of the cell {row[0]!r} holds values of other types")
 
 
 def create(db: apsw.Connection) -> None:
@@ -68,6 +111,7 @@ def _to_2(db: apsw.Connection) -> None:
     db.execute("ALTER TABLE columns RENAME TO cells")
     db.execute("ALTER TABLE cells ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")
     for row in list(db.execute("SELECT path, tick, dtype, shape, data FROM cells")):
+        _refuse_types((*row, 0))
         path, tick, dtype, shape, data = row
         packed = Packed(dtype=dtype, shape=shape, data=data, crc=crc32(data))
         db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", packed.row(path, tick))
@@ -108,8 +152,7 @@ def _to_6(db: apsw.Connection) -> None:
 
     That is as long as lies between when one was sent and its end.
     """
-    wanted = "SELECT path, tick, dtype, shape, data, crc FROM cells WHERE path IN (?, ?, ?)"
-    cells = dict(map(cell_of, db.execute(wanted, ("leases/sent_at_s", "leases/sent_until_s", "answered"))))
+    cells = cells_in(db, "FROM cells WHERE path IN (?, ?, ?)", ("leases/sent_at_s", "leases/sent_until_s", "answered"))
     if not cells:
         return  # nothing was ever committed
     at_s, until_s = cells["leases/sent_at_s"], cells["leases/sent_until_s"]
@@ -126,8 +169,7 @@ def _to_7(db: apsw.Connection) -> None:
     switches, they say again; of operations an hour version 6 forgot after a restart.
     """
     _unsay_bounds(db)
-    wanted = "SELECT path, tick, dtype, shape, data, crc FROM cells WHERE path LIKE 'gear/%'"
-    cells = dict(map(cell_of, db.execute(wanted)))
+    cells = cells_in(db, "FROM cells WHERE path LIKE 'gear/%'")
     if "gear/position" not in cells:
         return  # nothing was ever committed
     found: Cells = {"gear/known_position": cells["gear/position"]}
@@ -142,9 +184,8 @@ def _to_7(db: apsw.Connection) -> None:
 
 def _unsay_bounds(db: apsw.Connection) -> None:
     """Version 6 kept the bounds of a post where nobody had said any: of a post without a session they are its own."""
-    wanted = "SELECT path, tick, dtype, shape, data, crc FROM cells WHERE path IN (?, ?, ?)"
     paths = [f"sessions/{name}" for name in ("served", "min_ceiling", "max_ceiling")]
-    cells = dict(map(cell_of, db.execute(wanted, paths)))
+    cells = cells_in(db, "FROM cells WHERE path IN (?, ?, ?)", paths)
     if len(cells) < len(paths):
         return  # nothing was ever committed
     served, least, most = (cells[path] for path in paths)

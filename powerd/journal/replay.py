@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 
 import apsw
@@ -22,7 +21,7 @@ from powerd.control.decision import Decision
 from powerd.control.step import Stepper
 from powerd.errors import PowerdError
 from powerd.journal import layout
-from powerd.journal.cells import FORGOTTEN, STEP, Cells, Packer, cell_of, cells_of, kept_of, snapshot_of
+from powerd.journal.cells import FORGOTTEN, STEP, Cells, Packer, cells_of, kept_of, snapshot_of
 from powerd.journal.drawing import fingerprint_of
 from powerd.journal.machine import fingerprint
 from powerd.journal.record import (
@@ -44,11 +43,13 @@ TOLERANCE = 1e-6
 """Floats of another machine may differ by this much [own unit]."""
 
 
+_TYPES = (int, str, int, float, float, bytes, bytes, bytes, bytes)
+"""Types of a row of these; SQLite gives another where a bit of it has flipped."""
 _RECORDS = "SELECT number, kind, tick, utc_s, boottime_s, content, decided, before, digest FROM records ORDER BY number"
 
 
 class ReplayRefused(PowerdError):
-    """The file cannot be replayed at all: it is not there, in use, no journal, or of another site or version."""
+    """The file cannot be replayed at all: it is not there, in use, no journal, or all of another site or version."""
 
 
 class _Broken(Exception):
@@ -100,10 +101,56 @@ class _Course:
     exact: int = 0
     first: datetime | None = None
     last: datetime | None = None
+    older: int = 0
+    redrawn: int = 0
+    left: int = 0
+    """Ticks that this powerd, or this drawing, cannot step through."""
+    place: str = "the beginning"
 
-    def leave(self) -> None:
-        """What comes now was decided elsewhere: the next state to follow is taken as it is."""
+    def through(self, db: apsw.Connection, parts: _Parts, until: datetime | None) -> None:
+        """All records, and the newest state where it comes to the end.
+
+        Raises:
+            _Broken, _Unlinked: something does not hold.
+            ReplayRefused: there was nothing to step through.
+        """
+        newest = 0
+        for newest, record in _chain(db):
+            self.place = f"{record.kind} {record.tick} at record {newest}"
+            parts.hold(newest, record.kind)
+            if newest <= parts.older or not parts.covers(newest):
+                self.leave(record, older=newest <= parts.older)
+                continue
+            instant = _instant(record)
+            if until is not None and instant > until:
+                _refuse_nothing(self, instant)
+                return
+            self.place = f"{record.kind} {record.tick} at {instant.isoformat()}"
+            self.follow(record)
+        parts.end(newest)
+        self.place = f"the state after tick {self.snapshot.tick if self.snapshot else 0}"
+        if self.verify:
+            self.end(db)
+
+    def end(self, db: apsw.Connection) -> None:
+        """The newest state must be the one that the replay has come to.
+
+        Raises:
+            _Broken: it is not.
+            ReplayRefused: there are ticks, and it has stepped through none: nothing would be proved.
+        """
+        _same_state(db, self.snapshot, exactly=self.exactly)
+        if self.left and not self.counts[Kind.TICK]:
+            raise ReplayRefused(
+                f"none of its {self.left} ticks can be stepped through: {self.older} records are said to be of older "
+                f"versions and {self.redrawn} of another drawing"
+            )
+
+    def leave(self, record: Record, *, older: bool) -> None:
+        """This one was decided elsewhere: its chain was checked, and the next state to follow is taken as it is."""
         self.snapshot, self.exactly = None, False
+        self.older, self.redrawn = self.older + older, self.redrawn + (not older)
+        self.left += record.kind is Kind.TICK
 
     def follow(self, record: Record) -> None:
         """One record further.
@@ -111,7 +158,7 @@ class _Course:
         Raises:
             _Broken: it does not hold.
         """
-        instant = now_of(record).utc
+        instant = _instant(record)
         self.first, self.last = self.first or instant, instant
         self.counts[record.kind] += 1
         try:
@@ -138,6 +185,8 @@ class _Course:
         if not self.verify:
             return
         if digest_of(decision, self.packer.take(decision.snapshot)) == record.decided:
+            if encode(content.granted) != encode(granted_by(decision)):
+                raise _Broken("what it says that was granted is not what was decided")
             self.exact += 1
             return
         apart = _apart(content.granted, granted_by(decision))
@@ -179,32 +228,17 @@ def replay(
     Raises:
         ReplayRefused: the file cannot be replayed at all, or begins after ``until``.
     """
-    db, drawn = _open(path, site)
     course = _Course(site=site, stepper=Stepper(site), verify=verify, here=fingerprint(), see=see)
-    older, redrawn = _older(db), 0
     fault: str | None = None
-    place = "the beginning"
+    db = _open(path)
     try:
-        for number, record in islice(_chain(db), older, None):
-            if not drawn.covers(number):
-                redrawn += 1
-                course.leave()
-                continue
-            if until is not None and now_of(record).utc > until:
-                _refuse_nothing(course, redrawn, now_of(record).utc)
-                break
-            place = f"{record.kind} {record.tick} at {now_of(record).utc.isoformat()}"
-            course.follow(record)
-        else:
-            place = f"the state after tick {course.snapshot.tick if course.snapshot else 0}"
-            if verify:
-                _same_state(db, course.snapshot, exactly=course.exactly)
+        course.through(db, _parts(db, path, site), until)
     except _Broken as broken:
-        fault = f"{place}: {broken}"
+        fault = f"{course.place}: {broken}"
     except _Unlinked as unlinked:
         fault = str(unlinked)
-    except apsw.Error as error:
-        fault = f"after {place}: {error}"
+    except (apsw.Error, UnicodeDecodeError) as error:
+        fault = f"after {course.place}: {error}"
     finally:
         db.close()
     return Replayed(
@@ -214,33 +248,43 @@ def replay(
         checkpoints=course.counts[Kind.CHECKPOINT],
         gaps=course.counts[Kind.GAP],
         exact=course.exact,
-        older=older,
-        redrawn=redrawn,
+        older=course.older,
+        redrawn=course.redrawn,
         first=course.first,
         last=course.last,
         decision=course.decision,
     )
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """For which drawings the records of a file were written."""
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What a file says of its records in no chain: which are of an older powerd, which of which drawing."""
 
     wanted: str
-    """Fingerprint of the one that is replayed."""
+    """Fingerprint of the drawing that is replayed."""
+    drawing: str
+    """Fingerprint of the newest; "" = nobody said."""
     since: tuple[tuple[int, str], ...]
-    """(number of the first record, fingerprint), ascending; "" = nobody said."""
+    """(number of the first record, fingerprint), ascending."""
+    older: int
+    """Number of the last record that an older powerd wrote."""
 
     @staticmethod
-    def of(about: dict[str, str], wanted: str) -> _Drawn:
-        """As the file says of itself."""
+    def of(about: dict[str, str], wanted: str) -> _Parts:
+        """As the file says of itself.
+
+        Raises:
+            _Broken: what should be a number is none.
+        """
+        drawing = about.get("drawing", "")
         keys = [key for key in about if key.startswith(layout.DRAWN)]
-        since = sorted((int(key.removeprefix(layout.DRAWN)), about[key]) for key in keys)
-        return _Drawn(wanted, tuple(since) or ((0, about.get("drawing", "")),))
+        since = sorted((_number(key.removeprefix(layout.DRAWN)), about[key]) for key in keys)
+        older = _number(about.get(layout.OLDER, "0"))
+        return _Parts(wanted=wanted, drawing=drawing, since=tuple(since) or ((0, drawing),), older=older)
 
     @property
     def knows(self) -> bool:
-        """Some of it was, or may have been, written for the one that is replayed."""
+        """Some of it was, or may have been, written for the drawing that is replayed."""
         return any(drawing in ("", self.wanted) for _, drawing in self.since)
 
     def covers(self, number: int) -> bool:
@@ -248,23 +292,65 @@ class _Drawn:
         known = [drawing for first, drawing in self.since if first <= number]
         return not known or known[-1] in ("", self.wanted)
 
+    def hold(self, number: int, kind: Kind) -> None:
+        """Only a daemon that starts has another version, or another drawing, than the one before.
 
-def _open(path: Path, site: CompiledSite) -> tuple[apsw.Connection, _Drawn]:
-    """The file, opened, if it is a journal of this site, with which part of it is of this drawing.
+        Raises:
+            _Broken: another part begins here, and none has started.
+        """
+        if kind is not Kind.START and number in {self.older + 1, *(first for first, _ in self.since)}:
+            raise _Broken("another version or drawing is said to begin here, where no daemon started")
+
+    def end(self, newest: int) -> None:
+        """The last part ends with the record, and is of the drawing of the state.
+
+        Raises:
+            _Broken: it does not, or is not.
+        """
+        if max(self.older, self.since[-1][0]) > newest or self.since[-1][1] != self.drawing:
+            raise _Broken(f"what it says of records of other drawings or versions does not fit its {newest} records")
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise _Broken(f"it counts its records with {text!r}")
+    return int(text)
+
+
+def _open(path: Path) -> apsw.Connection:
+    """The file, opened.
 
     Raises:
-        ReplayRefused: it is not.
+        ReplayRefused: it is not there, in use, or no database.
     """
     if not path.is_file():
         raise ReplayRefused(f"{path}: there is no such file")
     try:
         db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         db.pragma("locking_mode", "exclusive")
-        about = dict(db.execute("SELECT key, value FROM about"))
+        db.execute("SELECT 1 FROM sqlite_schema").fetchall()
+    except apsw.CorruptError:
+        pass  # which is a fault, and will come again
     except apsw.BusyError as busy:
         raise ReplayRefused(f"{path} is in use by a daemon; copy it together with {path.name}-wal") from busy
-    except (apsw.Error, UnicodeDecodeError) as error:
+    except apsw.Error as error:
         raise ReplayRefused(f"{path}: {error}") from error
+    return db
+
+
+def _parts(db: apsw.Connection, path: Path, site: CompiledSite) -> _Parts:
+    """What a journal of this site says of itself.
+
+    Raises:
+        ReplayRefused: it is none, or none of this site.
+        _Broken: it is damaged.
+    """
+    try:
+        about = layout.about_in(db)
+    except apsw.SQLError as error:
+        raise ReplayRefused(f"{path} is no journal of powerd: {error}") from error
+    except ValueError as damage:
+        raise _Broken(str(damage)) from damage
     if about.get("version") != str(layout.VERSION):
         raise ReplayRefused(
             f"{path} has layout {about.get('version')}, this powerd replays {layout.VERSION}; use the powerd that "
@@ -272,31 +358,36 @@ def _open(path: Path, site: CompiledSite) -> tuple[apsw.Connection, _Drawn]:
         )
     if about.get("evse_ids") != "\n".join(site.electrical.posts.ids):
         raise ReplayRefused(f"{path} belongs to a site with other EVSEs; name that one with --site")
-    drawn = _Drawn.of(about, fingerprint_of(site.electrical))
-    if not drawn.knows:
+    parts = _Parts.of(about, fingerprint_of(site.electrical))
+    if not parts.knows:
         raise ReplayRefused(
             f"{path} was written for another drawing of these EVSEs; name the site file of that time with --site"
         )
-    return db, drawn
+    return parts
 
 
-def _refuse_nothing(course: _Course, redrawn: int, begins: datetime) -> None:
+def _refuse_nothing(course: _Course, begins: datetime) -> None:
     """Of nothing every decision would be the one recorded.
 
     Raises:
         ReplayRefused: nothing comes before the instant at which a replay is to end.
     """
-    if course.first is None and not redrawn:
+    if course.first is None:
         raise ReplayRefused(
-            f"the record that is kept begins at {begins.isoformat()}: name a later instant with --until"
+            f"what can be stepped through begins at {begins.isoformat()} or later: name a later instant with --until"
         )
 
 
-def _older(db: apsw.Connection) -> int:
-    """How many records stand in the file that were there when it was migrated."""
-    (newest,) = db.execute("SELECT coalesce(max(value), '0') FROM about WHERE key = ?", (layout.OLDER,))
-    ((count,),) = db.execute("SELECT count(*) FROM records WHERE number <= CAST(? AS INTEGER)", newest)
-    return int(count)
+def _instant(record: Record) -> datetime:
+    """When it was.
+
+    Raises:
+        _Broken: never.
+    """
+    try:
+        return now_of(record).utc
+    except (ValueError, OverflowError, OSError) as odd:
+        raise _Broken(f"{record.utc_s} is no time") from odd
 
 
 class _Unlinked(Exception):
@@ -310,8 +401,11 @@ def _chain(db: apsw.Connection) -> Iterator[tuple[int, Record]]:
         _Unlinked: one was altered, dropped or put in.
     """
     newest: tuple[int, bytes] | None = None
-    for number, kind, tick, utc_s, boottime_s, content, decided, before, digest in db.execute(_RECORDS):
+    for row in db.execute(_RECORDS):
+        number, kind, tick, utc_s, boottime_s, content, decided, before, digest = row
         place = f"record {number} (tick {tick})"
+        if tuple(map(type, row)) != _TYPES:
+            raise _Unlinked(f"{place}: it was altered, it holds values of other types")
         if kind not in list(Kind):
             raise _Unlinked(f"{place}: there is no kind of record {kind!r}")
         record = Record(
@@ -337,7 +431,7 @@ def _fits(snapshot: Snapshot, site: CompiledSite) -> None:
 def _same_state(db: apsw.Connection, snapshot: Snapshot | None, *, exactly: bool) -> None:
     """The newest state of the file is the one that the replay has come to."""
     try:
-        found = dict(map(cell_of, db.execute("SELECT path, tick, dtype, shape, data, crc FROM cells")))
+        found = layout.cells_in(db)
     except ValueError as damage:
         raise _Broken(str(damage)) from damage
     found = {path: kept_of(path, cell) for path, cell in found.items()}
@@ -392,7 +486,9 @@ def _apart(recorded: Granted, ours: Granted) -> str | None:
         if not np.array_equal(theirs_evse, ours_evse):
             odd = np.setxor1d(theirs_evse, ours_evse)[:5].tolist()
             return f"EVSEs {odd} are {what} in one of the two"
-        if theirs.size and float(np.abs(theirs - mine).max()) > TOLERANCE:
+        if theirs.shape != mine.shape:
+            return f"{theirs.shape[0]} EVSEs are {what} in the record, {mine.shape[0]} here"
+        if theirs.size and not float(np.abs(theirs - mine).max()) <= TOLERANCE:  # nan is not
             worst = int(np.abs(theirs - mine).argmax())
             return f"EVSE {int(ours_evse[worst])} is {what} to {mine[worst]:g}, the record says {theirs[worst]:g}"
     if not np.array_equal(recorded.renewed, ours.renewed):

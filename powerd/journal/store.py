@@ -21,7 +21,7 @@ from powerd.control.decision import Decision
 from powerd.control.events import Event
 from powerd.errors import PowerdError
 from powerd.journal import layout
-from powerd.journal.cells import Packed, Packer, cell_of, snapshot_of
+from powerd.journal.cells import Packed, Packer, snapshot_of
 from powerd.journal.log import lay_out
 from powerd.journal.machine import fingerprint
 from powerd.journal.record import ROOT, Kind, Record, state_record, tick_record
@@ -125,7 +125,7 @@ class Journal:
         except apsw.Error as error:
             self._db.close()
             raise JournalBroken(told(path, error)) from error
-        except UnicodeDecodeError as damage:
+        except ValueError as damage:
             self._db.close()
             raise JournalBroken(f"{path} is damaged ({damage}); {AWAY}") from damage
         except JournalBroken:
@@ -152,9 +152,7 @@ class Journal:
         return apsw.SQLITE_OK
 
     def _refuse_damage(self) -> None:
-        """Looks at every page of the state. Those of the record are many, and nobody is granted anything meanwhile: a
-        replay looks at them.
-        """
+        """Looks at every page of the state; at those of the record a replay does, for every grant would wait for it."""
         for (verdict,) in self._db.execute(_VERDICTS):
             if verdict != "ok":
                 raise JournalBroken(f"{self._path} is damaged ({verdict}); {AWAY}")
@@ -181,10 +179,7 @@ class Journal:
         self._refuse_others(about.get("evse_ids", "").split("\n"), evse_ids)
         self._claim_elements(about.get("elements", ""))
         if version < layout.VERSION:
-            try:
-                layout.migrate(self._db, version)
-            except ValueError as damage:
-                raise JournalBroken(f"{self._path} is damaged ({damage}); {AWAY}") from damage
+            layout.migrate(self._db, version)
 
     def _refuse_others(self, written: Sequence[str], evse_ids: Sequence[str]) -> None:
         """Checks whose state the columns are: of these EVSEs, in this order."""
@@ -230,13 +225,15 @@ class Journal:
         """What the file says of itself; nothing where it is another program's."""
         if not list(self._db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'about'")):
             return {}
-        return dict(self._db.execute("SELECT key, value FROM about"))
+        return layout.about_in(self._db)
 
     def _find_end(self) -> None:
         """Where the chain goes on."""
         self._number, self._head = 0, ROOT
         for number, digest in self._db.execute("SELECT number, digest FROM records ORDER BY number DESC LIMIT 1"):
-            self._number, self._head = int(number), bytes(digest)
+            if type(digest) is not bytes:
+                raise ValueError(f"record {number}, the newest, has no digest")
+            self._number, self._head = number, digest
         self._segment_bytes = self._state_bytes = 0
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -355,15 +352,14 @@ class Journal:
             raise JournalBroken(told(self._path, error)) from error
 
     def _cut(self) -> bool:
-        """Cuts off the segment at the old end if the file holds more than its bound; False = it need not, or is the last.
+        """Cuts off the segment at the old end if the file holds more than its bound; False = there was nothing to cut.
 
         Whole pages are counted, and what is in them is not: of a large file that alone would take seconds.
         """
         if self._held_bytes() <= self._bound_bytes:
             return False
-        found = list(
-            self._db.execute("SELECT number FROM records WHERE kind <> 'tick' ORDER BY number LIMIT 1 OFFSET 1")
-        )
+        second = "SELECT number FROM records WHERE kind <> 'tick' ORDER BY number LIMIT 1 OFFSET 1"
+        found = list(self._db.execute(second))
         if not found:
             return False
         with self._db:
@@ -401,9 +397,9 @@ def read_state(db: apsw.Connection, like: Snapshot, *, but: str | None = None) -
     Raises:
         ValueError: it is damaged, or of another site or version; the message names the cell.
     """
-    rows = list(db.execute("SELECT path, tick, dtype, shape, data, crc FROM cells"))
-    cells = {path: cell for path, cell in map(cell_of, rows) if but is None or not path.startswith(f"{but}/")}
-    return snapshot_of(like, cells) if rows else None
+    found = layout.cells_in(db)
+    cells = {path: cell for path, cell in found.items() if but is None or not path.startswith(f"{but}/")}
+    return snapshot_of(like, cells) if found else None
 
 
 def _has_tables(db: apsw.Connection) -> bool:

@@ -6,6 +6,8 @@ import io
 import json
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
@@ -208,6 +210,80 @@ def test_an_altered_event_is_found_even_with_new_digests(copy: Path, story: tupl
     assert fault is not None
     assert fault.startswith(f"tick {tick} ")
     assert "otherwise" in fault
+
+
+def _more_granted(own: Record, by: float) -> Record:
+    """What is told of a tick says more than was granted; the digest of the decision stays."""
+    content = decode(own.content, CLASSES)
+    if not isinstance(content, TickContent):
+        return own
+    granted = replace(content.granted, raised_to=content.granted.raised_to + by)
+    return replace(own, content=encode(replace(content, granted=granted)))
+
+
+@pytest.mark.parametrize("by", [1e-9, np.nan])
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
+def test_what_is_told_of_a_grant_is_what_was_granted(
+    copy: Path, story: tuple[Path, Player], by: float, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what people read: bit by bit where the decision is the same bit by bit, and never no number."""
+    if elsewhere:
+        monkeypatch.setattr(replaying, "fingerprint", lambda: "another machine")
+        monkeypatch.setattr(replaying, "digest_of", lambda *_: b"of other bits")
+    _forge(copy, 2, lambda own: _more_granted(own, by))
+    fault = replay(copy, story[1].site, verify=True).fault
+    if elsewhere and by == 1e-9:
+        assert fault is None
+    else:
+        assert str(fault).startswith("tick 1 ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("older_records", "9999", "does not fit"),
+        ("older_records", "100", "no daemon started"),
+        ("older_records", "zz", "counts its records with 'zz'"),
+        ("drawn_from_record_100", "x", "no daemon started"),
+        ("drawn_from_record_9999", "x", "does not fit"),
+        ("drawn_from_record_1", "x", "does not fit"),
+        ("drawn_from_record_a", "x", "counts its records with 'a'"),
+    ],
+)
+def test_what_a_file_says_of_other_versions_and_drawings_is_held_against_its_chain(
+    copy: Path, story: tuple[Path, Player], key: str, value: str, said: str
+) -> None:
+    """It says that in no chain: a row put in there made a replay step through nothing and find all of it right."""
+    _say(copy, {key: value, "drawn_from_record_0": ""})
+    assert said in str(replay(copy, story[1].site, verify=True).fault)
+
+
+def _say(path: Path, about: dict[str, str]) -> None:
+    """Puts in what the file says of itself."""
+    db = apsw.Connection(str(path))
+    db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", about.items())
+    db.close()
+
+
+def test_a_replay_that_leaves_out_every_tick_is_no_proof(copy: Path, story: tuple[Path, Player]) -> None:
+    """All are said to be of another drawing, and so is the state: refused, with what is said of them."""
+    _say(copy, {"drawing": "x", "drawn_from_record_0": "", "drawn_from_record_1": "x"})
+    with pytest.raises(ReplayRefused, match="none of its 300 ticks can be stepped through"):
+        replay(copy, story[1].site, verify=True)
+
+
+def test_the_command_says_in_one_object_what_does_not_hold(copy: Path, tmp_path: Path) -> None:
+    """Exit 1, and the fault with its place."""
+    (tmp_path / "site.yaml").write_text(SITE)
+    db = apsw.Connection(str(copy))
+    db.execute("UPDATE records SET utc_s = utc_s + 1 WHERE number = 30")
+    db.close()
+    command = [sys.executable, "-m", "powerd", "replay", str(copy), "--site", str(tmp_path), "--verify", "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    told = json.loads(ended.stdout)
+    assert "it was altered" in told["fault"]
+    assert told["ticks"] == told["bit_equal"] > 0
 
 
 def _renamed(own: Record, change: Callable[[Snapshot], Snapshot]) -> Record:

@@ -37,7 +37,7 @@ from powerd.journal.cells import (
 from powerd.journal.drawing import fingerprint_of
 from powerd.journal.layout import VERSION
 from powerd.journal.log import lay_out
-from powerd.journal.replay import ReplayRefused, replay
+from powerd.journal.replay import replay
 from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
 from powerd.journal.trouble import told
 from powerd.journal.writer import JournalHangs, JournalWriter, _Job
@@ -530,8 +530,34 @@ def test_what_a_file_says_of_itself_is_refused_where_it_is_no_text(tmp_path: Pat
     db.close()
     with pytest.raises(JournalBroken, match=r"is damaged .*move the file away"):
         journal_at(tmp_path / "j", player)
-    with pytest.raises(ReplayRefused, match="decode"):
-        replay(tmp_path / "j", player.site, verify=True)
+    assert "decode" in str(replay(tmp_path / "j", player.site, verify=True).fault)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE about SET value = CAST('8' AS BLOB) WHERE key = 'version'",
+        "UPDATE about SET key = CAST('drawing' AS BLOB) WHERE key = 'drawing'",
+        "UPDATE records SET digest = CAST('abc' AS TEXT)",
+        "UPDATE cells SET data = CAST('abc' AS TEXT) WHERE path = 'drawn'",
+        "UPDATE cells SET path = CAST(X'FF41' AS TEXT) WHERE path = 'drawn'",
+        "UPDATE cells SET crc = 0.5 WHERE path = 'drawn'",
+    ],
+)
+def test_a_value_that_became_one_of_another_type_is_damage(tmp_path: Path, player: Player, statement: str) -> None:
+    """One flipped bit makes a text of bytes: the daemon says what to do, a replay that something does not hold."""
+    journal = journal_at(tmp_path / "j", player)
+    journal.start(player.snapshot, at(player))
+    journal.close()
+    db = apsw.Connection(str(tmp_path / "j"))
+    db.execute(statement)
+    db.close()
+    with (
+        pytest.raises(JournalBroken, match=r"(is damaged|cannot be read) \(.*move the file away"),
+        closing(journal_at(tmp_path / "j", player)) as again,
+    ):
+        again.recover(player.snapshot)
+    assert replay(tmp_path / "j", player.site, verify=True).fault is not None
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, player: Player) -> None:

@@ -7,10 +7,13 @@ all that is no float, exactly.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import apsw
 import numpy as np
@@ -218,7 +221,7 @@ def replay(
     """Replays a journal.
 
     Args:
-        path: the file; no daemon may have it open (a copy of the file and its ``-wal`` will do).
+        path: the file, with its ``-wal`` if there is one; no daemon may have it open. Neither is changed.
         site: the compiled site it was written for.
         verify: compare every decision and every snapshot; otherwise only the chain is checked.
         until: stop before the first record after this instant (aware); None = to the end, and then the newest state
@@ -230,17 +233,15 @@ def replay(
     """
     course = _Course(site=site, stepper=Stepper(site), verify=verify, here=fingerprint(), see=see)
     fault: str | None = None
-    db = _open(path)
     try:
-        course.through(db, _parts(db, path, site), until)
+        with _opened(path) as db:
+            course.through(db, _parts(db, path, site), until)
     except _Broken as broken:
         fault = f"{course.place}: {broken}"
     except _Unlinked as unlinked:
         fault = str(unlinked)
     except (apsw.Error, UnicodeDecodeError) as error:
         fault = f"after {course.place}: {error}"
-    finally:
-        db.close()
     return Replayed(
         fault=fault,
         ticks=course.counts[Kind.TICK],
@@ -317,25 +318,75 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _open(path: Path) -> apsw.Connection:
-    """The file, opened.
+@contextmanager
+def _opened(path: Path) -> Iterator[apsw.Connection]:
+    """The file to be read, while no daemon can open it.
+
+    Nothing in its folder is changed, for it is evidence: SQLite would fold the log in.
 
     Raises:
-        ReplayRefused: it is not there, in use, or no database.
+        ReplayRefused: it is not there, in use, or no database, or there is no room for a copy.
     """
     if not path.is_file():
         raise ReplayRefused(f"{path}: there is no such file")
+    log = path.with_name(f"{path.name}-wal")
+    with _locked(path), TemporaryDirectory(prefix="powerd-") as folder:
+        place, way = f"{path.absolute().as_uri()}?immutable=1", apsw.SQLITE_OPEN_READONLY
+        try:
+            if log.exists() and log.stat().st_size:
+                place, way = str(Path(folder) / "journal"), apsw.SQLITE_OPEN_READWRITE
+                shutil.copyfile(path, place)
+                shutil.copyfile(log, f"{place}-wal")
+            db = apsw.Connection(place, flags=way | apsw.SQLITE_OPEN_URI)
+        except (OSError, apsw.Error) as error:
+            raise ReplayRefused(f"{path} and its log cannot be copied to {folder}: {error}") from error
+        with closing(db):
+            _refuse_strangers(db, path)
+            yield db
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """As SQLite locks what it reads, without SQLite's files beside it.
+
+    Raises:
+        ReplayRefused: a daemon has it, or it cannot be read.
+    """
     try:
-        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-        db.pragma("locking_mode", "exclusive")
-        db.execute("SELECT 1 FROM sqlite_schema").fetchall()
-    except apsw.CorruptError:
-        pass  # which is a fault, and will come again
-    except apsw.BusyError as busy:
-        raise ReplayRefused(f"{path} is in use by a daemon; copy it together with {path.name}-wal") from busy
+        file = apsw.VFSFile("", str(path.absolute()), [apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB, 0])
     except apsw.Error as error:
         raise ReplayRefused(f"{path}: {error}") from error
-    return db
+    try:
+        _lock(file, path)
+        yield
+    finally:
+        file.xClose()
+
+
+def _lock(file: apsw.VFSFile, path: Path) -> None:
+    try:
+        file.xLock(apsw.SQLITE_LOCK_SHARED)
+    except apsw.BusyError as busy:
+        raise ReplayRefused(
+            f"{path} is in use by a daemon: stop it, or take a snapshot of its file system and replay the file there, "
+            f"with its {path.name}-wal"
+        ) from busy
+    except apsw.Error as error:
+        raise ReplayRefused(f"{path} cannot be locked: {error}") from error
+
+
+def _refuse_strangers(db: apsw.Connection, path: Path) -> None:
+    """Looks whether it is a database at all.
+
+    Raises:
+        ReplayRefused: it is none.
+    """
+    try:
+        db.execute("SELECT 1 FROM sqlite_schema").fetchall()
+    except apsw.CorruptError:
+        return  # a fault, that will come again where it is told
+    except apsw.Error as error:
+        raise ReplayRefused(f"{path}: {error}") from error
 
 
 def _parts(db: apsw.Connection, path: Path, site: CompiledSite) -> _Parts:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -286,6 +287,31 @@ def test_the_command_says_in_one_object_what_does_not_hold(copy: Path, tmp_path:
     assert told["ticks"] == told["bit_equal"] > 0
 
 
+@pytest.mark.parametrize("logged", [False, True])
+def test_a_replay_leaves_the_evidence_as_it_is(tmp_path: Path, logged: bool) -> None:
+    """Of a daemon that was killed the log is not folded in, no file is put beside, and it may be read-only."""
+    (tmp_path / "live").mkdir()
+    player = Player.open(tmp_path, SITE)
+    with closing(Journal(tmp_path / "live" / "j", evse_ids=player.site.electrical.posts.ids)) as journal:
+        journal.start(player.snapshot, Now(utc=instant(0.0).utc, boottime_s=player.now_s))
+        for _ in range(5):
+            decision = player.tick()
+            journal.commit([Entry(now=decision.now, events=player.absorbed, decision=decision)])
+        if logged:
+            shutil.copytree(tmp_path / "live", tmp_path / "kept")
+    if not logged:
+        shutil.copytree(tmp_path / "live", tmp_path / "kept")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "kept").iterdir()}
+    assert sorted(before) == (["j", "j-wal"] if logged else ["j"])
+    for file in (tmp_path / "kept").iterdir():
+        file.chmod(0o444)
+    (tmp_path / "kept").chmod(0o555)
+    found = replay(tmp_path / "kept" / "j", player.site, verify=True)
+    (tmp_path / "kept").chmod(0o755)
+    assert (found.fault, found.ticks) == (None, 5)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "kept").iterdir()} == before
+
+
 def _renamed(own: Record, change: Callable[[Snapshot], Snapshot]) -> Record:
     """A snapshot altered, and said to be of another machine."""
     content = decode(own.content, CLASSES)
@@ -428,7 +454,7 @@ def test_what_cannot_be_replayed_is_refused_with_a_mend(story: tuple[Path, Playe
     with pytest.raises(ReplayRefused, match="other EVSEs"):
         replay(path, other.site, verify=True)
     running = Journal(tmp_path / "running", evse_ids=player.site.electrical.posts.ids)
-    with pytest.raises(ReplayRefused, match="copy it together with running-wal"):
+    with pytest.raises(ReplayRefused, match=r"in use by a daemon: stop it, .* with its running-wal"):
         replay(tmp_path / "running", player.site, verify=True)
     running.close()
 

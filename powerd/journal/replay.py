@@ -433,7 +433,7 @@ def _instant(record: Record) -> datetime:
     """When it was.
 
     Raises:
-        _Broken: never.
+        _Broken: at no time that there is.
     """
     try:
         return now_of(record).utc

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,17 +23,18 @@ import grpc
 from powerd.client.aio import PowerdController, boottime_s
 from powerd.client.core import check_reading
 from powerd.client.lease import EvseConfig
+from powerd.client.threads import DaemonThreads
 
 STOP_PATIENCE_S = 10.0
 """How long the end of the connection may take [s]."""
 
 
 class _PostThreads:
-    """Threads for calls that may hang, as many as there are EVSEs: who hangs keeps no other EVSE waiting."""
+    """Threads for calls that may hang, at most one an EVSE: who hangs keeps no other EVSE waiting."""
 
-    def __init__(self, evse_count: int) -> None:
+    def __init__(self) -> None:
         """Starts none yet: each comes with the first call that finds no idle one."""
-        self._threads = ThreadPoolExecutor(max(evse_count, 1), thread_name_prefix="powerd-post")
+        self._threads = DaemonThreads("powerd-post")
         self._busy: dict[str, asyncio.Future[None]] = {}
 
     async def run(self, evse_id: str, call: Callable[[], None]) -> None:
@@ -46,12 +46,12 @@ class _PostThreads:
         """
         if evse_id in self._busy and not self._busy[evse_id].done():
             raise TimeoutError(f"{evse_id}: the write before is still running")
-        self._busy[evse_id] = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        self._busy[evse_id] = self._threads.run(call)
         await asyncio.shield(self._busy[evse_id])
 
     def end(self) -> None:
         """Ends idle threads now, and the others when their calls return."""
-        self._threads.shutdown(wait=False)
+        self._threads.end()
 
 
 class BlockingController:
@@ -71,7 +71,7 @@ class BlockingController:
         apply_timeout_s: float = 10.0,
     ) -> None:
         """See ``PowerdController``; ``apply`` and ``switch`` are called in worker threads, one at a time an EVSE."""
-        self._posts = _PostThreads(len(evses))
+        self._posts = _PostThreads()
 
         async def apply_in_thread(evse_id: str, ceiling: float, valid_for_s: float) -> None:
             until_s = boottime_s() + valid_for_s
@@ -111,7 +111,10 @@ class BlockingController:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the connection and the threads, but for calls of ``apply`` and ``switch`` that have not returned."""
+        """Ends the connection and the threads; calls of ``apply`` and ``switch`` that have not returned keep theirs.
+
+        The program may end meanwhile: these end with it.
+        """
         ending = asyncio.run_coroutine_threadsafe(self._inner.__aexit__(kind, error, trace), self._loop)
         try:
             ending.result(STOP_PATIENCE_S)

@@ -29,7 +29,7 @@ import grpc.aio
 
 from powerd.client.core import ControllerCore, Memory
 from powerd.client.lease import EvseConfig, Write
-from powerd.client.memory import load_memory, save_memory
+from powerd.client.memory import MemoryKeeper, load_memory
 from powerd.v1 import controller_service_pb2 as pb
 from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
 
@@ -115,7 +115,8 @@ class PowerdController:
         """The rules; read ``core.in_force`` and ``core.refusals`` as you like."""
         self._target, self._credentials = target, credentials
         self._apply, self._switch, self._apply_timeout_s = apply, switch, apply_timeout_s
-        self._memory_file, self._saved, self._forgetful = memory_file, memory, False
+        self._lane_news = asyncio.Event()  # a newer order, or a stop that is kept
+        self._keeper = None if memory_file is None else MemoryKeeper(memory_file, memory, self._lane_news.set)
         self._index = {config.evse_id: i for i, config in enumerate(evses)}
         self._orders: dict[int, Write] = {}  # newest order of each EVSE that no lane has taken yet
         self._lanes: dict[
@@ -140,8 +141,11 @@ class PowerdController:
         tasks = [*self._tasks, *self._lanes.values()]
         for task in tasks:
             task.cancel()
+        self._tasks = []
         await asyncio.gather(*tasks, return_exceptions=True)
         self._orders.clear()  # no lane is opened again
+        if self._keeper is not None:
+            await self._keeper.end()
         if self._failure is not None and not self._failure.cancel() and not self._told and kind is None:
             self._failure.result()
 
@@ -190,29 +194,12 @@ class PowerdController:
 
     def _dispatch(self, writes: Iterable[Write]) -> None:
         """Hands orders to the lanes of their EVSEs; a newer order replaces one that still waits."""
-        self._remember()  # before the actuator: a stop must not be forgotten
+        if self._keeper is not None and self._tasks:
+            self._keeper.keep(self.core.memory)  # waits for no disk: posts obey meanwhile
         for write in writes:
             self._orders[write.index] = write
             self._open_lane(write.index)
-
-    def _remember(self) -> None:
-        """Keeps what a restart must know; a disk that refuses it is asked again with every look at the clock.
-
-        Posts obey meanwhile, but no stop is acked that a restart would forget.
-        """
-        if self._memory_file is None or self.core.memory == self._saved:
-            return
-        memory, told = self.core.memory, self._forgetful
-        try:
-            save_memory(self._memory_file, memory)
-        except OSError:
-            self._forgetful = True
-            if not told:
-                logger.exception("%s: cannot be written, so that no stop is acked until it can", self._memory_file)
-        else:
-            self._saved, self._forgetful = memory, False
-            if told:
-                logger.warning("%s: written again", self._memory_file)
+        self._lane_news.set()
 
     def _open_lane(self, index: int) -> None:
         """One that ends by a mistake of the program is opened again: its order may be the post's fallback."""
@@ -247,7 +234,7 @@ class PowerdController:
             del self._lanes[index]
 
     async def _carry_out(self, write: Write) -> bool:
-        """One actuator write, cut off at the end of its lease; False = it failed, or is a stop that is not kept yet."""
+        """One actuator write, cut off at the end of its lease; False = it failed, or is a stop that was not kept."""
         try:
             await self._connect(write)
             if (left_s := write.valid_until_s - boottime_s()) <= 0:
@@ -257,7 +244,16 @@ class PowerdController:
         except OSError as failed:  # also TimeoutError and ConnectionError
             logger.warning("%s did not take %g: %r", write.evse_id, write.ceiling, failed)
             return False
-        return not write.latched or self._memory_file is None or write.evse_id in self._saved.latched
+        return await self._kept(write)
+
+    async def _kept(self, write: Write) -> bool:
+        """Waits until a restart would not forget a stop: not acked before; False = a newer order came first."""
+        while write.latched and self._keeper is not None and not self._keeper.keeps_stop(write.evse_id):
+            if write.index in self._orders:
+                return False
+            self._lane_news.clear()
+            await self._lane_news.wait()
+        return True
 
     async def _connect(self, write: Write) -> None:
         """Makes the post connect the phases of ``write``: first 0, then the contactor. Its lease may end meanwhile."""

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from powerd.client.core import Memory
+from powerd.client.threads import DaemonThreads
 from powerd.errors import UnreadableInput
+
+logger = logging.getLogger(__name__)
+
+SLOW_SAVE_S = 5.0
+"""A save that takes longer is told in the log [s]."""
+LAST_SAVE_S = 1.0
+"""How long the end of a controller waits for its disk [s]."""
 
 
 def load_memory(path: Path) -> Memory:
@@ -44,3 +57,68 @@ def save_memory(path: Path, memory: Memory) -> None:
         os.fsync(folder)  # the new name too: without it a loss of power may bring the old content back
     finally:
         os.close(folder)
+
+
+class MemoryKeeper:
+    """Saves a memory by a thread: nobody waits for the disk. Use on one event loop.
+
+    One save at a time, the newest memory next: a disk that hangs holds one thread and two memories.
+    """
+
+    def __init__(self, path: Path, memory: Memory, ended: Callable[[], None]) -> None:
+        """Saves nothing yet.
+
+        Args:
+            path: the file.
+            memory: what it keeps.
+            ended: called after each save.
+        """
+        self._path, self._on_end = path, ended
+        self._newest: Memory = memory
+        self._saved: Memory | None = memory  # None = a save runs, or has failed: which one the file keeps is not known
+        self._stops = memory.latched  # those that the file keeps, whatever becomes of that save
+        self._save: asyncio.Future[None] | None = None
+        self._begun_s = 0.0
+        self._told = False  # that the disk refuses or hangs
+        self._threads = DaemonThreads("powerd-memory")
+
+    def keeps_stop(self, evse_id: str) -> bool:
+        """A restart would not forget the stop of this EVSE."""
+        return evse_id in self._stops
+
+    def keep(self, memory: Memory) -> None:
+        """Saves ``memory`` unless it is saved, after the save that runs; call it often: a failed one is tried again."""
+        self._newest = memory
+        now_s = asyncio.get_running_loop().time()
+        if self._save is not None:
+            if not self._told and now_s - self._begun_s > SLOW_SAVE_S:
+                self._told = True
+                logger.error("%s: not written for %g s, so that no stop is acked until it is", self._path, SLOW_SAVE_S)
+        elif memory != self._saved:
+            self._saved, self._stops, self._begun_s = None, self._stops & memory.latched, now_s
+            self._save = self._threads.run(partial(save_memory, self._path, memory))
+            self._save.add_done_callback(partial(self._ended, memory))
+
+    async def end(self) -> None:
+        """Gives what is not saved yet a moment; a disk that hangs holds up neither this nor the program's end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_SAVE_S):
+                while self._save is not None:
+                    await asyncio.wait({self._save})
+        self._threads.end()
+
+    def _ended(self, memory: Memory, save: asyncio.Future[None]) -> None:
+        self._save = None
+        try:
+            save.result()
+        except OSError:
+            if not self._told:
+                logger.exception("%s: cannot be written, so that no stop is acked until it can", self._path)
+            self._told = True
+        else:
+            self._saved, self._stops = memory, memory.latched
+            if self._told:
+                logger.warning("%s: written again", self._path)
+            self._told = False
+            self.keep(self._newest)
+        self._on_end()

@@ -6,7 +6,6 @@ import asyncio
 import math
 import os
 import threading
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -18,37 +17,11 @@ from powerd.client.memory import load_memory, save_memory
 from powerd.client.sync import BlockingController
 from powerd.control.events import Acked, Event, HelloReceived, PlugChanged, StampSeen, StopOrdered
 from powerd.errors import UnreadableInput
+from tests.client.posts import Posts
 from tests.server.dialogue import serving
 from tests.server.fake import FakeCore
 
 EVSES = [EvseConfig(evse_id=name, fallback=6.0) for name in ("A1", "A2", "A3")]
-
-
-class Posts:
-    """Actuators that remember what they were told, and may fail or hang."""
-
-    def __init__(self) -> None:
-        self.told: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        self.failures = 0
-        self.news, self.failed = asyncio.Event(), asyncio.Event()
-
-    async def apply(self, evse_id: str, ceiling: float, valid_for_s: float) -> None:
-        if self.failures:
-            self.failures -= 1
-            self.failed.set()
-            raise ConnectionError("the post does not answer")
-        self.told[evse_id].append((ceiling, valid_for_s))
-        self.news.set()
-
-    async def switch(self, evse_id: str, phases: int) -> None:
-        self.told[evse_id].append((-phases, 0.0))
-
-    async def has(self, evse_id: str, ceiling: float) -> float:
-        """Waits until a post was last told this ceiling; returns for how long."""
-        while not self.told[evse_id] or self.told[evse_id][-1][0] != ceiling:
-            self.news.clear()
-            await asyncio.wait_for(self.news.wait(), 10)
-        return self.told[evse_id][-1][1]
 
 
 def test_a_grant_is_applied_and_acked() -> None:
@@ -269,8 +242,8 @@ def test_what_the_daemon_would_refuse_is_told_to_the_caller(evse_id: str, drawn:
         blocking.measure(evse_id, drawn)
 
 
-def test_a_stop_is_remembered_before_it_is_applied(tmp_path: Path) -> None:
-    """And the next process starts the post at 0 and says latched, whatever its idle fallback."""
+def test_a_stop_is_remembered_over_a_restart(tmp_path: Path) -> None:
+    """The next process starts the post at 0 and says latched, whatever its idle fallback."""
     file = tmp_path / "memory.json"
     evses = [EvseConfig(evse_id=name, fallback_idle=3.0) for name in ("A1", "A2", "A3")]
 

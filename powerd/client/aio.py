@@ -30,6 +30,7 @@ import grpc.aio
 from powerd.client.core import ControllerCore, Memory
 from powerd.client.lease import EvseConfig, Write
 from powerd.client.memory import MemoryKeeper, load_memory
+from powerd.errors import UnreadableInput
 from powerd.v1 import controller_service_pb2 as pb
 from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
 
@@ -99,24 +100,26 @@ class PowerdController:
                 that is told by ``plug`` has come, and has a session of its own.
             switch: how to make a post connect L1 alone or all phases; for those that say ``switches_phases``.
             credentials: TLS; None = plain text.
-            memory_file: where a stop is remembered over restarts; None = a restart forgets it.
+            memory_file: where a stop of this controller is remembered over restarts; None = a restart forgets it.
             apply_timeout_s: an ``apply`` that takes longer counts as failed [s].
 
         Raises:
-            UnreadableInput: the memory file is damaged.
+            UnreadableInput: the memory file is damaged, or another controller's.
             ValueError: a post says that it switches phases, and there is no ``switch``; or a car was found at none of
                 ``evses``.
         """
         if switch is None and any(config.switches_phases for config in evses):
             raise ValueError("switch: needed for EVSEs with switches_phases")
-        memory = Memory() if memory_file is None else load_memory(memory_file)
+        memory = Memory() if memory_file is None else load_memory(memory_file, controller_id)
         incarnation = secrets.randbits(62) | 1
         self.core = ControllerCore(controller_id, evses, incarnation=incarnation, memory=memory, found=found)
         """The rules; read ``core.in_force`` and ``core.refusals`` as you like."""
         self._target, self._credentials = target, credentials
         self._apply, self._switch, self._apply_timeout_s = apply, switch, apply_timeout_s
         self._lane_news = asyncio.Event()  # a newer order, or a stop that is kept
-        self._keeper = None if memory_file is None else MemoryKeeper(memory_file, memory, self._lane_news.set)
+        self._keeper: MemoryKeeper | None = None
+        if memory_file is not None:
+            self._keeper = MemoryKeeper(memory_file, controller_id, memory, self._saved)
         self._index = {config.evse_id: i for i, config in enumerate(evses)}
         self._orders: dict[int, Write] = {}  # newest order of each EVSE that no lane has taken yet
         self._lanes: dict[
@@ -130,8 +133,8 @@ class PowerdController:
     async def __aenter__(self) -> Self:
         """Puts every post into its idle fallback (or its stop) and starts to connect."""
         self._failure = asyncio.get_running_loop().create_future()
-        self._dispatch(self.core.start())
         self._tasks = [self._guarded(self._keep_time()), self._guarded(self._stay_connected())]
+        self._dispatch(self.core.start())
         return self
 
     async def __aexit__(
@@ -150,7 +153,10 @@ class PowerdController:
             self._failure.result()
 
     async def wait(self) -> None:
-        """Never ends, but with an error of the program: the first one of ``apply`` other than ``OSError``."""
+        """Never ends, but with an error of the program: of ``apply``, other than ``OSError``; of the memory file.
+
+        The file may be another controller's. Only the first error is raised.
+        """
         if self._failure is None:
             raise RuntimeError("use `async with` first")
         await asyncio.wait({self._failure})
@@ -200,6 +206,12 @@ class PowerdController:
             self._orders[write.index] = write
             self._open_lane(write.index)
         self._lane_news.set()
+
+    def _saved(self, refused: UnreadableInput | None) -> None:
+        """A save has ended: stops may be acked; a file that another controller has taken meanwhile ends ``wait``."""
+        self._lane_news.set()
+        if refused is not None:
+            self._fail(refused)
 
     def _open_lane(self, index: int) -> None:
         """One that ends by a mistake of the program is opened again: its order may be the post's fallback."""
@@ -343,9 +355,14 @@ class PowerdController:
 
         def note(task: asyncio.Task[None]) -> None:
             error = None if task.cancelled() else task.exception()
-            if error is not None and self._failure is not None and not self._failure.done():
-                self._failure.set_exception(error)
+            if error is not None:
+                self._fail(error)
 
         task = asyncio.create_task(work)
         task.add_done_callback(note)
         return task
+
+    def _fail(self, error: BaseException) -> None:
+        """The first one ends ``wait``."""
+        if self._failure is not None and not self._failure.done():
+            self._failure.set_exception(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -23,40 +24,62 @@ LAST_SAVE_S = 1.0
 """How long the end of a controller waits for its disk [s]."""
 
 
-def load_memory(path: Path) -> Memory:
+def load_memory(path: Path, controller_id: str | None = None) -> Memory:
     """What was kept; nothing if there is no such file yet.
 
+    Args:
+        path: the file.
+        controller_id: whose it has to be, where it says whose it is; None = anybody's.
+
     Raises:
-        UnreadableInput: the file is not what ``save_memory`` wrote.
+        UnreadableInput: the file is not what ``save_memory`` wrote, or is another controller's.
     """
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return Memory(highest_epoch=int(kept["highest_epoch"]), latched=frozenset(map(str, kept["latched"])))
+        memory = Memory(highest_epoch=int(kept["highest_epoch"]), latched=frozenset(map(str, kept["latched"])))
+        _refuse_foreign(path, kept, controller_id)
     except FileNotFoundError:
         return Memory()
     except (OSError, ValueError, KeyError, TypeError) as bad:
         raise UnreadableInput(
             f"{path}: not a controller's memory ({bad}); if no stop is in force here, delete it and start again"
         ) from bad
+    return memory
 
 
-def save_memory(path: Path, memory: Memory) -> None:
+def save_memory(path: Path, memory: Memory, controller_id: str | None = None) -> None:
     """Replaces the file as a whole; it is on the disk under its name when this returns.
 
     Raises:
-        OSError: it is not; what was kept before still is.
+        OSError: it is not, or not for sure; else what was kept before still is.
+        UnreadableInput: the file is another controller's, and stays as it is.
     """
+    kept = {"controller_id": controller_id, "highest_epoch": memory.highest_epoch, "latched": sorted(memory.latched)}
     scratch = path.with_name(f"{path.name}.new")
-    with scratch.open("w", encoding="utf-8") as file:
-        json.dump({"highest_epoch": memory.highest_epoch, "latched": sorted(memory.latched)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
+        with suppress(OSError):  # not every file system has locks
+            fcntl.flock(folder, fcntl.LOCK_EX)  # two that start at once see each other's file
+        with suppress(FileNotFoundError, ValueError):  # a damaged one is mended
+            _refuse_foreign(path, json.loads(path.read_text(encoding="utf-8")), controller_id)
+        with scratch.open("w", encoding="utf-8") as file:
+            json.dump(kept, file)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
         os.fsync(folder)  # the new name too: without it a loss of power may bring the old content back
     finally:
         os.close(folder)
+
+
+def _refuse_foreign(path: Path, kept: object, controller_id: str | None) -> None:
+    """A file of before says nothing of whose it is: it is taken."""
+    whose = kept.get("controller_id") if isinstance(kept, dict) else None
+    if None not in {whose, controller_id} and whose != controller_id:
+        raise UnreadableInput(
+            f"{path}: keeps the stops of controller {whose!r}, not of {controller_id!r}: give each controller a "
+            f"memory_file of its own; if it is {whose!r} that now has another id, write that into the file"
+        )
 
 
 class MemoryKeeper:
@@ -65,17 +88,21 @@ class MemoryKeeper:
     One save at a time, the newest memory next: a disk that hangs holds one thread and two memories.
     """
 
-    def __init__(self, path: Path, memory: Memory, ended: Callable[[], None]) -> None:
+    def __init__(
+        self, path: Path, controller_id: str, memory: Memory, ended: Callable[[UnreadableInput | None], None]
+    ) -> None:
         """Saves nothing yet.
 
         Args:
             path: the file.
+            controller_id: whose it is.
             memory: what it keeps.
-            ended: called after each save.
+            ended: called after each save; with an error if the file is another controller's.
         """
-        self._path, self._on_end = path, ended
-        self._newest: Memory = memory
-        self._saved: Memory | None = memory  # None = a save runs, or has failed: which one the file keeps is not known
+        self._path, self._controller_id, self._on_end = path, controller_id, ended
+        self._newest = memory
+        # None = a save runs or has failed, so that it is not known which one the file keeps; or whose it says it is.
+        self._saved: Memory | None = None
         self._stops = memory.latched  # those that the file keeps, whatever becomes of that save
         self._save: asyncio.Future[None] | None = None
         self._begun_s = 0.0
@@ -96,7 +123,7 @@ class MemoryKeeper:
                 logger.error("%s: not written for %g s, so that no stop is acked until it is", self._path, SLOW_SAVE_S)
         elif memory != self._saved:
             self._saved, self._stops, self._begun_s = None, self._stops & memory.latched, now_s
-            self._save = self._threads.run(partial(save_memory, self._path, memory))
+            self._save = self._threads.run(partial(save_memory, self._path, memory, self._controller_id))
             self._save.add_done_callback(partial(self._ended, memory))
 
     async def end(self) -> None:
@@ -109,9 +136,11 @@ class MemoryKeeper:
 
     def _ended(self, memory: Memory, save: asyncio.Future[None]) -> None:
         self._save = None
+        refused = None
         try:
             save.result()
-        except OSError:
+        except (OSError, UnreadableInput) as failed:
+            refused = failed if isinstance(failed, UnreadableInput) else None
             if not self._told:
                 logger.exception("%s: cannot be written, so that no stop is acked until it can", self._path)
             self._told = True
@@ -121,4 +150,4 @@ class MemoryKeeper:
                 logger.warning("%s: written again", self._path)
             self._told = False
             self.keep(self._newest)
-        self._on_end()
+        self._on_end(refused)

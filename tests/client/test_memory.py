@@ -7,6 +7,8 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from powerd.client import memory as memory_module
 from powerd.client.aio import PowerdController
 from powerd.client.memory import LAST_SAVE_S, MemoryKeeper, load_memory, save_memory
 from powerd.control.events import Acked, PlugChanged, StampSeen, StopOrdered, StopReleased
+from powerd.errors import UnreadableInput
 from tests.client.posts import Posts
 from tests.server.dialogue import serving
 from tests.server.fake import FakeCore
@@ -26,7 +29,7 @@ STOP = StopOrdered(request_id="", stop_id="s", element="A1", evse=np.array([0]),
 
 
 class Disk:
-    """What is to be forced to it hangs while ``works`` is not set (20 s, so that a test ends), and fails while it is full."""
+    """What is to be forced to it hangs while ``works`` is not set, 20 s at most, and fails while it is full."""
 
     def __init__(self) -> None:
         self.works, self.full = threading.Event(), False
@@ -149,7 +152,7 @@ def test_a_disk_that_hangs_holds_one_thread_and_the_newest_memory_is_next(tmp_pa
 
     async def scene() -> None:
         saves: list[Memory] = []
-        keeper = MemoryKeeper(file, Memory(), lambda: saves.append(load_memory(file)))
+        keeper = MemoryKeeper(file, "c0", Memory(), lambda _: saves.append(load_memory(file)))
         before = set(threading.enumerate())
         disk.works.clear()
         for epoch in range(1, 1001):
@@ -174,7 +177,7 @@ def test_a_stop_counts_as_kept_only_where_no_save_may_undo_it(tmp_path: Path, di
     async def scene() -> None:
         save_memory(file, stopped)
         saves = asyncio.Semaphore(0)
-        keeper = MemoryKeeper(file, stopped, saves.release)
+        keeper = MemoryKeeper(file, "c0", stopped, lambda _: saves.release())
         assert keeper.keeps_stop("A1")
         disk.full = full
         if not full:
@@ -202,7 +205,7 @@ def test_a_disk_that_hangs_is_told_once(
 
     async def scene() -> None:
         saves = asyncio.Semaphore(0)
-        keeper = MemoryKeeper(tmp_path / "memory.json", Memory(), saves.release)
+        keeper = MemoryKeeper(tmp_path / "memory.json", "c0", Memory(), lambda _: saves.release())
         disk.works.clear()
         for epoch in (1, 1, 1):
             keeper.keep(Memory(highest_epoch=epoch))
@@ -216,3 +219,56 @@ def test_a_disk_that_hangs_is_told_once(
         "not written for 0 s",
         "written again",
     ]
+
+
+def test_a_memory_file_is_of_one_controller(tmp_path: Path) -> None:
+    """Another one is refused as it is made; a file of before, which does not say whose it is, is taken."""
+    file, stopped = tmp_path / "memory.json", Memory(highest_epoch=2, latched=frozenset({"A1"}))
+    file.write_text('{"highest_epoch": 2, "latched": ["A1"]}', encoding="utf-8")
+
+    async def scene() -> None:
+        async with PowerdController("127.0.0.1:1", "c0", EVSES, Posts().apply, memory_file=file) as controller:
+            assert controller.core.memory == stopped
+
+    asyncio.run(scene())
+    with pytest.raises(UnreadableInput, match="of controller 'c0', not of 'c1': give each controller a memory_file"):
+        PowerdController("127.0.0.1:1", "c1", EVSES, Posts().apply, memory_file=file)
+    with pytest.raises(UnreadableInput, match="memory_file"):
+        save_memory(file, Memory(), "c1")
+    assert load_memory(file, "c0") == stopped
+
+
+def test_of_two_controllers_that_start_with_one_file_the_second_is_told(tmp_path: Path) -> None:
+    """Neither finds it said whose it is, and the second hears of it from ``wait``; it erases nothing."""
+    file = tmp_path / "memory.json"
+
+    async def scene() -> None:
+        first, second = (
+            PowerdController("127.0.0.1:1", name, EVSES, Posts().apply, memory_file=file) for name in ("c0", "c1")
+        )
+        async with first:
+            first.core.highest_epoch = 5
+            async with asyncio.timeout(10):
+                await _has(file, Memory(highest_epoch=5))
+                async with second:
+                    with pytest.raises(UnreadableInput, match="give each controller a memory_file of its own"):
+                        await second.wait()
+        assert load_memory(file, "c0") == Memory(highest_epoch=5)
+
+    asyncio.run(scene())
+
+
+def test_two_that_save_at_once_do_not_mix(tmp_path: Path) -> None:
+    """One of many controllers gets the file, and every other one is refused."""
+    file, begin = tmp_path / "memory.json", threading.Barrier(8)
+    taken: list[int] = []
+
+    def save(number: int) -> None:
+        begin.wait()
+        with suppress(UnreadableInput):
+            save_memory(file, Memory(highest_epoch=number), f"c{number}")
+            taken.append(number)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(save, range(8)))
+    assert [load_memory(file).highest_epoch] == taken

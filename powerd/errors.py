@@ -8,6 +8,7 @@ PowerdError
     UnknownName         a request that names something that is not there
     Overloaded          the inbox is full; try again later
     CannotListen        an address that must not or cannot be listened on (exit 2)
+    ControllerEnded     a call of a controller whose ``with`` block has ended
     NotDpp              a formulation bug in the convex program
 """
 
@@ -55,6 +56,10 @@ class CannotListen(PowerdError):
 
 class Overloaded(PowerdError):
     """The inbox is full: nothing was taken; a retry later may succeed."""
+
+
+class ControllerEnded(PowerdError):
+    """The controller's ``with`` block has ended, or ends while a call waits."""
 
 
 class NotDpp(PowerdError):

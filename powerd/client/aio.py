@@ -30,7 +30,7 @@ import grpc.aio
 from powerd.client.core import ControllerCore, Memory
 from powerd.client.lease import EvseConfig, Write
 from powerd.client.memory import MemoryKeeper, load_memory
-from powerd.errors import UnreadableInput
+from powerd.errors import ControllerEnded, UnreadableInput
 from powerd.v1 import controller_service_pb2 as pb
 from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
 
@@ -156,10 +156,15 @@ class PowerdController:
         """Never ends, but with an error of the program: of ``apply``, other than ``OSError``; of the memory file.
 
         The file may be another controller's. Only the first error is raised.
+
+        Raises:
+            ControllerEnded: the ``async with`` has ended meanwhile, without an error.
         """
         if self._failure is None:
             raise RuntimeError("use `async with` first")
         await asyncio.wait({self._failure})
+        if self._failure.cancelled():
+            raise ControllerEnded(f"{self.core.controller_id}: the `with` block of this controller has ended")
         self._told = True
         self._failure.result()
 

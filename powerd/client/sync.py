@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,9 +25,12 @@ from powerd.client.aio import PowerdController, boottime_s
 from powerd.client.core import check_reading
 from powerd.client.lease import EvseConfig
 from powerd.client.threads import DaemonThreads
+from powerd.errors import ControllerEnded
 
 STOP_PATIENCE_S = 10.0
 """How long the end of the connection may take [s]."""
+WAITING_S = 1.0
+"""How long the end gives threads in ``wait`` to hear of it [s]."""
 
 
 class _PostThreads:
@@ -100,6 +104,7 @@ class BlockingController:
             apply_timeout_s=apply_timeout_s,
         )
         self._loop = asyncio.new_event_loop()
+        self._lock, self._ended = threading.RLock(), False  # what is told before the end reaches the loop before it
         self._thread = threading.Thread(target=self._loop.run_forever, name="powerd-controller", daemon=True)
 
     def __enter__(self) -> Self:
@@ -115,7 +120,9 @@ class BlockingController:
 
         The program may end meanwhile: these end with it.
         """
-        ending = asyncio.run_coroutine_threadsafe(self._inner.__aexit__(kind, error, trace), self._loop)
+        with self._lock:
+            self._ended = True
+        ending = asyncio.run_coroutine_threadsafe(self._end(kind, error, trace), self._loop)
         try:
             ending.result(STOP_PATIENCE_S)
         finally:
@@ -124,13 +131,34 @@ class BlockingController:
             self._thread.join(STOP_PATIENCE_S)
             self._loop.close()
 
+    async def _end(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._inner.__aexit__(kind, error, trace)
+        finally:
+            if waiting := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(waiting, timeout=WAITING_S)
+
+    @contextmanager
+    def _running(self) -> Iterator[asyncio.AbstractEventLoop]:
+        """The loop, which does not end within this."""
+        with self._lock:
+            if self._ended:
+                raise ControllerEnded(
+                    f"{self._inner.core.controller_id}: the `with` block of this controller has ended"
+                )
+            yield self._loop
+
     def wait(self, timeout_s: float | None = None) -> None:
         """Blocks, for ever or for ``timeout_s``; raises the error that broke the controller.
 
         Raises:
             TimeoutError: nothing broke in that time.
+            ControllerEnded: the ``with`` block has ended, also where it does meanwhile.
         """
-        waiting = asyncio.run_coroutine_threadsafe(self._inner.wait(), self._loop)
+        with self._running() as loop:
+            waiting = asyncio.run_coroutine_threadsafe(self._inner.wait(), loop)
         try:
             waiting.result(timeout_s)
         finally:
@@ -141,28 +169,34 @@ class BlockingController:
 
         Raises:
             ValueError: there is no such EVSE.
+            ControllerEnded: the ``with`` block has ended.
         """
         self._inner.place_of(evse_id)  # here, where it can be raised
-        self._loop.call_soon_threadsafe(self._inner.plug, evse_id, plugged)
+        with self._running() as loop:
+            loop.call_soon_threadsafe(self._inner.plug, evse_id, plugged)
 
     def restarted(self, evse_id: str) -> None:
         """A post has restarted by itself: what holds is applied again, and its phases are switched again.
 
         Raises:
             ValueError: there is no such EVSE.
+            ControllerEnded: the ``with`` block has ended.
         """
         self._inner.place_of(evse_id)
-        self._loop.call_soon_threadsafe(self._inner.restarted, evse_id)
+        with self._running() as loop:
+            loop.call_soon_threadsafe(self._inner.restarted, evse_id)
 
     def measure(self, evse_id: str, drawn: tuple[float, float, float]) -> None:
         """Currents of the post's L1, L2, L3 now [A], or (power [kW], 0, 0) for DC.
 
         Raises:
             ValueError: there is no such EVSE, or this is no reading (``core.check_reading``).
+            ControllerEnded: the ``with`` block has ended.
         """
         self._inner.place_of(evse_id)
         check_reading(evse_id, drawn)
-        self._loop.call_soon_threadsafe(self._inner.measure, evse_id, drawn)
+        with self._running() as loop:
+            loop.call_soon_threadsafe(self._inner.measure, evse_id, drawn)
 
     def in_force(self) -> tuple[float, ...]:
         """The ceiling that each actuator last took [own unit]."""

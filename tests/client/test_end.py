@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
+
+from powerd.client import EvseConfig, sync
+from powerd.client.aio import PowerdController
+from powerd.client.sync import BlockingController
+from powerd.errors import ControllerEnded
+from tests.client.posts import Posts
+
+EVSES = [EvseConfig(evse_id="A1")]
 
 HANGS = """
 import os, sys, threading
@@ -42,3 +55,65 @@ def test_a_program_ends_while_something_hangs(what: str, tmp_path: Path) -> None
     program = [sys.executable, "-c", HANGS, what, str(tmp_path / "memory.json")]
     ended = subprocess.run(program, capture_output=True, text=True, timeout=30, check=True)
     assert ended.stdout == "ended\n"
+
+
+def test_who_waits_as_the_block_ends_is_told_so() -> None:
+    """Each of many threads, each time: none hangs, none gets an error of asyncio."""
+    told: list[type[BaseException]] = []
+
+    def wait(controller: BlockingController, begun: threading.Barrier) -> None:
+        begun.wait()
+        try:
+            controller.wait()
+        except (ControllerEnded, CancelledError, RuntimeError) as error:
+            told.append(type(error))
+
+    for _ in range(10):
+        begun = threading.Barrier(5)
+        with BlockingController("127.0.0.1:1", "c0", EVSES, lambda *_: None) as controller:
+            threads = [threading.Thread(target=wait, args=(controller, begun), daemon=True) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            begun.wait()
+        for thread in threads:
+            thread.join(10)
+    assert told == 40 * [ControllerEnded]
+
+
+def test_the_end_waits_for_nothing_that_is_not_there() -> None:
+    """Where no thread is in ``wait`` the controller ends in much less than the patience for such threads."""
+    with BlockingController("127.0.0.1:1", "c0", EVSES, lambda *_: None) as controller:
+        with pytest.raises(TimeoutError):
+            controller.wait(0.2)
+        begun_s = time.monotonic()
+    assert time.monotonic() - begun_s < sync.WAITING_S / 2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda controller: controller.plug("A1", True),
+        lambda controller: controller.restarted("A1"),
+        lambda controller: controller.measure("A1", (1.0, 0.0, 0.0)),
+        lambda controller: controller.wait(1.0),
+    ],
+)
+def test_a_call_after_the_end_is_told_so(call: Callable[[BlockingController], None]) -> None:
+    """By an error that can be caught by its name."""
+    with BlockingController("127.0.0.1:1", "c0", EVSES, lambda *_: None) as controller:
+        pass
+    with pytest.raises(ControllerEnded, match="c0: the `with` block"):
+        call(controller)
+
+
+def test_a_task_that_waits_as_the_block_ends_is_told_so() -> None:
+    """On asyncio: it was not cancelled, and hears of no cancellation."""
+
+    async def scene() -> None:
+        async with PowerdController("127.0.0.1:1", "c0", EVSES, Posts().apply) as controller:
+            waiting = asyncio.create_task(controller.wait())
+            await asyncio.sleep(0)
+        with pytest.raises(ControllerEnded, match="c0: the `with` block"):
+            await waiting
+
+    asyncio.run(scene())

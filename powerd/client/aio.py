@@ -205,12 +205,12 @@ class PowerdController:
 
     def _dispatch(self, writes: Iterable[Write]) -> None:
         """Hands orders to the lanes of their EVSEs; a newer order replaces one that still waits."""
-        if self._keeper is not None and self._tasks:
-            self._keeper.keep(self.core.memory)  # waits for no disk: posts obey meanwhile
         for write in writes:
             self._orders[write.index] = write
             self._open_lane(write.index)
         self._lane_news.set()
+        if self._keeper is not None and self._tasks:
+            self._keeper.keep(self.core.memory)  # waits for no disk: posts obey meanwhile
 
     def _saved(self, refused: UnreadableInput | None) -> None:
         """A save has ended: stops may be acked; a file that another controller has taken meanwhile ends ``wait``."""

@@ -75,7 +75,7 @@ def save_memory(path: Path, memory: Memory, controller_id: str | None = None) ->
 def _refuse_foreign(path: Path, kept: object, controller_id: str | None) -> None:
     """A file of before says nothing of whose it is: it is taken."""
     whose = kept.get("controller_id") if isinstance(kept, dict) else None
-    if None not in {whose, controller_id} and whose != controller_id:
+    if whose is not None and controller_id is not None and whose != controller_id:
         raise UnreadableInput(
             f"{path}: keeps the stops of controller {whose!r}, not of {controller_id!r}: give each controller a "
             f"memory_file of its own; if it is {whose!r} that now has another id, write that into the file"

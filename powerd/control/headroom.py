@@ -15,6 +15,13 @@ falls. While charging itself moves, the readings only bound it between ``I - sum
 smallest``: a value that was proved before and lies between the two stays for ``HOLD_S``, else every ramp of a car would
 look like a load and take the car down again. A reading above the element's own rating, or in kW above an import limit
 that it counts under, waits for nothing.
+
+Posts that are read once in a minute, for windows of their own, tell of T a minute late. Until then U_mk is at least
+
+    I_mk - sum_j ev[mk, j] W_j,      W_j = the most that post j could be drawing,
+
+which needs none of their readings: what is not charging may be more only as far as charging is less than W, so both
+together stay within every limit that holds W and what counts.
 """
 
 from __future__ import annotations
@@ -24,10 +31,11 @@ import numpy as np
 from powerd.control.compiled import CompiledSite
 from powerd.limits import Bools, Floats, Ints
 from powerd.network.metering import by_bus_phase
+from powerd.state import leases
 from powerd.state import meters as readings
 from powerd.state.columns import put, replace
 from powerd.state.meters import KEPT_S, Meters
-from powerd.state.snapshot import Snapshot
+from powerd.state.snapshot import Snapshot, largest_phase
 
 SKEW_S = 1.5
 """Windows are known up to this: a tick of 1 s until a message is absorbed, and its transport [s]."""
@@ -39,6 +47,9 @@ HOLD_S = 30.0
 read more slowly, for two of their windows: the first in which nothing moves proves it anew."""
 RISE_S = 30.0
 """Time constant with which headroom that a load gave back comes into use [s]."""
+BRISK_S = 5.0
+"""Posts that are read slowly are waited for behind meters with windows up to this [s]: W of now is compared with what
+flowed in the window, and cars have followed by the time it falls."""
 NEAR_SHARE = 0.02
 """A value this close below the proved bound counts as proved: meters of class 1 differ by that (IEC 62053-21)."""
 
@@ -51,17 +62,42 @@ def watch_meters(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> S
     stands = snapshot.leases.streamed & snapshot.drawn_stands
     heard = np.flatnonzero((snapshot.leases.echo_at_s >= boottime_s) & stands)
     meters = readings.hear_posts(meters, heard, boottime_s)
-    stood = np.where(snapshot.drawn_stands, 0.0, readings.spans_of(meters, np.arange(stands.shape[0])))
+    stood_s, worst = _stood_s(snapshot, meters, boottime_s), None
     for m in range(meters.stamp_s.shape[0]):
-        if site.metering.works[m]:
-            meters = _watch(site, meters, m, stood[site.metering.behind[m]], boottime_s)
+        if not site.metering.works[m]:
+            continue
+        inside = site.metering.behind[m]
+        slow = bool((stood_s[inside] > KEPT_S).any()) and readings.windows_of(meters)[m] <= BRISK_S
+        meters = _watch(site, meters, m, stood_s[inside] if slow else 0.0 * stood_s[inside], boottime_s)
+        if slow:
+            if worst is None:
+                drawn = largest_phase(snapshot.drawn)
+                worst = leases.worst(snapshot.leases, site.terms, snapshot.sessions.plugged, drawn, boottime_s)
+            meters = _at_least(site, meters, m, worst)
     return replace(snapshot, meters=meters)
+
+
+def _stood_s(snapshot: Snapshot, meters: Meters, boottime_s: float) -> Floats:
+    """(n,) how long each post's readings stand for [s]; 0 = until another one is told, or it has fallen silent."""
+    if not meters.end_s.shape[0]:
+        return np.zeros(snapshot.drawn_stands.shape[0])
+    span_s = readings.spans_of(meters)
+    due = boottime_s - meters.end_s[:, 0] <= KEPT_S + span_s
+    return np.where(due & ~snapshot.drawn_stands, span_s, 0.0)
+
+
+def _at_least(site: CompiledSite, meters: Meters, m: int, worst: Floats) -> Meters:
+    """What meter ``m`` shows beyond W (n,) is not charging, whatever the posts will tell of it."""
+    inside = np.flatnonzero(site.metering.behind[m])
+    beyond = meters.newest[m] - _at_meter(site, m, inside, _on_each_phase(site, worst)[inside])
+    part = np.where(np.isnan(meters.part[m]), meters.part[m], np.fmax(meters.part[m], beyond))
+    return replace(meters, part=put(meters.part, m, part))
 
 
 def _watch(site: CompiledSite, meters: Meters, m: int, stood_s: Floats, boottime_s: float) -> Meters:
     """One meter: an overload at once, else the waiting reading once it can be judged.
 
-    ``stood_s`` (k,) is how long the readings of the posts behind it stand for; 0 = until another one is told.
+    ``stood_s`` (k,) is for how long a reading of the posts behind it stands; 0 = that is not waited for.
     """
     if np.isfinite(meters.waiting_end_s[m]):
         low, high, covered = _charging_within(site, meters, m, stood_s, boottime_s)
@@ -107,8 +143,8 @@ def _charging_within(
     A post that does not cover the window counts between nothing and its rating. Who is read more slowly, ``stood_s``
     (k,), is waited for until his next reading is due.
     """
-    metering, posts = site.metering, site.electrical.posts
-    inside = np.flatnonzero(metering.behind[m])
+    posts = site.electrical.posts
+    inside = np.flatnonzero(site.metering.behind[m])
     early, late = meters.waiting_start_s[m] - SKEW_S, meters.waiting_end_s[m] + SKEW_S
     start, end = meters.start_s[inside], meters.end_s[inside]
     overlaps = (end >= early) & (start <= late)
@@ -116,10 +152,15 @@ def _charging_within(
     low = np.where(overlaps[:, :, None], meters.low[inside], np.inf).min(axis=1, initial=np.inf)
     high = np.where(overlaps[:, :, None], meters.high[inside], 0.0).max(axis=1, initial=0.0)
     low = np.where(covered[:, None] & np.isfinite(low), low, 0.0)
-    rating = np.where(posts.is_dc[inside, None], [1.0, 0.0, 0.0], 1.0) * posts.max_ceiling[inside, None]
-    high = np.where(covered[:, None], high, rating)
+    rating = _on_each_phase(site, posts.max_ceiling)[inside]
+    high = np.where(covered[:, None], np.minimum(high, rating), rating)
     whole = not np.any(~covered & (boottime_s - end[:, 0] <= KEPT_S + stood_s))
     return _at_meter(site, m, inside, low), _at_meter(site, m, inside, high), whole
+
+
+def _on_each_phase(site: CompiledSite, ceiling: Floats) -> Floats:
+    """(n, 3) readings of posts that draw their ceiling (n,) on every phase [A; DC: kW, 0, 0]."""
+    return np.where(site.electrical.posts.is_dc[:, None], [1.0, 0.0, 0.0], 1.0) * ceiling[:, None]
 
 
 def _covered(start: Floats, end: Floats, early: float, late: float) -> Bools:

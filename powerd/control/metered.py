@@ -32,7 +32,8 @@ def _believable(state: Snapshot, meters: Meters) -> Meters:
     if not meters.stamp_s.shape[0]:
         return meters
     gear = state.gear
-    old = meters.newest_end_s < gear.changed_at_s + SETTLE_S
+    judged_s = np.minimum(meters.newest_end_s, meters.settled_end_s)  # its posts may tell of that later still
+    old = judged_s < gear.changed_at_s + SETTLE_S
     if (gear.unknown | gear.held_down).any():
         old = np.ones_like(old)
     if not old.any():

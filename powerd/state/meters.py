@@ -55,7 +55,7 @@ class Meters:
     low: Floats
     """(n, WINDOWS, 3) smallest reading of each post in each of its windows, newest first [A; DC: kW, 0, 0]."""
     high: Floats
-    """(n, WINDOWS, 3) largest one."""
+    """(n, WINDOWS, 3) largest one; inf = it may have been more than was told."""
     start_s: Floats
     """(n, WINDOWS) inf where empty."""
     end_s: Floats
@@ -125,6 +125,8 @@ def read_posts(meters: Meters, evse: Ints, reading: Floats, window_s: float | No
     start, end = meters.start_s[evse], meters.end_s[evse]
     since = np.where(np.isfinite(end[:, 0]), end[:, 0], boottime_s)
     begin = since if window_s is None else np.full(evse.shape[0], boottime_s - window_s)
+    # Who tells the least of a long window, as he should, does not tell the most of it.
+    most = reading if window_s is None or window_s <= GRAIN_S else np.full(reading.shape, np.inf)
     gap = begin > end[:, 0] + GRAIN_S
     short = end[:, 0] - start[:, 0] < GRAIN_S
     needed = end[:, -1] >= boottime_s - KEPT_S - windows_of(meters).max(initial=0.0)
@@ -133,7 +135,7 @@ def read_posts(meters: Meters, evse: Ints, reading: Floats, window_s: float | No
     for column in (low, high, start, end):
         column[shifted, 1:] = column[shifted, :-1]
     low[:, 0] = np.where(join[:, None], np.minimum(low[:, 0], reading), reading)
-    high[:, 0] = np.where(join[:, None], np.maximum(high[:, 0], reading), reading)
+    high[:, 0] = np.where(join[:, None], np.maximum(high[:, 0], most), most)
     start[:, 0] = np.where(join, np.minimum(start[:, 0], begin), begin)
     end[:, 0] = boottime_s
     return replace(
@@ -152,10 +154,10 @@ def windows_of(meters: Meters) -> Floats:
     return np.minimum(length, SLOWEST_S)
 
 
-def spans_of(meters: Meters, evse: Ints) -> Floats:
-    """(k,) longest remembered window of each post ``evse`` (k,), at most ``SLOWEST_S`` [s]; 0 = none."""
-    known = np.isfinite(meters.end_s[evse])
-    length = np.where(known, meters.end_s[evse] - np.where(known, meters.start_s[evse], 0.0), 0.0)
+def spans_of(meters: Meters) -> Floats:
+    """(n,) longest remembered window of each post, at most ``SLOWEST_S`` [s]; 0 = none."""
+    known = np.isfinite(meters.end_s)
+    length = np.where(known, meters.end_s - np.where(known, meters.start_s, 0.0), 0.0)
     longest: Floats = length.max(axis=1, initial=0.0)
     return np.minimum(longest, SLOWEST_S)
 

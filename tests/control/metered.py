@@ -38,6 +38,14 @@ def metered_text(
     return text
 
 
+def behind_a_thinner_feeder(text: str, limit_a: float) -> str:
+    """The garage of ``metered_text`` behind one more feeder, F0, that nobody meters."""
+    feeder = "from_bus: main, to_bus: mid, length_m: 20, r_ohm_per_km: 0.2, x_ohm_per_km: 0.08"
+    text = text.replace("{id: main, voltage_v: 400}", "{id: main, voltage_v: 400}, {id: mid, voltage_v: 400}")
+    text = text.replace("from_bus: main, to_bus: panel", "from_bus: mid, to_bus: panel")
+    return text.replace("feeders:\n", f"feeders:\n  - {{id: F0, {feeder}, ampacity_a: {limit_a}, source: test}}\n")
+
+
 @dataclass
 class Plant:
     """Three-phase and balanced: one number stands for all phases [A]."""

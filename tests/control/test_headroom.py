@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from powerd.control import events as ev
 from powerd.control.headroom import HOLD_S, LATE_S, uncontrolled
+from powerd.control.metered import SETTLE_S, uncontrolled_now
 from powerd.state.impaired import Trigger
 from powerd.state.meters import KEPT_S
 from powerd.state.snapshot import reopen_snapshot
 from tests.control.garage import Player, instant
-from tests.control.metered import Plant, metered_text, open_plant
+from tests.control.metered import Plant, behind_a_thinner_feeder, metered_text, open_plant
 
 #: What the shop of ``metered_text`` counts on the feeder when nobody measures it: 20 kW at 0.9 Un, power factor 1 [A].
 WORST_A = 20_000 / (np.sqrt(3) * 0.9 * 400)
@@ -249,6 +250,48 @@ def test_posts_that_are_read_once_in_a_minute_share_the_headroom_all_the_same(fo
         seen.append(plant.player.decision.ceiling.sum())
     assert min(seen[380:]) > 60.0
     assert seen[-1] == pytest.approx(70.0, abs=1.0)
+
+
+@pytest.mark.parametrize("offset_s", [5.0, 35.0])
+def test_what_comes_and_goes_between_two_readings_of_the_posts_is_counted(folder: Path, offset_s: float) -> None:
+    """60 A for a third of each minute: what the meter shows beyond W needs no reading of a post to be a load."""
+    plant = open_plant(
+        folder,
+        behind_a_thinner_feeder(metered_text(4, 200.0, worst_kw=None), 100.0),
+        load=lambda now_s: 60.0 if (now_s - offset_s) % 60.0 < 20.0 else 10.0,
+        post_s=60.0,
+        own_windows=True,
+        lag_s=1.0,
+    )
+    over = []
+    for _ in range(420):
+        plant.second()
+        _, load, cars = plant.history[-1]
+        over.append(load + cars.sum() > 100.5)
+    assert sum(over[180:]) <= 4 * 8
+    assert plant.drawn.sum() > 20.0
+
+
+def test_a_reading_of_another_switching_state_tells_nothing_of_this_one(folder: Path) -> None:
+    """Posts that are read once in a minute tell of it late: until they have, the configured worst counts."""
+    plant = open_plant(folder, metered_text(4, 200.0), load=lambda _: 5.0, post_s=60.0, own_windows=True)
+    player = plant.player
+    for _ in range(245):
+        plant.second()
+    moved_s = player.now_s
+    player.snapshot = replace(player.snapshot, gear=replace(player.snapshot.gear, changed_at_s=moved_s))
+    seen = []
+    while not seen or seen[-1][1] < moved_s + SETTLE_S:
+        plant.second()
+        seen.append(
+            (
+                float(uncontrolled_now(player.site, player.snapshot, player.now_s).max()),
+                float(player.snapshot.meters.settled_end_s[0]),
+            )
+        )
+    assert len(seen) > 2 * SETTLE_S
+    assert min(counted for counted, _ in seen[:-1]) >= WORST_A - 1e-6
+    assert seen[-1][0] < 10.0
 
 
 def test_a_meter_that_is_read_every_ten_seconds_is_not_late_between_two_readings(folder: Path) -> None:

@@ -184,4 +184,13 @@ def _binding(decision: Decision, evse: int) -> str:
     limits = limits_above(decision, evse)
     name, source, count = limits.name[limit], limits.source[limit], others(decision, evse)
     company = f", together with {count} other{'s' if count > 1 else ''}" if count else ""
-    return f"{name} ({source}){company}" if source else f"{name}{company}"
+    beside = _beside_charging(decision, limits, limit)
+    return f"{name} ({source}){beside}{company}" if source else f"{name}{beside}{company}"
+
+
+def _beside_charging(decision: Decision, limits: Limits, limit: int) -> str:
+    """What of a limit other loads have, by meters or by the drawing; "" = nothing, or it is none of the site's own."""
+    own = decision.site.limits.name
+    if limit >= len(own) or own[limit] != limits.name[limit] or decision.uncontrolled[limit] < SLACK:
+        return ""
+    return f", where other loads count for {float(decision.uncontrolled[limit]):.4g} {limits.unit[limit]}"

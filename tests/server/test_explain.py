@@ -14,6 +14,7 @@ from powerd.network.electrical import Electrical
 from powerd.server.explain import reason
 from powerd.state.impaired import Trigger
 from tests.control.garage import Player, site_text
+from tests.control.metered import metered_text
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,13 @@ def test_a_post_that_has_not_taken_its_order_is_told(tmp_path: Path, evse: int) 
     player.snapshot.leases.unsettled[evse] = True
     player.tick()
     assert "has not taken its controller's first order yet" in why(player, evse)
+
+
+def test_what_other_loads_have_of_the_limit_is_told(tmp_path: Path) -> None:
+    """Two cars at 14 A below 60 A would look like a mistake: a shop of 20 kW counts at 90 % of its voltage."""
+    player = opened(tmp_path, metered_text(2, 60.0), 0, 1)
+    feeder = "phase L1 of feeder F1 (test (60 A conductor))"
+    assert why(player) == f"held at 13.96 A by {feeder}, where other loads count for 32.08 A, together with 1 other"
 
 
 WING = "import cvxpy as cp\ndef terms(site):\n    yield cp.sum(site.ceiling[[0, 1]]) <= {}\n"

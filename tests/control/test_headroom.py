@@ -280,7 +280,7 @@ def test_a_reading_of_another_switching_state_tells_nothing_of_this_one(folder: 
         plant.second()
     moved_s = player.now_s
     player.snapshot = replace(player.snapshot, gear=replace(player.snapshot.gear, changed_at_s=moved_s))
-    seen = []
+    seen: list[tuple[float, float]] = []
     while not seen or seen[-1][1] < moved_s + SETTLE_S:
         plant.second()
         seen.append(

@@ -142,6 +142,28 @@ def test_allocation_is_safe_and_proved(count: int, seed: int, cones: bool, stepp
     assert np.all(answer.binding_limit[held] >= 0)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 30), st.integers(0, 10**6), st.booleans(), st.sampled_from([CONTINUOUS, WHOLE_AMPERES, EIGHTS]))
+def test_a_lower_class_takes_nothing_from_a_higher(count: int, seed: int, cones: bool, steps: np.ndarray) -> None:
+    """The higher class gets what it would get alone, on trees and cones, continuous or in steps."""
+    rng = np.random.default_rng(seed)
+    site = delta_wye(count, seed, float(rng.uniform(3.0, 20.0) * count)) if cones else random_tree(count, seed)
+    wish = demands(
+        count,
+        len(site.capacity),
+        weight=np.exp(rng.normal(0.0, 1.0, count)),
+        upper=rng.choice([16.0, 32.0], count),
+        minimum=np.full(count, 6.0),
+        priority=rng.integers(0, 2, count),
+        least_served=rng.uniform(0.0, 20.0, count),
+    )
+    higher = wish.priority == 1
+    upper = np.where(higher, wish.upper, 0.0)
+    alone = replace(wish, upper=upper, target=upper)
+    both, own = (Allocator(posts(count, steps)).allocate(site, one).want for one in (wish, alone))
+    np.testing.assert_allclose(both[higher], own[higher], atol=1e-3)
+
+
 def test_the_same_question_gets_the_same_answer_object() -> None:
     """Nothing changed: the memo answers; a change of one capacity is noticed."""
     allocator, site, wish = Allocator(posts(3)), one_limit(3, 48.0), demands(3, 1)

@@ -62,19 +62,24 @@ def watch_meters(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> S
     stands = snapshot.leases.streamed & snapshot.drawn_stands
     heard = np.flatnonzero((snapshot.leases.echo_at_s >= boottime_s) & stands)
     meters = readings.hear_posts(meters, heard, boottime_s)
-    stood_s, worst = _stood_s(snapshot, meters, boottime_s), None
-    for m in range(meters.stamp_s.shape[0]):
-        if not site.metering.works[m]:
-            continue
+    stood_s = _stood_s(snapshot, meters, boottime_s)
+    slow = _waits_for_slow_posts(site, meters, stood_s)
+    for m in np.flatnonzero(site.metering.works).tolist():
         inside = site.metering.behind[m]
-        slow = bool((stood_s[inside] > KEPT_S).any()) and readings.windows_of(meters)[m] <= BRISK_S
-        meters = _watch(site, meters, m, stood_s[inside] if slow else 0.0 * stood_s[inside], boottime_s)
-        if slow:
-            if worst is None:
-                drawn = largest_phase(snapshot.drawn)
-                worst = leases.worst(snapshot.leases, site.terms, snapshot.sessions.plugged, drawn, boottime_s)
+        meters = _watch(site, meters, m, np.where(slow[m], stood_s, 0.0)[inside], boottime_s)
+    if slow.any():
+        drawn = largest_phase(snapshot.drawn)
+        worst = leases.worst(snapshot.leases, site.terms, snapshot.sessions.plugged, drawn, boottime_s)
+        for m in np.flatnonzero(slow).tolist():
             meters = _at_least(site, meters, m, worst)
     return replace(snapshot, meters=meters)
+
+
+def _waits_for_slow_posts(site: CompiledSite, meters: Meters, stood_s: Floats) -> Bools:
+    """(M,) meters whose readings wait for posts that are read slowly; ``stood_s`` (n,) as in ``_stood_s``."""
+    brisk = site.metering.works & (readings.windows_of(meters) <= BRISK_S)
+    found: Bools = brisk & np.any(site.metering.behind & (stood_s > KEPT_S), axis=1)
+    return found
 
 
 def _stood_s(snapshot: Snapshot, meters: Meters, boottime_s: float) -> Floats:

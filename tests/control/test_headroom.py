@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +43,16 @@ def _total(
     )
 
 
+def _modulated(folder: Path, text: str, seed: int, load: float, every_s: int, **settings_: Any) -> Plant:
+    """A steady load beside cars that come, go and modulate: each draws another current every so many seconds."""
+    wishes = np.random.default_rng(seed).choice([0.0, 10.0, 20.0, 32.0], (4, 12))
+
+    def demand(evse: int, now_s: float) -> float:
+        return float(wishes[evse, int(now_s // every_s) % 12])
+
+    return open_plant(folder, text, load=lambda _: load, demand=demand, **settings_)
+
+
 def _counted(player: Player) -> float:
     return float(uncontrolled(player.site, player.snapshot.meters, player.now_s)[0])
 
@@ -59,18 +70,8 @@ def test_a_steady_load_is_never_counted_too_low(
     load: float, meter_s: float, post_s: float, delay_s: float, lag_s: float, seed: int, folder: Path
 ) -> None:
     """While cars come, go and modulate, out of step with the meter, what counts is at least what the load draws."""
-    rng = np.random.default_rng(seed)
-    wishes = rng.choice([0.0, 10.0, 20.0, 32.0], (4, 12))
-    plant = open_plant(
-        folder,
-        metered_text(4, 100.0),
-        load=lambda _: load,
-        meter_s=meter_s,
-        post_s=post_s,
-        delay_s=delay_s,
-        lag_s=lag_s,
-        demand=lambda evse, now_s: float(wishes[evse, int(now_s // 7) % 12]),
-    )
+    text = metered_text(4, 100.0)
+    plant = _modulated(folder, text, seed, load, 7, meter_s=meter_s, post_s=post_s, delay_s=delay_s, lag_s=lag_s)
     for _ in range(70):
         counted = plant.second()
         assert counted >= min(load, WORST_A) - 1e-6
@@ -90,18 +91,8 @@ def test_nor_where_posts_and_meters_are_read_slowly(
     load: float, meter_s: float, post_s: float, lag_s: float, seed: int, folder: Path
 ) -> None:
     """The same with posts that say once in a minute what they drew in it, or a meter that does in 20 s."""
-    rng = np.random.default_rng(seed)
-    wishes = rng.choice([0.0, 10.0, 20.0, 32.0], (4, 12))
-    plant = open_plant(
-        folder,
-        metered_text(4, 100.0, stale_after_s=60.0),
-        load=lambda _: load,
-        meter_s=meter_s,
-        post_s=post_s,
-        own_windows=True,
-        lag_s=lag_s,
-        demand=lambda evse, now_s: float(wishes[evse, int(now_s // 37) % 12]),
-    )
+    text = metered_text(4, 100.0, stale_after_s=60.0)
+    plant = _modulated(folder, text, seed, load, 37, meter_s=meter_s, post_s=post_s, lag_s=lag_s, own_windows=True)
     for _ in range(240):
         counted = plant.second()
         if plant.player.now_s > 3 + meter_s:

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m powerd.sim.faults", description=__doc__)
     parser.add_argument("--seeds", default="0:2000", help="FIRST:LAST, LAST not included (default %(default)s)")
-    parser.add_argument("--results", type=Path, help="file of results: what it has is not run again, all adds up")
+    parser.add_argument("--results", type=Path, help="file of results: what these sources played adds up")
     parser.add_argument(
         "--covered",
         type=float,

@@ -164,11 +164,10 @@ class World:
         if one.kind not in DAILY and self._strikes(one):
             self._note(one.kind)
         owner, value = self.owners[one.target % len(self.owners)], one.value
-        post = self.posts[one.target % len(self.posts)]
         if one.kind in CRASHES:
             self.leader.crash, self.leader.crash_for_s = one.kind, value
         elif one.kind in {Kind.PLUG, Kind.UNPLUG}:
-            self._plug(post, one)
+            self._plug(one)
         elif one.kind in {Kind.CURTAIL, Kind.TRIP, Kind.RESTORE}:
             self._limit(one)
         elif one.kind in {Kind.STOP, Kind.RELEASE}:
@@ -196,9 +195,14 @@ class World:
             return self._known(one.target % len(self.posts))
         return True
 
-    def _plug(self, post: Post, one: Happening) -> None:
+    def _plug(self, one: Happening) -> None:
+        index = one.target % len(self.posts)
+        post = self.posts[index]
         if one.kind is Kind.PLUG and not post.plugged:
             post.plug(one.value or 32.0)
+            owner, place = self._owner_of(index)
+            if owner.dead and (index, owner.seen[place]) in self.claims.told_off:
+                self.claims.told_off.add((index, post.cars))  # swapped while nobody looked: taken for the one before
         elif one.kind is Kind.UNPLUG and post.plugged:
             post.unplug()
 

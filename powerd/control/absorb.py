@@ -202,6 +202,7 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     unheard = ~np.isfinite(book.echo_at_s[event.evse]) & event.plugged
     book = leases.linger(book, site.terms, event.evse[unheard], now.boottime_s)
     opened = _opened(book, leases.idle_of(book, site.terms)[event.evse], event)
+    first = event.evse[book.echo_incarnation[event.evse] != event.incarnation]
     book = leases.stamp(book, event.evse, event.incarnation, event.boottime_s, now.boottime_s)
     unsettled = ev.or_none(event.unsettled, event.evse)
     known = ~unsettled
@@ -228,7 +229,11 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
     phases = forget_phases(snapshot.phases, np.flatnonzero(greeted.one != before.one))
     seen = meters.interrupt_posts(snapshot.meters, event.evse, now.boottime_s)
     usage = off_in_silence(snapshot.usage, event.evse[(event.ceiling <= 0.0) & (event.remaining_s <= 0.0)])
-    snapshot = replace(snapshot, leases=book, contactors=greeted, phases=phases, meters=seen, usage=usage)
+    # What another process read says nothing of now, until this one tells what it reads.
+    stands = put_news(snapshot.drawn_stands, first, False)
+    snapshot = replace(
+        snapshot, leases=book, contactors=greeted, phases=phases, meters=seen, usage=usage, drawn_stands=stands
+    )
     state = replace(_with(state, snapshot), greeted=put(state.greeted, event.evse, True))
     return _freshen(state, event.evse[known])
 

@@ -113,14 +113,14 @@ def over_reserved(limits: Limits, least: Floats, uncontrolled: Floats, snapshot:
     return over
 
 
-def unopened(limits: Limits, demands: Demands, worst: Floats, over: Bools) -> Demands:
+def unopened(limits: Limits, demands: Demands, over: Bools) -> Demands:
     """Who was granted nothing yet asks for nothing under a limit of ``over`` (L,): his fallback would open, and W grow.
 
-    To ask would only take from others what he cannot get. ``worst`` (n,) is W.
+    To ask would only take from others what he cannot get.
     """
     if not over.any():
         return demands
     limit, evse, _ = limits.entries()
-    below = np.isin(np.arange(worst.shape[0]), evse[over[limit]])
-    upper = np.where(below & (demands.opens > worst), 0.0, demands.upper)
+    below = np.isin(np.arange(demands.floor.shape[0]), evse[over[limit]])
+    upper = np.where(below & (demands.opens > demands.floor), 0.0, demands.upper)
     return replace(demands, upper=upper, target=np.minimum(demands.target, upper))

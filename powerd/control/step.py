@@ -110,7 +110,7 @@ class Stepper:
         scene = _scene(site, state, absorbed, drawn, stands, now, anew=_anew(snapshot, state, events))
         demands = demands_of(site, state, scene.takes, stands, scene.uncontrolled, now.boottime_s)
         over = over_reserved(site.limits, demands.floor, demands.uncontrolled, state)
-        demands = unopened(site.limits, demands, stands.worst, over)
+        demands = unopened(site.limits, demands, over)
         if order is None and not moved:
             shares = self._shared(site, state, scene, demands)
         else:
@@ -249,12 +249,13 @@ class Stepper:
         """(n,) ``ceiling`` with raises that W does not grow by, where a limit does not even hold the reserves.
 
         W exceeds such a limit whatever is granted, so by R1 nothing would ever rise there. Who is raised to no more
-        than counts for him anyway changes no W; what is followed has to fit: the limit is obeyed with live grants.
+        than his reserve changes no W, now or later; a lease or a reading that counts for more ends, and a grant of it
+        would not. What is followed has to fit: the limit is obeyed with live grants.
         """
         live = leases.live_grants(state.leases, site.terms, state.sessions.plugged, now_s)
         beyond = ~scene.reachable | (scene.worst > demands.floor + ROW_TOLERANCE)
         followed = np.where(beyond, scene.worst, np.maximum(live, scene.in_force))
-        goal = np.maximum(ceiling, np.minimum(wanted, scene.worst))
+        goal = np.maximum(ceiling, np.minimum(wanted, demands.floor))
         return admit_raises(
             limits, demands.uncontrolled, followed, ceiling, goal, demands.minimum, demands.order, steps=self._steps
         )

@@ -65,7 +65,7 @@ def said(
 
 
 def test_below_the_fallbacks_the_cars_take_turns_within_the_envelope(full: Player) -> None:
-    """10 kW, and the fallbacks alone make 18: two cars at a time, at no more than counts of them anyway.
+    """10 kW, and the fallbacks alone make 18: two cars at a time, at no more than their reserve.
 
     W does not grow by that, and what is granted fits: the garage is not dark until somebody takes the envelope back.
     """

@@ -478,6 +478,23 @@ def test_a_reading_of_a_single_call_counts_for_that_call(two: Player) -> None:
     assert not two.snapshot.drawn_stands[0]
 
 
+def test_what_another_process_read_does_not_stand(two: Player) -> None:
+    """A hello of the same process leaves its last reading standing; that of another one has read nothing yet."""
+    reading = ev.Measured(evse=np.array([0]), drawn=np.full((1, 3), 20.0))
+    two.hello(0)
+    two.tick(reading)
+    two.hello(0)
+    two.tick()
+    assert two.snapshot.drawn_stands[0]
+    two.hello(0)
+    hello = two.news.pop()
+    assert isinstance(hello, ev.HelloReceived)
+    two.tick(replace(hello, incarnation=hello.incarnation + 1))
+    assert not two.snapshot.drawn_stands[0]
+    two.tick(reading)
+    assert two.snapshot.drawn_stands[0]
+
+
 @pytest.mark.parametrize("by_call", [False, True])
 def test_a_stop_opens_no_fallback(tmp_path: Path, by_call: bool) -> None:
     """A car waits beside a full feeder and is stopped; its controller says that it accepted that."""

@@ -77,6 +77,8 @@ def watch_envelopes(site: CompiledSite, snapshot: Snapshot, worst: Floats, uncon
 
 def envelope_alarms(site: CompiledSite, snapshot: Snapshot, now: Now) -> tuple[str, ...]:
     """Operators that are silent, and envelopes below what the site promised to keep."""
+    if not snapshot.envelopes:
+        return ()
     failsafe_kw, least_kw = site.electrical.failsafe_limit_kw, least_import_kw(site.electrical)
     found = []
     for one in snapshot.envelopes:

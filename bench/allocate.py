@@ -228,6 +228,7 @@ def full_demands(tick: Tick, priority: Ints) -> tuple[Limits, Demands]:
         upper=tick.upper,
         minimum=np.full(count, 6.0),
         floor=np.zeros(count),
+        silent=np.zeros(count),
         opens=np.zeros(count),
         priority=priority,
         least_served=np.zeros(count),

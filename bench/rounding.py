@@ -94,6 +94,7 @@ class _Optimum:
             upper=upper,
             minimum=self._posts.min_ceiling,
             floor=np.zeros(count),
+            silent=np.zeros(count),
             opens=np.zeros(count),
             priority=np.zeros(count, dtype=np.int64),
             least_served=np.floor(np.where(self._cars.plugged, self._cars.got_kwh, 0.0)),

@@ -35,6 +35,9 @@ class Demands:
     """(n,) smallest ceiling above 0 this car can use (0-or-at-least-minimum), >= ``Posts.min_ceiling``."""
     floor: Floats
     """(n,) reserve that the rows count anyway, as max(x, floor); up to it a ceiling is free."""
+    silent: Floats
+    """(n,) the part of the floor that posts of silent controllers hold, and surely may draw: it also counts where a
+    limit does not hold the floors."""
     opens: Floats
     """(n,) what the floor becomes with the first grant, which opens the post's fallback; 0 = nothing more."""
     priority: Ints
@@ -60,6 +63,7 @@ class Demands:
             self.upper,
             self.minimum,
             self.floor,
+            self.silent,
             self.opens,
             self.priority,
             self.least_served,

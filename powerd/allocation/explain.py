@@ -51,6 +51,9 @@ def binding_limits(ledger: Ledger, want: Floats) -> Ints:
     binding = np.full(want.shape[0], -1, dtype=np.int64)
     columns = ledger.columns
     for i in range(want.shape[0]):
+        if ledger.upper[i] == 0.0 and ledger.holder[i] >= 0:
+            binding[i] = ledger.limit_of_row[ledger.holder[i]]
+            continue
         if not (ledger.upper[i] > 0.0 and want[i] < ledger.upper[i] - ROW_TOLERANCE):
             continue
         if want[i] > 0.0 and ledger.holder[i] >= 0:
@@ -87,6 +90,7 @@ def close_book(book: Book, order: Ints, steps: PilotSteps) -> tuple[Floats, Ints
         ledger.x,
         ledger.least,
         ledger.reserve,
+        ledger.silent,
         order,
         steps,
     )

@@ -23,13 +23,15 @@ def shed(
     floor: Floats,
     order: Ints | None = None,
     *,
+    silent: Floats | None = None,
     steps: PilotSteps | None = None,
 ) -> Floats:
     """Lower ``ceilings`` until every row holds.
 
     A row counts max(x, floor) wherever the floors alone fit it; where not even they fit (a limit below the reserve), it
-    counts the ceilings themselves, so that live grants obey it. Ceilings shrink in proportion towards their minimum;
-    where even the minima do not fit, whole sessions go off, lowest priority first, until the rest fits.
+    counts the ceilings themselves, so that live grants obey it, beside those that silent posts still hold. Ceilings
+    shrink in proportion towards their minimum; where even the minima do not fit, whole sessions go off, lowest priority
+    first, until the rest fits.
 
     Args:
         limits: rows, with the capacity of this tick.
@@ -38,6 +40,7 @@ def shed(
         minimum: (n,) smallest ceiling above 0 of each car; not finite = never on.
         floor: (n,) reserve counted in the rows.
         order: (n,) EVSEs, first served first (``demands.order_of_service``); default by index.
+        silent: (n,) the part of the floor that counts under every limit (``Demands.silent``); default nothing.
         steps: pilot steps; default continuous.
 
     Returns:
@@ -54,6 +57,7 @@ def shed(
         fresh(ceilings),
         fresh(minimum),
         fresh(floor),
+        np.zeros(len(ceilings)) if silent is None else fresh(silent),
         np.arange(len(ceilings)) if order is None else order,
         no_steps(len(ceilings)) if steps is None else steps,
     )

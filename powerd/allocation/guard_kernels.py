@@ -102,19 +102,19 @@ def smallest_fraction(columns: Columns, limit_of_row: Ints, i: int, fraction: Fl
 
 @kernel
 def counted(
-    columns: Columns, x: Floats, floor: Floats, bare: Bools, limit_of_row: Ints, headroom: Floats
+    columns: Columns, x: Floats, floor: Floats, silent: Floats, bare: Bools, limit_of_row: Ints, headroom: Floats
 ) -> tuple[Floats, Floats]:
-    """Row flows of max(x, floor), and of x alone in rows of ``bare`` limits (floors that do not fit)."""
+    """Row flows of max(x, floor), and of max(x, silent) in rows of ``bare`` limits (floors that do not fit)."""
     rows = headroom.shape[0]
     real = np.zeros(rows)
     imag = np.zeros(rows)
     for i in range(x.shape[0]):
-        reserved = max(x[i], floor[i])
+        reserved, live = max(x[i], floor[i]), max(x[i], silent[i])
         if reserved == 0.0:
             continue
         for k in range(columns.start[i], columns.start[i + 1]):
             r = columns.row[k]
-            amount = x[i] if bare[limit_of_row[r]] else reserved
+            amount = live if bare[limit_of_row[r]] else reserved
             if amount != 0.0:
                 real[r] += columns.real[k] * amount
                 imag[r] += columns.imag[k] * amount
@@ -130,6 +130,7 @@ def _admit_minima(
     on: Bools,
     kept: Floats,
     floor: Floats,
+    silent: Floats,
     order: Ints,
     real: Floats,
     imag: Floats,
@@ -140,10 +141,10 @@ def _admit_minima(
         if not on[i]:
             continue
         ok = True
-        above_floor = max(kept[i] - floor[i], 0.0)
+        above_floor, above_silent = max(kept[i] - floor[i], 0.0), max(kept[i] - silent[i], 0.0)
         for k in range(columns.start[i], columns.start[i + 1]):
             r = columns.row[k]
-            step = kept[i] if bare[limit_of_row[r]] else above_floor
+            step = above_silent if bare[limit_of_row[r]] else above_floor
             if step > 0.0 and not fits(real[r] + columns.real[k] * step, imag[r] + columns.imag[k] * step, headroom[r]):
                 ok = False
                 break
@@ -153,7 +154,7 @@ def _admit_minima(
             continue
         for k in range(columns.start[i], columns.start[i + 1]):
             r = columns.row[k]
-            step = kept[i] if bare[limit_of_row[r]] else above_floor
+            step = above_silent if bare[limit_of_row[r]] else above_floor
             real[r] += columns.real[k] * step
             imag[r] += columns.imag[k] * step
 
@@ -167,18 +168,19 @@ def _fall_back(
     x: Floats,
     kept: Floats,
     floor: Floats,
+    silent: Floats,
     bare: Bools,
 ) -> Floats:
     """Should a row not hold after scaling (a cone without its subsets): its EVSEs go to ``kept``, or else all do.
 
     ``kept`` itself was admitted row by row, so it holds.
     """
-    real, imag = counted(columns, x, floor, bare, limit_of_row, headroom)
+    real, imag = counted(columns, x, floor, silent, bare, limit_of_row, headroom)
     over = overdrawn_limits(limit_of_row, headroom, limit_count, real, imag)
     if not over.any():
         return x
     lowered = np.where(under_limits(columns, limit_of_row, over), np.minimum(x, kept), x)
-    real, imag = counted(columns, lowered, floor, bare, limit_of_row, headroom)
+    real, imag = counted(columns, lowered, floor, silent, bare, limit_of_row, headroom)
     over = overdrawn_limits(limit_of_row, headroom, limit_count, real, imag)
     return np.minimum(x, kept) if over.any() else lowered
 
@@ -192,6 +194,7 @@ def shed_to_rows(
     asked: Floats,
     least: Floats,
     floor: Floats,
+    silent: Floats,
     order: Ints,
     steps: PilotSteps,
 ) -> Floats:
@@ -199,7 +202,7 @@ def shed_to_rows(
     n = asked.shape[0]
     nothing = np.zeros(n)
     no_limit = np.zeros(limit_count, dtype=np.bool_)
-    real, imag = counted(columns, nothing, floor, no_limit, limit_of_row, headroom)
+    real, imag = counted(columns, nothing, floor, silent, no_limit, limit_of_row, headroom)
     bare = overdrawn_limits(limit_of_row, headroom, limit_count, real, imag)
     under_bare = under_limits(columns, limit_of_row, bare)
     x = np.zeros(n)
@@ -211,19 +214,22 @@ def shed_to_rows(
             on[i] = True
             x[i] = reachable
             kept[i] = least[i] if under_bare[i] else min(reachable, max(least[i], step_down(steps, i, floor[i])))
-    real, imag = counted(columns, x, floor, bare, limit_of_row, headroom)
+    real, imag = counted(columns, x, floor, silent, bare, limit_of_row, headroom)
     if not overdrawn_limits(limit_of_row, headroom, limit_count, real, imag).any():
         return x
-    low_real, low_imag = counted(columns, nothing, floor, bare, limit_of_row, headroom)
-    _admit_minima(columns, limit_of_row, headroom, bare, on, kept, floor, order, low_real, low_imag)
+    low_real, low_imag = counted(columns, nothing, floor, silent, bare, limit_of_row, headroom)
+    full = overdrawn_limits(limit_of_row, headroom, limit_count, low_real, low_imag)  # by what silent posts hold
+    on &= ~under_limits(columns, limit_of_row, full)
+    kept = np.where(on, kept, 0.0)
+    _admit_minima(columns, limit_of_row, headroom, bare, on, kept, floor, silent, order, low_real, low_imag)
     x = np.where(on, x, 0.0)
-    real, imag = counted(columns, x, floor, bare, limit_of_row, headroom)
+    real, imag = counted(columns, x, floor, silent, bare, limit_of_row, headroom)
     fraction = common_fractions(limit_of_row, headroom, limit_count, low_real, low_imag, real, imag)
     for i in range(n):
         share = smallest_fraction(columns, limit_of_row, i, fraction)
         if share < 1.0:
             x[i] = max(kept[i], step_down(steps, i, kept[i] + share * (x[i] - kept[i])))
-    return _fall_back(columns, limit_of_row, headroom, limit_count, x, kept, floor, bare)
+    return _fall_back(columns, limit_of_row, headroom, limit_count, x, kept, floor, silent, bare)
 
 
 @kernel
@@ -236,6 +242,7 @@ def shed_untrusted(
     ceilings: Floats,
     minimum: Floats,
     floor: Floats,
+    silent: Floats,
     order: Ints,
     steps: PilotSteps,
 ) -> Floats:
@@ -244,11 +251,13 @@ def shed_untrusted(
     least = np.empty_like(minimum)
     asked = np.empty_like(ceilings)
     reserve = np.empty_like(floor)
+    holds = np.empty_like(silent)
     for i in range(ceilings.shape[0]):
         least[i] = least_ceiling(minimum[i], steps, i)
         asked[i] = trust(ceilings[i]) if energized[i] else 0.0
         reserve[i] = trust(floor[i])
-    return shed_to_rows(columns, limit_of_row, headroom, limit_count, asked, least, reserve, order, steps)
+        holds[i] = min(trust(silent[i]), reserve[i])
+    return shed_to_rows(columns, limit_of_row, headroom, limit_count, asked, least, reserve, holds, order, steps)
 
 
 @kernel

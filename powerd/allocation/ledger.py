@@ -28,7 +28,7 @@ class Book(NamedTuple):
     limit_count: int
     """L."""
     numbers: Floats
-    """(12, n)"""
+    """(13, n)"""
     marks: Bools
     """(3, n)"""
     rows: Floats
@@ -57,7 +57,7 @@ class Ledger(NamedTuple):
     reserve: Floats
     """(n,) what the demands reserve."""
     floor: Floats
-    """(n,) reserve counted in the rows; 0 under a limit that not even the reserves fit."""
+    """(n,) reserve counted in the rows; ``silent`` under a limit that not even the reserves fit."""
     opens: Floats
     """(n,) as in ``Demands``, until it is on."""
     free_floor: Floats
@@ -70,6 +70,8 @@ class Ledger(NamedTuple):
     """(n,) of the level being decided [own unit]."""
     ceiling: Floats
     """(n,) of the level being decided [own unit]."""
+    silent: Floats
+    """(n,) as in ``Demands``."""
     overdue: Bools
     """(n,) as in ``Demands``."""
     on: Bools
@@ -87,7 +89,7 @@ class Ledger(NamedTuple):
     last_price: Floats
     """(m,) the same of any class."""
     holder: Ints
-    """(n,) row that stopped it when its class had been served, by that class's prices; -1 = none did."""
+    """(n,) row that stopped it when its class had been served, by that class's prices, or that bars it; -1 = none."""
 
 
 class Service(NamedTuple):
@@ -118,6 +120,7 @@ def view(book: Book) -> Ledger:
         numbers[9],
         numbers[10],
         numbers[11],
+        numbers[12],
         marks[0],
         marks[1],
         marks[2],
@@ -149,6 +152,29 @@ def _served(upper: Floats, order: Ints, priority: Ints) -> Service:
 
 
 @kernel
+def _count(ledger: Ledger, floor: Floats) -> None:
+    """The rows carry ``floor`` (n,), and nothing else."""
+    ledger.floor[:] = floor
+    ledger.real[:] = 0.0
+    ledger.imag[:] = 0.0
+    add_flow(ledger.columns, floor, ledger.real, ledger.imag)
+
+
+@kernel
+def _bar(ledger: Ledger, marked: Bools) -> None:
+    """Nobody gets anything under the ``marked`` limits (L,), which hold those who would; nor is anything counted."""
+    floor = ledger.floor.copy()
+    for i in range(floor.shape[0]):
+        for k in range(ledger.columns.start[i], ledger.columns.start[i + 1]):
+            r = ledger.columns.row[k]
+            if marked[ledger.limit_of_row[r]]:
+                ledger.holder[i] = r if ledger.upper[i] > 0.0 or ledger.holder[i] >= 0 else -1
+                ledger.upper[i] = 0.0
+                floor[i] = 0.0
+    _count(ledger, floor)
+
+
+@kernel
 def _open(
     book: Book, capacity: Floats, uncontrolled: Floats, energized: Bools, steps: PilotSteps, order: Ints, priority: Ints
 ) -> Service:
@@ -163,16 +189,18 @@ def _open(
         if upper[i] < least[i] or not energized[i]:
             upper[i] = 0.0
         reserve[i] = trust(reserve[i])
+        ledger.silent[i] = min(trust(ledger.silent[i]), reserve[i])
         ledger.opens[i] = trust(ledger.opens[i])
         ledger.floor[i] = reserve[i]
     add_flow(columns, reserve, real, imag)
     over = overdrawn_limits(limit_of_row, ledger.headroom, limit_count, real, imag)
     if over.any():
-        # Under a limit that not even the reserves fit, it is obeyed with live ceilings.
-        ledger.floor[:] = np.where(under_limits(columns, limit_of_row, over), 0.0, reserve)
-        real[:] = 0.0
-        imag[:] = 0.0
-        add_flow(columns, ledger.floor, real, imag)
+        # Under a limit that not even the reserves fit, it is obeyed with live ceilings, silent posts' among them.
+        _count(ledger, np.where(under_limits(columns, limit_of_row, over), ledger.silent, reserve))
+        over = overdrawn_limits(limit_of_row, ledger.headroom, limit_count, real, imag)
+        if over.any():
+            # What silent posts hold fills it alone: nobody else gets anything there.
+            _bar(ledger, over)
     for i in range(upper.shape[0]):
         ledger.free_floor[i] = step_down(steps, i, min(ledger.floor[i], upper[i]))
         ledger.counted[i] = ledger.floor[i]
@@ -183,9 +211,10 @@ def open_book(limits: Limits, demands: Demands, steps: PilotSteps) -> tuple[Book
     """An account with nothing granted: rows carry the reserves alone; and who can be granted anything."""
     rows = rows_of(limits)
     count = demands.weight.shape[0]
-    numbers, marks = np.zeros((12, count)), np.zeros((3, count), dtype=np.bool_)
+    numbers, marks = np.zeros((13, count)), np.zeros((3, count), dtype=np.bool_)
     numbers[0], numbers[1], numbers[2] = demands.weight, demands.target, demands.minimum
     numbers[3], numbers[4], numbers[6], marks[0] = demands.upper, demands.floor, demands.opens, demands.overdue
+    numbers[12] = demands.silent
     load = np.empty((2, limits.capacity.shape[0]))  # of one kind, whatever kind of array the limits hold
     load[0], load[1] = limits.capacity, demands.uncontrolled
     book = Book(

@@ -165,7 +165,7 @@ def admitted_by_rows(rows: Rows, room: Floats, settled: Floats, order: Ints, dem
     add_flow(columns, floor, real, imag)
     over = overdrawn_limits(limit_of_row, room, int(demands.uncontrolled.shape[0]), real, imag)
     if over.any():  # as in the ledger: there the limit is obeyed with live ceilings
-        floor = np.where(under_limits(columns, limit_of_row, over), 0.0, floor)
+        floor = np.where(under_limits(columns, limit_of_row, over), fresh(demands.silent), floor)
     real, imag = np.zeros(rows.row_count), np.zeros(rows.row_count)
     add_flow(columns, np.maximum(settled, floor), real, imag)
     overdue = np.array(demands.overdue)

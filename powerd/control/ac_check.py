@@ -124,6 +124,7 @@ def _shed_once(
         demands.minimum,
         demands.floor,
         demands.order,
+        silent=demands.silent,
         steps=steps,
     )
     return tighter, left

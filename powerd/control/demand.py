@@ -92,6 +92,7 @@ def demands_of(
         upper=upper,
         minimum=least,
         floor=np.where(silent, stands.worst, stands.reserve),
+        silent=np.where(silent, stands.worst, 0.0),
         opens=np.where(takes & ~snapshot.leases.granted, leases.fallback_of(snapshot.leases, site.terms), 0.0),
         priority=np.where(idle(snapshot.usage, boottime_s), IDLE_CLASS, sessions.priority),
         least_served=service_order(snapshot.usage, boottime_s),

@@ -231,6 +231,7 @@ class Stepper:
             demands.minimum,
             demands.floor,
             demands.order,
+            silent=demands.silent,
             steps=self._steps,
         )
         return safe, bool((safe < ceiling - ROW_TOLERANCE).any())

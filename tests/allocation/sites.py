@@ -113,6 +113,7 @@ def demands(count: int, limit_count: int, **columns: object) -> Demands:
         upper=np.full(count, 32.0),
         minimum=np.full(count, 6.0),
         floor=np.zeros(count),
+        silent=np.zeros(count),
         opens=np.zeros(count),
         priority=np.zeros(count, dtype=np.int64),
         least_served=np.zeros(count),

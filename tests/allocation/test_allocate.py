@@ -100,6 +100,18 @@ def test_an_idle_reserve_takes_room() -> None:
     np.testing.assert_allclose(answer.want, [0.0, 22.0], atol=1e-3)
 
 
+@pytest.mark.parametrize(("held", "left"), [(0.0, 30.0), (20.0, 10.0), (26.0, 0.0), (40.0, 0.0)])
+def test_what_a_silent_post_holds_counts_where_the_reserves_do_not_fit(held: float, left: float) -> None:
+    """Reserves of 24 + max(12, held) A under 30: the limit is obeyed with live ceilings, and the silent post's is one.
+
+    What is left, 4 A, is below the minimum; and what exceeds the limit alone leaves nothing. The limit is told.
+    """
+    asked = demands(3, 1, floor=[max(held, 12.0), 12.0, 12.0], silent=[held, 0.0, 0.0], upper=[0.0, 32.0, 0.0])
+    answer = Allocator(posts(3)).allocate(one_limit(3, 30.0), asked)
+    np.testing.assert_allclose(answer.want, [0.0, left, 0.0], atol=1e-6)
+    assert answer.binding_limit[1] == 0
+
+
 @pytest.mark.parametrize(
     ("steps", "expected"),
     [(WHOLE_AMPERES, [11.0, 10.0, 10.0]), (EIGHTS, [8.0, 8.0, 8.0]), (CONTINUOUS, [31.0 / 3] * 3)],

@@ -56,11 +56,11 @@ def test_shed_holds_every_row_whatever_comes_in(data: st.DataObject) -> None:
     """Any floats in: ceilings out are never above those given, 0 or >= the minimum, on a step, and within each row."""
     site = data.draw(sites())
     count = site.real.shape[1]
-    ceilings, minimum, floor = (data.draw(st.composite(_columns)(count)) for _ in range(3))
+    ceilings, minimum, floor, silent = (data.draw(st.composite(_columns)(count)) for _ in range(4))
     uncontrolled = data.draw(st.composite(_columns)(len(site.capacity)))
     priority = np.array(data.draw(st.lists(st.integers(-3, 3), min_size=count, max_size=count)))
     steps = _whole_amperes(count) if data.draw(st.booleans()) else no_steps(count)
-    result = shed(site, uncontrolled, ceilings, minimum, floor, order_of_service(priority), steps=steps)
+    result = shed(site, uncontrolled, ceilings, minimum, floor, order_of_service(priority), silent=silent, steps=steps)
     assert np.all(result >= 0.0)
     assert np.all(result <= _clean(ceilings))
     assert np.all((result == 0.0) | (result >= minimum - 1e-9) | (minimum < 0.0))
@@ -84,6 +84,23 @@ def test_shed_counts_the_reserve_wherever_it_fits(count: int, seed: int, cones: 
     counted = site.limit_flow(np.maximum(result, floor))
     assert np.all(counted[fits] <= site.capacity[fits] + 1e-9 * (1.0 + site.capacity[fits]))
     np.testing.assert_array_equal(shed(site, nothing, result, minimum, floor, order_of_service(priority)), result)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 25), st.integers(0, 10**6), st.booleans())
+def test_shed_counts_what_silent_posts_hold_under_every_limit(count: int, seed: int, cones: bool) -> None:
+    """Also where the floors do not fit: the others get what is left beside it, nothing where it is too much alone."""
+    rng = np.random.default_rng(seed)
+    site = delta_wye(count, seed, 10.0 * count) if cones else random_tree(count, seed)
+    silent = np.where(rng.random(count) < 0.3, rng.uniform(6.0, 32.0, count), 0.0)
+    floor = np.maximum(silent, 8.0)
+    asked = np.where(silent > 0.0, 0.0, rng.uniform(0.0, 40.0, count))
+    nothing, minimum = np.zeros(len(site.capacity)), np.full(count, 6.0)
+    result = shed(site, nothing, asked, minimum, floor, silent=silent)
+    fits = site.limit_flow(silent) <= site.capacity
+    counted = site.limit_flow(np.maximum(result, silent))
+    assert np.all(counted[fits] <= site.capacity[fits] + 1e-9 * (1.0 + site.capacity[fits]))
+    assert np.all(site.limit_flow(result)[~fits] == 0.0)
 
 
 def test_ten_cars_under_59_amperes_keep_nine() -> None:

@@ -19,7 +19,7 @@ from powerd.state import envelopes
 from powerd.state.impaired import Trigger
 from powerd.state.snapshot import reopen_snapshot
 from powerd.units import Now
-from tests.control.garage import LIFE, REACTION, Player, instant, site_text
+from tests.control.garage import LIFE, REACTION, TTL, Player, instant, site_text
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 """The player's instant 0."""
@@ -112,6 +112,38 @@ def test_below_the_fallbacks_a_newcomer_waits_and_takes_from_nobody(full: Player
     assert np.count_nonzero(decision.ceiling) == 2
     told = reason(SimpleNamespace(electrical=full.site.electrical, limits=decision.site.limits), decision, 0)
     assert "does not hold the fallbacks that others have already" in told
+
+
+def test_what_silent_posts_may_still_draw_counts_under_an_envelope_below_the_reserves(full: Player) -> None:
+    """Two of four go silent at 32 A, then 55 kW come: less than they and the others' fallbacks are together.
+
+    The others obey it beside the silent ones at once, not as if these drew nothing; when theirs are over, as before.
+    """
+    full.alive.discard(1)
+    while full.tick().snapshot.leases.echo_at_s.min() >= full.now_s - TTL:
+        pass
+    decision = full.tick(said(55.0))
+    silent = np.isin(np.arange(4), full.members(1))
+    assert decision.worst[silent] == pytest.approx(32.0)
+    held = np.where(silent, decision.worst, decision.ceiling)
+    assert import_kw(replace(decision, ceiling=held)) <= 55.0 + 1e-6
+    assert 0.0 < decision.ceiling[~silent].sum() < 12.0
+    decision = settle(full, int(LIFE) + 212)
+    assert decision.worst[silent] == pytest.approx(6.0)
+    assert decision.ceiling[~silent].min() >= 25.0
+
+
+def test_silent_posts_that_fill_an_envelope_leave_nothing(full: Player) -> None:
+    """40 kW are less than two silent posts at 32 A may draw: the others are off until those leases are over."""
+    full.alive.discard(1)
+    while full.tick().snapshot.leases.echo_at_s.min() >= full.now_s - TTL:
+        pass
+    decision = full.tick(said(40.0))
+    assert decision.ceiling[full.members(0)].max() == 0.0
+    assert "held at 0 A by import of the site (envelope night of dso, 40 kW)" in reason(
+        SimpleNamespace(electrical=full.site.electrical, limits=decision.site.limits), decision, 0
+    )
+    assert settle(full, int(LIFE) + 212).ceiling[full.members(0)].min() >= 6.0
 
 
 def import_kw(decision: Decision) -> float:

@@ -46,6 +46,7 @@ def full_demand(name: str) -> FullDemand:
             upper=posts.max_ceiling,
             minimum=posts.min_ceiling,
             floor=posts.fallback,
+            silent=np.zeros_like(posts.fallback),
             opens=np.zeros(count),
             priority=np.zeros(count, dtype=np.int64),
             least_served=np.zeros(count),

@@ -72,21 +72,21 @@ def random_tree(count: int, seed: int, *, tightness: float = 0.7, one_phase: boo
     phase_bits = rng.choice([1, 2, 4] if one_phase else [1, 2, 4, 7], count)
     gain = rng.choice([1.0, 1.0, 0.5, 1.7], count)
     scale = np.where(rng.random(nodes) < 0.2, 0.1, 1.0)
-    load = np.zeros((nodes, 3, count))
+    entries = []
     for i in range(count):
         v = int(node[i])
         while v >= 0:
-            for k in range(3):
-                if phase_bits[i] >> k & 1:
-                    load[v, k, i] = scale[v] * gain[i]
+            entries += [(3 * v + k, i, scale[v] * gain[i]) for k in range(3) if phase_bits[i] >> k & 1]
             v = int(parent[v])
+    line, evse, size = zip(*entries, strict=True)
+    load = sp.csr_array((size, (line, evse)), shape=(3 * nodes, count))
     rated = rng.random((nodes, 3)) < 0.8
     row = np.full((nodes, 3), -1, dtype=np.int64)
     row[rated] = np.arange(int(rated.sum()))
-    real = load[rated]
-    capacity = np.maximum(real.sum(axis=1) * 32.0, 1.0) * rng.uniform(0.2, 1.0, len(real)) * tightness
+    real = sp.csr_array(load[rated.ravel()])
+    capacity = np.maximum(real.sum(axis=1) * 32.0, 1.0) * rng.uniform(0.2, 1.0, real.shape[0]) * tightness
     tree = Tree(parent=parent, node=node, phase_bits=phase_bits, gain=gain, row=row, scale=scale)
-    return limits(real, np.zeros_like(real), np.arange(len(real)), capacity, tree)
+    return limits(real, sp.csr_array(real.shape), np.arange(real.shape[0]), capacity, tree)
 
 
 def delta_wye(count: int, seed: int, capacity: float) -> Limits:

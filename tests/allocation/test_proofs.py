@@ -22,13 +22,13 @@ Solve = Callable[[Case, Floats], Solution | None]
 
 
 def failures(
-    solve: Solve, seeds: range, ticks: int, *, largest: int = 300
+    solve: Solve, seeds: range, ticks: int, *, smallest: int = 2, largest: int = 300
 ) -> tuple[int, list[tuple[int, Verdict | None]]]:
     """Ticks judged, and those that came out unsolved or not optimal, warm from tick to tick."""
     judged_ticks, failed = 0, []
     for seed in seeds:
         start = np.zeros(0)
-        for case in cases(seed, ticks, largest=largest):
+        for case in cases(seed, ticks, smallest=smallest, largest=largest):
             warm = start if len(start) else np.zeros(case.limits.row_count)
             solution = solve(case, warm)
             judged_ticks += 1
@@ -45,6 +45,25 @@ def test_random_ticks_are_solved_exactly() -> None:
     """Over random trees, limits to zero and back, weights 1e-6 ... 1e6: every tick meets the KKT conditions."""
     count, failed = failures(kernel, range(150), 20)
     assert count > 2000
+    assert failed == []
+
+
+def test_large_sites_are_solved_exactly() -> None:
+    """The same at sizes where sums of thousands of terms round."""
+    count, failed = failures(kernel, range(30_000, 30_002), 3, smallest=1_000, largest=5_000)
+    assert count >= 5
+    assert failed == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(
+    ("smallest", "largest", "sites"), [(300, 3_000, 60), (3_000, 15_000, 20), (15_000, 50_000, 6), (50_000, 50_001, 2)]
+)
+def test_sites_up_to_fifty_thousand(smallest: int, largest: int, sites: int) -> None:
+    """The same over many more, up to the largest that there is a budget for."""
+    count, failed = failures(kernel, range(31_000, 31_000 + sites), 10, smallest=smallest, largest=largest)
+    assert count >= 8 * sites
     assert failed == []
 
 

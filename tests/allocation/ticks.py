@@ -64,10 +64,10 @@ def stage_of(limits: Limits, weight: Floats, lower: Floats, upper: Floats) -> St
     )
 
 
-def cases(seed: int, ticks: int, *, largest: int = 300) -> Iterator[Case]:
+def cases(seed: int, ticks: int, *, smallest: float = 2.0, largest: float = 300.0) -> Iterator[Case]:
     """Ticks of one random site; some ticks have nothing to decide and are left out."""
     rng = np.random.default_rng(seed)
-    count = int(np.exp(rng.uniform(np.log(2.0), np.log(largest))))
+    count = int(np.exp(rng.uniform(np.log(smallest), np.log(largest))))
     site = random_tree(count, seed, tightness=float(rng.choice([0.3, 0.7, 1.2])))
     spread = float(rng.choice([0.5, 3.45, 13.8]))
     weight = np.exp(rng.uniform(-spread, spread, count))

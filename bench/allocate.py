@@ -14,14 +14,12 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
-from bench.instances import Tick, posts, stream
+from bench.instances import Tick, full_demands, plain_stage, posts, priorities, stream
 from bench.rivals import ClarabelDirect, CvxpyDpp, Engine, Osqp, Piqp, cvxpy_rebuilt
 from powerd.allocation.allocate import COLD, Allocator
 from powerd.allocation.certificate import NOTHING_TO_DECIDE, Certificate, judge, worst_of
@@ -54,7 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", default="50,500,5000", help="EVSE counts, comma-separated")
     parser.add_argument("--cases", default="plain,full", help="plain, full or both")
     parser.add_argument("--ticks", type=int, default=0, help="ticks per size; 0 = as many as fit the size")
-    parser.add_argument("--memory-child", type=int, default=-1, help=argparse.SUPPRESS)
 
 
 class Clock:
@@ -84,22 +81,6 @@ class Clock:
             "relative_gap": float(f"{self.gap:.2g}"),
             "fallbacks": self.fallbacks,
         }
-
-
-def plain_stage(tick: Tick) -> Stage:
-    """One stage with every EVSE free between 0 and its upper bound."""
-    count, rows = len(tick.weight), tick.limits.row_count
-    nothing = np.zeros(rows)
-    return Stage(
-        rows=rows_of(tick.limits),
-        free=np.ones(count, dtype=np.bool_),
-        weight=tick.weight,
-        lower=np.zeros(count),
-        upper=tick.upper,
-        base_real=nothing,
-        base_imag=nothing,
-        headroom=tick.limits.capacity,
-    )
 
 
 def _missed(stage: Stage, x: Floats, best: Floats) -> float:
@@ -218,27 +199,6 @@ def cvxpy_lexicographic(limits: Limits, demands: Demands) -> tuple[Floats, Certi
     return x, certificate
 
 
-def full_demands(tick: Tick, priority: Ints) -> tuple[Limits, Demands]:
-    """Three classes with targets; 5 % of the limits fall by 10 to 50 %."""
-    count, rows = len(tick.weight), tick.limits.row_count
-    rng = np.random.default_rng(int(tick.limits.capacity.sum()))
-    fallen = np.where(rng.random(rows) < 0.05, rng.uniform(0.5, 0.9, rows), 1.0)
-    demands = Demands(
-        weight=tick.weight,
-        upper=tick.upper,
-        minimum=np.full(count, 6.0),
-        floor=np.zeros(count),
-        silent=np.zeros(count),
-        opens=np.zeros(count),
-        priority=priority,
-        least_served=np.zeros(count),
-        overdue=np.zeros(count, dtype=np.bool_),
-        target=tick.target,
-        uncontrolled=np.zeros(rows),
-    )
-    return replace(tick.limits, capacity=tick.limits.capacity * fallen), demands
-
-
 Want = Callable[[Limits, Demands], tuple[Floats, Certificate]]
 
 
@@ -276,7 +236,7 @@ def full(count: int, ticks: int) -> list[Row]:
         "cvxpy rebuilt, clarabel": _with_grant(cvxpy_lexicographic),
     }
     clocks = {engine: Clock() for engine in engines}
-    priority = np.random.default_rng(1).integers(0, 3, count)
+    priority = priorities(count)
     for tick in _ticks(count, ticks):
         limits, demands = full_demands(tick, priority)
         for engine, step in engines.items():
@@ -291,40 +251,24 @@ def full(count: int, ticks: int) -> list[Row]:
     return [clock.row("full", engine, count) for engine, clock in clocks.items()]
 
 
-def _memory_child(count: int) -> None:
-    """In a process of its own: peak memory [MB] after three ticks (0 EVSEs: after the imports alone)."""
-    if count:
-        solver, start = Solver(), np.zeros(0)
-        for tick in islice(stream(count), 3):
-            warm = start if len(start) else np.zeros(tick.limits.row_count)
-            start = solver.solve(tick.limits, plain_stage(tick), warm)[0].price
-    # Not getrusage: its peak survives exec, so a child would report that of the process that started it.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    print(int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024.0)
-
-
-def _peak_mb(count: int) -> float:
-    """Peak memory of a fresh process that allocates for ``count`` EVSEs."""
-    command = [sys.executable, "-m", "bench", "allocate", "--memory-child", str(count)]
+def _peak_mb(case: str, count: int) -> float:
+    """Peak memory of a fresh process that allocates for ``count`` EVSEs; 0 = that only imports the room [MB]."""
+    command = [sys.executable, "-m", "bench.memory", case, str(count)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 our own program
     return float(done.stdout.split()[0])
 
 
 def run(arguments: argparse.Namespace) -> list[Row]:
     """All sizes and cases."""
-    if arguments.memory_child >= 0:
-        _memory_child(arguments.memory_child)
-        sys.exit(0)
     rows: list[Row] = []
     for count in (int(size) for size in arguments.sizes.split(",")):
         for case in arguments.cases.split(","):
             print(f"{case}, {count} EVSEs ...", file=sys.stderr)
             rows += {"plain": plain, "full": full}[case](count, arguments.ticks)
+            added_mb = round(_peak_mb(case, count) - _peak_mb(case, 0), 1)
+            rows.append({"case": f"memory, {case}", "engine": "powerd", "n": count, "added_mb": added_mb})
         if "plain" in arguments.cases:
             rows += back_to_back(count, arguments.ticks)
-            rows.append(
-                {"case": "memory", "engine": "powerd", "n": count, "added_mb": round(_peak_mb(count) - _peak_mb(0), 1)}
-            )
     return rows + _exponents(rows)
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 
+from powerd.allocation.demands import Demands
+from powerd.allocation.rows import rows_of
+from powerd.allocation.stage import Stage
 from powerd.limits import Floats, Ints, Limits, Posts, Tree
 
 #: Share of the load below that each level is rated for (low, high), root first; a panel's own EVSEs are the tightest.
@@ -145,3 +148,45 @@ def posts(count: int) -> Posts:
         kw_per_unit=np.full(count, 0.69),
         controller=np.zeros(count, dtype=np.int64),
     )
+
+
+def plain_stage(tick: Tick) -> Stage:
+    """One stage with every EVSE free between 0 and its upper bound."""
+    count, rows = len(tick.weight), tick.limits.row_count
+    nothing = np.zeros(rows)
+    return Stage(
+        rows=rows_of(tick.limits),
+        free=np.ones(count, dtype=np.bool_),
+        weight=tick.weight,
+        lower=np.zeros(count),
+        upper=tick.upper,
+        base_real=nothing,
+        base_imag=nothing,
+        headroom=tick.limits.capacity,
+    )
+
+
+def priorities(count: int) -> Ints:
+    """(n,) three classes."""
+    return np.random.default_rng(1).integers(0, 3, count)
+
+
+def full_demands(tick: Tick, priority: Ints) -> tuple[Limits, Demands]:
+    """Three classes with targets; 5 % of the limits fall by 10 to 50 %."""
+    count, rows = len(tick.weight), tick.limits.row_count
+    rng = np.random.default_rng(int(tick.limits.capacity.sum()))
+    fallen = np.where(rng.random(rows) < 0.05, rng.uniform(0.5, 0.9, rows), 1.0)
+    demands = Demands(
+        weight=tick.weight,
+        upper=tick.upper,
+        minimum=np.full(count, 6.0),
+        floor=np.zeros(count),
+        silent=np.zeros(count),
+        opens=np.zeros(count),
+        priority=priority,
+        least_served=np.zeros(count),
+        overdue=np.zeros(count, dtype=np.bool_),
+        target=tick.target,
+        uncontrolled=np.zeros(rows),
+    )
+    return replace(tick.limits, capacity=tick.limits.capacity * fallen), demands

@@ -74,11 +74,13 @@ class CvxpyDpp:
 class ClarabelDirect:
     """Exponential cones written straight into Clarabel: (log argument) t_i <= log x_i as (t_i, 1, x_i)."""
 
-    def __init__(self) -> None:
+    def __init__(self, tolerance: float = 1e-8) -> None:
+        """``tolerance`` of gap and feasibility; 1e-8 is Clarabel's default."""
         self._solver: Any = None
+        self._tolerance = tolerance
 
     def __call__(self, stage: Stage) -> Solution | None:
-        """Set up once, then write new data."""
+        """Set up once, then write new data; None where it is not solved to the tolerance."""
         matrix, room = _rows(stage)
         m, k = matrix.shape
         weight = stage.weight[stage.free]
@@ -101,12 +103,15 @@ class ClarabelDirect:
             kinds = [clarabel.NonnegativeConeT(m + 2 * k), *(clarabel.ExponentialConeT() for _ in range(k))]
             settings = clarabel.DefaultSettings()
             settings.verbose, settings.presolve_enable, settings.max_threads = False, False, 1
+            settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = self._tolerance
             self._solver = clarabel.DefaultSolver(
                 sp.csc_array((2 * k, 2 * k)), cost, constraints, right, kinds, settings
             )
         else:
             self._solver.update(q=cost, b=right)
         answer = self._solver.solve()
+        if answer.status != clarabel.SolverStatus.Solved:
+            return None
         return _spread(stage, np.asarray(answer.x)[:k], np.asarray(answer.z)[:m], answer.iterations)
 
 

@@ -1,7 +1,9 @@
 """What pilot steps cost: the garage's published week with steps inside the optimum, and rounded down afterwards.
 
 Beside both plain least laxity, which is on steps by itself: what an optimum that is rounded afterwards has to beat. It
-is told what no driver is asked here, when each car will leave and what it still needs. The optimum of each instant is applied at once, without leases and without what drivers say, so that nothing but the
+is told what no driver is asked here, when each car will leave and what it still needs.
+
+The optimum of each instant is applied at once, without leases and without what drivers say, so that nothing but the
 steps differs; cars follow with their lags, which is why the plant's limits are not judged here (``powerd simulate`` is
 for that).
 """
@@ -125,7 +127,7 @@ def _rounded_down(steps: tuple[Floats, ...], want: Floats) -> Floats:
 
 
 class _LeastLaxity(_Way):
-    """Who has the least time to spare goes first and takes the largest step that fits beside those before (ACN's rule)."""
+    """ACN's rule: who has the least time to spare goes first and takes the largest step that fits."""
 
     def __init__(self, scene: Scene, cars: Cars) -> None:
         super().__init__(scene, cars)

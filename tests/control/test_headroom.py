@@ -311,6 +311,39 @@ def test_only_the_smallest_overlapping_reading_is_taken_off(folder: Path) -> Non
     assert _counted(player) == pytest.approx(40.0)
 
 
+def test_each_phase_counts_what_its_own_load_draws(folder: Path) -> None:
+    """A meter shows 70, 20 and 0 A while the car draws 10 A on each of its phases: 60, 10 and 0 A are the load's.
+
+    The first phase bounds a three-phase car; as the load moves over to the third, that one does.
+    """
+    player = Player.open(folder, metered_text(4, 100.0))
+    for k in range(4):
+        player.plug(k)
+    for k in range(len(player.site.electrical.controllers.ids)):
+        player.hello(k)
+    player.tick()
+    phase = {name: [l for l, own in enumerate(player.site.limits.phase) if own == name] for name in ("l1", "l2", "l3")}
+
+    def shows(*amps: float) -> list[float]:
+        drawn = player.draw({0: 10.0, 1: 0.0, 2: 0.0, 3: 0.0})
+        total = replace(_total(0.0, now_s=player.now_s + 1), current=np.array([amps]))
+        decision = player.tick(drawn, total)
+        counted = uncontrolled_now(player.site, player.snapshot, player.now_s)
+        assert np.all(player.site.limits.limit_flow(decision.ceiling) <= player.site.limits.capacity - counted + 1e-6)
+        return [float(counted[own].max()) for own in phase.values()]
+
+    for _ in range(120):
+        counts = shows(70.0, 20.0, 0.0)
+    assert counts == pytest.approx([60.0, 10.0, 0.0], abs=0.5)
+    assert player.decision is not None
+    assert player.decision.ceiling.sum() == pytest.approx(40.0, abs=0.5)
+    for _ in range(120):
+        counts = shows(10.0, 20.0, 90.0)
+    assert counts[0] < 2.0  # it falls off slowly
+    assert counts[1:] == pytest.approx([10.0, 80.0], abs=0.5)
+    assert player.decision.ceiling.sum() <= 20.0 + 1e-6
+
+
 def test_a_post_without_readings_counts_as_nothing(folder: Path) -> None:
     """An unmetered post may draw or not: all that the meter shows counts as the load's."""
     player = Player.open(folder, metered_text(1, 100.0))

@@ -181,13 +181,13 @@ def standing(handed: Handed, drawn: Floats, now_s: float) -> tuple[Floats, Float
     reserve, follows = reserved(handed), followed(handed, now_s)
     w = np.maximum(granted(handed, now_s), held(handed, now_s))
     for i in range(w.shape[0]):
-        # What it may still be following is no excess: a lowering must not raise W by the margin. Nor is what was lawful
-        # when it was read: of a controller that says nothing more, the reading says nothing of now.
-        counts = np.isinf(lines.obeyed_since_s[i]) or not lines.plugged[i]
-        excess = counts and drawn[i] > np.maximum(w[i], follows[i]) + margin(drawn[i])
         w[i] = np.maximum(reserve[i], w[i])
-        if excess:
-            w[i] = np.maximum(w[i], drawn[i] + margin(drawn[i]))
+        # What it may still be doing is no excess: a lowering must not raise W by the margin, not even one from the
+        # fallback, which no lease tells of. Nor is what was lawful when it was read: of a controller that says nothing
+        # more, the reading says nothing of now.
+        counts = np.isinf(lines.obeyed_since_s[i]) or not lines.plugged[i]
+        if counts and drawn[i] > w[i] + margin(drawn[i]):
+            w[i] = drawn[i] + margin(drawn[i])
         heard = now_s - lines.echo_at_s[i] <= lines.ttl_s[i]
         silent = not (heard or _falls_back(lines.has_watchdog[i], lines.late_s[i]))
         if silent and drawn[i] > w[i]:

@@ -235,6 +235,18 @@ def test_a_lowering_never_raises_w(high: float, low: float, share: float) -> Non
     assert worst(book, own, 1.5, drawn=drawn) == before
 
 
+@given(st.floats(0.0, 9.0))
+def test_a_lowering_from_the_fallback_never_raises_w(drawn: float) -> None:
+    """After its lease a car does what its post may do by itself: told less, that is no excess beyond the reserve."""
+    own, then_s = terms(fallback=8.0), LIFE + 0.1
+    book = leases.ack(send(book_of(own), own, 32.0, 0.0), own, ONE, 1, 1, np.array([32.0]), 0.5)
+    book = leases.stamp(leases.lapse(book, own, then_s), ONE, 1, 99.0, then_s)
+    before = worst(book, own, then_s, drawn=drawn)
+    assert before == 8.0
+    book = send(book, own, 0.0, then_s)
+    assert worst(book, own, then_s, drawn=drawn) == before
+
+
 def test_the_next_car_has_its_reaction_time_but_not_beyond_the_end_of_the_lease() -> None:
     """After a swap the ceiling of the car before counts until the earlier of report + reaction and its own E."""
     own = terms(fallback=6.0, boot=8.0)

@@ -17,6 +17,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from time import perf_counter
 
@@ -227,9 +228,11 @@ def cvxpy_lexicographic(limits: Limits, demands: Demands) -> tuple[Floats, Certi
                 headroom=np.maximum(limits.capacity, base),
             )
             answer = cvxpy_rebuilt(stage)
-            if answer is not None:
-                certificate = worst_of(certificate, judge(stage, answer, "conic"))
-                x = np.where(free, np.clip(answer.x, x, ceiling), x)
+            if answer is None:  # everybody stays where he is
+                certificate = worst_of(certificate, replace(NOTHING_TO_DECIDE, path="guard"))
+                continue
+            certificate = worst_of(certificate, judge(stage, answer, "conic"))
+            x = np.where(free, np.clip(answer.x, x, ceiling), x)
     return x, certificate
 
 

@@ -15,6 +15,7 @@ from bench.instances import full_demands, plain_stage, posts, priorities, stream
 from powerd.allocation.allocate import COLD, Allocator
 from powerd.allocation.guard import admit_raises
 from powerd.allocation.solve import Solver
+from powerd.compiled import load_types
 
 TICKS = 3
 
@@ -41,6 +42,7 @@ def main() -> None:
     """Prints the peak."""
     case, count = sys.argv[1], int(sys.argv[2])
     if count:
+        load_types()  # as the daemon does
         {"plain": plain, "full": full}[case](count)
     # Not getrusage: its peak survives exec, so a child would report that of the process that started it.
     status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()

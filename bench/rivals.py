@@ -47,14 +47,17 @@ def _spread(stage: Stage, x: Floats, price: Floats, rounds: int) -> Solution:
 
 
 def cvxpy_rebuilt(stage: Stage) -> Solution | None:
-    """A cvxpy problem written down anew each time, solved with Clarabel at its default tolerances."""
+    """A cvxpy problem written down anew each time, solved with Clarabel at its default tolerances; None = it failed."""
     matrix, room = _rows(stage)
     x = cp.Variable(matrix.shape[1])
     limits = matrix @ x <= room
     bounds = [x <= stage.upper[stage.free], x >= stage.lower[stage.free]]
     utility = cp.sum(cp.multiply(stage.weight[stage.free], cp.log(x)))
     problem = cp.Problem(cp.Maximize(utility), [limits, *bounds])
-    problem.solve(solver=cp.CLARABEL, max_threads=1)
+    try:
+        problem.solve(solver=cp.CLARABEL, max_threads=1)
+    except cp.error.SolverError:
+        return None
     return None if x.value is None else _spread(stage, x.value, limits.dual_value, 1)
 
 

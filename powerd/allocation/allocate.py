@@ -23,7 +23,9 @@ from powerd.allocation.solve import Solver, StageSolver
 from powerd.allocation.stage import Stage
 from powerd.allocation.steps import pack_steps
 from powerd.compiled import read
-from powerd.limits import Floats, Ints, Limits, Posts
+from powerd.limits import Bools, Floats, Ints, Limits, Posts
+
+Column = Floats | Ints | Bools
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,14 +99,18 @@ class _Memo:
     """All else that was asked, one after the other."""
     answer: Allocation
 
-    def asks(self, rows: tuple[object, ...], question: Floats) -> bool:
-        """Whether a tick asks the same under the very same rows; where the first number differs nothing is compared."""
+    def asks(self, rows: tuple[object, ...], columns: tuple[Column, ...]) -> bool:
+        """Whether a tick asks the same under the very same rows."""
         others = zip(self.rows[:-1], rows[:-1], strict=True)
         if self.rows[-1] != rows[-1] or any(one is not other for one, other in others):
             return False
-        kept = self.question
-        alike = kept.size == question.size and kept[:1].tolist() == question[:1].tolist()
-        return alike and bool((kept == question).all())
+        begin, kept = 0, self.question
+        for column in columns:
+            end = begin + column.shape[0]
+            if end > kept.shape[0] or not (kept[begin:end] == column).all():
+                return False
+            begin = end
+        return bool(begin == kept.shape[0])
 
 
 class Allocator:
@@ -133,13 +139,13 @@ class Allocator:
             The allocation; something safe always comes out, and ``certificate.path`` says how it came about.
         """
         rows = (limits.real, limits.imag, limits.limit_of_row, limits.tree, warm.stage)
-        columns = (limits.capacity, limits.energized, *demands.columns(), warm.price.ravel())
-        question = np.concatenate(columns, dtype=np.float64)
+        columns: tuple[Column, ...] = (limits.capacity, limits.energized, *demands.columns(), warm.price.ravel())
         memo = self._memo
-        if memo is not None and memo.asks(rows, question):
+        if memo is not None and memo.asks(rows, columns):
             return memo.answer
+        self._memo = memo = None  # of many EVSEs it takes as much room as the work below
         answer = self._decide(limits, demands, warm)
-        self._memo = _Memo(rows, question, answer)
+        self._memo = _Memo(rows, np.concatenate(columns, dtype=np.float64), answer)
         return answer
 
     def _decide(self, limits: Limits, demands: Demands, warm: Warm) -> Allocation:

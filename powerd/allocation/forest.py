@@ -211,7 +211,7 @@ def grove_of(tree: Tree) -> Grove:
 @kernel
 def _gather(grove: Grove, free: Bools, weight: Floats, lower: Floats, upper: Floats) -> Forest:
     """The free EVSEs side by side, and the runs that are left of them; no nodes yet."""
-    evses = grove.evse.shape[0]
+    evses = np.count_nonzero(free)
     runs = grove.runs.copy()
     evse, gain = np.empty(evses, np.int64), np.empty(evses)
     some_weight, some_lower, some_upper = np.empty(evses), np.empty(evses), np.empty(evses)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from powerd.allocation.guard_kernels import raise_untrusted, shed_untrusted
-from powerd.allocation.rows import fresh, rows_of
+from powerd.allocation.rows import readable, rows_of
 from powerd.allocation.steps import PilotSteps, no_steps
 from powerd.limits import Floats, Ints, Limits
 
@@ -51,13 +51,13 @@ def shed(
     return shed_untrusted(
         rows.columns,
         rows.limit_of_row,
-        fresh(limits.capacity),
-        fresh(uncontrolled),
+        readable(limits.capacity),
+        readable(uncontrolled),
         np.array(limits.energized),
-        fresh(ceilings),
-        fresh(minimum),
-        fresh(floor),
-        np.zeros(len(ceilings)) if silent is None else fresh(silent),
+        readable(ceilings),
+        readable(minimum),
+        readable(floor),
+        readable(np.zeros(len(ceilings)) if silent is None else silent),
         np.arange(len(ceilings)) if order is None else order,
         no_steps(len(ceilings)) if steps is None else steps,
     )
@@ -99,14 +99,14 @@ def admit_raises(
     return raise_untrusted(
         rows.columns,
         rows.limit_of_row,
-        fresh(limits.capacity),
-        fresh(uncontrolled),
+        readable(limits.capacity),
+        readable(uncontrolled),
         np.array(limits.energized),
-        fresh(worst),
-        np.zeros(len(current)) if opens is None else fresh(opens),
-        fresh(current),
-        fresh(wanted),
-        fresh(minimum),
+        readable(worst),
+        readable(np.zeros(len(current)) if opens is None else opens),
+        readable(current),
+        readable(wanted),
+        readable(minimum),
         np.arange(len(current)) if order is None else order,
         no_steps(len(current)) if steps is None else steps,
     )

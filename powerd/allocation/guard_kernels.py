@@ -55,7 +55,8 @@ def column_fits(columns: Columns, i: int, step: float, headroom: Floats, real: F
     """Whether EVSE ``i`` can add ``step`` to the flows (real, imag) and every row it loads still holds."""
     for k in range(columns.start[i], columns.start[i + 1]):
         r = columns.row[k]
-        if not fits(real[r] + columns.real[k] * step, imag[r] + columns.imag[k] * step, headroom[r]):
+        across = 0.0 if columns.is_linear else imag[r] + columns.imag[k] * step
+        if not fits(real[r] + columns.real[k] * step, across, headroom[r]):
             return False
     return True
 
@@ -65,7 +66,8 @@ def add_column(columns: Columns, i: int, step: float, real: Floats, imag: Floats
     """Add ``step`` of EVSE ``i`` to the flows in place."""
     for k in range(columns.start[i], columns.start[i + 1]):
         real[columns.row[k]] += columns.real[k] * step
-        imag[columns.row[k]] += columns.imag[k] * step
+        if not columns.is_linear:
+            imag[columns.row[k]] += columns.imag[k] * step
 
 
 @kernel
@@ -117,7 +119,8 @@ def counted(
             amount = live if bare[limit_of_row[r]] else reserved
             if amount != 0.0:
                 real[r] += columns.real[k] * amount
-                imag[r] += columns.imag[k] * amount
+                if not columns.is_linear:
+                    imag[r] += columns.imag[k] * amount
     return real, imag
 
 

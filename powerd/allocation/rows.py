@@ -12,9 +12,10 @@ from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
-from powerd.compiled import kernel
+from powerd.compiled import kernel, read
 from powerd.limits import Bools, Floats, Ints, Kind, Limits
 
 #: A row holds if its flow is at most ``capacity + SLACK * (1 + capacity)``: rounding of a sum of many terms, far below
@@ -30,8 +31,8 @@ class Columns(NamedTuple):
 
     start: Ints
     """(n + 1,)"""
-    row: Ints
-    """(nnz,) row index."""
+    row: npt.NDArray[np.int32]
+    """(nnz,) row index, short: it is half of what a pass over the rows reads."""
     real: Floats
     """(nnz,) real part [limit unit per own unit]."""
     imag: Floats
@@ -76,12 +77,14 @@ def _compile(limits: Limits) -> Rows:
     coefficients = (sp.csc_array(limits.real) + 1j * sp.csc_array(limits.imag)).tocsc()
     _turn_single_angles(coefficients)
     coefficients.sort_indices()
+    along, across = coefficients.data.real, coefficients.data.imag
+    is_linear = not np.any(across)
     columns = Columns(
         start=coefficients.indptr.astype(np.int64),
-        row=coefficients.indices.astype(np.int64),
-        real=np.ascontiguousarray(coefficients.data.real),
-        imag=np.ascontiguousarray(coefficients.data.imag),
-        is_linear=not np.any(coefficients.data.imag),
+        row=coefficients.indices.astype(np.int32),
+        real=np.ascontiguousarray(along),
+        imag=np.zeros(across.shape[0]) if is_linear else np.ascontiguousarray(across),  # zeros take no memory
+        is_linear=is_linear,
     )
     is_cone = np.zeros(limits.row_count, dtype=np.bool_)
     is_cone[columns.row[columns.imag != 0.0]] = True
@@ -143,9 +146,9 @@ def trust(value: float) -> float:
     return value if 0.0 < value < np.inf else 0.0
 
 
-def fresh(column: Floats) -> Floats:
-    """A writable, contiguous float copy: numba would compile anew for each other kind of array, for a minute."""
-    return np.array(column, dtype=np.float64)
+def readable(column: Floats) -> Floats:
+    """Contiguous floats, read-only, in place where they are that: numba compiles anew for each other kind of array."""
+    return read(np.ascontiguousarray(column, dtype=np.float64))
 
 
 @kernel

@@ -21,7 +21,7 @@ import numpy as np
 from powerd.allocation.demands import Demands
 from powerd.allocation.guard_kernels import overdrawn_limits, under_limits
 from powerd.allocation.pilots import choose_on
-from powerd.allocation.rows import Rows, add_flow, fresh
+from powerd.allocation.rows import Rows, add_flow
 from powerd.limits import Floats, Ints
 
 if TYPE_CHECKING:
@@ -160,12 +160,12 @@ def admitted_by_rows(rows: Rows, room: Floats, settled: Floats, order: Ints, dem
     The rows hold the higher classes' ceilings ``settled`` (n,), and what is reserved of everybody anyway.
     """
     columns, limit_of_row = rows.columns, rows.limit_of_row
-    floor = fresh(demands.floor)
+    floor = np.array(demands.floor)
     real, imag = np.zeros(rows.row_count), np.zeros(rows.row_count)
     add_flow(columns, floor, real, imag)
     over = overdrawn_limits(limit_of_row, room, int(demands.uncontrolled.shape[0]), real, imag)
     if over.any():  # as in the ledger: there the limit is obeyed with live ceilings
-        floor = np.where(under_limits(columns, limit_of_row, over), fresh(demands.silent), floor)
+        floor = np.where(under_limits(columns, limit_of_row, over), demands.silent, floor)
     real, imag = np.zeros(rows.row_count), np.zeros(rows.row_count)
     add_flow(columns, np.maximum(settled, floor), real, imag)
     overdue = np.array(demands.overdue)

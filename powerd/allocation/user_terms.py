@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from powerd.allocation.demands import Demands
-from powerd.allocation.rows import Rows, fresh, headroom_of, rows_of
+from powerd.allocation.rows import Rows, headroom_of, readable, rows_of
 from powerd.allocation.steps import all_up, pack_steps
 from powerd.allocation.user_code import UserCode
 from powerd.allocation.user_service import TRIES, Search, admitted_by_rows
@@ -186,7 +186,7 @@ class UserTerms:
         upper = np.where(limits.energized & (demands.upper >= demands.minimum), np.maximum(demands.upper, 0.0), 0.0)
         rows = rows_of(limits)
         program = self._program(rows)
-        program.enter(headroom_of(rows.limit_of_row, fresh(limits.capacity), fresh(demands.uncontrolled)), upper)
+        program.enter(headroom_of(rows.limit_of_row, readable(limits.capacity), readable(demands.uncontrolled)), upper)
         return program, upper
 
     def bound(self, limits: Limits, demands: Demands) -> tuple[Demands, tuple[str, ...]]:
@@ -200,7 +200,7 @@ class UserTerms:
         if not self._sources:
             return demands, ()
         rows = rows_of(limits)
-        room = headroom_of(rows.limit_of_row, fresh(limits.capacity), fresh(demands.uncontrolled))
+        room = headroom_of(rows.limit_of_row, readable(limits.capacity), readable(demands.uncontrolled))
         program, upper = self._entered(limits, demands)
         x = np.zeros(upper.shape[0])
         names, alarms = ", ".join(source.name for source in self._sources), []

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.allocation.certificate import Certificate, Path
+from powerd.allocation.certificate import Certificate, Path, proves
 from powerd.allocation.forest import Grove, grove_of
 from powerd.allocation.max_min_tree import fill_forest
 from powerd.allocation.rows import Columns, add_flow
@@ -225,17 +225,27 @@ def _fill_and_judge(
     headroom: Floats,
     base_real: Floats,
     base_imag: Floats,
+    start: Floats,
 ) -> tuple[Floats, Floats, int, float, float]:
-    """Ceilings (n,), row prices (m,), rows looked at, and the certificate's primal residual and gap."""
-    x, price, looks = fill_forest(grove, headroom - base_real, free, weight, lower, upper)
+    """Ceilings (n,), row prices (m,), rounds, and the certificate's primal residual and gap.
+
+    From the last tick's levels where they lead to an answer that proves itself, else by filling.
+    """
+    room = headroom - base_real
+    x, price, looks = fill_forest(grove, room, free, weight, lower, upper, start, True)
     primal, gap = _shortfall(columns, members, weight, lower, upper, headroom, base_real.copy(), base_imag.copy(), x)
+    if not proves(primal, gap):
+        x, price, looks = fill_forest(grove, room, free, weight, lower, upper, start, False)
+        real, imag = base_real.copy(), base_imag.copy()
+        primal, gap = _shortfall(columns, members, weight, lower, upper, headroom, real, imag, x)
     return x, price, looks, primal, gap
 
 
-def fill_tree(tree: Tree, stage: Stage) -> tuple[Solution, Certificate]:
+def fill_tree(tree: Tree, stage: Stage, start: Floats) -> tuple[Solution, Certificate]:
     """The weighted max-min answer of a stage whose rows form ``tree``, and its certificate.
 
-    The price of a row that holds somebody is 1 / level, the marginal utility of a logarithm there.
+    The price of a row that holds somebody is 1 / level, the marginal utility of a logarithm there; ``start`` (m,) are
+    those of the last tick, 0 = cold.
     """
     x, price, looks, primal, gap = _fill_and_judge(
         stage.rows.columns,
@@ -248,6 +258,7 @@ def fill_tree(tree: Tree, stage: Stage) -> tuple[Solution, Certificate]:
         stage.headroom,
         stage.base_real,
         stage.base_imag,
+        start,
     )
     certificate = Certificate(primal_residual=primal, dual_residual=gap, gap=gap, iterations=looks, path="kernel")
     return Solution(x=x, price=price, iterations=looks), certificate
@@ -274,9 +285,9 @@ class MaxMinSolver:
     by_level = True
 
     def solve(self, limits: Limits, stage: Stage, start: Floats) -> tuple[Solution, Certificate]:
-        """The filling on a tree, the rise under other rows, the guard's answer at the end; ``start`` helps neither."""
+        """On a tree from the levels of ``start``, else by filling; the rise under other rows; at the end the guard."""
         if limits.tree is not None:
-            filled = fill_tree(limits.tree, stage)
+            filled = fill_tree(limits.tree, stage, start)
             if filled[1].holds:
                 return filled
         risen = rise(stage) if int(stage.free.sum()) <= LARGEST_RISE else None

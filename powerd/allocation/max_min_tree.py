@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from powerd.allocation.forest import Forest, Grove, plant
+from powerd.allocation.max_min_levels import settle
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
 
@@ -276,9 +277,9 @@ def fill(forest: Forest) -> tuple[Floats, int]:
 
 @kernel
 def fill_forest(
-    grove: Grove, room: Floats, free: Bools, weight: Floats, lower: Floats, upper: Floats
+    grove: Grove, room: Floats, free: Bools, weight: Floats, lower: Floats, upper: Floats, start: Floats, warm: bool
 ) -> tuple[Floats, Floats, int]:
-    """Plant, fill, and read the answer back.
+    """Plant, find the levels, and read the answer back.
 
     Args:
         grove: the tree of the limits.
@@ -287,13 +288,18 @@ def fill_forest(
         weight: (n,)
         lower: (n,) [own unit].
         upper: (n,) [own unit].
+        start: (m,) row prices to start from, 1 / level.
+        warm: whether to try from there (``max_min_levels``) before filling.
 
     Returns:
-        Ceilings (n,) of the free EVSEs, exactly inside their bounds, 0 elsewhere; row prices (m,), 1 / level; how often
-        a row was looked at.
+        Ceilings (n,) of the free EVSEs, exactly inside their bounds, 0 elsewhere; row prices (m,), 1 / level; rounds,
+        or how often a row was looked at.
     """
     forest = plant(grove, room, free, weight, lower, upper)
-    y, looks = fill(forest)
+    y, looks = settle(forest, start) if warm else (forest.upper, -1)
+    if looks < 0:
+        forest.nodes["price"][:] = 0.0
+        y, looks = fill(forest)
     x = np.where(free, upper, 0.0)
     price = np.zeros(room.shape[0])
     for q in range(forest.runs.shape[0]):

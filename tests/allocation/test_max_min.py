@@ -10,13 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powerd.allocation.allocate import Allocator
+from powerd.allocation.forest import grove_of, plant
 from powerd.allocation.max_min import MaxMinSolver, fill_tree, judge_levels, rise
+from powerd.allocation.max_min_levels import settle
+from powerd.allocation.max_min_tree import fill_forest
 from powerd.allocation.problem import LevelProgram
 from powerd.allocation.rows import rows_of
-from powerd.allocation.stage import Stage
-from powerd.limits import Limits
+from powerd.allocation.stage import Solution, Stage
+from powerd.limits import Floats, Limits
 from tests.allocation.sites import EIGHTS, WHOLE_AMPERES, delta_wye, demands, linear, one_limit, posts, random_tree
-from tests.allocation.ticks import cases
+from tests.allocation.ticks import Case, cases
 
 
 def _stage(limits: Limits, seed: int, *, spread: float = 1.0) -> Stage:
@@ -45,16 +48,58 @@ def test_every_answer_proves_itself_on_trees(seed: int) -> None:
         assert certificate.holds, certificate
 
 
-def test_the_kernel_always_settles() -> None:
+def _answer(case: Case, start: Floats | None = None, *, warm: bool = True) -> Solution:
+    """Newton on the levels from ``start``, where it ends, or the filling alone."""
+    assert case.limits.tree is not None
+    stage, begin = case.stage, np.zeros(case.limits.row_count) if start is None else start
+    room = stage.headroom - stage.base_real
+    answer = fill_forest(
+        grove_of(case.limits.tree), room, stage.free, stage.weight, stage.lower, stage.upper, begin, warm
+    )
+    return Solution(x=answer[0], price=answer[1], iterations=answer[2])
+
+
+def test_the_filling_always_settles() -> None:
     """Every filling proves itself, and looks at few rows more than once."""
     looks, rows = 0, 0
     for case in (case for seed in range(120) for case in cases(seed, 3, largest=150)):
-        assert case.limits.tree is not None
-        solution, certificate = fill_tree(case.limits.tree, case.stage)
-        assert certificate.holds, certificate
+        solution = _answer(case, warm=False)
+        assert judge_levels(case.stage, solution, "kernel").holds
         looks += solution.iterations
         rows += case.limits.row_count
     assert looks <= 3 * rows
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.floats(-3.0, 3.0))
+def test_levels_lead_to_the_same_answer_from_wherever_they_begin(seed: int, spread: float) -> None:
+    """From nothing, from prices of any size, and from the answer's own: the answer is unique."""
+    for case in cases(seed, 2, largest=80):
+        filled = _answer(case, warm=False)
+        rng = np.random.default_rng(seed)
+        anything = rng.choice([0.0, 1.0], case.limits.row_count) * np.exp(rng.normal(0.0, abs(spread) + 0.1))
+        for start in (np.zeros_like(anything), anything, filled.price):
+            np.testing.assert_allclose(_answer(case, start).x, filled.x, rtol=1e-7, atol=1e-7)
+
+
+def test_levels_are_mostly_found_without_filling() -> None:
+    """From the prices of the answer itself at once, from nothing in most ticks."""
+    cold, again, ticks = 0, 0, 0
+    for case in (case for seed in range(60) for case in cases(seed, 3, largest=100)):
+        if case.spread > 8:
+            continue
+        stage = case.stage
+        assert case.limits.tree is not None
+        forest = plant(
+            grove_of(case.limits.tree), stage.headroom - stage.base_real, stage.free, stage.weight, stage.lower,
+            stage.upper,
+        )  # fmt: skip
+        roots = int((forest.nodes["parent"] < 0).sum())
+        ticks += 1
+        cold += settle(forest, np.zeros(case.limits.row_count))[1] >= 0
+        again += settle(forest, _answer(case).price)[1] == roots
+    assert again == ticks
+    assert cold >= 0.8 * ticks
 
 
 @settings(max_examples=25, deadline=None)
@@ -63,7 +108,7 @@ def test_the_kernel_and_the_definition_agree(seed: int) -> None:
     """Two methods that share no code, the answer of which is unique."""
     for case in cases(seed, 2, largest=60):
         assert case.limits.tree is not None
-        (quick, _), plain = fill_tree(case.limits.tree, case.stage), rise(case.stage)
+        (quick, _), plain = fill_tree(case.limits.tree, case.stage, np.zeros(case.limits.row_count)), rise(case.stage)
         assert plain is not None
         np.testing.assert_allclose(quick.x, plain.x, rtol=1e-6, atol=1e-6)
 
@@ -75,7 +120,7 @@ def test_cvxpy_agrees_on_trees(seed: int) -> None:
         if case.spread > 8:
             continue
         assert case.limits.tree is not None
-        solution, _ = fill_tree(case.limits.tree, case.stage)
+        solution, _ = fill_tree(case.limits.tree, case.stage, np.zeros(case.limits.row_count))
         np.testing.assert_allclose(solution.x, LevelProgram(case.stage.rows).solve(case.stage), atol=2e-4)
 
 

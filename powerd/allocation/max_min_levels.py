@@ -1,7 +1,7 @@
 """Weighted max-min on a tree by Newton's method on the levels of its rows, from those of the last tick.
 
-Give every row r a level T_r, infinite where it never held anybody. An EVSE stands at the lowest level of the rows on its
-path, y_i = clip(v_i min T_r, lower_i, upper_i), and that row is the one that holds it. The answer is where
+Give every row r a level T_r, infinite where it bounds nobody. An EVSE stands at the lowest level of the rows on its path,
+y_i = clip(v_i min T_r, lower_i, upper_i), and that row is the one that holds it. The answer is where
 
     flow_r = room_r  for every row that holds somebody,     flow_r <= room_r  for the others,
 
@@ -35,7 +35,7 @@ class Rows(NamedTuple):
     """The rows of one tree, N nodes and 3 phases each; levels are in own unit per weight."""
 
     level: Floats
-    """(N, 3) T; infinite where the row has held nobody back."""
+    """(N, 3) T; infinite where the row bounds nobody."""
     lowest: Floats
     """(N, 3) the lowest level from the root to here."""
     holder: Ints

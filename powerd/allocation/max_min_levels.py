@@ -1,7 +1,7 @@
 """Weighted max-min on a tree by Newton's method on the levels of its rows, from those of the last tick.
 
-Give every row r a level T_r, infinite where it bounds nobody. An EVSE stands at the lowest level of the rows on its path,
-y_i = clip(v_i min T_r, lower_i, upper_i), and that row is the one that holds it. The answer is where
+Give every row r a level T_r, infinite where it bounds nobody. An EVSE stands at the lowest level of the rows on its
+path, y_i = clip(v_i min T_r, lower_i, upper_i), and that row is the one that holds it. The answer is where
 
     flow_r = room_r  for every row that holds somebody,     flow_r <= room_r  for the others,
 

@@ -44,11 +44,12 @@ class Claims:
     """Controller -> highest epoch it has accepted in this process."""
     stops: set[str] = field(default_factory=set)
     """Stops that were confirmed to the operator."""
-    told_off: set[tuple[int, int]] = field(default_factory=set)
-    """(EVSE, its number of plug changes) of cars that were told 0: they may rest for a while."""
+    told_off: set[int] = field(default_factory=set)
+    """EVSEs whose cars, as far as the daemon could hear, were told 0: they may rest for a while."""
     _before: tuple[int, Floats] | None = None  # W after the last tick, and of which life of the leader
     _fitted: list[tuple[float, bool]] = field(default_factory=list)  # draws, on L1 alone or not, last found to fit
     _under: Floats | None = None  # and the limits they fitted under
+    _plugs_told_s: Floats | None = None  # newest plug changes that the daemon had heard of
 
     def decided(self, decision: Decision, t_s: float) -> None:
         """After a tick."""
@@ -60,6 +61,7 @@ class Claims:
                 raise Broken(
                     f"I5: overshoot of {one.limit} should have been over at {one.until_s:.1f}, it is {t_s:.1f}"
                 )
+        self._hear_of_cars(decision)
         for batch in (decision.lowered, decision.raised):
             self._granted(decision, batch)
         self._raised_within(decision)
@@ -76,6 +78,14 @@ class Claims:
             self._stops_kept()
             self._covered(decision.worst, t_s)
 
+    def _hear_of_cars(self, decision: Decision) -> None:
+        """Another car was told nothing yet. One that came while nobody looked is taken for the car before: it rests."""
+        plugged, told_s = decision.snapshot.sessions.plugged, decision.snapshot.leases.plug_boottime_s
+        before, self._plugs_told_s = self._plugs_told_s, told_s
+        # A process that finds a car says 0: it knows of no change.
+        changed = np.zeros_like(plugged) if before is None else (told_s != before) & (told_s > 0.0)
+        self.told_off.difference_update(np.flatnonzero(changed | ~plugged).tolist())
+
     def _granted(self, decision: Decision, batch: GrantBatch) -> None:
         """I8 and I10 of one message."""
         least = np.minimum(self.layout.site.electrical.posts.min_ceiling, decision.snapshot.sessions.min_ceiling)
@@ -85,8 +95,8 @@ class Claims:
                 raise Broken(f"I8: EVSE {i} is granted {ceiling} A, below its minimum {least[i]}")
             if ceiling > 0.0 and any(i in stop.evse for stop in decision.snapshot.stops):
                 raise Broken(f"I10: EVSE {i} is granted {ceiling} A under a stop")
-            if ceiling <= 0.0 and self.posts[i].plugged:
-                self.told_off.add((i, self.posts[i].cars))
+            if ceiling <= 0.0 and decision.snapshot.sessions.plugged[i]:
+                self.told_off.add(i)
 
     def _raised_within(self, decision: Decision) -> None:
         """R1, whatever was declared: nothing that counts for more by its new grant is under a limit that W exceeds."""

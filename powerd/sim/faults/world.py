@@ -196,13 +196,9 @@ class World:
         return True
 
     def _plug(self, one: Happening) -> None:
-        index = one.target % len(self.posts)
-        post = self.posts[index]
+        post = self.posts[one.target % len(self.posts)]
         if one.kind is Kind.PLUG and not post.plugged:
             post.plug(one.value or 32.0)
-            owner, place = self._owner_of(index)
-            if owner.dead and (index, owner.seen[place]) in self.claims.told_off:
-                self.claims.told_off.add((index, post.cars))  # swapped while nobody looked: taken for the one before
         elif one.kind is Kind.UNPLUG and post.plugged:
             post.unplug()
 
@@ -406,7 +402,7 @@ class World:
         reserve = leases.reserve(decision.snapshot.leases, site.terms, plugged)
         once_on = np.maximum(np.maximum(posts.min_ceiling, posts.fallback), reserve)
         for i in np.flatnonzero(plugged & (want <= 0.0)).tolist():
-            if (i, self.posts[i].cars) in self.claims.told_off:
+            if i in self.claims.told_off:
                 continue
             load = np.where((plugged & (want > 0.0)) | (np.arange(want.shape[0]) == i), once_on, reserve)
             if (limits.limit_flow(load) <= limits.capacity - decision.uncontrolled).all():

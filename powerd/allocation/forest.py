@@ -377,6 +377,17 @@ def plant(grove: Grove, room: Floats, free: Bools, weight: Floats, lower: Floats
 
 
 @kernel
+def harvest(forest: Forest, y: Floats, free: Bools, lower: Floats, upper: Floats) -> Floats:
+    """Ceilings (n,) of the free EVSEs from what they take, y (k,) [reference A]: inside their bounds, 0 elsewhere."""
+    x = np.where(free, upper, 0.0)
+    for q in range(forest.runs.shape[0]):
+        for j in range(forest.runs[q]["first"], forest.runs[q]["last"]):
+            i = forest.evse[j]
+            x[i] = min(max(y[j] / forest.gain[j], lower[i]), upper[i])
+    return x
+
+
+@kernel
 def tree_at(forest: Forest, root: int) -> Grown:
     """The tree of ``root``."""
     node = forest.nodes[root]

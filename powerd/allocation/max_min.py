@@ -13,8 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 from powerd.allocation.certificate import Certificate, Path, proves
-from powerd.allocation.forest import Grove, grove_of
-from powerd.allocation.max_min_tree import fill_forest
+from powerd.allocation.forest import Forest, Grove, grove_of, harvest, plant
+from powerd.allocation.max_min_levels import settle
+from powerd.allocation.max_min_tree import fill
 from powerd.allocation.rows import Columns, add_flow
 from powerd.allocation.shrink import shrink
 from powerd.allocation.stage import Solution, Stage
@@ -214,7 +215,19 @@ def judge_levels(stage: Stage, solution: Solution, path: Path) -> Certificate:
 
 
 @kernel
-def _fill_and_judge(
+def _prices_of(forest: Forest, rows: int) -> Floats:
+    """(m,) row prices, 1 / level."""
+    price = np.zeros(rows)
+    for v in range(forest.nodes.shape[0]):
+        for k in range(3):
+            r = forest.nodes[v]["row"][k]
+            if r >= 0:
+                price[r] = forest.nodes[v]["price"][k]
+    return price
+
+
+@kernel
+def _answer_and_judge(
     columns: Columns,
     grove: Grove,
     members: Ints,
@@ -231,23 +244,28 @@ def _fill_and_judge(
 
     From the last tick's levels where they lead to an answer that proves itself, else by filling.
     """
-    room = headroom - base_real
-    x, price, looks = fill_forest(grove, room, free, weight, lower, upper, start, True)
-    primal, gap = _shortfall(columns, members, weight, lower, upper, headroom, base_real.copy(), base_imag.copy(), x)
-    if not proves(primal, gap):
-        x, price, looks = fill_forest(grove, room, free, weight, lower, upper, start, False)
-        real, imag = base_real.copy(), base_imag.copy()
-        primal, gap = _shortfall(columns, members, weight, lower, upper, headroom, real, imag, x)
-    return x, price, looks, primal, gap
+    forest = plant(grove, headroom - base_real, free, weight, lower, upper)
+    y, rounds = settle(forest, start)
+    x, primal, gap = upper, np.inf, np.inf
+    for settled in (True, False):
+        if not settled:
+            y, rounds = fill(forest)
+        if rounds >= 0:
+            x = harvest(forest, y, free, lower, upper)
+            real, imag = base_real.copy(), base_imag.copy()
+            primal, gap = _shortfall(columns, members, weight, lower, upper, headroom, real, imag, x)
+            if proves(primal, gap):
+                break
+    return x, _prices_of(forest, headroom.shape[0]), rounds, primal, gap
 
 
-def fill_tree(tree: Tree, stage: Stage, start: Floats) -> tuple[Solution, Certificate]:
+def solve_levels(tree: Tree, stage: Stage, start: Floats) -> tuple[Solution, Certificate]:
     """The weighted max-min answer of a stage whose rows form ``tree``, and its certificate.
 
     The price of a row that holds somebody is 1 / level, the marginal utility of a logarithm there; ``start`` (m,) are
     those of the last tick, 0 = cold.
     """
-    x, price, looks, primal, gap = _fill_and_judge(
+    x, price, rounds, primal, gap = _answer_and_judge(
         stage.rows.columns,
         grove_of(tree),
         stage.free.nonzero()[0],
@@ -260,8 +278,8 @@ def fill_tree(tree: Tree, stage: Stage, start: Floats) -> tuple[Solution, Certif
         stage.base_imag,
         start,
     )
-    certificate = Certificate(primal_residual=primal, dual_residual=gap, gap=gap, iterations=looks, path="kernel")
-    return Solution(x=x, price=price, iterations=looks), certificate
+    certificate = Certificate(primal_residual=primal, dual_residual=gap, gap=gap, iterations=rounds, path="kernel")
+    return Solution(x=x, price=price, iterations=rounds), certificate
 
 
 def rise(stage: Stage) -> Solution | None:
@@ -287,7 +305,7 @@ class MaxMinSolver:
     def solve(self, limits: Limits, stage: Stage, start: Floats) -> tuple[Solution, Certificate]:
         """On a tree from the levels of ``start``, else by filling; the rise under other rows; at the end the guard."""
         if limits.tree is not None:
-            filled = fill_tree(limits.tree, stage, start)
+            filled = solve_levels(limits.tree, stage, start)
             if filled[1].holds:
                 return filled
         risen = rise(stage) if int(stage.free.sum()) <= LARGEST_RISE else None

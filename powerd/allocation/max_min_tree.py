@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from powerd.allocation.forest import Forest, Grove, plant
-from powerd.allocation.max_min_levels import settle
+from powerd.allocation.forest import Forest
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
 
@@ -252,6 +251,7 @@ def fill(forest: Forest) -> tuple[Floats, int]:
         What every EVSE takes (k,) [reference A], and how many rows were looked at; ``price`` of a row is written:
         1 / level where the row stopped somebody.
     """
+    forest.nodes["price"][:] = 0.0
     filling = _begin(forest)
     bends, whose = _bends(forest, filling)
     order = sorted_by_level(bends)
@@ -273,42 +273,3 @@ def fill(forest: Forest) -> tuple[Floats, int]:
             _bend(forest, filling, whose[order[passed]])
             passed += 1
     return filling.y, looks
-
-
-@kernel
-def fill_forest(
-    grove: Grove, room: Floats, free: Bools, weight: Floats, lower: Floats, upper: Floats, start: Floats, warm: bool
-) -> tuple[Floats, Floats, int]:
-    """Plant, find the levels, and read the answer back.
-
-    Args:
-        grove: the tree of the limits.
-        room: (m,) headroom - base of each row [limit unit].
-        free: (n,) which EVSEs are variables.
-        weight: (n,)
-        lower: (n,) [own unit].
-        upper: (n,) [own unit].
-        start: (m,) row prices to start from, 1 / level.
-        warm: whether to try from there (``max_min_levels``) before filling.
-
-    Returns:
-        Ceilings (n,) of the free EVSEs, exactly inside their bounds, 0 elsewhere; row prices (m,), 1 / level; rounds,
-        or how often a row was looked at.
-    """
-    forest = plant(grove, room, free, weight, lower, upper)
-    y, looks = settle(forest, start) if warm else (forest.upper, -1)
-    if looks < 0:
-        forest.nodes["price"][:] = 0.0
-        y, looks = fill(forest)
-    x = np.where(free, upper, 0.0)
-    price = np.zeros(room.shape[0])
-    for q in range(forest.runs.shape[0]):
-        for j in range(forest.runs[q]["first"], forest.runs[q]["last"]):
-            i = forest.evse[j]
-            x[i] = min(max(y[j] / forest.gain[j], lower[i]), upper[i])
-    for v in range(forest.nodes.shape[0]):
-        for k in range(3):
-            r = forest.nodes[v]["row"][k]
-            if r >= 0:
-                price[r] = forest.nodes[v]["price"][k]
-    return x, price, looks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from powerd.allocation.certificate import Certificate, figures_of
-from powerd.allocation.forest import Forest, Grove, Grown, grove_of, plant, tree_at
+from powerd.allocation.forest import Forest, Grove, Grown, grove_of, harvest, plant, tree_at
 from powerd.allocation.rows import Columns
 from powerd.allocation.stage import Solution, Stage
 from powerd.allocation.tree_newton import cost_of, for_one, go_back, newton_step, respond
@@ -142,7 +142,6 @@ def solve_forest(
     """
     forest = plant(grove, room, free, weight, lower, upper)
     _prices_in(forest, start)
-    x = np.where(free, upper, 0.0)
     prices = np.zeros(room.shape[0])
     y = np.empty(forest.evse.shape[0])
     total = 0
@@ -151,17 +150,13 @@ def solve_forest(
         tree = tree_at(forest, root)
         steps = optimise(tree)
         if steps < 0:
-            return x, prices, -1
+            return np.zeros_like(upper), prices, -1
         _take(forest, tree, y)
         total += steps
         root = forest.nodes[root]["end"]
     _repair(forest, y)
-    for q in range(forest.runs.shape[0]):
-        for j in range(forest.runs[q]["first"], forest.runs[q]["last"]):
-            i = forest.evse[j]
-            x[i] = min(max(y[j] / forest.gain[j], lower[i]), upper[i])
     _prices_out(forest, start, prices)
-    return x, prices, total
+    return harvest(forest, y, free, lower, upper), prices, total
 
 
 @kernel

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from powerd.allocation.allocate import Allocator
-from powerd.allocation.forest import grove_of, plant
-from powerd.allocation.max_min import MaxMinSolver, fill_tree, judge_levels, rise
+from powerd.allocation.forest import Forest, grove_of, harvest, plant
+from powerd.allocation.max_min import MaxMinSolver, judge_levels, rise, solve_levels
 from powerd.allocation.max_min_levels import settle
-from powerd.allocation.max_min_tree import fill_forest
+from powerd.allocation.max_min_tree import fill
 from powerd.allocation.problem import LevelProgram
 from powerd.allocation.rows import rows_of
 from powerd.allocation.stage import Solution, Stage
-from powerd.limits import Floats, Limits
+from powerd.limits import Limits
 from tests.allocation.sites import EIGHTS, WHOLE_AMPERES, delta_wye, demands, linear, one_limit, posts, random_tree
 from tests.allocation.ticks import Case, cases
 
@@ -48,22 +48,28 @@ def test_every_answer_proves_itself_on_trees(seed: int) -> None:
         assert certificate.holds, certificate
 
 
-def _answer(case: Case, start: Floats | None = None, *, warm: bool = True) -> Solution:
-    """Newton on the levels from ``start``, where it ends, or the filling alone."""
+def _forest(case: Case) -> Forest:
+    stage = case.stage
     assert case.limits.tree is not None
-    stage, begin = case.stage, np.zeros(case.limits.row_count) if start is None else start
     room = stage.headroom - stage.base_real
-    answer = fill_forest(
-        grove_of(case.limits.tree), room, stage.free, stage.weight, stage.lower, stage.upper, begin, warm
-    )
-    return Solution(x=answer[0], price=answer[1], iterations=answer[2])
+    return plant(grove_of(case.limits.tree), room, stage.free, stage.weight, stage.lower, stage.upper)
+
+
+def _filled(case: Case) -> Solution:
+    """By the filling alone."""
+    stage, forest = case.stage, _forest(case)
+    y, looks = fill(forest)
+    price = np.zeros(case.limits.row_count)
+    rows = forest.nodes["row"]
+    price[rows[rows >= 0]] = forest.nodes["price"][rows >= 0]
+    return Solution(x=harvest(forest, y, stage.free, stage.lower, stage.upper), price=price, iterations=looks)
 
 
 def test_the_filling_always_settles() -> None:
     """Every filling proves itself, and looks at few rows more than once."""
     looks, rows = 0, 0
     for case in (case for seed in range(120) for case in cases(seed, 3, largest=150)):
-        solution = _answer(case, warm=False)
+        solution = _filled(case)
         assert judge_levels(case.stage, solution, "kernel").holds
         looks += solution.iterations
         rows += case.limits.row_count
@@ -71,15 +77,19 @@ def test_the_filling_always_settles() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**31), st.floats(-3.0, 3.0))
+@given(st.integers(0, 2**31), st.floats(0.0, 3.0))
 def test_levels_lead_to_the_same_answer_from_wherever_they_begin(seed: int, spread: float) -> None:
     """From nothing, from prices of any size, and from the answer's own: the answer is unique."""
     for case in cases(seed, 2, largest=80):
-        filled = _answer(case, warm=False)
-        rng = np.random.default_rng(seed)
-        anything = rng.choice([0.0, 1.0], case.limits.row_count) * np.exp(rng.normal(0.0, abs(spread) + 0.1))
-        for start in (np.zeros_like(anything), anything, filled.price):
-            np.testing.assert_allclose(_answer(case, start).x, filled.x, rtol=1e-7, atol=1e-7)
+        filled = _filled(case)
+        rng, stage, rows = np.random.default_rng(seed), case.stage, case.limits.row_count
+        anything = rng.choice([0.0, 1.0], rows) * np.exp(rng.normal(0.0, spread, rows))
+        for start in (np.zeros(rows), anything, filled.price):
+            forest = _forest(case)
+            y, rounds = settle(forest, start)
+            if rounds >= 0:
+                x = harvest(forest, y, stage.free, stage.lower, stage.upper)
+                np.testing.assert_allclose(x, filled.x, rtol=1e-7, atol=1e-7)
 
 
 def test_levels_are_mostly_found_without_filling() -> None:
@@ -88,16 +98,13 @@ def test_levels_are_mostly_found_without_filling() -> None:
     for case in (case for seed in range(60) for case in cases(seed, 3, largest=100)):
         if case.spread > 8:
             continue
-        stage = case.stage
-        assert case.limits.tree is not None
-        forest = plant(
-            grove_of(case.limits.tree), stage.headroom - stage.base_real, stage.free, stage.weight, stage.lower,
-            stage.upper,
-        )  # fmt: skip
+        forest = _forest(case)
         roots = int((forest.nodes["parent"] < 0).sum())
         ticks += 1
         cold += settle(forest, np.zeros(case.limits.row_count))[1] >= 0
-        again += settle(forest, _answer(case).price)[1] == roots
+        assert case.limits.tree is not None
+        solution, _ = solve_levels(case.limits.tree, case.stage, np.zeros(case.limits.row_count))
+        again += settle(forest, solution.price)[1] == roots
     assert again == ticks
     assert cold >= 0.8 * ticks
 
@@ -108,7 +115,10 @@ def test_the_kernel_and_the_definition_agree(seed: int) -> None:
     """Two methods that share no code, the answer of which is unique."""
     for case in cases(seed, 2, largest=60):
         assert case.limits.tree is not None
-        (quick, _), plain = fill_tree(case.limits.tree, case.stage, np.zeros(case.limits.row_count)), rise(case.stage)
+        (quick, _), plain = (
+            solve_levels(case.limits.tree, case.stage, np.zeros(case.limits.row_count)),
+            rise(case.stage),
+        )
         assert plain is not None
         np.testing.assert_allclose(quick.x, plain.x, rtol=1e-6, atol=1e-6)
 
@@ -120,7 +130,7 @@ def test_cvxpy_agrees_on_trees(seed: int) -> None:
         if case.spread > 8:
             continue
         assert case.limits.tree is not None
-        solution, _ = fill_tree(case.limits.tree, case.stage, np.zeros(case.limits.row_count))
+        solution, _ = solve_levels(case.limits.tree, case.stage, np.zeros(case.limits.row_count))
         np.testing.assert_allclose(solution.x, LevelProgram(case.stage.rows).solve(case.stage), atol=2e-4)
 
 

@@ -5,14 +5,16 @@
 handling and the certificates need IEEE semantics.
 
 numba (0.68) drops cached code when the *file of the function* changes, but not when a kernel it calls in another file
-does: a mended callee would go on running in its old, inlined form. So the stamp of every cached kernel is a digest of
-all sources of its room; a kernel calls none of another room.
+does, or a constant there: what was mended would go on running in its old, inlined form. So the stamp of every cached
+kernel is a digest of its module and of all that this imports of ours.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
+import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -28,20 +30,45 @@ R = TypeVar("R")
 Column = TypeVar("Column", bound=npt.NDArray[Any])
 
 
+HOUSE = Path(__file__).parent
+"""Where our sources are."""
+
+_IMPORTED = re.compile(rf"^ *(?:from|import) {HOUSE.name}\.([\w.]+)", re.MULTILINE)
+
+
 @cache
-def digest_of(folder: Path) -> str:
-    """Digest of all Python sources of a folder, by name and content, as they were when first asked for."""
+def _text_of(source: Path) -> bytes:
+    """As it was when first asked for."""
+    return source.read_bytes()
+
+
+@cache
+def _imported_by(source: Path) -> frozenset[Path]:
+    """Our modules that this one imports; of a package all, for any of them may be meant."""
+    places = {HOUSE.joinpath(*name.split(".")) for name in _IMPORTED.findall(_text_of(source).decode())}
+    files = (place.glob("*.py") if place.is_dir() else [place.with_suffix(".py")] for place in places)
+    return frozenset(itertools.chain.from_iterable(files))
+
+
+@cache
+def digest_of(source: Path) -> str:
+    """Digest of a module and of all that it imports of ours, directly or not, by name and content."""
+    found, todo = {source}, [source]
+    while todo:
+        new = set(_imported_by(todo.pop())) - found
+        found |= new
+        todo += new
     digest = hashlib.sha256()
-    for source in sorted(folder.glob("*.py")):
-        digest.update(source.name.encode())
-        digest.update(source.read_bytes())
+    for one in sorted(found):
+        digest.update(str(one.relative_to(HOUSE) if one.is_relative_to(HOUSE) else one.name).encode())
+        digest.update(_text_of(one))
     return digest.hexdigest()
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile ``function`` lazily, with its types kept for the type checker."""
     dispatcher: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    stamp = digest_of(Path(function.__code__.co_filename).parent)
+    stamp = digest_of(Path(function.__code__.co_filename))
     dispatcher._cache._cache_file._source_stamp = stamp  # noqa: SLF001 numba has no public way
     return cast(Callable[P, R], dispatcher)
 

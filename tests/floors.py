@@ -40,7 +40,13 @@ HOUSE = (
     Floor(
         name="WORDS",
         rooms=("units", "errors", "faults", "limits", "compiled", "codec"),
-        friends=(("errors", "faults"), ("errors", "units"), ("limits", "units"), ("codec", "compiled")),
+        friends=(
+            ("errors", "faults"),
+            ("errors", "units"),
+            ("limits", "units"),
+            ("limits", "compiled"),
+            ("codec", "compiled"),
+        ),
         core=True,
     ),
 )

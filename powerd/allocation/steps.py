@@ -64,6 +64,13 @@ def step_up(steps: PilotSteps, i: int, x: float) -> float:
 
 
 @kernel
+def up_if_any(steps: PilotSteps, i: int, x: float) -> float:
+    """``step_up``; x itself where the post has no such step."""
+    above = step_up(steps, i, x)
+    return above if above < np.inf else x
+
+
+@kernel
 def all_down(steps: PilotSteps, x: Floats) -> Floats:
     """``step_down`` for every EVSE (n,)."""
     result = np.empty_like(x)
@@ -74,9 +81,8 @@ def all_down(steps: PilotSteps, x: Floats) -> Floats:
 
 @kernel
 def all_up(steps: PilotSteps, x: Floats) -> Floats:
-    """``step_up`` for every EVSE (n,); x itself where the post has no such step."""
+    """``up_if_any`` for every EVSE (n,)."""
     result = np.empty(x.shape[0])
     for i in range(x.shape[0]):
-        above = step_up(steps, i, x[i])
-        result[i] = above if above < np.inf else x[i]
+        result[i] = up_if_any(steps, i, x[i])
     return result

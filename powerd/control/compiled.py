@@ -6,13 +6,16 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
 from powerd.allocation.rows import rows_of
 from powerd.allocation.steps import PilotSteps, all_up, pack_steps
+from powerd.compiled import read
 from powerd.control.topology import believed, load_factor
 from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.admission import overbooked
@@ -25,6 +28,7 @@ from powerd.network.states import StateRows, Uncertain, build_state, one_loss_aw
 from powerd.network.supply import Energised, energise
 from powerd.state.columns import replace
 from powerd.state.envelopes import Bound, Envelopes, bound
+from powerd.state.lease_kernels import Handed
 from powerd.state.lease_terms import LeaseTerms
 from powerd.state.snapshot import Sessions, bounds_of
 from powerd.state.switchgear import Switchgear, open_switchgear
@@ -37,6 +41,23 @@ PHASES_KEPT = 8
 
 AHEAD_MOST = 64
 """States that may come next whose limits are compiled in advance, supplies first; some MB each at 5 000 EVSEs."""
+
+
+class PostLines(NamedTuple):
+    """What the loops of the tick read of the posts, as read-only columns; (n,) each."""
+
+    least: Floats
+    """Smallest ceiling above 0 [own unit]."""
+    most: Floats
+    """Largest."""
+    three_phase: Bools
+    """It is an AC post whose ceiling is for three phases."""
+    kw_per_unit: Floats
+    """See ``Posts``."""
+    ramp: Floats
+    """See ``Electrical.evse_ramp``."""
+    bus: Ints
+    """See ``Electrical.evse_bus``."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -193,6 +214,19 @@ class CompiledSite:
     def imported_kw(self, flow: Floats) -> float:
         """What the site imports with ``flow`` (L,) under its limits [limit unit], losses at full load included [kW]."""
         return float((flow[self.import_limit] + self.import_losses).max(initial=0.0))
+
+    @cached_property
+    def post_lines(self) -> Handed:
+        """``PostLines``, as a plain tuple."""
+        posts = self.electrical.posts
+        return (
+            read(posts.min_ceiling),
+            read(posts.max_ceiling),
+            read((posts.phase_count == 3) & ~posts.is_dc),
+            read(posts.kw_per_unit),
+            read(self.electrical.evse_ramp),
+            read(self.electrical.evse_bus),
+        )
 
     def bounds_of(self, sessions: Sessions) -> tuple[Floats, Floats]:
         """(n,) least ceiling above 0 that each car can charge with and its post can take, and largest [own unit]."""

@@ -2,64 +2,133 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from powerd.allocation.demands import Demands
-from powerd.control.compiled import CompiledSite
+from powerd.allocation.steps import PilotSteps, up_if_any
+from powerd.compiled import kernel, read
+from powerd.control.compiled import CompiledSite, PostLines
 from powerd.control.phase_switch import within_contactors
-from powerd.control.ramp import watch_reach
-from powerd.control.reclaim import idle, watch_draw
-from powerd.control.turns import overdue, resting, service_order, watch_turns
-from powerd.limits import Bools, Floats, Limits
+from powerd.control.ramp import JUST_ABOVE, reach_after
+from powerd.control.reclaim import headroom, is_idle, note_draw
+from powerd.control.turns import MIN_OFF_S, is_overdue, note_turn, renew_order, service_order
+from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.state import leases
 from powerd.state.columns import kept, replace
-from powerd.state.snapshot import Snapshot, largest_phase
+from powerd.state.lease_kernels import Handed, Lines, followed, larger
+from powerd.state.snapshot import Snapshot
 
 IDLE_CLASS = -1
 """Priority of cars that draw nothing: below every class that can be asked for."""
 
 
+class _Seen(NamedTuple):
+    """What the loop over usage reads besides book and posts, as read-only columns; (n,) unless said otherwise."""
+
+    slack_since_s: Floats
+    """See ``Usage``, likewise those up to ``waiting_since_s``."""
+    dry_since_s: Floats
+    usable: Floats
+    reach: Floats
+    on_since_s: Floats
+    off_since_s: Floats
+    waiting_since_s: Floats
+    served: Bools
+    """See ``Sessions``, likewise the next two."""
+    min_ceiling: Floats
+    energy_kwh: Floats
+    acked_seq: Ints
+    """See ``LeaseBook``, likewise the next one."""
+    explicit_seq: Ints
+    drawn: Floats
+    """(n, 3) see ``Snapshot``, likewise the next two."""
+    drawn_at_s: Floats
+    drawn_stands: Bools
+
+
+#: Where they are found.
+_SEEN: Callable[[Snapshot], tuple[Any, ...]] = attrgetter(
+    *(f"usage.{name}" for name in _Seen._fields[: _Seen._fields.index("served")]),
+    *("sessions.served", "sessions.min_ceiling", "sessions.energy_kwh", "leases.acked_seq", "leases.explicit_seq"),
+    *("drawn", "drawn_at_s", "drawn_stands"),
+)
+
+
 def watch_usage(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Snapshot:
     """Energy, usage and turns since the last step, from the readings and ceilings that held meanwhile."""
-    sessions, book, drawn = snapshot.sessions, snapshot.leases, largest_phase(snapshot.drawn)
-    ceiling = leases.in_force(book, site.terms, sessions.plugged, boottime_s)
-    least, _ = site.bounds_of(sessions)
-    metered = sessions.plugged & np.isfinite(snapshot.drawn_at_s)
-    stands = snapshot.drawn_stands & leases.reachable(book, site.terms, boottime_s)
-    fresh = stands | (snapshot.drawn_at_s >= snapshot.boottime_s)
-    usage = watch_draw(snapshot.usage, drawn, ceiling, metered, fresh, least, site.next_step_up, boottime_s)
-    # A reading says nothing of what its car draws once the lease that its controller could renew is over.
-    known_s = np.minimum(boottime_s, book.echo_at_s + site.terms.ttl_s) - snapshot.boottime_s
-    hours = np.maximum(known_s, 0.0) / 3600.0
-    energy = sessions.energy_kwh + np.where(sessions.plugged, power_kw(site, snapshot.drawn) * hours, 0.0)
-    charging = sessions.plugged & (ceiling > 0.0)
-    waiting = sessions.plugged & sessions.served & ~charging & ~idle(usage, boottime_s)
-    # A stop before the first grant turns nobody off until its post has taken it: that is at its idle fallback.
-    told_off = (book.sent_ceiling == 0.0) & (book.granted | (book.acked_seq >= book.explicit_seq))
-    usage = watch_turns(usage, charging, told_off, waiting, energy, snapshot.boottime_s, boottime_s)
-    reach = watch_reach(
-        usage.reach, ceiling, site.electrical.evse_ramp, site.next_step_up, boottime_s - snapshot.boottime_s
+    usage, sessions = snapshot.usage, snapshot.sessions
+    book = leases.lines_of(snapshot.leases, site.terms, sessions.plugged)
+    seen = (*map(read, _SEEN(snapshot)),)
+    energy, slack, dry, usable, reach, on, off, waiting = _watched(
+        book, seen, site.post_lines, site.steps, snapshot.boottime_s, boottime_s
     )
-    usage = replace(usage, reach=kept(usage.reach, reach))
-    sessions = replace(sessions, energy_kwh=kept(sessions.energy_kwh, energy))
-    return replace(snapshot, usage=usage, sessions=sessions)
+    energy = kept(sessions.energy_kwh, energy)
+    usage = replace(
+        usage,
+        slack_since_s=kept(usage.slack_since_s, slack),
+        dry_since_s=kept(usage.dry_since_s, dry),
+        usable=kept(usage.usable, usable),
+        reach=kept(usage.reach, reach),
+        on_since_s=kept(usage.on_since_s, on),
+        off_since_s=kept(usage.off_since_s, off),
+        waiting_since_s=kept(usage.waiting_since_s, waiting),
+    )
+    usage = renew_order(usage, energy, boottime_s)
+    return replace(snapshot, usage=usage, sessions=replace(sessions, energy_kwh=energy))
 
 
-def power_kw(site: CompiledSite, drawn: Floats) -> Floats:
-    """(n,) power of a reading (n, 3) at nominal voltage and unity power factor [kW]."""
-    posts = site.electrical.posts
-    three_phase = (posts.phase_count == 3) & ~posts.is_dc
-    together = drawn[:, 0] + drawn[:, 1] + drawn[:, 2]
-    units = np.where(three_phase, together / 3.0, largest_phase(drawn))
-    power: Floats = units * posts.kw_per_unit
-    return power
+@kernel
+def _power_kw(three_phase: bool, l1: float, l2: float, l3: float, kw_per_unit: float) -> float:
+    """Power of a reading at nominal voltage and unity power factor [kW]."""
+    return ((l1 + l2 + l3) / 3.0 if three_phase else max(l1, l2, l3)) * kw_per_unit
 
 
-def pausing(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Bools:
-    """(n,) was switched off so lately that it stays off."""
-    # A car that was off because its voltage was gone has had its pause.
-    returned = snapshot.gear.back_at_s[site.electrical.evse_bus] >= snapshot.usage.off_since_s
-    return resting(snapshot.usage, boottime_s) & ~returned
+@kernel
+def _watched(
+    book: Handed, seen: Handed, posts: Handed, steps: PilotSteps, was_s: float, now_s: float
+) -> tuple[Floats, ...]:
+    """(n,) each: energy, then usage in the order of its columns, after what was read and allowed since ``was_s``."""
+    held, lines, post, ceiling = Lines(*book), _Seen(*seen), PostLines(*posts), followed(book, now_s)
+    energy, after = np.empty(ceiling.shape[0]), np.empty((7, ceiling.shape[0]))
+    for i in range(ceiling.shape[0]):
+        l1, l2, l3 = lines.drawn[i]
+        drawn, plugged = max(l1, l2, l3), held.plugged[i]
+        # A reading says nothing of what its car draws once the lease that its controller could renew is over.
+        known_s = min(now_s, held.echo_at_s[i] + held.ttl_s[i]) - was_s
+        power = _power_kw(post.three_phase[i], l1, l2, l3, post.kw_per_unit[i]) if plugged else 0.0
+        energy[i] = lines.energy_kwh[i] + power * (max(known_s, 0.0) / 3600.0)
+
+        slack_s, dry_s, usable = lines.slack_since_s[i], lines.dry_since_s[i], lines.usable[i]
+        metered = plugged and np.isfinite(lines.drawn_at_s[i])
+        stands = lines.drawn_stands[i] and now_s - held.echo_at_s[i] <= held.ttl_s[i]
+        if not metered or stands or lines.drawn_at_s[i] >= was_s:  # else what was known of it stays
+            least = up_if_any(steps, i, max(lines.min_ceiling[i], post.least[i]))
+            up = up_if_any(steps, i, max(drawn + headroom(drawn), least))
+            slack_s, dry_s, usable = note_draw(slack_s, dry_s, usable, drawn, ceiling[i], metered, up, least, now_s)
+        after[0, i], after[1, i], after[2, i] = slack_s, dry_s, usable
+
+        next_step = up_if_any(steps, i, ceiling[i] + JUST_ABOVE)
+        after[3, i] = reach_after(lines.reach[i], ceiling[i], post.ramp[i], next_step, now_s - was_s)
+
+        charging = plugged and ceiling[i] > 0.0
+        waits = plugged and lines.served[i] and not charging and not is_idle(dry_s, now_s)
+        # A stop before the first grant turns nobody off until its post has taken it: that is at its idle fallback.
+        told = held.granted[i] or lines.acked_seq[i] >= lines.explicit_seq[i]
+        told_off = held.sent_ceiling[i] == 0.0 and told
+        after[4, i], after[5, i], after[6, i] = note_turn(
+            lines.on_since_s[i], lines.off_since_s[i], lines.waiting_since_s[i], charging, told_off, waits, was_s, now_s
+        )
+    return energy, after[0], after[1], after[2], after[3], after[4], after[5], after[6]
+
+
+def pausing(site: CompiledSite, snapshot: Snapshot, i: int, boottime_s: float) -> bool:
+    """EVSE ``i`` was switched off so lately that it stays off."""
+    back_at_s = float(snapshot.gear.back_at_s[site.electrical.evse_bus[i]])
+    return _pauses(float(snapshot.usage.off_since_s[i]), back_at_s, boottime_s)
 
 
 def demands_of(
@@ -80,26 +149,97 @@ def demands_of(
         uncontrolled: (L,) load not under control [limit unit].
         boottime_s: the tick's instant.
     """
-    sessions = snapshot.sessions
-    silent = ~leases.reachable(snapshot.leases, site.terms, boottime_s) & np.isfinite(snapshot.leases.echo_at_s)
-    may_charge = takes & ~pausing(site, snapshot, boottime_s)
-    least, most = site.bounds_of(sessions)
-    # What a car has left unused does not bound it below what it needs to charge at all, which may have risen since.
-    upper = np.where(may_charge, np.minimum(most, np.maximum(snapshot.usage.usable, least)), 0.0)
+    sessions, usage = snapshot.sessions, snapshot.usage
+    upper, least, floor, silent, opens, priority, overdue = _asked(
+        (*map(read, _ASKED(snapshot)),),
+        site.post_lines,
+        site.terms.lines,
+        site.steps,
+        read(takes),
+        read(stands.reserve),
+        read(stands.worst),
+        boottime_s,
+    )
     upper = within_contactors(site, snapshot, upper, boottime_s)
     return Demands(
         weight=sessions.weight,
         upper=upper,
         minimum=least,
-        floor=np.where(silent, stands.worst, stands.reserve),
-        silent=np.where(silent, stands.worst, 0.0),
-        opens=np.where(takes & ~snapshot.leases.granted, leases.fallback_of(snapshot.leases, site.terms), 0.0),
-        priority=np.where(idle(snapshot.usage, boottime_s), IDLE_CLASS, sessions.priority),
-        least_served=service_order(snapshot.usage, boottime_s),
-        overdue=overdue(snapshot.usage),
+        floor=floor,
+        silent=silent,
+        opens=opens,
+        priority=priority,
+        least_served=service_order(usage, boottime_s),
+        overdue=overdue,
         target=upper,
         uncontrolled=uncontrolled,
     )
+
+
+class _Asked(NamedTuple):
+    """What the loop over demands reads besides posts and terms, as read-only columns; (n,) unless said otherwise."""
+
+    usable: Floats
+    """See ``Usage``, likewise those up to ``order_key``."""
+    dry_since_s: Floats
+    off_since_s: Floats
+    order_key: Floats
+    min_ceiling: Floats
+    """See ``Sessions``, likewise the next two."""
+    max_ceiling: Floats
+    priority: Ints
+    back_at_s: Floats
+    """(B,) see ``Switchgear``."""
+    echo_at_s: Floats
+    """See ``LeaseBook``, likewise the next two."""
+    granted: Bools
+    said_fallback: Floats
+
+
+#: Where they are found.
+_ASKED: Callable[[Snapshot], tuple[Any, ...]] = attrgetter(
+    *(f"usage.{name}" for name in _Asked._fields[: _Asked._fields.index("min_ceiling")]),
+    *("sessions.min_ceiling", "sessions.max_ceiling", "sessions.priority", "gear.back_at_s"),
+    *("leases.echo_at_s", "leases.granted", "leases.said_fallback"),
+)
+
+
+@kernel
+def _pauses(off_since_s: float, back_at_s: float, now_s: float) -> bool:
+    """Was switched off so lately that it stays off; a car that was off because its voltage was gone has had that."""
+    return now_s - off_since_s < MIN_OFF_S and not back_at_s >= off_since_s
+
+
+@kernel
+def _asked(
+    asked: Handed,
+    posts: Handed,
+    terms: Handed,
+    steps: PilotSteps,
+    takes: Bools,
+    reserve: Floats,
+    worst: Floats,
+    now_s: float,
+) -> tuple[Floats, Floats, Floats, Floats, Floats, Ints, Bools]:
+    """(n,) each: upper, minimum, floor, silent, opens, priority and overdue, as in ``Demands``."""
+    lines, post, n = _Asked(*asked), PostLines(*posts), takes.shape[0]
+    ttl_s, _, _, fallback, _, _, _ = terms
+    upper, least, floor, silent, opens = np.zeros(n), np.empty(n), reserve.copy(), np.zeros(n), np.zeros(n)
+    priority, overdue = lines.priority.copy(), np.empty(n, np.bool_)
+    for i in range(n):
+        least[i] = up_if_any(steps, i, max(lines.min_ceiling[i], post.least[i]))
+        if takes[i] and not _pauses(lines.off_since_s[i], lines.back_at_s[post.bus[i]], now_s):
+            # What a car has left unused does not bound it below what it needs to charge, which may have risen since.
+            most = min(lines.max_ceiling[i], post.most[i])
+            upper[i] = min(most, max(lines.usable[i], least[i]))
+        if np.isfinite(lines.echo_at_s[i]) and not now_s - lines.echo_at_s[i] <= ttl_s[i]:
+            floor[i] = silent[i] = worst[i]
+        if takes[i] and not lines.granted[i]:
+            opens[i] = larger(fallback[i], lines.said_fallback[i])
+        if is_idle(lines.dry_since_s[i], now_s):
+            priority[i] = IDLE_CLASS
+        overdue[i] = is_overdue(lines.order_key[i])
+    return upper, least, floor, silent, opens, priority, overdue
 
 
 def over_reserved(limits: Limits, least: Floats, uncontrolled: Floats, snapshot: Snapshot) -> Bools:

@@ -8,35 +8,30 @@ who ramps keeps his share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
+from powerd.compiled import kernel
 from powerd.limits import Floats
 
 JUST_ABOVE = 1e-6
 """Finds the step after one that is itself a step [own unit]."""
 
 
-def watch_reach(
-    reach: Floats, ceiling: Floats, ramp: Floats, next_step_up: Callable[[Floats], Floats], seconds: float
-) -> Floats:
-    """(n,) up to where each EVSE may be raised now [own unit].
+@kernel
+def reach_after(reach: float, ceiling: float, ramp: float, next_step: float, seconds: float) -> float:
+    """Up to where an EVSE may be raised now [own unit].
 
     Args:
-        reach: (n,) as of the last step.
-        ceiling: (n,) in force.
-        ramp: (n,) most that it may rise [own unit/s]; inf = at will.
-        next_step_up: (n,) -> (n,) smallest ceiling the posts can take that is not below; itself where continuous.
+        reach: as of the last step.
+        ceiling: in force.
+        ramp: most that it may rise [own unit/s]; inf = at will.
+        next_step: smallest ceiling that the post can take above ``ceiling``; just above it where it is continuous.
         seconds: since the last step.
     """
-    free = ~np.isfinite(ramp)
-    if free.all():
-        return np.full(ceiling.shape, np.inf)
-    next_step = next_step_up(ceiling + JUST_ABOVE)
+    if not np.isfinite(ramp):
+        return np.inf
     saved = np.maximum(ceiling, np.minimum(reach, next_step))
-    grown: Floats = saved + np.where(free, 0.0, ramp) * seconds
-    return np.where(free, np.inf, grown)
+    return float(saved + ramp * seconds)
 
 
 def ramped(want: Floats, ceiling: Floats, minimum: Floats, reach: Floats) -> Floats:

@@ -18,13 +18,10 @@ like any other after ``PROBE_S``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
-from powerd.compiled import kernel, read
-from powerd.limits import Bools, Floats
-from powerd.state.columns import kept, replace
+from powerd.compiled import kernel
+from powerd.limits import Bools
 from powerd.state.usage import Usage
 
 SETTLE_S = 60.0
@@ -42,55 +39,17 @@ PRESSING = 0.75
 """Closer than this to its ceiling a car is taken to want more [own unit]; less than one pilot step of 1 A."""
 
 
-def watch_draw(
-    usage: Usage,
-    drawn: Floats,
-    ceiling: Floats,
-    metered: Bools,
-    fresh: Bools,
-    least: Floats,
-    next_step_up: Callable[[Floats], Floats],
-    now_s: float,
-) -> Usage:
-    """The usage columns after one more reading.
-
-    Args:
-        usage: as of the last step.
-        drawn: (n,) newest reading [own unit].
-        ceiling: (n,) ceiling in force [own unit].
-        metered: (n,) a car is plugged in and a reading of it is known; a post without tells nothing.
-        fresh: (n,) that reading is of now; meanwhile what was known of the others stays.
-        least: (n,) smallest ceiling the car can charge with [own unit].
-        next_step_up: (n,) -> (n,) the smallest ceiling the posts can take that is not below.
-        now_s: this step's boottime.
-    """
-    up = next_step_up(np.maximum(drawn + np.maximum(HEADROOM, HEADROOM_SHARE * drawn), least))
-    lowest = next_step_up(least)
-    slack_since_s, dry_since_s, usable = _noted(
-        read(usage.slack_since_s),
-        read(usage.dry_since_s),
-        read(usage.usable),
-        read(drawn),
-        read(ceiling),
-        read(metered),
-        read(fresh),
-        read(up),
-        read(lowest),
-        now_s,
-    )
-    return replace(
-        usage,
-        slack_since_s=kept(usage.slack_since_s, slack_since_s),
-        dry_since_s=kept(usage.dry_since_s, dry_since_s),
-        usable=kept(usage.usable, usable),
-    )
+@kernel
+def headroom(drawn: float) -> float:
+    """What is left above what a bounded car draws [own unit]."""
+    return max(HEADROOM, HEADROOM_SHARE * drawn)
 
 
 @kernel
 def _begun(usable: float, drawn: float, least: float, dry_since_s: float) -> bool:
     """A bounded car draws more than it did when it was bounded, at a bound that says nothing of how much."""
     woken = dry_since_s < np.inf and drawn >= PRESSING
-    return woken or (usable <= least and drawn > usable - max(HEADROOM, HEADROOM_SHARE * drawn))
+    return woken or (usable <= least and drawn > usable - headroom(drawn))
 
 
 @kernel
@@ -98,42 +57,52 @@ def _bound(usable: float, drawn: float, up: float, slack_s: float) -> float:
     """The bound of a car that has drawn less than its ceiling for so long; inf = none [own unit]."""
     if slack_s % LIFT_EVERY_S < SETTLE_S:
         return np.inf
-    used_up = usable - drawn < 0.5 * max(HEADROOM, HEADROOM_SHARE * drawn)
+    used_up = usable - drawn < 0.5 * headroom(drawn)
     return up if usable == np.inf or used_up else usable
 
 
 @kernel
-def _noted(
-    slack_since_s: Floats,
-    dry_since_s: Floats,
-    usable: Floats,
-    drawn: Floats,
-    ceiling: Floats,
-    metered: Bools,
-    fresh: Bools,
-    up: Floats,
-    lowest: Floats,
+def note_draw(
+    slack_since_s: float,
+    dry_since_s: float,
+    usable: float,
+    drawn: float,
+    ceiling: float,
+    metered: bool,
+    up: float,
+    lowest: float,
     now_s: float,
-) -> tuple[Floats, Floats, Floats]:
-    """(n,) the three columns anew; ``up`` is the step above reading and headroom, ``lowest`` above the minimum."""
-    slack_since_s, dry_since_s, usable = slack_since_s.copy(), dry_since_s.copy(), usable.copy()
-    for i in range(drawn.shape[0]):
-        if metered[i] and not fresh[i]:
-            continue
-        offered = metered[i] and ceiling[i] > 0.0
-        dry_s = now_s - dry_since_s[i]
-        if metered[i] and not offered and IDLE_S <= dry_s < IDLE_S + PROBE_S:
-            # Asleep: at 0 it cannot show what it wants; what was known of it stays.
-            usable[i] = usable[i] if np.isfinite(slack_since_s[i]) else np.inf
-            continue
-        begun = _begun(usable[i], drawn[i], lowest[i], dry_since_s[i])
-        dry_since_s[i] = min(dry_since_s[i], now_s) if offered and drawn[i] < PRESSING else np.inf
-        if begun or not (offered and drawn[i] < ceiling[i] - PRESSING):
-            slack_since_s[i], usable[i] = np.inf, np.inf
-            continue
-        slack_since_s[i] = min(slack_since_s[i], now_s)
-        usable[i] = _bound(usable[i], drawn[i], up[i], now_s - slack_since_s[i])
-    return slack_since_s, dry_since_s, usable
+) -> tuple[float, float, float]:
+    """``Usage.slack_since_s``, ``dry_since_s`` and ``usable`` of an EVSE after one more reading.
+
+    Args:
+        slack_since_s: as of the last step, likewise the next two.
+        dry_since_s: of it.
+        usable: of it.
+        drawn: newest reading [own unit].
+        ceiling: in force [own unit].
+        metered: a car is plugged in and a reading of it is known; a post without tells nothing.
+        up: the smallest ceiling that the post can take above reading and headroom, and with which the car can charge.
+        lowest: the smallest with which it can charge.
+        now_s: this step's boottime.
+    """
+    offered = metered and ceiling > 0.0
+    dry_s = now_s - dry_since_s
+    if metered and not offered and IDLE_S <= dry_s < IDLE_S + PROBE_S:
+        # Asleep: at 0 it cannot show what it wants; what was known of it stays.
+        return slack_since_s, dry_since_s, usable if np.isfinite(slack_since_s) else np.inf
+    begun = _begun(usable, drawn, lowest, dry_since_s)
+    dry_since_s = min(dry_since_s, now_s) if offered and drawn < PRESSING else np.inf
+    if begun or not (offered and drawn < ceiling - PRESSING):
+        return np.inf, dry_since_s, np.inf
+    slack_since_s = min(slack_since_s, now_s)
+    return slack_since_s, dry_since_s, _bound(usable, drawn, up, now_s - slack_since_s)
+
+
+@kernel
+def is_idle(dry_since_s: float, now_s: float) -> bool:
+    """A car that has drawn nothing of what it was offered for ``IDLE_S``."""
+    return now_s - dry_since_s >= IDLE_S
 
 
 def idle(usage: Usage, now_s: float) -> Bools:

@@ -76,6 +76,8 @@ class Stepper:
         self._shortest_ttl_s = float(site.terms.ttl_s.min(initial=np.inf))
         self._wide: tuple[Stop, ...] | None = None
         """The last answer of ``widened``, which it needs not be asked for again; another drawing may feed others."""
+        self._frozen: Snapshot | None = None
+        """What the last step heard: its columns are read-only, and most of them are those of the next one."""
 
     def step(self, snapshot: Snapshot, events: Sequence[Event], now: Now) -> Decision:
         """Absorbs the events and decides every ceiling.
@@ -85,7 +87,7 @@ class Stepper:
             events: what came in since, in order.
             now: the tick's instant; its boottime must not be before the snapshot's.
         """
-        freeze_snapshot(snapshot)
+        freeze_snapshot(snapshot, self._frozen)
         absorbed = absorb(self.site, watch_usage(self.site, snapshot, now.boottime_s), events, now)
         gear = observe(self.site.electrical, snapshot.gear, settle(age(absorbed.snapshot.gear, now), now), now)
         gear = proven(self.site.electrical, gear, now)
@@ -150,6 +152,7 @@ class Stepper:
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *shares.unmet, *warned, *failsafe.sentences(modes)))
         guarded &= not moved  # that was its task
         decision = _decide(site, snapshot, state, absorbed, scene, shares, kept, guarded, now)
+        self._frozen = state
         return replace(decision, modes=modes, order=switching.order, unanswered=switching.unanswered)
 
     def _switch(self, state: Snapshot, worst: Floats, now: Now) -> Switching:
@@ -373,7 +376,7 @@ def _decide(
     now: Now,
 ) -> Decision:
     """Puts the ceilings into the lease book and onto the three batches."""
-    freeze_snapshot(state)  # what was heard is compared with what is granted below
+    freeze_snapshot(state, before)  # what was heard is compared with what is granted below
     # An idle post is told its idle fallback, which is reserved anyway.
     idle = leases.idle_of(state.leases, site.terms)
     allocation, ceiling = shares.allocation, np.where(state.sessions.plugged | scene.stopped, kept.ceiling, idle)

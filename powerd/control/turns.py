@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from powerd.limits import Bools, Floats, Ints
-from powerd.state.columns import kept, put, replace
+from powerd.compiled import kernel, read
+from powerd.limits import Floats, Ints
+from powerd.state.columns import put, replace
 from powerd.state.usage import Usage
 
 ROTATION_S = 900.0
@@ -47,32 +48,42 @@ def longest_wait_s(ahead: int, slots: int, lag_s: float) -> float:
     return OVERDUE_S + rounds * ROTATION_S + MIN_ON_S + lag_s
 
 
-def watch_turns(
-    usage: Usage, charging: Bools, told_off: Bools, waiting: Bools, energy_kwh: Floats, was_s: float, now_s: float
-) -> Usage:
-    """Notes who is on, off and waiting, and renews the order when it is time.
+@kernel
+def note_turn(
+    on_since_s: float,
+    off_since_s: float,
+    waiting_since_s: float,
+    charging: bool,
+    told_off: bool,
+    waiting: bool,
+    was_s: float,
+    now_s: float,
+) -> tuple[float, float, float]:
+    """``Usage.on_since_s``, ``off_since_s`` and ``waiting_since_s`` of an EVSE: who is on, off and waiting.
 
     Args:
-        usage: as of the last step.
-        charging: (n,) a car with a ceiling above 0.
-        told_off: (n,) its newest grant says 0; a car at 0 without it fell back in silence, and that is no turn.
-        waiting: (n,) a car at 0 that would take more.
-        energy_kwh: (n,) energy of each session.
+        on_since_s: as of the last step, likewise the next two.
+        off_since_s: of it.
+        waiting_since_s: of it.
+        charging: a car with a ceiling above 0.
+        told_off: its newest grant says 0; a car at 0 without it fell back in silence, and that is no turn.
+        waiting: a car at 0 that would take more.
         was_s: boottime of the last step, which decided the ceilings.
         now_s: this step's.
     """
-    was_on = np.isfinite(usage.on_since_s)
-    noted = replace(
-        usage,
-        on_since_s=kept(usage.on_since_s, np.where(charging, np.minimum(usage.on_since_s, was_s), np.inf)),
-        off_since_s=kept(usage.off_since_s, np.where(was_on & ~charging & told_off, now_s, usage.off_since_s)),
-        waiting_since_s=kept(
-            usage.waiting_since_s, np.where(waiting, np.minimum(usage.waiting_since_s, was_s), np.inf)
-        ),
+    goes_off = np.isfinite(on_since_s) and not charging and told_off
+    return (
+        min(on_since_s, was_s) if charging else np.inf,
+        now_s if goes_off else off_since_s,
+        min(waiting_since_s, was_s) if waiting else np.inf,
     )
+
+
+def renew_order(usage: Usage, energy_kwh: Floats, now_s: float) -> Usage:
+    """Renews the order of service when it is time; ``energy_kwh`` (n,) is that of each session."""
     if now_s - usage.order_at_s < ROTATION_S:
-        return noted
-    return replace(noted, order_key=_renewed(noted, energy_kwh, now_s), order_at_s=now_s)
+        return usage
+    return replace(usage, order_key=_renewed(usage, energy_kwh, now_s), order_at_s=now_s)
 
 
 def off_in_silence(usage: Usage, evse: Ints) -> Usage:
@@ -89,17 +100,22 @@ def _renewed(usage: Usage, energy_kwh: Floats, now_s: float) -> Floats:
     return keys
 
 
-def overdue(usage: Usage) -> Bools:
-    """(n,) cars whose minimum is kept free for them."""
-    return usage.order_key < 0.0
-
-
-def resting(usage: Usage, now_s: float) -> Bools:
-    """(n,) switched off so lately that it must stay off."""
-    return now_s - usage.off_since_s < MIN_OFF_S
+@kernel
+def is_overdue(order_key: float) -> bool:
+    """Its minimum is kept free for it."""
+    return order_key < 0.0
 
 
 def service_order(usage: Usage, now_s: float) -> Floats:
+    """(n,) who goes first, lower first: see ``order_of``."""
+    return order_of(read(usage.order_key), read(usage.on_since_s), now_s)
+
+
+@kernel
+def order_of(order_key: Floats, on_since_s: Floats, now_s: float) -> Floats:
     """(n,) who goes first, lower first: those in their turn before all others, each group by its order keys."""
-    in_turn = now_s - usage.on_since_s < MIN_ON_S
-    return usage.order_key - np.where(in_turn & np.isfinite(usage.on_since_s), FIRST, 0.0)
+    order = np.empty(order_key.shape[0])
+    for i in range(order.shape[0]):
+        in_turn = np.isfinite(on_since_s[i]) and now_s - on_since_s[i] < MIN_ON_S
+        order[i] = order_key[i] - (FIRST if in_turn else 0.0)
+    return order

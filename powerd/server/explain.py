@@ -77,7 +77,7 @@ def _switched_off(decision: Decision, evse: int, unit: str) -> str | None:
     site, now_s = decision.site, decision.now.boottime_s
     if not picked_up(site.electrical, decision.snapshot.gear, decision.now)[evse]:
         return f"held at 0 {unit}: its voltage is back, and cars go on one after another"
-    if pausing(site, decision.snapshot, now_s)[evse]:
+    if pausing(site, decision.snapshot, evse, now_s):
         left_s = float(decision.snapshot.usage.off_since_s[evse]) + MIN_OFF_S - now_s
         return f"held at 0 {unit}: it was switched off, and stays off for {left_s:.0f} s more"
     return None

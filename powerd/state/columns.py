@@ -8,6 +8,7 @@ forgotten copy is an error instead of a corrupted past.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -93,8 +94,11 @@ def same(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
     return True
 
 
-def freeze(columns: Iterable[object]) -> None:
-    """Makes columns read-only, and leaves alone what is none; what is frozen stays so."""
-    for column in columns:
-        if type(column) is np.ndarray:
+def freeze(columns: Iterable[object], frozen: Iterable[object] = ()) -> None:
+    """Makes columns read-only, and leaves alone what is none; what is frozen stays so.
+
+    ``frozen`` columns, in the same order, need not be asked again.
+    """
+    for column, already in zip_longest(columns, frozen):
+        if column is not already and type(column) is np.ndarray:
             column.setflags(write=False)

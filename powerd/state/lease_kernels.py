@@ -66,7 +66,7 @@ class Lines(NamedTuple):
 
 
 @kernel
-def _larger(own: float, said: float) -> float:
+def larger(own: float, said: float) -> float:
     """The larger of the site file's and what the controller said; nan = it did not."""
     return own if np.isnan(said) else max(own, said)
 
@@ -124,8 +124,8 @@ def followed(handed: Handed, now_s: float) -> Floats:
             lines.sent_ceiling[i],
             lines.sent_until_s[i] > then_s or lines.sent_latched[i],
             lines.plugged[i] and lines.granted[i],
-            _larger(lines.fallback[i], lines.said_fallback[i]),
-            _larger(lines.fallback_idle[i], lines.said_idle[i]),
+            larger(lines.fallback[i], lines.said_fallback[i]),
+            larger(lines.fallback_idle[i], lines.said_idle[i]),
         )
     return ceiling
 
@@ -160,9 +160,9 @@ def reserved(handed: Handed) -> Floats:
     lines = Lines(*handed)
     own = np.empty(lines.rating.shape[0])
     for i in range(own.shape[0]):
-        fallback = _larger(lines.fallback[i], lines.said_fallback[i])
-        idle = _larger(lines.fallback_idle[i], lines.said_idle[i])
-        boot = _larger(lines.boot[i], lines.said_boot[i])
+        fallback = larger(lines.fallback[i], lines.said_fallback[i])
+        idle = larger(lines.fallback_idle[i], lines.said_idle[i])
+        boot = larger(lines.boot[i], lines.said_boot[i])
         known = np.isfinite(lines.echo_at_s[i]) and np.isnan(lines.barred_ceiling[i])
         if known and not lines.unsettled[i]:
             with_car = np.maximum(boot, fallback if lines.granted[i] else 0.0)

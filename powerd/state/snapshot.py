@@ -6,6 +6,7 @@ The snapshot is replaced, never changed in place: ``absorb`` and ``step`` return
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -227,10 +228,18 @@ def columns_of(snapshot: Snapshot) -> dict[str, npt.NDArray[Any]]:
     return found
 
 
-def freeze_snapshot(snapshot: Snapshot) -> None:
-    """Makes every column read-only."""
-    for group in (snapshot, *[getattr(snapshot, name) for name in GROUPS]):
-        freeze(vars(group).values())
+_groups_of = attrgetter(*GROUPS)
+
+
+def freeze_snapshot(snapshot: Snapshot, frozen: Snapshot | None = None) -> None:
+    """Makes every column read-only; those of ``frozen`` are so already, and in most ticks most are the same."""
+    if frozen is None:
+        for group in (snapshot, *_groups_of(snapshot)):
+            freeze(vars(group).values())
+        return
+    for group, already in zip((snapshot, *_groups_of(snapshot)), (frozen, *_groups_of(frozen)), strict=True):
+        if group is not already:
+            freeze(vars(group).values(), vars(already).values())
 
 
 def worst_of(snapshot: Snapshot, terms: LeaseTerms) -> Floats:

@@ -77,22 +77,35 @@ def margin(drawn: float) -> float:
     return max(MARGIN_A, MARGIN_SHARE * drawn)
 
 
+# Loops of a known length: the compiler unrolls them, and asks a fifth of the time.
+
+
 @kernel
-def _largest_live(ceiling: Floats, until_s: Floats, i: int, then_s: float) -> float:
-    """Largest ceiling of EVSE ``i``'s entries that have not expired at ``then_s``."""
+def _largest_slot(ceiling: Floats, until_s: Floats, i: int, then_s: float) -> float:
+    """Largest of the SLOTS ceilings of EVSE ``i`` that have not expired at ``then_s``."""
     largest = 0.0
-    for k in range(ceiling.shape[1]):
+    for k in range(SLOTS):
         if until_s[i, k] > then_s:
             largest = np.maximum(largest, ceiling[i, k])
     return largest
 
 
 @kernel
-def live(ceiling: Floats, until_s: Floats, then_s: float) -> Floats:
-    """(n,) largest ceiling (n, k) of those that have not expired at ``then_s``."""
+def _largest_held(ceiling: Floats, until_s: Floats, i: int, then_s: float) -> float:
+    """Likewise of the HOLDS ceilings that are held."""
+    largest = 0.0
+    for k in range(HOLDS):
+        if until_s[i, k] > then_s:
+            largest = np.maximum(largest, ceiling[i, k])
+    return largest
+
+
+@kernel
+def all_held(ceiling: Floats, until_s: Floats, then_s: float) -> Floats:
+    """(n,) the largest of what is held, (n, HOLDS) each, and has not expired at ``then_s``."""
     largest = np.empty(ceiling.shape[0])
     for i in range(largest.shape[0]):
-        largest[i] = _largest_live(ceiling, until_s, i, then_s)
+        largest[i] = _largest_held(ceiling, until_s, i, then_s)
     return largest
 
 
@@ -139,7 +152,7 @@ def granted(handed: Handed, now_s: float) -> Floats:
     for i in range(ceiling.shape[0]):
         then_s = now_s - (lines.reaction_s[i] - lines.class_reaction_s[i])
         acked = lines.acked_ceiling[i] if lines.acked_until_s[i] > then_s else 0.0
-        ceiling[i] = np.maximum(acked, _largest_live(slots, until_s, i, then_s))
+        ceiling[i] = np.maximum(acked, _largest_slot(slots, until_s, i, then_s))
     return ceiling
 
 
@@ -150,7 +163,7 @@ def held(handed: Handed, now_s: float) -> Floats:
     ceiling = np.empty(lines.rating.shape[0])
     for i in range(ceiling.shape[0]):
         then_s = now_s - (lines.reaction_s[i] - lines.class_reaction_s[i])
-        ceiling[i] = _largest_live(lines.hold_ceiling, lines.hold_until_s, i, then_s)
+        ceiling[i] = _largest_held(lines.hold_ceiling, lines.hold_until_s, i, then_s)
     return ceiling
 
 

@@ -31,7 +31,7 @@ from powerd.limits import Bools, Floats, Ints
 from powerd.state import lease_kernels
 from powerd.state.columns import own, put, put_news, replace
 from powerd.state.lease_book import LeaseBook, open_book
-from powerd.state.lease_kernels import Handed, Lines, followed, live, reserved, retire
+from powerd.state.lease_kernels import Handed, Lines, all_held, followed, reserved, retire
 from powerd.state.lease_slots import insert_hold, insert_slot
 from powerd.state.lease_terms import LeaseTerms
 
@@ -177,7 +177,7 @@ def live_grants(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float
 
 def held_without_end(book: LeaseBook) -> Floats:
     """(n,) the largest ceiling held until an ack comes, however long that takes [own unit]; 0 = none."""
-    return live(read(book.hold_ceiling), read(book.hold_until_s), float(np.finfo(np.float64).max))
+    return all_held(read(book.hold_ceiling), read(book.hold_until_s), float(np.finfo(np.float64).max))
 
 
 def in_force(book: LeaseBook, terms: LeaseTerms, plugged: Bools, now_s: float) -> Floats:

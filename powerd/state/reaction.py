@@ -14,7 +14,7 @@ from powerd.compiled import kernel, read
 from powerd.limits import Bools, Floats, Ints
 from powerd.state.columns import kept, replace
 from powerd.state.lease_book import LeaseBook
-from powerd.state.lease_kernels import Handed, Lines, followed, granted, held, live, margin
+from powerd.state.lease_kernels import Handed, Lines, all_held, followed, granted, held, margin
 from powerd.state.lease_terms import LeaseTerms
 from powerd.state.leases import lines_of
 
@@ -110,7 +110,7 @@ def _judged(
     lines = Lines(*handed)
     follows, grants, holds = followed(handed, now_s), granted(handed, now_s), held(handed, now_s)
     # Also lowerings within the class's reaction time excuse, and what others may have granted.
-    excuses = live(lines.hold_ceiling, lines.hold_until_s, now_s)
+    excuses = all_held(lines.hold_ceiling, lines.hold_until_s, now_s)
     reaction_s, lowered_at_s, above = lines.reaction_s.copy(), lowered_at_s.copy(), above.copy()
     obeyed_since_s, defiant = lines.obeyed_since_s.copy(), lines.defiant.copy()
     high, high_before = high.copy(), high_before.copy()

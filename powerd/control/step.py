@@ -21,10 +21,10 @@ from powerd.control.absorb_envelopes import envelope_alarms, watch_envelopes
 from powerd.control.ac_check import Held, hold, tighten
 from powerd.control.by_terms import ByTerms, UnderTerms
 from powerd.control.compiled import CompiledSite, SwitchingStates
-from powerd.control.decision import Decision, GrantBatch, Renewal
+from powerd.control.decision import Decision
 from powerd.control.demand import demands_of, over_reserved, unopened, watch_usage
 from powerd.control.elements import widened
-from powerd.control.events import Event, HelloReceived, SolveSkipped
+from powerd.control.events import Event, SolveSkipped
 from powerd.control.headroom import meter_alarms, trusted, watch_meters
 from powerd.control.lease_alarms import (
     LONG_WAIT_S,
@@ -41,14 +41,15 @@ from powerd.control.phase_switch import PATIENCE, Patience, Room, counted_on, de
 from powerd.control.positions import age
 from powerd.control.question import asked_for
 from powerd.control.ramp import ramped
-from powerd.control.switching import Switching, advance, exceeded, picked_up, reconsidered, together_alarms
+from powerd.control.scene import Scene, is_anew, scene_of
+from powerd.control.switching import Switching, advance, exceeded, reconsidered, together_alarms
+from powerd.control.telling import tell
 from powerd.control.topology import observe, proven
 from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.plan import Planner
 from powerd.state import contactors, leases
 from powerd.state.columns import replace
 from powerd.state.envelopes import is_silent
-from powerd.state.lease_book import LeaseBook
 from powerd.state.overshoot import Overshoot, bounds, track
 from powerd.state.phases import came_back, watch_phases
 from powerd.state.reaction import sampled, watch
@@ -109,7 +110,7 @@ class Stepper:
         site = self.states.at(state.gear, state.envelopes, now, counted_on(state))
         state = watch_meters(site, state, now.boottime_s)
         clock = failsafe.clock_modes(snapshot, now, self._shortest_ttl_s)
-        scene = _scene(site, state, absorbed, drawn, stands, now, anew=_anew(snapshot, state, events))
+        scene = scene_of(site, state, absorbed, drawn, stands, now, anew=is_anew(snapshot, state, events))
         demands = demands_of(site, state, scene.takes, stands, scene.uncontrolled, now.boottime_s)
         over = over_reserved(site.limits, demands.floor, demands.uncontrolled, state)
         demands = unopened(site.limits, demands, over)
@@ -174,7 +175,7 @@ class Stepper:
 
         return decide_phases(self.site, state, worst, room_of, self.patience, now.boottime_s)
 
-    def _shared(self, site: CompiledSite, state: Snapshot, scene: _Scene, wanted: Demands) -> _Shares:
+    def _shared(self, site: CompiledSite, state: Snapshot, scene: Scene, wanted: Demands) -> _Shares:
         """What the terms leave of what is ``wanted``, shared out within limits and power flow."""
         warm = Warm(stage=state.warm_stage, price=state.warm_price)
         plain = self._allocator.allocate(site.limits, wanted, warm)
@@ -190,12 +191,12 @@ class Stepper:
         )
 
     def _flowing(
-        self, site: CompiledSite, scene: _Scene, under: UnderTerms, wanted: Demands
+        self, site: CompiledSite, scene: Scene, under: UnderTerms, wanted: Demands
     ) -> tuple[UnderTerms, Limits, tuple[str, ...]]:
         """Decides once more under tighter limits where the power flow of the want breaks a bound."""
         if site.ac is None:
             return under, site.limits, ()
-        want = _reachable(scene, under.allocation.want)
+        want = scene.told(under.allocation.want)
         tight = tighten(site.ac, site.limits, under.demands, want, site.loads_worst)
         if tight.alarms:
             plain = self._again.allocate(tight.limits, wanted, under.allocation.warm)
@@ -206,14 +207,14 @@ class Stepper:
         self,
         site: CompiledSite,
         limits: Limits,
-        scene: _Scene,
+        scene: Scene,
         want: Floats,
         demands: Demands,
         state: Snapshot,
         now_s: float,
     ) -> tuple[Floats, bool]:
         """Lower at once, raise as R1 admits, the guard last -> (n,) ceilings, and whether the guard had to act."""
-        wanted = _reachable(scene, want)
+        wanted = scene.told(want)
         ceiling = admit_raises(
             limits,
             demands.uncontrolled,
@@ -243,7 +244,7 @@ class Stepper:
         self,
         site: CompiledSite,
         limits: Limits,
-        scene: _Scene,
+        scene: Scene,
         wanted: Floats,
         ceiling: Floats,
         demands: Demands,
@@ -263,30 +264,6 @@ class Stepper:
         return admit_raises(
             limits, demands.uncontrolled, followed, ceiling, goal, demands.minimum, demands.order, steps=self._steps
         )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Scene:
-    """Who can be granted what right now; (n,) each."""
-
-    anew: bool
-    """A controller connected, or a car was seen to be slower than thought: ends may have moved."""
-    stopped: Bools
-    """A stop holds it."""
-    reachable: Bools
-    """Its controller spoke within one ttl."""
-    deliverable: Bools
-    """A grant decided now can reach it: a stream, or a unary request waits."""
-    takes: Bools
-    """It can be granted something."""
-    drawn: Floats
-    """Its newest reading, largest phase [own unit]."""
-    in_force: Floats
-    """The ceiling it follows."""
-    worst: Floats
-    """W before this tick's grants."""
-    uncontrolled: Floats
-    """(L,) load not under control [limit unit]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -323,74 +300,29 @@ def _watched(site: CompiledSite, state: Snapshot, drawn: Floats, greeted: Bools,
     return replace(state, phases=watch_phases(state.phases, watched, state.drawn, now.boottime_s))
 
 
-def _reachable(scene: _Scene, want: Floats) -> Floats:
-    """(n,) the want as far as it can be told: what cannot be delivered can at most be lowered."""
-    return np.where(scene.deliverable, want, np.minimum(want, scene.in_force))
-
-
-def _anew(before: Snapshot, state: Snapshot, events: Sequence[Event]) -> bool:
-    """See ``_Scene.anew``."""
-    slower = (state.leases.reaction_s > before.leases.reaction_s).any()
-    return bool(slower) or any(isinstance(event, HelloReceived) for event in events)
-
-
-def _scene(
-    site: CompiledSite,
-    state: Snapshot,
-    absorbed: Absorbed,
-    drawn: Floats,
-    stands: leases.Standing,
-    now: Now,
-    *,
-    anew: bool,
-) -> _Scene:
-    stopped = np.zeros(site.electrical.evse_count, np.bool_)
-    for stop in state.stops:
-        stopped[stop.evse] = True
-    book, plugged = state.leases, state.sessions.plugged
-    fed = site.limits.energized & picked_up(site.electrical, state.gear, now)
-    reachable = leases.reachable(book, site.terms, now.boottime_s)
-    trusted = np.isnan(book.barred_ceiling) & ~book.unsettled
-    return _Scene(
-        anew=anew,
-        stopped=stopped,
-        reachable=reachable,
-        deliverable=reachable & trusted & (book.streamed | absorbed.fresh),
-        takes=plugged & state.sessions.served & reachable & trusted & ~stopped & fed,
-        drawn=drawn,
-        in_force=stands.in_force,
-        worst=stands.worst,
-        uncontrolled=uncontrolled_now(site, state, now.boottime_s),
-    )
-
-
 def _decide(
     site: CompiledSite,
     before: Snapshot,
     state: Snapshot,
     absorbed: Absorbed,
-    scene: _Scene,
+    scene: Scene,
     shares: _Shares,
     kept: Held,
     guarded: bool,
     now: Now,
 ) -> Decision:
-    """Puts the ceilings into the lease book and onto the three batches."""
+    """Tells the ceilings, and says what the tick has come to."""
     freeze_snapshot(state, before)  # what was heard is compared with what is granted below
     # An idle post is told its idle fallback, which is reserved anyway.
     idle = leases.idle_of(state.leases, site.terms)
     allocation, ceiling = shares.allocation, np.where(state.sessions.plugged | scene.stopped, kept.ceiling, idle)
-    lower, name = _who_is_named(site, state, absorbed, scene, ceiling, now)
-    book = state.leases
-    one = state.contactors.one
-    book, lowered = _batch(site, book, np.flatnonzero(lower), ceiling, scene.stopped, one, now)
-    book, raised = _batch(site, book, np.flatnonzero(name), ceiling, scene.stopped, one, now)
-    book, renewal = _renewals(site, book, state.sessions.plugged, scene, now)
-    told = contactors.told(state.contactors, lowered.evse, lowered.seq)
+    told = tell(site, state, scene, ceiling, absorbed.fresh, now)
+    book = told.book
+    said = contactors.told(state.contactors, told.lowered.evse, told.lowered.seq)
     after = replace(
         state,
         leases=book,
-        contactors=contactors.told(told, raised.evse, raised.seq),
+        contactors=contactors.told(said, told.raised.evse, told.raised.seq),
         impaired=replace(state.impaired, utc_ahead_s=failsafe.utc_ahead_s(now)),
         warm_stage=allocation.warm.stage,
         warm_price=allocation.warm.price,
@@ -409,9 +341,9 @@ def _decide(
         limits=shares.limits,
         tick=after.tick,
         snapshot=after,
-        lowered=lowered,
-        raised=raised,
-        renewal=renewal,
+        lowered=told.lowered,
+        raised=told.raised,
+        renewal=told.renewal,
         outcomes=absorbed.outcomes,
         ceiling=stands.in_force,
         want=allocation.want,
@@ -434,7 +366,7 @@ def _overshoots(
     before: Snapshot,
     heard: Snapshot,
     after: Snapshot,
-    scene: _Scene,
+    scene: Scene,
     stands: leases.Standing,
 ) -> tuple[Overshoot, ...]:
     """Declares, continues and ends overshoots; in most ticks there are none.
@@ -457,7 +389,7 @@ def _overshoots(
     return track(after.overshoots, limits, flow, measured, available, bound_s, now_s, **seen)
 
 
-def _news_below(site: CompiledSite, before: Snapshot, heard: Snapshot, scene: _Scene, now_s: float) -> Bools:
+def _news_below(site: CompiledSite, before: Snapshot, heard: Snapshot, scene: Scene, now_s: float) -> Bools:
     """(L,) something was heard that moves the bound of an overshoot: W is more than time alone would have left of it.
 
     A car came, or a reading; a car also where what is held hides its reserve as yet; or what is held ends later, as for
@@ -480,92 +412,7 @@ def _above(limits: Limits, evse: Bools) -> Bools:
     return found
 
 
-def _who_is_named(
-    site: CompiledSite, state: Snapshot, absorbed: Absorbed, scene: _Scene, ceiling: Floats, now: Now
-) -> tuple[Bools, Bools]:
-    """(n,) who gets a decrease, and (n,) who gets a raise or a repeated grant by name."""
-    book = state.leases
-    unheard_stop = scene.stopped & ~(book.sent_latched & (book.acked_seq >= book.explicit_seq))
-    free_again = book.sent_latched & ~scene.stopped
-    lower = scene.deliverable & ((ceiling < scene.in_force - ROW_TOLERANCE) | unheard_stop)
-    raise_ = scene.deliverable & (ceiling > scene.in_force + ROW_TOLERANCE)
-    # A lease that lapsed or was never given must be named again before a RenewAll may carry it.
-    unnamed = scene.deliverable & state.sessions.plugged & np.isnan(book.sent_ceiling)
-    unsaid = state.contactors.said_seq == 0
-    name = raise_ | (scene.deliverable & (free_again | absorbed.fresh | unsaid)) | unnamed
-    due = leases.renewal_due(book, site.terms, now.boottime_s)
-    beside = _with_waiting(site, book, state.sessions.plugged)[site.electrical.posts.controller]
-    name |= due & scene.deliverable & (leases.unacked(book) | beside)
-    first_zero = ~book.granted & state.sessions.plugged & ~scene.stopped
-    if first_zero.any():
-        first_zero &= ~_fits_fallback(site, state, scene.in_force, ceiling)
-    return lower & ~first_zero, name & ~lower & ~first_zero
-
-
-def _with_waiting(site: CompiledSite, book: LeaseBook, plugged: Bools) -> Bools:
-    """(C,) controllers with a car that waits for its first grant: a RenewAll would open that one's fallback."""
-    return _owned(site, site.electrical.posts.controller[plugged & ~book.granted])
-
-
-def _owned(site: CompiledSite, controllers: Ints) -> Bools:
-    """(C,) True for these controllers."""
-    named = np.zeros(len(site.electrical.controllers.ids), np.bool_)
-    named[controllers] = True
-    return named
-
-
-def _fits_fallback(site: CompiledSite, state: Snapshot, in_force: Floats, ceiling: Floats) -> Bools:
-    """(n,) a grant of this ceiling opens nothing that does not fit.
-
-    The fallback was granted before, or a raise was admitted with it, or what counts covers it. So does what is held
-    without end, as of a car that an earlier leader granted to behind a controller without watchdog: only the ack of a
-    grant ends it, so a post that waited for the row to have room would wait for ever.
-    """
-    covered = np.maximum(ceiling, leases.held_without_end(state.leases))
-    fits = (ceiling > in_force + ROW_TOLERANCE) | (covered >= leases.fallback_of(state.leases, site.terms))
-    return state.leases.granted | fits
-
-
-def _batch(
-    site: CompiledSite, book: LeaseBook, evse: Ints, ceiling: Floats, stopped: Bools, one: Bools, now: Now
-) -> tuple[LeaseBook, GrantBatch]:
-    """Grants to ``evse`` under one new seq; an empty batch uses none."""
-    if evse.shape[0]:
-        book = leases.send(book, site.terms, evse, ceiling[evse], stopped[evse], now.boottime_s)
-    return book, GrantBatch(
-        epoch=book.epoch,
-        seq=book.seq,
-        evse=evse,
-        ceiling=ceiling[evse],
-        latched=stopped[evse],
-        one_phase=one[evse],
-        ttl_s=site.terms.ttl_s[evse],
-        echo_incarnation=book.echo_incarnation[evse],
-        echo_boottime_s=book.echo_boottime_s[evse],
-    )
-
-
-def _renewals(
-    site: CompiledSite, book: LeaseBook, plugged: Bools, scene: _Scene, now: Now
-) -> tuple[LeaseBook, Renewal]:
-    """RenewAll for each streaming controller with a lease that is due, and no car that waits for its first grant.
-
-    Where the post's lease of before that car lives, the controller would take the RenewAll for it: its fallback would
-    be open, and no row would count it. What is due beside it is renewed by name. A post that has taken no order since
-    its controller started refuses both, and its lease ends.
-    """
-    owner = site.electrical.posts.controller
-    renewable = np.isnan(book.barred_ceiling) & ~book.unsettled
-    due = leases.renewal_due(book, site.terms, now.boottime_s) & scene.reachable & book.streamed & renewable
-    concerned = _owned(site, owner[due]) & ~_with_waiting(site, book, plugged)
-    controllers = np.flatnonzero(concerned)
-    if controllers.shape[0]:
-        members = concerned[owner] & renewable & ~np.isnan(book.sent_ceiling)
-        book = leases.renew(book, site.terms, np.flatnonzero(members), now.boottime_s)
-    return book, Renewal(epoch=book.epoch, seq=book.seq, controller=controllers)
-
-
-def _alarms(site: CompiledSite, scene: _Scene, shares: _Shares, after: Snapshot, guarded: bool) -> tuple[str, ...]:
+def _alarms(site: CompiledSite, scene: Scene, shares: _Shares, after: Snapshot, guarded: bool) -> tuple[str, ...]:
     """What an operator should know now."""
     guard = ("the guard had to lower what the grant step decided: please report this",) if guarded else ()
     waited_s = after.boottime_s - after.usage.waiting_since_s

@@ -12,7 +12,7 @@ import numpy as np
 from powerd.allocation.guard import admit_raises
 from powerd.client.core import ControllerCore
 from powerd.client.lease import EvseLease, Refusal, Terms
-from powerd.control import absorb, step
+from powerd.control import absorb, step, telling
 from powerd.control.decision import Renewal
 from powerd.control.durable import HeldBack, split_raised
 from powerd.journal import disk, gate
@@ -309,7 +309,7 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "renewals-wait-for-nothing": (Swap(where=gate, name="split_raised", by=_renewed_at_once(split_raised)),),
     "renewal-overtakes-a-raise": (Swap(where=Gate, name="_sifted", by=_newest_alone), NAMED_ONCE),
     "refused-raises-leave": (Swap(where=Gate, name="refused", by=_refused_leaves(Gate.refused)),),
-    "renewal-beside-a-waiting-car": (Swap(where=step, name="_renewals", by=_renewed_beside),),
+    "renewal-beside-a-waiting-car": (Swap(where=telling, name="_renewals", by=_renewed_beside),),
     "held-back-lowering-is-lost": (Swap(where=HeldBack, name="add", by=_dropped), NAMED_ONCE),
     "named-once": (NAMED_ONCE,),
     "slow-disk-fences-nothing": (Swap(where=DiskWatch, name="covering", by=_unfenced),),

@@ -12,7 +12,7 @@ import numpy as np
 
 from powerd.allocation.guard_kernels import add_column, column_fits, largest_step
 from powerd.allocation.rows import Columns
-from powerd.allocation.steps import SNAP, PilotSteps, step_down, step_up
+from powerd.allocation.steps import SNAP, PilotSteps, is_continuous, step_down, step_up
 from powerd.compiled import kernel
 from powerd.limits import Bools, Floats, Ints
 
@@ -127,7 +127,7 @@ def _round_down(
     """Every member to the step below its optimum, at least its smallest; ``x`` and the flows in place."""
     for position in range(members.shape[0]):
         i = members[position]
-        x[i] = max(least[i], step_down(steps, i, x[i])) if steps.start[i] < steps.start[i + 1] else x[i]
+        x[i] = x[i] if is_continuous(steps, i) else max(least[i], step_down(steps, i, x[i]))
         add_column(columns, i, max(x[i], floor[i]), real, imag)
 
 
@@ -154,7 +154,7 @@ def _raise_by_steps(
     queue = [(0.0, 0, 0) for _ in range(0)]
     for position in range(members.shape[0]):
         i = members[position]
-        if steps.start[i] == steps.start[i + 1]:
+        if is_continuous(steps, i):
             continue
         after = _next_step(steps, i, x[i])
         if after > upper[i] or not column_fits(columns, i, _more(floor, i, x[i], after), headroom, real, imag):
@@ -254,11 +254,11 @@ def _exchange(
     changed = False
     for receiving in range(members.shape[0]):
         j = members[receiving]
-        if steps.start[j] == steps.start[j + 1]:
+        if is_continuous(steps, j):
             continue
         for giving in range(members.shape[0]):
             i = members[giving]
-            if i == j or steps.start[i] == steps.start[i + 1]:
+            if i == j or is_continuous(steps, i):
                 continue
             before = x[i]
             most = upper[j] / weight[j] if by_level else weight[j] * np.log(upper[j] / x[j])
@@ -332,7 +332,7 @@ def to_steps(
         _raise_by_steps(columns, headroom, members, x, x, floor, upper, weight, price, steps, by_level, real, imag)
     for position in range(members.shape[0]):
         i = members[position]
-        if steps.start[i] == steps.start[i + 1]:
+        if is_continuous(steps, i):
             raised = min(upper[i], max(x[i], floor[i]) + largest_step(columns, i, headroom, real, imag))
             if raised > x[i] and column_fits(columns, i, _more(floor, i, x[i], raised), headroom, real, imag):
                 add_column(columns, i, _more(floor, i, x[i], raised), real, imag)

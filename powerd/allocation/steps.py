@@ -14,38 +14,56 @@ SNAP = 1e-9
 
 
 class PilotSteps(NamedTuple):
-    """Ascending steps of all posts; those of EVSE i are at ``start[i]:start[i + 1]``, none = continuous."""
+    """Ascending steps of all posts; those of EVSE i are at ``first[i]:last[i]``, none = continuous.
 
-    start: Ints
-    """(n + 1,)"""
+    Posts of one kind share their steps: a site has few kinds, whose steps stay in the processor's nearest memory.
+    """
+
+    first: Ints
+    """(n,)"""
+    last: Ints
+    """(n,)"""
     value: Floats
-    """Steps above 0 [own unit]."""
+    """Steps above 0 of each kind [own unit]."""
 
 
 def pack_steps(posts: Posts) -> PilotSteps:
     """The steps above 0 of every post, packed."""
-    above_zero = [np.asarray(steps, dtype=np.float64)[np.asarray(steps) > 0.0] for steps in posts.pilot_steps]
-    # A post whose only step is 0 can be granted nothing: keep it discrete with a step nobody reaches.
-    above_zero = [
-        np.array([np.inf]) if given.size and not kept.size else kept
-        for given, kept in zip(posts.pilot_steps, above_zero, strict=True)
-    ]
-    start = np.zeros(posts.count + 1, dtype=np.int64)
-    np.cumsum([kept.shape[0] for kept in above_zero], out=start[1:])
-    value = np.concatenate(above_zero) if above_zero else np.zeros(0)
-    return PilotSteps(start=start, value=np.ascontiguousarray(value, dtype=np.float64))
+    first, last = np.zeros(posts.count, dtype=np.int64), np.zeros(posts.count, dtype=np.int64)
+    kinds: dict[bytes, tuple[int, int]] = {}
+    values: list[Floats] = []
+    packed = 0
+    for i, given in enumerate(posts.pilot_steps):
+        steps = np.asarray(given, dtype=np.float64)
+        found = kinds.get(steps.tobytes())
+        if found is None:
+            above_zero = steps[steps > 0.0]
+            if steps.size and not above_zero.size:
+                # A post whose only step is 0 can be granted nothing: keep it discrete with a step nobody reaches.
+                above_zero = np.array([np.inf])
+            values.append(above_zero)
+            found = kinds[steps.tobytes()] = packed, packed + above_zero.shape[0]
+            packed = found[1]
+        first[i], last[i] = found
+    return PilotSteps(first=first, last=last, value=np.concatenate([*values, np.zeros(0)]))
 
 
 def no_steps(count: int) -> PilotSteps:
     """``count`` continuous posts."""
-    return PilotSteps(start=np.zeros(count + 1, dtype=np.int64), value=np.zeros(0))
+    nowhere = np.zeros(count, dtype=np.int64)
+    return PilotSteps(first=nowhere, last=nowhere, value=np.zeros(0))
+
+
+@kernel
+def is_continuous(steps: PilotSteps, i: int) -> bool:
+    """EVSE ``i`` can take any ceiling above its minimum."""
+    return bool(steps.first[i] == steps.last[i])
 
 
 @kernel
 def step_down(steps: PilotSteps, i: int, x: float) -> float:
     """Largest ceiling EVSE ``i`` can take that is <= x (0 if none)."""
-    first = steps.start[i]
-    last = steps.start[i + 1]
+    first, last = steps.first[i], steps.last[i]
     if first == last:
         return x
     position = first + np.searchsorted(steps.value[first:last], x, side="right")
@@ -55,8 +73,7 @@ def step_down(steps: PilotSteps, i: int, x: float) -> float:
 @kernel
 def step_up(steps: PilotSteps, i: int, x: float) -> float:
     """Smallest ceiling EVSE ``i`` can take that is >= x; infinite if none, x itself if continuous."""
-    first = steps.start[i]
-    last = steps.start[i + 1]
+    first, last = steps.first[i], steps.last[i]
     if first == last or x <= 0.0:
         return x
     position = first + np.searchsorted(steps.value[first:last], x - SNAP, side="left")

@@ -11,11 +11,12 @@ import numpy as np
 from powerd.allocation.demands import Demands
 from powerd.allocation.steps import PilotSteps, up_if_any
 from powerd.compiled import kernel, read
+from powerd.control import turns
 from powerd.control.compiled import CompiledSite, PostLines
 from powerd.control.phase_switch import within_contactors
 from powerd.control.ramp import JUST_ABOVE, reach_after
 from powerd.control.reclaim import headroom, is_idle, note_draw
-from powerd.control.turns import MIN_OFF_S, is_overdue, note_turn, renew_order, service_order
+from powerd.control.turns import is_overdue, note_turn, renew_order, rests, service_order
 from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.state import leases
 from powerd.state.columns import kept, replace
@@ -128,7 +129,7 @@ def _watched(
 def pausing(site: CompiledSite, snapshot: Snapshot, i: int, boottime_s: float) -> bool:
     """EVSE ``i`` was switched off so lately that it stays off."""
     back_at_s = float(snapshot.gear.back_at_s[site.electrical.evse_bus[i]])
-    return _pauses(float(snapshot.usage.off_since_s[i]), back_at_s, boottime_s)
+    return _pauses(float(snapshot.usage.off_since_s[i]), back_at_s, turns.MIN_OFF_S, boottime_s)
 
 
 def demands_of(
@@ -158,6 +159,7 @@ def demands_of(
         read(takes),
         read(stands.reserve),
         read(stands.worst),
+        turns.MIN_OFF_S,
         boottime_s,
     )
     upper = within_contactors(site, snapshot, upper, boottime_s)
@@ -205,9 +207,9 @@ _ASKED: Callable[[Snapshot], tuple[Any, ...]] = attrgetter(
 
 
 @kernel
-def _pauses(off_since_s: float, back_at_s: float, now_s: float) -> bool:
+def _pauses(off_since_s: float, back_at_s: float, min_off_s: float, now_s: float) -> bool:
     """Was switched off so lately that it stays off; a car that was off because its voltage was gone has had that."""
-    return now_s - off_since_s < MIN_OFF_S and not back_at_s >= off_since_s
+    return rests(off_since_s, min_off_s, now_s) and not back_at_s >= off_since_s
 
 
 @kernel
@@ -219,6 +221,7 @@ def _asked(
     takes: Bools,
     reserve: Floats,
     worst: Floats,
+    min_off_s: float,
     now_s: float,
 ) -> tuple[Floats, Floats, Floats, Floats, Floats, Ints, Bools]:
     """(n,) each: upper, minimum, floor, silent, opens, priority and overdue, as in ``Demands``."""
@@ -228,7 +231,7 @@ def _asked(
     priority, overdue = lines.priority.copy(), np.empty(n, np.bool_)
     for i in range(n):
         least[i] = up_if_any(steps, i, max(lines.min_ceiling[i], post.least[i]))
-        if takes[i] and not _pauses(lines.off_since_s[i], lines.back_at_s[post.bus[i]], now_s):
+        if takes[i] and not _pauses(lines.off_since_s[i], lines.back_at_s[post.bus[i]], min_off_s, now_s):
             # What a car has left unused does not bound it below what it needs to charge, which may have risen since.
             most = min(lines.max_ceiling[i], post.most[i])
             upper[i] = min(most, max(lines.usable[i], least[i]))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from powerd.allocation.allocate import Allocation
+from powerd.compiled import kernel, read
 from powerd.control.compiled import CompiledSite
 from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.electrical import Electrical
@@ -124,20 +125,34 @@ def _limit_named(limits: Limits, l: int) -> str:
     return f"{limits.name[l]} ({limits.source[l]})" if limits.source[l] else limits.name[l]
 
 
+@kernel
+def _all_as_drawn(
+    defiant: Bools, late_s: Floats, barred: Floats, said: tuple[Floats, ...], own: tuple[Floats, ...]
+) -> bool:
+    """Everybody obeys, and is as the site file says: so it is in most ticks."""
+    for i in range(defiant.shape[0]):
+        if defiant[i] or late_s[i] > 0.0 or not np.isnan(barred[i]):
+            return False
+    for k in range(len(said)):
+        for i in range(defiant.shape[0]):
+            if not np.isnan(said[k][i]) and said[k][i] != own[k][i]:
+                return False
+    return True
+
+
 def conduct_alarms(site: CompiledSite, book: LeaseBook) -> Iterator[str]:
     """One sentence for each car that disobeys and each EVSE that is not as the site file says."""
-    ids = site.electrical.posts.ids
+    ids, terms = site.electrical.posts.ids, site.terms
+    said = read(book.said_fallback), read(book.said_idle), read(book.said_boot)
+    own = read(terms.fallback), read(terms.fallback_idle), read(terms.boot)
+    if _all_as_drawn(read(book.defiant), read(book.late_s), read(book.barred_ceiling), said, own):
+        return
     for i in np.flatnonzero(book.defiant):
         yield f"{ids[i]} draws more than its ceiling for a minute: it counts at its rating until it obeys"
-    terms = site.terms
-    pairs: tuple[tuple[str, Floats, Floats], ...] = (
-        ("fallback", book.said_fallback, terms.fallback),
-        ("idle fallback", book.said_idle, terms.fallback_idle),
-        ("boot current", book.said_boot, terms.boot),
-    )
-    for what, said, own in pairs:
-        for i in np.flatnonzero(~np.isnan(said) & (said != own)):
-            yield f"{ids[i]}: its controller says {what} {said[i]:g}, the site file {own[i]:g}: the larger is reserved"
+    for what, theirs, ours in zip(("fallback", "idle fallback", "boot current"), said, own, strict=True):
+        for i in np.flatnonzero(~np.isnan(theirs) & (theirs != ours)):
+            pair = f"its controller says {what} {theirs[i]:g}, the site file {ours[i]:g}"
+            yield f"{ids[i]}: {pair}: the larger is reserved"
     for c in sorted(set(site.electrical.posts.controller[~np.isnan(book.barred_ceiling)].tolist())):
         name = site.electrical.controllers.ids[c]
         yield (

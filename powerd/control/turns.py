@@ -101,6 +101,12 @@ def _renewed(usage: Usage, energy_kwh: Floats, now_s: float) -> Floats:
 
 
 @kernel
+def rests(off_since_s: float, min_off_s: float, now_s: float) -> bool:
+    """Switched off so lately that it must stay off."""
+    return now_s - off_since_s < min_off_s
+
+
+@kernel
 def is_overdue(order_key: float) -> bool:
     """Its minimum is kept free for it."""
     return order_key < 0.0
@@ -108,14 +114,14 @@ def is_overdue(order_key: float) -> bool:
 
 def service_order(usage: Usage, now_s: float) -> Floats:
     """(n,) who goes first, lower first: see ``order_of``."""
-    return order_of(read(usage.order_key), read(usage.on_since_s), now_s)
+    return order_of(read(usage.order_key), read(usage.on_since_s), MIN_ON_S, now_s)
 
 
 @kernel
-def order_of(order_key: Floats, on_since_s: Floats, now_s: float) -> Floats:
+def order_of(order_key: Floats, on_since_s: Floats, min_on_s: float, now_s: float) -> Floats:
     """(n,) who goes first, lower first: those in their turn before all others, each group by its order keys."""
     order = np.empty(order_key.shape[0])
     for i in range(order.shape[0]):
-        in_turn = np.isfinite(on_since_s[i]) and now_s - on_since_s[i] < MIN_ON_S
+        in_turn = np.isfinite(on_since_s[i]) and now_s - on_since_s[i] < min_on_s
         order[i] = order_key[i] - (FIRST if in_turn else 0.0)
     return order

@@ -25,8 +25,7 @@ def _columns(draw: st.DrawFn, count: int, values: st.SearchStrategy[float] = NAS
 
 
 def _whole_amperes(count: int) -> PilotSteps:
-    values = np.tile(np.arange(6.0, 33.0), count)
-    return PilotSteps(start=np.arange(count + 1) * 27, value=values)
+    return PilotSteps(first=np.zeros(count, np.int64), last=np.full(count, 27), value=np.arange(6.0, 33.0))
 
 
 @st.composite

@@ -158,7 +158,8 @@ class Ticker:
         self._stepper = Stepper(self.site)
         terms = self.site.terms
         unknown_until_s = np.full(terms.life_s.shape, -np.inf) if first_start else start.boottime_s + terms.life_s
-        book = open_book(terms, epoch=1, unknown_until_s=unknown_until_s)
+        led_since_s = -np.inf if first_start else start.boottime_s
+        book = open_book(terms, epoch=1, unknown_until_s=unknown_until_s, led_since_s=led_since_s)
         self._snapshot = open_snapshot(
             book,
             as_drawn(electrical),

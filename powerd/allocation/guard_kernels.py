@@ -412,7 +412,7 @@ def raise_untrusted(
         goal[i] = trust(wanted[i]) if energized[i] else 0.0
         if goal[i] < least[i]:
             goal[i] = 0.0
-        held[i] = min(trust(current[i]), goal[i])
+        held[i] = step_down(steps, i, min(trust(current[i]), goal[i]))
         if held[i] < least[i]:
             held[i] = 0.0
         known_worst[i] = max(worst[i], 0.0) if -np.inf < worst[i] < np.inf else np.inf

@@ -201,7 +201,7 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
         book = state.snapshot.leases
     unheard = ~np.isfinite(book.echo_at_s[event.evse]) & event.plugged
     book = leases.linger(book, site.terms, event.evse[unheard], now.boottime_s)
-    opened = _opened(book, leases.idle_of(book, site.terms)[event.evse], event)
+    opened, perhaps = _opened(book, leases.idle_of(book, site.terms)[event.evse], event)
     first = event.evse[book.echo_incarnation[event.evse] != event.incarnation]
     book = leases.stamp(book, event.evse, event.incarnation, event.boottime_s, now.boottime_s)
     unsettled = ev.or_none(event.unsettled, event.evse)
@@ -218,6 +218,7 @@ def _hello(site: CompiledSite, state: Absorbed, event: ev.HelloReceived, now: No
         ceiling=event.ceiling,
         remaining_s=np.where(event.plugged, event.remaining_s, 0.0),
         accepted=opened,
+        perhaps=perhaps,
         epoch=event.epoch,
         seq=event.seq,
     )
@@ -252,7 +253,8 @@ def _called(site: CompiledSite, state: Absorbed, event: ev.CallReceived, now: No
     foreign = other or hello.foreign_epoch(book, np.flatnonzero(owner == owner[evse]), highest)
     if foreign and state.snapshot.impaired.disk:
         return _put_off(site, state, evse, np.nan_to_num(applied), now)
-    opened = evse[_opened_by_call(state.snapshot, event) | (plug.plugged & foreign)]
+    opened, perhaps = _opened_by_call(state.snapshot, event)
+    perhaps |= plug.plugged & foreign
     if event.ack is not None and not other:
         state = _with(state, _acked(site, state.snapshot, event.ack, now))
     state = _with_book(state, hello.trust(state.snapshot.leases, evse))
@@ -270,7 +272,11 @@ def _called(site: CompiledSite, state: Absorbed, event: ev.CallReceived, now: No
     snapshot = _without_hello(snapshot, evse[first], now)
     book = hello.follows_no_more(snapshot.leases, evse, applied)
     idles = evse[(event.ack is None) & (leases.idle_of(book, site.terms)[evse] <= 0.0)]
-    book = replace(book, granted=put_news(book.granted, opened, True))
+    book = replace(
+        book,
+        granted=put_news(book.granted, evse[opened], True),
+        perhaps_open=put_news(book.perhaps_open, evse[perhaps], True),
+    )
     return _with(state, replace(snapshot, leases=book, usage=off_in_silence(snapshot.usage, idles)))
 
 
@@ -281,8 +287,8 @@ def _without_hello(snapshot: Snapshot, evse: Ints, now: Now) -> Snapshot:
     return replace(snapshot, contactors=greeted, drawn_stands=put_news(snapshot.drawn_stands, evse, False))
 
 
-def _opened_by_call(snapshot: Snapshot, event: ev.CallReceived) -> Bools:
-    """(1,) a car may have accepted a grant before this call, and not one of ours: its fallback is possible.
+def _opened_by_call(snapshot: Snapshot, event: ev.CallReceived) -> tuple[Bools, Bools]:
+    """(1,) the car has accepted a grant before this call: its fallback is possible; (1,) it may have.
 
     A process that is new to us and found the car there may have forgotten one. One that names a grant of before our
     epoch may have it for this car, unless this book was told of the car before, and has sent it none.
@@ -293,8 +299,7 @@ def _opened_by_call(snapshot: Snapshot, event: ev.CallReceived) -> Bools:
     named = (0 < event.order[0] < book.epoch) & (first | came)
     found = first & (plug.plug_boottime_s == 0)
     accepted = event.accepted & ~_only_stopped(book, evse, event.order)
-    opened: Bools = plug.plugged & (named | found | accepted | event.unsettled)
-    return opened
+    return plug.plugged & accepted, plug.plugged & (named | found | event.unsettled)
 
 
 def _only_stopped(book: LeaseBook, evse: Ints, order: tuple[Ints | int, Ints | int]) -> Bools:
@@ -332,8 +337,8 @@ def is_put_off(snapshot: Snapshot, evse: Ints, highest: int) -> bool:
     return barred and not snapshot.impaired.disk and highest <= book.epoch + EPOCH_JUMP_MAX
 
 
-def _opened(book: LeaseBook, idle: Floats, event: ev.HelloReceived) -> Bools:
-    """(k,) a car has accepted a grant, or may have: its fallback is possible. ``idle`` (k,): the fallback without one.
+def _opened(book: LeaseBook, idle: Floats, event: ev.HelloReceived) -> tuple[Bools, Bools]:
+    """(k,) a car has accepted a grant: its fallback is possible; (k,) it may have. ``idle`` (k,): the fallback without.
 
     A process names what it has accepted; of the ones before it, it knows nothing. What those accepted is over once the
     post has taken its first order, and may be in force until then. Whoever allows more than an idle post does has it
@@ -342,8 +347,7 @@ def _opened(book: LeaseBook, idle: Floats, event: ev.HelloReceived) -> Bools:
     forgotten = ev.or_none(event.unsettled, event.evse) | (event.ceiling > idle + ROW_TOLERANCE)
     accepted = (event.epoch > 0) & ~_only_stopped(book, event.evse, (event.epoch, event.seq))
     named = accepted & ~_before_the_car(book, event) & ~event.latched
-    opened: Bools = event.plugged & (named | ((event.epoch == 0) & forgotten))
-    return opened
+    return event.plugged & named, event.plugged & (event.epoch == 0) & forgotten
 
 
 def _before_the_car(book: LeaseBook, event: ev.HelloReceived) -> Bools:
@@ -395,7 +399,11 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
         book = leases.void(book, site.terms, changed)
     book = hello.settle(book, event.evse, np.zeros(event.evse.shape, np.bool_))
     # It took its controller's order for an idle post; grants of before are refused there, and none was sent meanwhile.
-    book = replace(book, granted=put_news(book.granted, event.evse[settles], False))
+    book = replace(
+        book,
+        granted=put_news(book.granted, event.evse[settles], False),
+        perhaps_open=put_news(book.perhaps_open, event.evse[settles], False),
+    )
     book = replace(book, plug_boottime_s=put(book.plug_boottime_s, event.evse, event.plug_boottime_s))
     sessions = _end_sessions(snapshot.sessions, left)
     usage = forget_car(snapshot.usage, left)

@@ -49,13 +49,15 @@ class _Seen(NamedTuple):
     """(n, 3) see ``Snapshot``, likewise the next two."""
     drawn_at_s: Floats
     drawn_stands: Bools
+    streamed: Bools
+    """See ``LeaseBook``."""
 
 
 #: Where they are found.
 _SEEN: Callable[[Snapshot], tuple[Any, ...]] = attrgetter(
     *(f"usage.{name}" for name in _Seen._fields[: _Seen._fields.index("served")]),
     *("sessions.served", "sessions.min_ceiling", "sessions.energy_kwh", "leases.acked_seq", "leases.explicit_seq"),
-    *("drawn", "drawn_at_s", "drawn_stands"),
+    *("drawn", "drawn_at_s", "drawn_stands", "leases.streamed"),
 )
 
 
@@ -105,7 +107,7 @@ def _watched(
 
         slack_s, dry_s, usable = lines.slack_since_s[i], lines.dry_since_s[i], lines.usable[i]
         metered = plugged and np.isfinite(lines.drawn_at_s[i])
-        stands = lines.drawn_stands[i] and now_s - held.echo_at_s[i] <= held.ttl_s[i]
+        stands = lines.drawn_stands[i] and lines.streamed[i] and now_s - held.echo_at_s[i] <= held.ttl_s[i]
         if not metered or stands or lines.drawn_at_s[i] >= was_s:  # else what was known of it stays
             least = up_if_any(steps, i, max(lines.min_ceiling[i], post.least[i]))
             up = up_if_any(steps, i, max(drawn + headroom(drawn), least))

@@ -35,7 +35,7 @@ from powerd.state import leases
 from powerd.state import meters as readings
 from powerd.state.columns import put, replace
 from powerd.state.meters import KEPT_S, Meters
-from powerd.state.snapshot import Snapshot, largest_phase
+from powerd.state.snapshot import Snapshot, largest_phase, standing_readings
 
 SKEW_S = 1.5
 """Windows are known up to this: a tick of 1 s until a message is absorbed, and its transport [s]."""
@@ -59,7 +59,7 @@ def watch_meters(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> S
     meters = snapshot.meters
     if not meters.stamp_s.shape[0]:
         return snapshot
-    stands = snapshot.leases.streamed & snapshot.drawn_stands
+    stands = standing_readings(snapshot)
     heard = np.flatnonzero((snapshot.leases.echo_at_s >= boottime_s) & stands)
     meters = readings.hear_posts(meters, heard, boottime_s)
     stood_s = _stood_s(snapshot, meters, boottime_s)
@@ -88,7 +88,7 @@ def _stood_s(snapshot: Snapshot, meters: Meters, boottime_s: float) -> Floats:
         return np.zeros(snapshot.drawn_stands.shape[0])
     span_s = readings.spans_of(meters)
     due = boottime_s - meters.end_s[:, 0] <= KEPT_S + span_s
-    return np.where(due & ~snapshot.drawn_stands, span_s, 0.0)
+    return np.where(due & ~standing_readings(snapshot), span_s, 0.0)
 
 
 def _at_least(site: CompiledSite, meters: Meters, m: int, worst: Floats) -> Meters:

@@ -53,7 +53,7 @@ from powerd.state.envelopes import is_silent
 from powerd.state.overshoot import Overshoot, bounds, track
 from powerd.state.phases import came_back, watch_phases
 from powerd.state.reaction import sampled, watch
-from powerd.state.snapshot import Snapshot, Stop, freeze_snapshot, largest_phase
+from powerd.state.snapshot import Snapshot, Stop, freeze_snapshot, largest_phase, standing_readings
 from powerd.state.switchgear import Position, Switchgear
 from powerd.units import ROW_TOLERANCE, Now
 
@@ -151,7 +151,7 @@ class Stepper:
             unheard=any(is_silent(one, now) for one in state.envelopes),
         )
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *shares.unmet, *warned, *failsafe.sentences(modes)))
-        guarded &= not moved  # that was its task
+        guarded &= order is None and not moved  # else that was its task
         decision = _decide(site, snapshot, state, absorbed, scene, shares, kept, guarded, now)
         self._frozen = state
         return replace(decision, modes=modes, order=switching.order, unanswered=switching.unanswered)
@@ -288,12 +288,13 @@ def _watched(site: CompiledSite, state: Snapshot, drawn: Floats, greeted: Bools,
     """The lease book after what the instant alone changes: leases that lapse, cars that are seen to follow or not."""
     book = leases.lapse(state.leases, site.terms, now.boottime_s)
     plugged = state.sessions.plugged
-    seen = sampled(book, plugged, state.drawn_at_s, state.drawn_stands & ~greeted, now.boottime_s)
+    stands = standing_readings(state)
+    seen = sampled(book, plugged, state.drawn_at_s, stands & ~greeted, now.boottime_s)
     book = watch(book, site.terms, plugged, drawn, seen, now.boottime_s)
     state = replace(state, leases=book)
     if not site.electrical.evse_detects.any():
         return state
-    fresh = state.drawn_stands | (now.boottime_s - state.drawn_at_s <= site.terms.ttl_s)
+    fresh = stands | (now.boottime_s - state.drawn_at_s <= site.terms.ttl_s)
     watched = site.electrical.evse_detects & plugged & np.isfinite(state.drawn_at_s) & fresh
     # A post on L1 alone shows where its contactor stands, not what the car will take when it goes back.
     watched &= leases.reachable(book, site.terms, now.boottime_s) & ~state.contactors.one

@@ -11,6 +11,7 @@
 | 7 | each device's flags of a switch, where it last stood, orders that are out: else tags and faults are forgotten; |
 |   | bounds of cars as they were said: else a minimum that nobody said counts as 0 A |
 | 8 | columns as what differs from the row above or as whole steps: a powerd that does not know these refuses them |
+| 9 | fallbacks that may be open, and since when the leader leads: else the first are forgotten |
 
 A file of an older version is migrated when it is opened, in one transaction; one of a newer version is refused.
 The record of before stays as evidence: its chain can be checked, its ticks stepped through only by the powerd of then.
@@ -29,7 +30,7 @@ from zlib_ng.zlib_ng import crc32
 from powerd.journal.cells import Cells, Packed, cell_of, pack
 from powerd.state.snapshot import Answered, Stop
 
-VERSION = 8
+VERSION = 9
 """Raised with every change that an older powerd could misread."""
 
 OLDER = "older_records"
@@ -198,6 +199,10 @@ def _to_8(_db: apsw.Connection) -> None:
     """Columns of version 7 are read as such."""
 
 
+def _to_9(_db: apsw.Connection) -> None:
+    """What may be open counted as open in version 8."""
+
+
 MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {
     1: _to_2,
     2: _to_3,
@@ -206,6 +211,7 @@ MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {
     5: _to_6,
     6: _to_7,
     7: _to_8,
+    8: _to_9,
 }
 """Version -> what brings a file of it to the next one."""
 

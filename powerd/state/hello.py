@@ -25,7 +25,9 @@ class Report:
     remaining_s: Floats
     """For how long, 0 = it is at its fallback [s]."""
     accepted: Bools
-    """It accepted a grant since the car came (or may have): its fallback is possible."""
+    """It accepted a grant since the car came: its fallback is possible."""
+    perhaps: Bools
+    """It may have."""
     epoch: Ints
     """Epoch of that grant."""
     seq: Ints
@@ -36,22 +38,25 @@ def reported(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -
     """A hello said which ceilings are in force for how long: W covers them, whoever granted them.
 
     Where this book knows no newer grant, the reported one is what the EVSE follows (so that a restarted daemon lowers
-    from there and does not cut everybody off). A hello may come late: what this book granted itself is over at E,
-    whatever it says. To go on with that would be a raise, and what is lent on by now may not leave room for it.
+    from there and does not cut everybody off). A hello may come late: what this book granted itself is over at E, and
+    what was granted before this leader a whole life after it began, whatever the hello says. To go on with that would
+    be a raise, and what is lent on by now may not leave room for it.
     """
     evse, ceiling, remaining_s = report.evse, report.ceiling, report.remaining_s
-    alive = (remaining_s > 0) & ~_over(book, terms, report, now_s)
-    until = np.where(alive, now_s + remaining_s + life_of(book, terms)[evse] - terms.ttl_s[evse], -np.inf)
     then = now_s - slack_s(book, terms)[evse]
+    alive = (remaining_s > 0) & ~_over(book, report, then)
+    until = np.where(alive, now_s + remaining_s + life_of(book, terms)[evse] - terms.ttl_s[evse], -np.inf)
     book = insert_hold(book, evse[alive], ceiling[alive], until[alive], then[alive])
     # A lease from before the car is none that a renewal can go on with: it ends, and the post is at its idle fallback.
-    adopt = alive & report.accepted & np.isnan(book.sent_ceiling[evse])
+    goes_on = alive & (_ours(book, report) | _still_held(book, terms, evse, then))
+    adopt = goes_on & (report.accepted | report.perhaps) & np.isnan(book.sent_ceiling[evse])
     book = follows_no_more(book, evse, np.where(remaining_s > 0, ceiling, np.nan))
     return replace(
         book,
         sent_ceiling=put(book.sent_ceiling, evse[adopt], ceiling[adopt]),
         sent_until_s=put(book.sent_until_s, evse[adopt], until[adopt]),
         granted=put(book.granted, evse[report.accepted], True),
+        perhaps_open=put_news(book.perhaps_open, evse[report.perhaps], True),
     )
 
 
@@ -72,14 +77,23 @@ def follows_no_more(book: LeaseBook, evse: Ints, ceiling: Floats) -> LeaseBook:
     )
 
 
-def _over(book: LeaseBook, terms: LeaseTerms, report: Report, now_s: float) -> Bools:
-    """(k,) what a hello reports was granted by this book, and all that it granted there has ended."""
-    evse = report.evse
-    own = (report.epoch == book.epoch) & (report.seq > 0) & (report.seq <= book.sent_seq[evse])
-    then = now_s - slack_s(book, terms)[evse]
-    last = np.maximum(book.acked_until_s[evse], book.slot_until_s[evse].max(axis=1))
-    over: Bools = own & (last <= then)
+def _ours(book: LeaseBook, report: Report) -> Bools:
+    """(k,) what a hello reports was granted by this book."""
+    ours: Bools = (report.epoch == book.epoch) & (report.seq > 0) & (report.seq <= book.sent_seq[report.evse])
+    return ours
+
+
+def _over(book: LeaseBook, report: Report, then_s: Floats) -> Bools:
+    """(k,) it was, and all that it granted there had ended by ``then_s`` (k,)."""
+    last_s = np.maximum(book.acked_until_s[report.evse], book.slot_until_s[report.evse].max(axis=1))
+    over: Bools = _ours(book, report) & (last_s <= then_s)
     return over
+
+
+def _still_held(book: LeaseBook, terms: LeaseTerms, evse: Ints, then_s: Floats) -> Bools:
+    """(k,) until ``then_s`` (k,) W held what could be left of leases of before this leader: nobody else has got it."""
+    held: Bools = then_s - book.led_since_s < life_of(book, terms)[evse]
+    return held
 
 
 def unlatch(book: LeaseBook, evse: Ints) -> LeaseBook:

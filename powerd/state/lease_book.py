@@ -62,7 +62,10 @@ class LeaseBook:
     plug_boottime_s: Floats
     """(n,) controller's clock at the newest plug change known."""
     granted: Bools
-    """(n,) a grant that is no stop was sent since the car came: its fallback is possible from now on."""
+    """(n,) a grant that is no stop was sent, or its controller names one, since the car came: its fallback is possible
+    from now on."""
+    perhaps_open: Bools
+    """(n,) somebody may have granted the car something: its fallback is reserved, but nobody follows it."""
     reaction_s: Floats
     """(n,) this car's reaction: the class value, grown to the longest lag seen in this plug-in."""
     lowered_at_s: Floats
@@ -95,12 +98,17 @@ class LeaseBook:
     """(n,) ``LeaseTerms.reaction_s`` likewise."""
     window_at_s: float
     """Start of the present window of ``high``."""
+    led_since_s: float
+    """When this leader began: a life later every lease of the ones before is over; -inf = there was none."""
 
 
-def open_book(terms: LeaseTerms, *, epoch: int, unknown_until_s: float | Floats) -> LeaseBook:
+def open_book(
+    terms: LeaseTerms, *, epoch: int, unknown_until_s: float | Floats, led_since_s: float = -np.inf
+) -> LeaseBook:
     """A book without state: until ``unknown_until_s`` any EVSE may hold a lease of an earlier leader, up to its rating.
 
-    Pass -inf where it is known that nobody granted anything before (first start of a site).
+    Pass -inf where it is known that nobody granted anything before (first start of a site), also for ``led_since_s``,
+    which is when this leader begins.
     """
     n = terms.rating.shape[0]
     hold_ceiling = np.zeros((n, HOLDS))
@@ -130,6 +138,7 @@ def open_book(terms: LeaseTerms, *, epoch: int, unknown_until_s: float | Floats)
         streamed=np.zeros(n, np.bool_),
         plug_boottime_s=np.full(n, -np.inf),
         granted=np.zeros(n, np.bool_),
+        perhaps_open=np.zeros(n, np.bool_),
         reaction_s=terms.reaction_s.copy(),
         lowered_at_s=np.full(n, np.inf),
         high=np.zeros(n),
@@ -146,4 +155,5 @@ def open_book(terms: LeaseTerms, *, epoch: int, unknown_until_s: float | Floats)
         life_s=terms.life_s.copy(),
         class_reaction_s=terms.reaction_s.copy(),
         window_at_s=-np.inf,
+        led_since_s=led_since_s,
     )

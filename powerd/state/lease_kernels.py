@@ -32,6 +32,7 @@ class Lines(NamedTuple):
     """See ``LeaseBook``, likewise those up to ``defiant``."""
     unsettled: Bools
     granted: Bools
+    perhaps_open: Bools
     reaction_s: Floats
     late_s: Floats
     said_fallback: Floats
@@ -178,7 +179,8 @@ def reserved(handed: Handed) -> Floats:
         boot = larger(lines.boot[i], lines.said_boot[i])
         known = np.isfinite(lines.echo_at_s[i]) and np.isnan(lines.barred_ceiling[i])
         if known and not lines.unsettled[i]:
-            with_car = np.maximum(boot, fallback if lines.granted[i] else 0.0)
+            opened = lines.granted[i] or lines.perhaps_open[i]
+            with_car = np.maximum(boot, fallback if opened else 0.0)
             own[i] = np.maximum(idle, with_car if lines.plugged[i] else 0.0)
         elif _falls_back(lines.has_watchdog[i], lines.late_s[i]):
             own[i] = np.maximum(np.maximum(fallback, boot), idle)

@@ -57,7 +57,7 @@ def reopen_book(
     covered = worst(book, before, plugged, drawn, was_s)
     alive = (book.sent_until_s > was_s - slack_s(book, before)) & ~np.isnan(book.sent_ceiling)
     until_s = now_s + _left_of_before(book, before, terms, was_s)
-    fresh = open_book(terms, epoch=book.epoch + 1, unknown_until_s=until_s)
+    fresh = open_book(terms, epoch=book.epoch + 1, unknown_until_s=until_s, led_since_s=now_s)
     hold_ceiling = fresh.hold_ceiling.copy()
     hold_ceiling[:, 0] = covered
     return replace(
@@ -68,6 +68,7 @@ def reopen_book(
         sent_until_s=np.where(alive, until_s, -np.inf),
         plug_boottime_s=book.plug_boottime_s,
         granted=book.granted,
+        perhaps_open=book.perhaps_open,
         reaction_s=np.maximum(book.reaction_s, terms.reaction_s),
         high=np.maximum(book.high, book.high_before),
         defiant=book.defiant,
@@ -324,6 +325,7 @@ def void(book: LeaseBook, terms: LeaseTerms, evse: Ints) -> LeaseBook:
         slot_until_s=put(book.slot_until_s, evse, -np.inf),
         acked_until_s=put(book.acked_until_s, evse, -np.inf),
         granted=put(book.granted, evse, False),
+        perhaps_open=put_news(book.perhaps_open, evse, False),
         reaction_s=put(book.reaction_s, evse, terms.reaction_s[evse]),
         lowered_at_s=put(book.lowered_at_s, evse, np.inf),
         above=put(book.above, evse, 0),

@@ -100,7 +100,8 @@ class Snapshot:
     drawn_at_s: Floats
     """(n,) boottime of that measurement at the daemon [s]; -inf = none of this car."""
     drawn_stands: Bools
-    """(n,) it stands until another one is told; False = it was of a time of its own, which is over."""
+    """(n,) it stands until another one is told; False = it was of a time of its own, which is over. See
+    ``standing_readings``."""
     stops: tuple[Stop, ...]
     """Stops in force, oldest first."""
     envelopes: envelopes.Envelopes
@@ -246,6 +247,11 @@ def worst_of(snapshot: Snapshot, terms: LeaseTerms) -> Floats:
     """(n,) W of a snapshot at its own instant [own unit]."""
     drawn = largest_phase(snapshot.drawn)
     return worst(snapshot.leases, terms, snapshot.sessions.plugged, drawn, snapshot.boottime_s)
+
+
+def standing_readings(snapshot: Snapshot) -> Bools:
+    """(n,) the newest reading stands, for a stream would tell another one: who calls says it with each call, or not."""
+    return snapshot.drawn_stands & snapshot.leases.streamed
 
 
 def bounds_of(sessions: Sessions, posts: Posts) -> tuple[Floats, Floats]:

@@ -196,6 +196,13 @@ def test_raises_land_on_pilot_steps() -> None:
     np.testing.assert_array_equal(result, [16.0, 15.0])
 
 
+def test_what_is_followed_between_two_steps_goes_down_to_one() -> None:
+    """Another leader granted 10.5 A to a post of whole amperes, beside which nothing may rise: the guard finds 10 A."""
+    now, six = np.array([10.5, 6.0]), np.full(2, 6.0)
+    result = admit_raises(one_limit(2, 16.5), np.zeros(1), now, now, np.full(2, 32.0), six, steps=_whole_amperes(2))
+    np.testing.assert_array_equal(result, [10.0, 6.0])
+
+
 @pytest.mark.parametrize("worst", [np.nan, np.inf])
 def test_an_unknown_worst_case_stops_every_raise_beside_it(worst: float) -> None:
     """W that is not a number counts as unbounded: nobody rises under the rows of that EVSE."""

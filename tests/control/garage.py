@@ -98,7 +98,8 @@ class Player:
     @staticmethod
     def of(site: CompiledSite, *, unknown_until_s: float = -np.inf) -> Player:
         """A site that has just started."""
-        book = open_book(site.terms, epoch=1, unknown_until_s=unknown_until_s)
+        led_since_s = 0.0 if np.isfinite(unknown_until_s) else -np.inf
+        book = open_book(site.terms, epoch=1, unknown_until_s=unknown_until_s, led_since_s=led_since_s)
         meters, gear = site.electrical.meters.count, as_drawn(site.electrical)
         snapshot = open_snapshot(book, gear, 0.0, meters=meters)
         return Player(site, snapshot, Stepper(site))

@@ -24,13 +24,15 @@ def call(
     came_s: float = 0.0,
     process: int = ME,
     applied: float = F,
+    accepted: bool = False,
 ) -> ev.CallReceived:
-    """EVSE 0 asks at the instant of the next tick; ``order``: the grant last applied."""
+    """EVSE 0 asks at the instant of the next tick; ``order``: the grant last applied, for this car if ``accepted``."""
     one = np.array([0])
     return ev.CallReceived(
         seen=ev.StampSeen(evse=one, incarnation=process, boottime_s=player.now_s + 1.0),
         plug=ev.PlugChanged(evse=one, plugged=np.array([plugged]), plug_boottime_s=np.array([came_s])),
         ack=None if order is None else ev.Acked(evse=one, epoch=order[0], seq=order[1], ceiling=np.array([applied])),
+        accepted=accepted,
     )
 
 
@@ -57,7 +59,7 @@ def test_a_grant_that_is_not_ours_makes_us_lead_with_a_higher_epoch(
 ) -> None:
     """Of an epoch ahead, or of ours with a seq never sent: R4, and wait as without state; its ack retires nothing."""
     player = beside_a_full_feeder
-    decision = asked(player, call(player, order, came_s=1.0))
+    decision = asked(player, call(player, order, came_s=1.0, accepted=True))
     book = decision.snapshot.leases
     assert book.epoch == order[0] + 1
     assert (book.acked_seq[0], book.acked_ceiling[0]) == (0, 0.0)
@@ -100,7 +102,8 @@ def test_a_car_that_another_leader_may_have_granted_to_counts_at_its_fallback(
     assert player.snapshot.leases.epoch == 5
     assert player.snapshot.leases.acked_ceiling[1] == pytest.approx(FULL - F)
     decision = player.tick(call(player, order, came_s=came_s))
-    assert bool(decision.snapshot.leases.granted[0]) is opened
+    assert bool(decision.snapshot.leases.perhaps_open[0]) is opened
+    assert not decision.snapshot.leases.granted[0]
     for _ in range(int(2 * LIFE)):
         decision = player.tick()
     assert bool(decision.worst[0] >= F) is opened
@@ -116,10 +119,42 @@ def test_our_own_grant_of_before_the_car_opens_no_fallback(tmp_path: Path) -> No
     player.hello(1)
     for _ in range(6):
         player.tick()
-    assert not player.tick(call(player, ours, came_s=player.now_s)).snapshot.leases.granted[0]
+    assert not fallback_counts(player.tick(call(player, ours, came_s=player.now_s)))
     came_s = float(player.snapshot.leases.plug_boottime_s[0])
     player.hello(1, highest_epoch=6)
     player.tick()
     decision = player.tick(call(player, ours, came_s=came_s))
     assert decision.snapshot.leases.epoch == 7
-    assert not decision.snapshot.leases.granted[0]
+    assert not fallback_counts(decision)
+
+
+def fallback_counts(decision: Decision) -> bool:
+    """That of EVSE 0 is open, or may be."""
+    book = decision.snapshot.leases
+    return bool(book.granted[0] | book.perhaps_open[0])
+
+
+@pytest.mark.parametrize("order", [None, (1, 3)], ids=["found there", "an earlier leader's grant"])
+def test_a_fallback_that_is_only_perhaps_open_is_granted_by_r1_alone(
+    tmp_path: Path, order: tuple[int, int] | None
+) -> None:
+    """A guess is reserved, and nobody stands on it: what another car holds is taken back before the first grant leaves.
+
+    It was granted at once, beside a car whose lowering had just been sent: F more than the feeder carries.
+    """
+    player = Player.open(tmp_path, site_text(2, FULL, fallback_a=F))
+    player.plug(1)
+    player.hello(1, highest_epoch=4)
+    asked(player, call(player, plugged=False))
+    for _ in range(int(LIFE) + 6):
+        asked(player, call(player, plugged=False))
+    assert player.snapshot.leases.acked_ceiling[1] == pytest.approx(FULL)
+    first = asked(player, call(player, order, came_s=0.0, process=ME + 1))
+    assert first.worst[0] == pytest.approx(F)
+    assert 0 not in (*first.lowered.evse, *first.raised.evse)
+    assert 1 in first.lowered.evse
+    for _ in range(8):
+        decision = asked(player, call(player, order, came_s=0.0, process=ME + 1))
+        named = decision.raised.evse.tolist()
+        assert 0 not in named or decision.worst.sum() <= FULL + ROW_TOLERANCE
+    assert 0 in named

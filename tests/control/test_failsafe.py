@@ -50,6 +50,23 @@ def test_every_trigger_has_one_row_and_only_the_failed_disk_stops_serving() -> N
     assert [row.trigger for row in TABLE if not row.serving] == [Trigger.DISK_FAILED]
 
 
+def test_the_guard_asks_nobody_to_report_what_it_was_called_for(tmp_path: Path) -> None:
+    """An operator's envelope is obeyed at once, by the guard alone: that it lowers ceilings is no defect of ours."""
+    player = Player.open(tmp_path, site_text(3, 100.0) + "grid_connection: {import_limit_kw: 60}\n")
+    player.plugged = {0, 1, 2}
+    for c in (0, 1):
+        player.hello(c)
+    for _ in range(10):
+        before = player.tick()
+    envelope = ev.EnvelopeSet(
+        request_id="", envelope_id="e", source="dso", reason="", import_limit_kw=30.0, start_time=None, end_time=None,
+        heartbeat_s=np.inf,
+    )  # fmt: skip
+    decision = player.tick(ev.SolveSkipped(), envelope, seconds=0.3)
+    assert (decision.ceiling < before.ceiling - 10.0).all()
+    assert not any("report" in alarm for alarm in decision.alarms)
+
+
 def test_a_late_solver_holds_every_ceiling_and_its_answer_counts_later(two: Player) -> None:
     """Guard only: nothing rises, leases are renewed, a stop goes through; the late want is granted when it comes."""
     free_16_a(two)

@@ -263,7 +263,8 @@ def test_a_post_that_took_its_first_order_has_no_fallback_open(
     told = {"epoch": 0, "seq": 0, "ceiling": ceiling, "remaining_s": 0.0, "unsettled": not settled}
     decision = _beside_a_full_feeder(tmp_path, ago_s, **told)
     closed = settled and ceiling == 6.0
-    assert bool(decision.snapshot.leases.granted[1]) is not closed
+    book = decision.snapshot.leases
+    assert bool(book.granted[1] | book.perhaps_open[1]) is not closed
     if closed:
         assert decision.worst.sum() <= FULL + ROW_TOLERANCE
         assert not decision.overshoots
@@ -476,6 +477,36 @@ def test_a_reading_of_a_single_call_counts_for_that_call(two: Player) -> None:
     two.tick(ev.StreamClosed(evse=np.array([0])))
     two.tick(replace(_call(two, 0, 0.0), seen=ev.StampSeen(evse=np.array([0]), incarnation=7, boottime_s=two.now_s)))
     assert not two.snapshot.drawn_stands[0]
+
+
+def test_a_reading_of_a_stream_does_not_stand_for_calls(tmp_path: Path) -> None:
+    """Who goes over to single calls says with each what is measured, or that nothing is: that is no reading of 0 A.
+
+    The car of the first post had not begun when its stream ended. Its calls tell of no reading; it stays as wanted as
+    the other, which it was taken to leave half of the feeder to.
+    """
+    player = Player.open(tmp_path, site_text(2, 20.0))
+    player.plugged = {0, 1}
+    for c in (0, 1):
+        player.hello(c)
+    for _ in range(8):
+        player.tick(player.draw({0: 0.0, 1: 16.0}))
+    player.alive.discard(0)
+    player.tick(ev.StreamClosed(evse=np.array([0])))
+    ack: list[ev.Event] = []
+    for second in range(1, 420):
+        assert player.decision is not None
+        for batch in (player.decision.lowered, player.decision.raised):
+            at = np.flatnonzero(batch.evse == 0)
+            if at.shape[0]:
+                ack = [
+                    ev.Acked(evse=np.array([0]), epoch=batch.epoch, seq=batch.seq, ceiling=batch.ceiling[at]),
+                ]
+        stamp = ev.StampSeen(evse=np.array([0]), incarnation=100, boottime_s=player.now_s + 1.0)
+        call = [stamp, *ack, ev.FreshWanted(evse=np.array([0]))] if second % 5 == 0 else []
+        decision = player.tick(*call, player.draw({1: float(player.decision.ceiling[1])}))
+    assert decision.ceiling == approx(10.0)
+    assert decision.snapshot.usage.usable[0] == np.inf
 
 
 def test_what_another_process_read_does_not_stand(two: Player) -> None:

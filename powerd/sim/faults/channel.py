@@ -22,6 +22,8 @@ class Channel(Generic[Message]):
     """The next message comes again after so long."""
     late_s: float = 0.0
     """The next message is late by so much."""
+    held_until_s: float = 0.0
+    """What is under way arrives no sooner, and in order."""
     closed_until_s: float = 0.0
     """Nothing passes before."""
     cut_stream: int = 0
@@ -47,7 +49,9 @@ class Channel(Generic[Message]):
 
     def due(self, now_s: float) -> list[tuple[int, Message]]:
         """(stream, message) of all that have arrived, in the order of their arrival."""
-        found = []
+        found: list[tuple[int, Message]] = []
+        if now_s < self.held_until_s:
+            return found
         while self._under_way and self._under_way[0][0] <= now_s:
             at_s, _, stream, message = heapq.heappop(self._under_way)
             if at_s >= self.closed_until_s and stream > self.cut_stream:
@@ -56,4 +60,4 @@ class Channel(Generic[Message]):
 
     def heal(self) -> None:
         """No fault stands any more."""
-        self.drop, self.copy_s, self.late_s, self.closed_until_s = 0, 0.0, 0.0, 0.0
+        self.drop, self.copy_s, self.late_s, self.closed_until_s, self.held_until_s = 0, 0.0, 0.0, 0.0, 0.0

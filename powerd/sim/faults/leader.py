@@ -139,7 +139,7 @@ class Leader:
         posts = site.electrical.posts
         unknown = np.full(posts.count, -np.inf) if first else now_s + site.terms.life_s
         empty = open_snapshot(
-            open_book(site.terms, epoch=1, unknown_until_s=unknown),
+            open_book(site.terms, epoch=1, unknown_until_s=unknown, led_since_s=-np.inf if first else now_s),
             self.layout.gear,
             now_s,
             meters=site.electrical.meters.count,

@@ -175,8 +175,20 @@ def _stays(_self: Owner, _post: Any, _lane: Any, _write: Any, _t_s: float) -> bo
     return False
 
 
-def _never_over(_book: LeaseBook, _terms: LeaseTerms, report: hello.Report, _now_s: float) -> Any:
+def _never_over(_book: LeaseBook, report: hello.Report, _then_s: Any) -> Any:
     return np.zeros(report.evse.shape, np.bool_)
+
+
+def _for_ever_held(_book: LeaseBook, _terms: LeaseTerms, evse: Any, _then_s: Any) -> Any:
+    return np.ones(evse.shape, np.bool_)
+
+
+def _guess_is_fact(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def opened(*rest: Any) -> Any:
+        sure, perhaps = honest(*rest)
+        return sure | perhaps, perhaps
+
+    return opened
 
 
 def _nothing_held(book: LeaseBook) -> Any:
@@ -304,6 +316,8 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "restarted-contactor-is-known": (Swap(where=EvseLease, name="restart", by=EvseLease.again),),
     "contactor-stays": (Swap(where=Owner, name="_must_move", by=_stays),),
     "late-hello-goes-on": (Swap(where=hello, name="_over", by=_never_over),),
+    "lease-of-before-goes-on": (Swap(where=hello, name="_still_held", by=_for_ever_held),),
+    "guess-is-fact": (Swap(where=absorb, name="_opened", by=_guess_is_fact(absorb._opened)),),  # noqa: SLF001
     "barred-gets-grants": (Swap(where=hello, name="bar", by=lambda book, _evse, _ceiling: book),),
     "waiting-ticks-bound-nothing": (Swap(where=disk, name="covered_by", by=_last_durable_only),),
     "renewals-wait-for-nothing": (Swap(where=gate, name="split_raised", by=_renewed_at_once(split_raised)),),

@@ -21,6 +21,11 @@ RANKED_RATE = 0.4
 EXPIRY_RATE = 0.4
 """Chance that a lease is brought to its end while its meter shows little: then nothing but E covers the car."""
 
+LATE_HELLO_RATE = 0.15
+"""Chance that a controller connects anew, and that its hello is held up for about as long as a lease lives."""
+NEW_HELLO = (Kind.CRASH_IDLE, Kind.CRASH_LOWERED, Kind.JOURNAL_LOST, Kind.EPOCH_AHEAD, Kind.OWNER_KILLED, Kind.CUT)
+"""After these it says hello."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Happening:
@@ -77,6 +82,8 @@ SPANS: dict[Kind, tuple[float, float]] = {
     Kind.COPY_UP: (0.5, 6),
     Kind.LATE_DOWN: (1, 16),
     Kind.LATE_UP: (1, 8),
+    Kind.HELD_DOWN: (1, 25),
+    Kind.HELD_UP: (1, 25),
     Kind.CUT: (0, 6),
     Kind.PARTITION: (2, 25),
     Kind.CRASH_IDLE: (0, 8),
@@ -125,6 +132,7 @@ def drawn(seed: int) -> Scenario:
                 happenings.append(_fault(chance, min(STEPS - 1, step + chance.choice((0, 0, 0, 1, 1, 2, 3)))))
     happenings += _ranks(random.Random(f"ranks {seed}"), posts)  # noqa: S311
     happenings += _expiry(random.Random(f"expiry {seed}"), site)  # noqa: S311
+    happenings += _late_hello(random.Random(f"late hello {seed}"), site)  # noqa: S311
     happenings += couple(random.Random(f"couple {seed}"), site, *couple_of(seed))  # noqa: S311
     return Scenario(site=site, steps=STEPS, happenings=tuple(sorted(happenings, key=lambda one: one.step)))
 
@@ -162,6 +170,25 @@ def _expiry(chance: random.Random, site: int) -> list[Happening]:
         dies = step + ttl - chance.randrange(6)
         found.append(Happening(step=dies, kind=Kind.OWNER_KILLED, target=owner, value=10.0))
     return found
+
+
+def _late_hello(chance: random.Random, site: int) -> list[Happening]:
+    """A controller that connects anew says what it holds about when that ends, or later: what it held was lent on."""
+    if chance.random() >= LATE_HELLO_RATE:
+        return []
+    terms, owners = layout(site).site.terms, len(layout(site).site.electrical.controllers.ids)
+    life_s = float(terms.ttl_s.max() + terms.reaction_s.max())
+    step, owner = chance.randrange(20, 50), chance.randrange(owners)
+    return [
+        replace(_fault_of(chance, chance.choice(NEW_HELLO), step), target=owner),
+        Happening(step=step + chance.randrange(3), kind=Kind.CUT, target=owner, value=0.1),
+        Happening(
+            step=step + chance.randrange(4),
+            kind=Kind.HELD_UP,
+            target=owner,
+            value=round(chance.uniform(0.5 * life_s, life_s + 8.0), 1),
+        ),
+    ]
 
 
 PAIRS = tuple(combinations_with_replacement(FAULTS, 2))

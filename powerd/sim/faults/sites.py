@@ -22,8 +22,10 @@ from powerd.network.load import load_site
 from powerd.server.directory import Directory
 from powerd.state.switchgear import Switchgear
 
-COUNT = 24
+COUNT = 30
 """How many different sites there are."""
+HIGH_FALLBACK = 24
+"""From this number on posts fall back to more than what they do after their own restart."""
 RATING_A = 32.0
 """Of every post."""
 TICK_S = 0.4
@@ -80,6 +82,8 @@ def _text(number: int) -> str:
     fallback, boot = chance.choice(((0, 0), (6, 0), (6, 8), (0, 6), (8, 0)))
     if switches:
         fallback = boot = 0
+    if number >= HIGH_FALLBACK:
+        fallback, boot = chance.choice(((16, 8), (10, 7)))
     owner_of = [k % len(owners) for k in range(posts)]
     inner = [k % 2 == 1 for k in range(posts)]
     reserve = [RATING_A if owners[o] == "none" else max(fallback, boot) for o in owner_of]

@@ -242,6 +242,8 @@ class World:
             channel.copy_s = value
         elif kind in {Kind.LATE_UP, Kind.LATE_DOWN}:
             channel.late_s = value
+        elif kind in {Kind.HELD_UP, Kind.HELD_DOWN}:
+            channel.held_until_s = t_s + value
         elif kind is Kind.PARTITION:
             owner.up.closed_until_s = owner.down.closed_until_s = t_s + value
         else:

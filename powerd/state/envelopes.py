@@ -72,15 +72,27 @@ class Bound:
 def put(envelopes: Envelopes, said: Envelope) -> Envelopes | None:
     """With a new envelope, or with the one of that id replaced; None: there are too many.
 
-    One that is said again just as it was goes on as it stands.
+    One that is said again just as it was goes on as it stands: its window begins with the first of the times reckoned
+    for it, and ends with the last, or a wall clock that was set in between would lift it.
     """
     known = {one.envelope_id: k for k, one in enumerate(envelopes)}
     at = known.get(said.envelope_id)
     if at is None:
         return (*envelopes, said) if len(envelopes) < ENVELOPES_MAX else None
     before = envelopes[at]
-    after = replace(said, in_force_utc_s=before.in_force_utc_s, kept_utc_s=before.kept_utc_s)
-    return (*envelopes[:at], after if _repeats(said, before) else said, *envelopes[at + 1 :])
+    after = _again(said, before) if _repeats(said, before) else said
+    return (*envelopes[:at], after, *envelopes[at + 1 :])
+
+
+def _again(said: Envelope, before: Envelope) -> Envelope:
+    """The same words: what became of them stays. An end that a restart left open is as it is reckoned now."""
+    return replace(
+        said,
+        starts_s=min(said.starts_s, before.starts_s),
+        ends_s=max(said.ends_s, before.ends_s) if np.isfinite(before.ends_s) else said.ends_s,
+        in_force_utc_s=before.in_force_utc_s,
+        kept_utc_s=before.kept_utc_s,
+    )
 
 
 def going_on(envelopes: Envelopes, said: Envelope) -> Envelope:

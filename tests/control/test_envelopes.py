@@ -220,6 +220,20 @@ def test_a_stepped_wall_clock_ends_no_window(full: Player, hours: int) -> None:
     assert envelopes.is_over(one, Now(utc=START + timedelta(seconds=60), boottime_s=3660.0))
 
 
+@pytest.mark.parametrize("ahead_s", [30.0, -3600.0])
+def test_a_heartbeat_after_a_step_of_the_wall_clock_lifts_no_window(full: Player, ahead_s: float) -> None:
+    """The very words again are the envelope that stands: by the boottime clock it has begun, and is not over."""
+    words = said(40.0, start_s=20.0, end_s=90.0)
+    full.tick(words)
+    while full.now_s < 30:
+        full.tick()
+    full.wall_ahead_s = ahead_s
+    while full.now_s < 88:
+        assert import_kw(full.tick(*[words] * (full.now_s % 5 == 0))) <= 40.0
+    (one,) = full.snapshot.envelopes
+    assert one.in_force_utc_s is not None
+
+
 def test_the_lowest_of_several_counts(full: Player) -> None:
     """Whoever set it; withdrawing one leaves the other."""
     full.tick(said(50.0, name="a"), said(40.0, name="b"), said(60.0, name="c"))

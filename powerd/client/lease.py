@@ -84,6 +84,8 @@ class Write:
     """Seq of the grant; 0 = no grant but a fallback."""
     one_phase: bool | None = None
     """The ceiling is for L1 alone; None = for what the post has connected: a fallback moves no contactor."""
+    voidings: int = 0
+    """How often all of before had been voided when it was given, by the process's start or an unplugging."""
 
     @property
     def order(self) -> Order:
@@ -139,6 +141,8 @@ class EvseLease:
     """The newest accepted lease has neither ended nor been voided."""
     ended: Order = NONE
     """The newest grant whose lease has ended or was voided: what the actuator takes of it late is not acked."""
+    voidings: int = 0
+    """How often all of before was voided: an order of an earlier one says nothing of what its car may still draw."""
     settled: bool = False
     """The post has taken the order that the process's start, or the last unplugging, gave it, or the stop instead."""
     latched: bool = False
@@ -216,13 +220,17 @@ class EvseLease:
         self.plugged, self.found, self.plug_s, self.known = plugged, False, at_s, False
         if plugged:
             return None
+        self.voidings += 1
         end = self._end()
         self.settled = self.settled and end is None and self.applied == self.accepted
         return end
 
     def settle(self, write: Write) -> bool:
-        """The post took ``write``. True if it has thereby left behind what the car before may have been granted."""
-        if self.settled or not (write.order == NONE or write.latched):
+        """The post took ``write``. True if it has thereby left behind what the car before may have been granted.
+
+        Not by the fallback of that car's lease, which may still be on its way.
+        """
+        if self.settled or not (write.latched or (write.order == NONE and write.voidings == self.voidings)):
             return False
         self.settled = True
         return True
@@ -265,4 +273,5 @@ class EvseLease:
             epoch=order[0],
             seq=order[1],
             one_phase=None if order == NONE else self.one_phase,
+            voidings=self.voidings,
         )

@@ -14,11 +14,20 @@ OVERTAKEN_S = 60.0
 """A call that is older than another one by more was not overtaken: one of the two has a wrong clock [s]."""
 
 
+SUCCEEDED = "that of the process that speaks now, for another one has been heard since; each start takes a new one"
+"""What a process is told that was heard before its successor."""
+
+
 class _Newest:
     """The newest stamp of each process [s]; the process that was silent for longest is forgotten for a new one."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[int, float] = OrderedDict()
+        self._last = 0
+
+    def is_over(self, incarnation: int) -> bool:
+        """Another process was heard for the first time after this one: what this one said is late."""
+        return incarnation in self._known and incarnation != self._last
 
     def of(self, incarnation: int) -> float:
         """Of this process; -1 = none heard."""
@@ -26,6 +35,8 @@ class _Newest:
 
     def hear(self, incarnation: int, boottime_s: float) -> None:
         """This process has spoken."""
+        if incarnation not in self._known:
+            self._last = incarnation
         self._known[incarnation] = max(self.of(incarnation), boottime_s)
         self._known.move_to_end(incarnation)
         if len(self._known) > PROCESSES_KEPT:
@@ -38,8 +49,9 @@ class Stamps:
     Streams keep their order, single calls have none, and neither keeps it against the other: a connection given up may
     still deliver its hello when the next one is long open, or a call what it said before the next one. The stamps of
     one process only grow (docs/protocol.md, rule 1), so they tell. Posts may call each by itself, with a process of its
-    own: one is not forgotten because others of its controller speak. Connections end with the daemon's process, hence
-    nothing of this is kept over its restart.
+    own: one is not forgotten because others of its controller speak. A process that was heard before its successor is
+    not heard again: what it says then was under way for long, and would undo what the successor has said. Connections
+    end with the daemon's process, hence nothing of this is kept over its restart.
     """
 
     def __init__(self) -> None:
@@ -50,8 +62,11 @@ class Stamps:
         """Remembers a hello that is news.
 
         Raises:
-            BadRequest: it is as old as a hello or call that was heard before, or older.
+            BadRequest: it is as old as a hello or call that was heard before, or older; or another process has said
+                hello since.
         """
+        if self._hellos[controller].is_over(incarnation):
+            raise BadRequest("hello.stamp.incarnation", SUCCEEDED)
         calls = [heard.of(incarnation) for heard in self._calls[controller].values()]
         newest_s = max(self._hellos[controller].of(incarnation), *calls, -1.0)
         if boottime_s <= newest_s:
@@ -65,9 +80,12 @@ class Stamps:
         way together come in any order.
 
         Raises:
-            BadRequest: it is older by more than calls are ever under way.
+            BadRequest: it is older by more than calls are ever under way, or another process has called for the same
+                EVSE since.
         """
         heard = self._calls[controller][evse]
+        if heard.is_over(incarnation):
+            raise BadRequest("stamp.incarnation", SUCCEEDED)
         newest_s = max(self._hellos[controller].of(incarnation), heard.of(incarnation))
         if boottime_s < newest_s - OVERTAKEN_S:
             wanted = f"not more than {OVERTAKEN_S:g} s before the newest of this incarnation, {newest_s}"

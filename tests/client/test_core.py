@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from powerd.client import ControllerCore, EvseConfig, Memory, Refusal
 from powerd.v1 import controller_service_pb2 as pb
-from tests.client.daemon_side import beat, controller, grants, hello, renewal, take
+from tests.client.daemon_side import ME, beat, controller, grants, hello, renewal, take
 
 
 def whys(core: ControllerCore) -> list[Refusal]:
@@ -23,6 +23,30 @@ def test_the_lease_runs_from_the_echoed_stamp() -> None:
     (write,) = core.receive(grants((1, 1), {0: 16.0}, stamp), 110.0)
     assert write.valid_until_s == 115.0
     assert core.next_expiry_s() == 115.0
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_fallback_of_the_car_before_settles_no_unplugging(stopped: bool) -> None:
+    """It was on its way to a slow post as the car left; the idle order, or the stop, is still to come.
+
+    Were the unplugging told then, powerd would lend on what the next car may draw.
+    """
+    (core,) = [ControllerCore("c", [EvseConfig(evse_id="e", fallback=16.0)], incarnation=ME)]
+    take(core, core.start(), 0.0)
+    core.hello(1.0)
+    core.plug(0, True, 1.5)
+    core.report(2.0)
+    take(core, core.receive(grants((1, 1), {0: 32.0}, 2.0), 2.5), 2.6)
+    (fallback,) = core.expire(17.0)
+    core.report(17.1)
+    stop = core.receive(grants((1, 2), {0: 0.0}, 17.1, latched=(0,)), 17.15) if stopped else ()
+    idle = core.plug(0, False, 17.2)
+    core.applied(fallback, 17.4)
+    assert not core.report(17.5).report.plugged
+    assert core.hello(17.6).hello.evses[0].unsettled
+    take(core, (*stop, *idle), 17.7)
+    assert list(core.report(17.8).report.plugged) == [False]
+    assert core.in_force == (0.0,)
 
 
 def test_a_write_after_its_deadline_is_not_acked() -> None:

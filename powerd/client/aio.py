@@ -254,12 +254,20 @@ class PowerdController:
         """One actuator write, cut off at the end of its lease; False = it failed, or is a stop that was not kept."""
         try:
             await self._connect(write)
+            if write.index in self._orders:
+                return False  # a stop, maybe: nothing that is older is put into force after it came
             if (left_s := write.valid_until_s - boottime_s()) <= 0:
                 return False  # it took so long to switch; the next grant finds it done
             async with asyncio.timeout(min(self._apply_timeout_s, left_s)):
                 await self._apply(write.evse_id, write.ceiling, left_s)
         except OSError as failed:  # also TimeoutError and ConnectionError
             logger.warning("%s did not take %g: %r", write.evse_id, write.ceiling, failed)
+            return False
+        except asyncio.CancelledError:
+            if (lane := asyncio.current_task()) is None or lane.cancelling():
+                raise
+            # Not this lane is over: what the actuator waited for was cancelled, as by a library that lost its link.
+            logger.warning("%s did not take %g: its call was cancelled", write.evse_id, write.ceiling)
             return False
         return await self._kept(write)
 

@@ -70,5 +70,10 @@ class _Told:
             return
         if error is None:
             self._future.set_result(None)
-        else:
+        elif isinstance(error, Exception) and not isinstance(error, StopIteration):
             self._future.set_exception(error)
+        else:
+            # A future takes no StopIteration, and a loop ends by SystemExit, with all other posts: this one has failed.
+            failed = RuntimeError(f"{type(error).__name__} out of a call")
+            failed.__cause__ = error
+            self._future.set_exception(failed)

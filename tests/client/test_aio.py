@@ -391,6 +391,45 @@ def test_a_mistake_of_the_actuator_function_ends_the_threads_all_the_same() -> N
     assert "powerd-controller" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_a_write_whose_call_is_cancelled_is_made_again() -> None:
+    """A library that loses its link cancels what waits for answers: that is no end of the post's lane."""
+    posts, lost = Posts(), [True]
+
+    async def apply(evse_id: str, ceiling: float, valid_for_s: float) -> None:
+        if evse_id == "A1" and ceiling == 8.0 and lost:
+            lost.clear()
+            raise asyncio.CancelledError
+        await posts.apply(evse_id, ceiling, valid_for_s)
+
+    async def scene() -> None:
+        async with serving(FakeCore()) as (server, _), PowerdController(server.address, "c0", EVSES, apply):
+            await posts.has("A1", 8.0)
+
+    asyncio.run(scene())
+    assert not lost
+
+
+@pytest.mark.parametrize("raised", [StopIteration, SystemExit, asyncio.CancelledError])
+def test_whatever_a_blocking_call_raises_the_posts_are_written_again(raised: type[BaseException]) -> None:
+    """A future takes no StopIteration, and a loop would end by SystemExit: no post would ever fall back."""
+    calls = {name: threading.Semaphore(0) for name in ("A1", "A2")}
+    mistakes = [raised()]
+
+    def apply(evse_id: str, *_: float) -> None:
+        calls[evse_id].release()
+        if evse_id == "A1" and mistakes:
+            raise mistakes.pop()
+
+    def use() -> None:
+        with BlockingController("127.0.0.1:1", "c0", EVSES[:2], apply):
+            assert calls["A1"].acquire(timeout=10)
+            assert calls["A1"].acquire(timeout=10)
+            assert calls["A2"].acquire(timeout=10)
+
+    with pytest.raises(RuntimeError, match=raised.__name__):
+        use()
+
+
 def test_it_ends_at_once_with_news_that_nobody_will_hear() -> None:
     """A car leaves as the program does: what its post has yet to take keeps no connection open."""
 

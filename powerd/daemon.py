@@ -35,10 +35,11 @@ from powerd.control.plans_ahead import PlanWork, plans_wanted
 from powerd.control.rehearsal import rehearse
 from powerd.control.step import Stepper
 from powerd.errors import EnvelopeUnheld, Overloaded, PowerdError
+from powerd.journal.disk import alone_in
 from powerd.journal.drawing import elements_of, fingerprint_of
 from powerd.journal.gate import Gate, Leaving
 from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
-from powerd.journal.writer import JournalHangs, JournalWriter
+from powerd.journal.writer import JournalWriter
 from powerd.limits import Limits
 from powerd.network.electrical import Electrical
 from powerd.network.kept import cache_folder, load_electrical
@@ -182,6 +183,7 @@ class Ticker:
             covered,
             slow_s=SLOW_TICKS * tick_s,
             epoch=None if journal is None else self._snapshot.leases.epoch,
+            alone=alone_in(self._snapshot),
         )
         self._published: asyncio.Task[None] | None = None
         self._planning: asyncio.Task[None] | None = None
@@ -454,7 +456,7 @@ class Ticker:
             except JournalBroken as broken:
                 if not self._gate.troubled:
                     _log.error("%s", broken)
-                self._publish(self._gate.refused(unsure=isinstance(broken, JournalHangs)))
+                self._publish(self._gate.refused())
                 _refuse(taken, str(broken))
                 return
         self._publish(self._gate.took())

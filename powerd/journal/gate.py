@@ -15,8 +15,8 @@ import numpy as np
 from powerd.control.decision import Decision
 from powerd.control.durable import HeldBack, split_lowered, split_raised
 from powerd.control.events import Event, FreshWanted
-from powerd.journal.disk import DiskWatch
-from powerd.limits import Floats, Ints
+from powerd.journal.disk import Covered, DiskWatch
+from powerd.limits import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,7 +32,9 @@ class Leaving:
 class Gate:
     """Ticks go in as they are decided, the disk's answers in the same order; what may leave comes out of both."""
 
-    def __init__(self, owner: Ints, covered: Floats, slow_s: float, *, epoch: int | None) -> None:
+    def __init__(
+        self, owner: Ints, covered: Floats, slow_s: float, *, epoch: int | None, alone: Bools | None = None
+    ) -> None:
         """Begins with a disk that is well.
 
         Args:
@@ -40,9 +42,11 @@ class Gate:
             covered: (n,) W of the last durable state, what a restart would hold; inf where nothing is journalled.
             slow_s: a tick that waits for longer is trouble [s].
             epoch: of the last durable state; None where nothing is journalled: then every tick is taken as it comes.
+            alone: (n,) posts that a restart from that state would count on their L1 alone; default none.
         """
         self._owner = owner
-        self._disk = DiskWatch(covered, slow_s, epoch=epoch)
+        known = Covered(covered, np.zeros(owner.shape, np.bool_) if alone is None else alone)
+        self._disk = DiskWatch(known, slow_s, epoch=epoch)
         self._held_back = HeldBack()
         # Each tick that waits, and what of its raises has not left; None = nothing.
         self._waiting: deque[tuple[Decision, Decision | None]] = deque()
@@ -80,14 +84,13 @@ class Gate:
         own = () if later is None else (later,)
         return Leaving(lowered=self._freed(), raised=(*own, *self._sifted()))
 
-    def refused(self, *, unsure: bool = False) -> Leaving:
+    def refused(self) -> Leaving:
         """The disk refused the oldest waiting tick: raises of it that a restart would not cover never leave.
 
-        Args:
-            unsure: it was given up, and may be durable after all.
+        It may be durable after all: what fails as it is flushed has been written.
         """
         _, later = self._waiting.popleft()
-        self._disk.refused(unsure=unsure)
+        self._disk.refused()
         own: list[Decision] = []
         if later is not None:
             now, never = self._needless(later)

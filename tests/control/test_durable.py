@@ -11,7 +11,7 @@ import pytest
 
 from powerd.control.decision import Decision, GrantBatch
 from powerd.control.durable import covered_by, split_lowered
-from powerd.journal.disk import DiskWatch
+from powerd.journal.disk import Covered, DiskWatch
 from tests.control.garage import Player, site_text
 
 
@@ -28,7 +28,8 @@ def test_the_least_w_of_all_that_may_become_durable_counts() -> None:
 
 def test_a_waiting_tick_that_covers_less_bounds_what_leaves(decision: Decision) -> None:
     """From the moment it waits until a later one is durable; a refused one is written with a later one."""
-    disk = DiskWatch(np.array([32.0, 32.0]), 2.0, epoch=decision.snapshot.leases.epoch)
+    all_phases = np.zeros(2, np.bool_)
+    disk = DiskWatch(Covered(np.array([32.0, 32.0]), all_phases), 2.0, epoch=decision.snapshot.leases.epoch)
     swapped, granted = (replace(decision, worst=np.array(worst)) for worst in ([8.0, 32.0], [20.0, 20.0]))
     disk.handed_over(swapped)
     assert disk.covering(decision).tolist() == [8.0, 32.0]
@@ -40,7 +41,24 @@ def test_a_waiting_tick_that_covers_less_bounds_what_leaves(decision: Decision) 
     assert disk.covering(decision).tolist() == [20.0, 20.0]
     disk.handed_over(swapped)
     disk.refused()
-    assert disk.covering(decision).tolist() == [20.0, 20.0]
+    assert disk.covering(decision).tolist() == [8.0, 20.0]  # it may be there at the next start
+
+
+def test_a_ceiling_for_all_phases_is_not_covered_by_one_for_l1_alone(decision: Decision) -> None:
+    """20 A on L1 are not 20 A on three phases: until the change is durable, nothing above 0 leaves for them."""
+    book, switched = decision.snapshot, np.array([True, False])
+    on_one = replace(book, contactors=replace(book.contactors, one=switched, proved=switched))
+    before = replace(decision, snapshot=on_one, worst=np.full(2, 20.0))
+    disk = DiskWatch(Covered(np.full(2, 20.0), switched), 2.0, epoch=book.leases.epoch)
+    after = replace(decision, worst=np.full(2, 20.0))
+    assert disk.covering(before).tolist() == [20.0, 20.0]
+    assert disk.covering(after).tolist() == [0.0, 20.0]
+    disk.handed_over(after)
+    disk.refused()
+    assert disk.covering(after).tolist() == [0.0, 20.0]
+    disk.handed_over(after)
+    disk.took(after)
+    assert disk.covering(after).tolist() == [20.0, 20.0]
 
 
 def test_a_lowering_that_a_restart_may_not_cover_waits(decision: Decision) -> None:

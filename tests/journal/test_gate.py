@@ -73,7 +73,7 @@ class Story:
         self.states: list[Floats] = [np.full(POSTS, 8.0)]
         """W of the last durable state, then of all ticks that wait: each may be the last durable one."""
         self.unsure: list[Floats] = []
-        """W of ticks that were given up since then: each may be, too."""
+        """W of ticks that were refused or given up since then: each may be, too."""
         self.ticks: list[Decision] = []
         self.waiting: list[int] = []
         self.durable: set[int] = set()
@@ -128,8 +128,8 @@ class Story:
             self._left(self.gate.took())
         else:
             self.refused.add(tick)
-            self.unsure += [worst] if took is None else []
-            self._left(self.gate.refused(unsure=took is None))
+            self.unsure += [worst]
+            self._left(self.gate.refused())
 
     def _left(self, leaving: Leaving) -> None:
         least = np.minimum.reduce([*self.states, *self.unsure])

@@ -15,6 +15,7 @@ from powerd.control.decision import Decision, GrantBatch
 from powerd.control.events import Event, StreamClosed
 from powerd.errors import BadRequest
 from powerd.journal.cells import CLASSES, Cells, cells_of, snapshot_of
+from powerd.journal.disk import alone_in
 from powerd.journal.gate import Gate, Leaving
 from powerd.limits import Floats, Ints
 from powerd.server.convert import Speaker, check_number, hello_event, report_events, speaker_of
@@ -153,7 +154,7 @@ class Leader:
                 self.reused.append(f"epoch {self.snapshot.leases.epoch} after {self.published}")
         self.disk.state = self.snapshot
         covered, epoch = worst_of(self.snapshot, site.terms), self.snapshot.leases.epoch
-        self.gate = Gate(posts.controller, covered, SLOW_S, epoch=epoch)
+        self.gate = Gate(posts.controller, covered, SLOW_S, epoch=epoch, alone=alone_in(self.snapshot))
         self.up, self.stalled_until_s, self.starts = True, -1.0, self.starts + 1
         self.dead_streams, self.stamps = self.stream_count, Stamps()
 

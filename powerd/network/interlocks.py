@@ -259,8 +259,18 @@ def _benign(q: Question, culprit: int) -> bool:
 
 
 def no_back_feed(q: Question) -> Finding | None:
-    """Every other source of what would be fed is confirmed open first; a dead one would be fed backwards."""
-    sources = q.sources(q.zone) if q.move.close and any(q.fed) else ()
+    """Every other source of what would be fed is confirmed open first; a dead one would be fed backwards.
+
+    Nor are two parts without voltage joined that each hang on a source of their own: the first to come back would feed
+    the other backwards, and then both are connected together.
+    """
+    if not q.move.close:
+        return None
+    if any(q.fed):
+        sources = q.sources(q.zone)
+    else:
+        one, other = q.end_sources
+        sources = tuple(sorted(one | other)) if one and other and one != other else ()
     if not sources:
         return None
     name = q.electrical.supplies.ids[sources[0]]

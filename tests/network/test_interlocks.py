@@ -107,6 +107,16 @@ def _both_fed(electrical: Electrical, gear: Switchgear) -> Scene:
     return electrical, replace(gear, position=position, bus_live=live, supply_alive=np.array([True, True]))
 
 
+def _both_dead(electrical: Electrical, gear: Switchgear) -> Scene:
+    """Both supplies are lost, with IN_A and IN_B closed; none of it for a fault."""
+    position, live, culprit = gear.position.copy(), np.zeros_like(gear.bus_live), gear.culprit.copy()
+    position[IN_A], culprit[:] = int(Position.CLOSED), 8
+    cause = np.full_like(gear.supply_cause, int(Cause.UPSTREAM))
+    return electrical, replace(
+        gear, position=position, bus_live=live, culprit=culprit, supply_cause=cause, supply_alive=np.zeros(2, np.bool_)
+    )
+
+
 def _half_open(electrical: Electrical, gear: Switchgear) -> Scene:
     """LEFT is confirmed open before RIGHT closes."""
     live = gear.bus_live.copy()
@@ -157,6 +167,7 @@ CASES: tuple[tuple[str, str, Move, Flaw], ...] = (
         Move(branch=TIE, close=True),
         _at("position", IN_A, int(Position.CLOSED)),
     ),
+    ("no_back_feed", "both dead and closed on", Move(branch=TIE, close=True), _both_dead),
     ("no_back_feed", "perhaps closed on", Move(branch=TIE, close=True), _at("position", IN_A, int(Position.UNKNOWN))),
     ("no_back_feed", "only drawn open", Move(branch=TIE, close=True), _at("reported_at_s", IN_A, -np.inf)),
     ("no_earthed_part", "earthed itself", Move(branch=STUB, close=True), _at("flags", STUB, int(Flag.EARTHED))),

@@ -26,7 +26,9 @@ from powerd.journal.log import lay_out
 from powerd.journal.machine import fingerprint
 from powerd.journal.record import ROOT, Kind, Record, state_record, tick_record
 from powerd.journal.trouble import AWAY, told
+from powerd.state.columns import replace
 from powerd.state.snapshot import Snapshot
+from powerd.state.switchgear import redrawn
 from powerd.units import Now
 
 BOUND_BYTES = 512 * 1024 * 1024
@@ -241,7 +243,8 @@ class Journal:
     def recover(self, like: Snapshot) -> Snapshot | None:
         """The newest committed state, None in a new file.
 
-        Where the site was drawn anew since, what its meters showed is forgotten: they may be others, or elsewhere.
+        Where the site was drawn anew since, what its meters showed is forgotten: they may be others, or elsewhere; and
+        switches and supplies of which nobody has told are as ``like`` has them, which is the new drawing.
 
         Raises:
             JournalBroken: the state is damaged or does not fit this version.
@@ -252,6 +255,8 @@ class Journal:
             raise JournalBroken(told(self._path, error)) from error
         except ValueError as error:
             raise JournalBroken(f"{self._path} cannot be read ({error}); {AWAY}") from error
+        if found is not None and self.redrawn:
+            found = replace(found, gear=redrawn(found.gear, like.gear))
         return found
 
     # --- writing ------------------------------------------------------------------------------------------------------

@@ -323,6 +323,29 @@ def ordered(gear: Switchgear, branch: int, position: Position, now_s: float) -> 
     )
 
 
+def redrawn(gear: Switchgear, drawn: Switchgear) -> Switchgear:
+    """The switchgear of a site that was drawn anew: what nobody has ever told is as the new drawing has it.
+
+    Args:
+        gear: as journalled under the old drawing.
+        drawn: as the new one has it, of as many elements.
+    """
+    told = np.isfinite(gear.reported_at_s) | (gear.said_by != 0).any(axis=1)
+    if not told.any() and not gear.told_by.any():
+        return drawn
+    # A switch of which nobody knows how it stands stays so, also where the new drawing expects no report of it.
+    kept = told | (gear.position == int(Position.UNKNOWN))
+    first, count = gear.position.shape[0], gear.supply_alive.shape[0]
+    heard = (gear.told_by[first : first + count] != 0).any(axis=1)
+    return replace(
+        gear,
+        position=np.where(kept, gear.position, drawn.position),
+        known_position=np.where(kept, gear.known_position, drawn.known_position),
+        in_service=gear.in_service & drawn.in_service,
+        supply_alive=np.where(heard, gear.supply_alive, drawn.supply_alive),
+    )
+
+
 def reopen_switchgear(gear: Switchgear, was_s: float, now_s: float) -> Switchgear:
     """After a restart: whatever was ever reported may have moved meanwhile, and orders under way are given up.
 

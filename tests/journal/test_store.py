@@ -43,6 +43,7 @@ from powerd.journal.trouble import told
 from powerd.journal.writer import JournalHangs, JournalWriter, _Job
 from powerd.network.load import load_site
 from powerd.state.snapshot import Snapshot, largest_phase, reopen_snapshot
+from powerd.state.switchgear import Position
 from powerd.units import Now
 from tests.control.garage import Player, instant, site_text
 from tests.control.metered import metered_text, open_plant
@@ -707,6 +708,42 @@ def test_another_drawing_of_the_same_posts_is_noticed_until_a_daemon_has_begun_w
     assert redrawn == [False, False, True, True, False]
     replayed = [replay(tmp_path / "j", player.site, verify=True) for player in (before, after)]
     assert [(one.fault, one.ticks, one.redrawn) for one in replayed] == [(None, 1, 2), (None, 1, 2)]
+
+
+YARD = """
+site: yard
+supplies: [{{id: grid, bus: main}}]
+buses: [{{id: main, voltage_v: 400}}, {{id: panel, voltage_v: 400}}]
+switches:
+  - {{id: SA, kind: breaker, from_bus: main, to_bus: panel, closed: {a}, rated_current_a: 200}}
+  - {{id: SB, kind: breaker, from_bus: main, to_bus: panel, closed: {b}, rated_current_a: 32, reported: {told}}}
+controller_classes: [{{id: c, ttl_s: 15, reaction_s: 5, watchdog_s: 0}}]
+controllers: [{{id: c0, class: c}}]
+evse_types: [{{id: t, phases: '3', max_current_a: 32, fallback_a: 0}}]
+stations: [{{id: S, bus: panel, controller: c0, evses: [{{id: P0, type: t}}]}}]
+"""
+
+
+@pytest.mark.parametrize("reported", [False, True])
+def test_switches_that_nobody_told_of_stand_as_the_new_drawing_has_them(tmp_path: Path, reported: bool) -> None:
+    """The panel hangs on the other switch now: its 32 A count, or both where one of the two was ever reported."""
+    said = str(reported).lower()
+    before = Player.open(tmp_path, YARD.format(a="true", b="false", told=said))
+    after = Player.open(tmp_path, YARD.format(a="false", b="true", told=said))
+    for player in (before, after):
+        drawing, gear = fingerprint_of(player.site.electrical), player.snapshot.gear
+        journal = Journal(tmp_path / "j", evse_ids=player.site.electrical.posts.ids, drawing=drawing)
+        if player is before:
+            stood = (
+                replace(gear, reported_at_s=np.array([-np.inf, 1.0]), position=np.array([1, 0])) if reported else gear
+            )
+            journal.start(replace(player.snapshot, gear=stood), at(player))
+        found = journal.recover(player.snapshot)
+        journal.close()
+    assert found is not None
+    reopened = reopen_snapshot(found, after.site.terms, instant(50.0)).gear
+    expected = [Position.OPEN, Position.UNKNOWN] if reported else [Position.OPEN, Position.CLOSED]
+    assert reopened.position.tolist() == expected
 
 
 def test_what_a_meter_showed_is_forgotten_where_the_site_is_drawn_anew(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from powerd.control.compiled import CompiledSite
 from powerd.control.headroom import uncontrolled
 from powerd.limits import Floats
 from powerd.state.columns import replace
-from powerd.state.meters import Meters
+from powerd.state.meters import Meters, windows_of
 from powerd.state.snapshot import Snapshot
 
 SETTLE_S = 10.0
-"""Readings that end within this after the switching state changed still tell of the one before [s]: meters average."""
+"""Readings that end within this after the switching state changed still tell of the one before [s]: meters average. So
+do those that began before it, however long their windows are."""
 
 
 def uncontrolled_now(site: CompiledSite, state: Snapshot, boottime_s: float) -> Floats:
@@ -33,7 +34,8 @@ def _believable(state: Snapshot, meters: Meters) -> Meters:
         return meters
     gear = state.gear
     judged_s = np.minimum(meters.newest_end_s, meters.settled_end_s)  # its posts may tell of that later still
-    old = judged_s < gear.changed_at_s + SETTLE_S
+    began_s = judged_s - windows_of(meters)
+    old = (judged_s < gear.changed_at_s + SETTLE_S) | (began_s < gear.changed_at_s)
     if (gear.unknown | gear.held_down).any():
         old = np.ones_like(old)
     if not old.any():

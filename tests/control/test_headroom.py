@@ -285,6 +285,23 @@ def test_a_reading_of_another_switching_state_tells_nothing_of_this_one(folder: 
     assert seen[-1][0] < 10.0
 
 
+@pytest.mark.parametrize(("before_its_end_s", "believed"), [(12.0, False), (21.0, True)])
+def test_a_window_that_began_in_another_switching_state_tells_nothing_of_this_one(
+    folder: Path, before_its_end_s: float, believed: bool
+) -> None:
+    """Of a mean over 20 s a switch that moved 12 s before its end is less than two thirds."""
+    plant = open_plant(folder, metered_text(4, 200.0), load=lambda _: 5.0, meter_s=20.0)
+    player = plant.player
+    for _ in range(130):
+        plant.second()
+    meters = player.snapshot.meters
+    assert meters.newest_end_s[0] - meters.newest_start_s[0] == pytest.approx(20.0)
+    moved_s = min(float(meters.settled_end_s[0]), float(meters.newest_end_s[0])) - before_its_end_s
+    moved = replace(player.snapshot, gear=replace(player.snapshot.gear, changed_at_s=moved_s))
+    counted = float(uncontrolled_now(player.site, moved, player.now_s).max())
+    assert counted < 15.0 if believed else counted >= WORST_A - 1e-6
+
+
 def test_a_meter_that_is_read_every_ten_seconds_is_not_late_between_two_readings(folder: Path) -> None:
     """Its margin would come and go with each of them, and all ceilings with it."""
     plant = open_plant(folder, metered_text(4, 100.0), load=lambda _: 30.0, meter_s=10.0)

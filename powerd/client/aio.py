@@ -336,7 +336,8 @@ class PowerdController:
         async for message in call:
             self._dispatch(self.core.receive(message, boottime_s()))
             for refused in self.core.refused:
-                logger.info("refused %s", refused)
+                who = "the message" if refused.index < 0 else self.core.evses[refused.index].config.evse_id
+                logger.info("%s refused: %s, (epoch, seq) %s", who, refused.why.value, refused.order)
             self._news.set()
 
     async def _send(self, call: Call) -> None:

@@ -63,6 +63,21 @@ class EvseConfig:
     switches_phases: bool = False
     """The post can be told to connect its L1 alone."""
 
+    def __post_init__(self) -> None:
+        """Refuses what would be handed to the post, or what powerd would refuse with all others.
+
+        Raises:
+            ValueError: there is no id, or a number is negative or none.
+        """
+        if not self.evse_id:
+            raise ValueError("evse_id: the id of the EVSE in the site file is missing")
+        for name in ("fallback", "fallback_idle", "boot_ceiling"):
+            value = getattr(self, name)
+            if not 0.0 <= value < math.inf:
+                raise ValueError(f"{self.evse_id}: {name} must be 0 or more, got {value}")
+        if self.watchdog_s is not None and not self.watchdog_s >= 0.0:
+            raise ValueError(f"{self.evse_id}: watchdog_s must be 0 or more, inf or None, got {self.watchdog_s}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Write:

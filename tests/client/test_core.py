@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -14,6 +15,29 @@ from tests.client.daemon_side import ME, beat, controller, grants, hello, renewa
 
 def whys(core: ControllerCore) -> list[Refusal]:
     return [refused.why for refused in core.refused]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"evse_id": ""}, "evse_id"),
+        ({"fallback": math.nan}, "e: fallback must be 0 or more"),
+        ({"fallback_idle": -3.0}, "e: fallback_idle must be 0 or more"),
+        ({"boot_ceiling": math.inf}, "e: boot_ceiling must be 0 or more"),
+        ({"watchdog_s": -1.0}, "e: watchdog_s must be 0 or more"),
+    ],
+)
+def test_a_mistake_in_the_description_of_a_post_is_told(wrong: dict[str, Any], told: str) -> None:
+    """It would be handed to the charger at once, long before powerd could refuse it."""
+    with pytest.raises(ValueError, match=told):
+        EvseConfig(**({"evse_id": "e"} | wrong))
+
+
+@pytest.mark.parametrize(("ids", "told"), [([], "at least one EVSE"), (["a", "b", "a"], "'a' is there twice")])
+def test_a_controller_has_each_of_its_posts_once(ids: list[str], told: str) -> None:
+    """Two of one id would write to one charger by turns."""
+    with pytest.raises(ValueError, match=told):
+        ControllerCore("c", [EvseConfig(evse_id=name) for name in ids], incarnation=ME)
 
 
 def test_the_lease_runs_from_the_echoed_stamp() -> None:

@@ -85,15 +85,13 @@ class ControllerCore:
                 powerd knows, and the session goes on. The first hello tells of it; a car heard of later has come.
 
         Raises:
-            ValueError: the incarnation is 0, there is no EVSE, one twice, or none of an id.
+            ValueError: the incarnation is 0, one EVSE is there twice, or there is none of an id.
         """
         memory = memory or Memory()
         if incarnation == 0:
             raise ValueError("incarnation: a random number other than 0, new for each process")
-        ids = Counter(c.evse_id for c in evses)
-        if not ids or max(ids.values()) > 1:
-            twice = ", ".join(repr(evse_id) for evse_id, count in ids.items() if count > 1)
-            raise ValueError(f"evses: {f'{twice} is there twice' if twice else 'at least one EVSE'}")
+        if twice := [evse_id for evse_id, count in Counter(c.evse_id for c in evses).items() if count > 1]:
+            raise ValueError(f"evses: {', '.join(map(repr, twice))} more than once")
         if foreign := sorted(set(found) - {c.evse_id for c in evses}):
             raise ValueError(f"found: {', '.join(map(repr, foreign))}: no EVSE of this controller")
         self.controller_id = controller_id

@@ -273,7 +273,7 @@ def _half_served(honest: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _unfenced(self: DiskWatch, _decision: Any) -> Any:
-    return self._least_covered()
+    return self._least_covered().worst
 
 
 NAMED_ONCE = Swap(where=leases, name="unacked", by=lambda book: np.zeros(book.acked_seq.shape, np.bool_))

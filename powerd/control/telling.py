@@ -51,8 +51,7 @@ def tell(site: CompiledSite, state: Snapshot, scene: Scene, ceiling: Floats, fre
         now: the tick's instant.
     """
     book, plugged, one = state.leases, state.sessions.plugged, state.contactors.one
-    waits = plugged & ~book.granted
-    lower, name = _named_in(site, state, scene, ceiling, fresh, waits, now.boottime_s)
+    lower, name = _named_in(site, state, scene, ceiling, fresh, now.boottime_s)
     book, lowered = _batch(site, book, lower, ceiling, scene.stopped, one, now)
     book, raised = _batch(site, book, name, ceiling, scene.stopped, one, now)
     book, renewal = _renewals(site, book, plugged, scene, now)
@@ -60,10 +59,11 @@ def tell(site: CompiledSite, state: Snapshot, scene: Scene, ceiling: Floats, fre
 
 
 def _named_in(
-    site: CompiledSite, state: Snapshot, scene: Scene, ceiling: Floats, fresh: Bools, waits: Bools, now_s: float
+    site: CompiledSite, state: Snapshot, scene: Scene, ceiling: Floats, fresh: Bools, now_s: float
 ) -> tuple[Ints, Ints]:
     """Who is lowered, and who else is named."""
     book, none = state.leases, np.zeros(ceiling.shape[0])
+    waiting = _with_waiting(site, book, state.sessions.plugged)
     lower, name = _named(
         (read(book.sent_latched), read(book.sent_ceiling), read(book.granted), read(book.said_fallback)),
         read(site.terms.fallback),
@@ -75,8 +75,8 @@ def _named_in(
         read(leases.unacked(book)),
         read(leases.renewal_due(book, site.terms, now_s)),
         # What is held without end matters to a first grant alone.
-        read(leases.held_without_end(book) if waits.any() else none),
-        read(_with_waiting(site, book, state.sessions.plugged)),
+        read(leases.held_without_end(book) if waiting.any() else none),
+        read(waiting),
         read(site.electrical.posts.controller),
     )
     return lower.nonzero()[0], name.nonzero()[0]

@@ -24,10 +24,20 @@ class _Newest:
     def __init__(self) -> None:
         self._known: OrderedDict[int, float] = OrderedDict()
         self._last = 0
+        self._late: dict[int, float] = {}  # the first stamp of each that was refused since a successor was heard
 
-    def is_over(self, incarnation: int) -> bool:
-        """Another process was heard for the first time after this one: what this one said is late."""
-        return incarnation in self._known and incarnation != self._last
+    def is_over(self, incarnation: int, boottime_s: float) -> bool:
+        """Another process was heard for the first time after this one: what this one said is late.
+
+        Unless it goes on speaking for longer than anything is under way: then it lives, and is the one that speaks.
+        """
+        if incarnation not in self._known or incarnation == self._last:
+            return False
+        if boottime_s <= self._late.setdefault(incarnation, boottime_s) + OVERTAKEN_S:
+            return True
+        self._last = incarnation
+        self._late.clear()
+        return False
 
     def of(self, incarnation: int) -> float:
         """Of this process; -1 = none heard."""
@@ -37,6 +47,7 @@ class _Newest:
         """This process has spoken."""
         if incarnation not in self._known:
             self._last = incarnation
+            self._late.clear()
         self._known[incarnation] = max(self.of(incarnation), boottime_s)
         self._known.move_to_end(incarnation)
         if len(self._known) > PROCESSES_KEPT:
@@ -50,8 +61,9 @@ class Stamps:
     still deliver its hello when the next one is long open, or a call what it said before the next one. The stamps of
     one process only grow (docs/protocol.md, rule 1), so they tell. Posts may call each by itself, with a process of its
     own: one is not forgotten because others of its controller speak. A process that was heard before its successor is
-    not heard again: what it says then was under way for long, and would undo what the successor has said. Connections
-    end with the daemon's process, hence nothing of this is kept over its restart.
+    not heard again for a minute: what it says then was under way for long, and would undo what the successor has said.
+    Who still speaks after that lives. Connections end with the daemon's process, hence nothing of this is kept over its
+    restart.
     """
 
     def __init__(self) -> None:
@@ -65,7 +77,7 @@ class Stamps:
             BadRequest: it is as old as a hello or call that was heard before, or older; or another process has said
                 hello since.
         """
-        if self._hellos[controller].is_over(incarnation):
+        if self._hellos[controller].is_over(incarnation, boottime_s):
             raise BadRequest("hello.stamp.incarnation", SUCCEEDED)
         calls = [heard.of(incarnation) for heard in self._calls[controller].values()]
         newest_s = max(self._hellos[controller].of(incarnation), *calls, -1.0)
@@ -84,7 +96,7 @@ class Stamps:
                 EVSE since.
         """
         heard = self._calls[controller][evse]
-        if heard.is_over(incarnation):
+        if heard.is_over(incarnation, boottime_s):
             raise BadRequest("stamp.incarnation", SUCCEEDED)
         newest_s = max(self._hellos[controller].of(incarnation), heard.of(incarnation))
         if boottime_s < newest_s - OVERTAKEN_S:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from powerd.errors import BadRequest
-from powerd.server.stamps import PROCESSES_KEPT, Stamps
+from powerd.server.stamps import OVERTAKEN_S, PROCESSES_KEPT, Stamps
 
 
 def test_posts_that_call_each_by_itself_make_none_of_them_forgotten() -> None:
@@ -21,3 +21,31 @@ def test_posts_that_call_each_by_itself_make_none_of_them_forgotten() -> None:
         stamps.hello(0, 1, 100.0)
     stamps.hello(0, 1, 101.0)
     assert not stamps.call(0, 5, 1, 100.5)
+
+
+def test_a_process_heard_before_its_successor_undoes_nothing() -> None:
+    """Its hello and its call were under way as it died: newer than all that was heard of it, and late all the same."""
+    stamps = Stamps()
+    stamps.hello(0, 1, 100.0)
+    stamps.call(1, 3, 1, 100.0)
+    stamps.hello(0, 2, 5.0)
+    stamps.call(1, 3, 2, 5.0)
+    with pytest.raises(BadRequest, match="another one has been heard since"):
+        stamps.hello(0, 1, 110.0)
+    with pytest.raises(BadRequest, match="another one has been heard since"):
+        stamps.call(1, 3, 1, 110.0)
+    stamps.hello(0, 2, 6.0)
+    assert stamps.call(1, 3, 2, 6.0)
+
+
+def test_a_second_process_by_mistake_shuts_out_nobody_for_good() -> None:
+    """Who goes on speaking for longer than anything is under way lives; the other one is then the late one."""
+    stamps = Stamps()
+    stamps.hello(0, 1, 100.0)
+    stamps.hello(0, 2, 5.0)
+    for late_s in (110.0, 110.0 + OVERTAKEN_S):
+        with pytest.raises(BadRequest):
+            stamps.hello(0, 1, late_s)
+    stamps.hello(0, 1, 110.1 + OVERTAKEN_S)
+    with pytest.raises(BadRequest):
+        stamps.hello(0, 2, 7.0)

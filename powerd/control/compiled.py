@@ -184,7 +184,7 @@ class CompiledSite:
 
     def _before(self, rows: StateRows, ahead: Ahead) -> CompiledSite:
         """What has to fit before a move: loads that go with it count in full, for no meter sees yet what it will."""
-        metering = metering_of(rows.seen, ahead.move.closed, ahead.rows)
+        metering = metering_of(ahead.move.electrical, ahead.move.closed, ahead.rows)
         share = sp.csr_array(ahead.rows.load_share * ahead.loads_kw[None, :])
         return replace(
             self,

@@ -1,7 +1,7 @@
 """R5 of docs/leases.md: what charges without powerd's word must fit under every limit, in every possible state.
 
-The states are the normal one and those that automatic or commanded transfer switches can reach; islands of the drawing
-that a playbook may order come with the playbook.
+The states are the normal one, those that automatic or commanded transfer switches can reach, and those that other
+switches make which close by themselves; islands of the drawing that a playbook may order come with the playbook.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from powerd.limits import Bools
 from powerd.network.electrical import Electrical, least_import_kw, reserve_of
-from powerd.network.moves import transfers
+from powerd.network.moves import possible_moves
 from powerd.network.operation import By
 from powerd.network.rows import Rows, build_rows
 from powerd.network.supply import normal_positions
@@ -49,19 +49,17 @@ class Reserved:
         return self.reserve + self.uncontrolled - self.capacity
 
 
-def reachable_states(electrical: Electrical) -> Iterator[tuple[str, Bools]]:
-    """The normal positions (E,), and those after transfer switches have moved that move by themselves or by powerd."""
-    normal = normal_positions(electrical)
-    yield "", normal
-    for move in transfers(electrical, normal, By.ITSELF, By.POWERD):
-        yield move.name, move.closed
-
-
 def reserved(electrical: Electrical) -> Iterator[Reserved]:
     """Every limit of every reachable state with what it has to hold ready."""
+    yield from reserved_from(electrical, normal_positions(electrical), By.ITSELF, By.POWERD)
+
+
+def reserved_from(electrical: Electrical, closed: Bools, *by: By) -> Iterator[Reserved]:
+    """Every limit of a state (E,), and of those that switches operated ``by`` these make of it, at the least import."""
     least = replace(electrical, site_import_limit_kw=least_import_kw(electrical))
-    for state, closed in reachable_states(electrical):
-        yield from reserved_in(least, state, closed)
+    yield from reserved_in(least, "", closed)
+    for move in possible_moves(least, closed, *by):
+        yield from reserved_in(move.electrical, move.name, move.closed)
 
 
 def reserved_in(electrical: Electrical, state: str, closed: Bools) -> Iterator[Reserved]:
@@ -103,7 +101,7 @@ def keeps_reserve(electrical: Electrical, closed: Bools) -> bool:
 
 def broken_by(electrical: Electrical, closed: Bools) -> Iterator[str]:
     """Names of the limits that break R5 in a state (E,), and in those that switches moving by themselves make of it."""
-    states = (closed, *(move.closed for move in transfers(electrical, closed, By.ITSELF)))
     least = replace(electrical, site_import_limit_kw=least_import_kw(electrical))
-    for positions in states:
-        yield from overbooked(least, build_rows(least, positions))
+    yield from overbooked(least, build_rows(least, closed))
+    for move in possible_moves(least, closed, By.ITSELF):
+        yield from overbooked(move.electrical, build_rows(move.electrical, move.closed))

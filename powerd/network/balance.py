@@ -23,16 +23,20 @@ Fundamental only: triple harmonics of rectifiers add up in a neutral and are the
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import scipy.sparse as sp
 
 from powerd.limits import Bools, Floats
 from powerd.network.blocks import Block, block
 from powerd.network.cones import ROUNDING, cones, without_dominated
+from powerd.network.curves import Conductor
 from powerd.network.electrical import Electrical
 from powerd.network.phasors import PHASE_DEG, Complex, Places, carry
 from powerd.network.supply import Energised
 from powerd.network.taps import Taps, cross
+from powerd.network.tolerance import Overload
 
 #: Within this of its phase's axis a current only ever adds to that phase [deg]: a line-to-line current stands at 30.
 CONE_DEG = 30.0 + 1e-6
@@ -96,7 +100,15 @@ def neutral_limits(electrical: Electrical, live: Energised, place: Places, taps:
         limit_of_row=limit_of_row,
         capacity=electrical.branches.neutral_a[feeders],
         names=[(f"the neutral of feeder {name}", name, "neutral conductor") for name in ids],
+        overload=tuple(_conductor(electrical, e) for e in feeders.tolist()),
     )
+
+
+def _conductor(electrical: Electrical, feeder: int) -> Overload:
+    """A neutral heats like its feeder's phases, at its own rating; the fuses of the phases see nothing of it."""
+    constants = [d.time_constant_s for d in electrical.overload[feeder].devices if isinstance(d, Conductor)]
+    own = Conductor(ampacity_a=float(electrical.branches.neutral_a[feeder]))
+    return Overload(devices=(replace(own, time_constant_s=constants[0]) if constants else own,))
 
 
 def _one_sided(live: Energised, place: Places, taps: Taps, bus: int) -> Complex:

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from powerd.limits import Floats, Ints, Kind
+from powerd.network.tolerance import Overload
 
 Name = tuple[str, str, str]
 """What a limit is called for people, the element it protects, where its number came from."""
@@ -39,6 +40,8 @@ class Block:
     """(L,) supply of a kW limit."""
     losses: Floats
     """(L,) what is already off its capacity [kW]."""
+    overload: tuple[Overload, ...]
+    """(L,) all that its current heats; a contract has nothing."""
 
 
 def block(
@@ -51,6 +54,7 @@ def block(
     names: list[Name],
     supply: Ints | None = None,
     losses: Floats | None = None,
+    overload: tuple[Overload, ...] | None = None,
 ) -> Block:
     """Limits that belong to no branch side and phase."""
     none = np.full(capacity.shape[0], -1, dtype=np.int64)
@@ -66,4 +70,5 @@ def block(
         phase=none,
         supply=none if supply is None else supply,
         losses=np.zeros(capacity.shape[0]) if losses is None else losses,
+        overload=(Overload(devices=()),) * capacity.shape[0] if overload is None else overload,
     )

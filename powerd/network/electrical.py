@@ -118,9 +118,9 @@ class Supplies:
     import_limit_kw: Floats
     """Most that may be taken [kW]; inf = none."""
     in_service: Bools
-    """Commissioned and feeding in the normal state."""
+    """Commissioned and feeding: in the normal state, or now (``states.seen_as``)."""
     standby: Bools
-    """Commissioned but not feeding in the normal state (a generator)."""
+    """Commissioned but not feeding: a generator that may start, or what was lost and may come back."""
     voltage_pu: Floats
     """Voltage it holds at its bus, of nominal."""
     short_circuit_mva: Floats

@@ -1,13 +1,15 @@
 """R9 of docs/leases.md in the tick: what has to fit *before* a switch moves by itself.
 
-For each set of transfer switches that one cause makes move together, with the rows of the state after it:
+For each set of transfer switches that one cause makes move together, and for each other switch that may close by
+itself (a bus tie, a breaker that recloses), with the rows of the state after it:
 
-    |sum a_li W_i| + uncontrolled_l  <=  what the element of l stands for E_l,
+    |sum a_li W_i| + uncontrolled_l  <=  what the element of l, and all in series with it, stands for E_l,
 
 E_l the longest E of the EVSEs below it: R6's bound where their controllers have just fallen silent. What moved counts
 as coming back (R8): loads at their pick-up. Everything else counts as still there, though what made the switch move may
-have taken it: that can only be more. A breaker that trips takes load off what is above it, and where there are loops
-every branch already counts all that hangs on them; so transfer switches are the moves that there are to reckon with.
+have taken it: that can only be more. A source that feeds nothing now, because it stands by or was lost, may be there
+then: a switch moves because it is. A breaker that trips takes load off what is above it, and where there are loops
+every branch already counts all that hangs on them; so closings are the moves that there are to reckon with.
 That a switch has moved must be reported: the bound counts from the tick that hears of it.
 
 Most of these limits can never bind: EVSEs cannot draw so much within the limits of the state before (``Nest``).
@@ -16,8 +18,8 @@ What is left is imposed like any other limit; a site without switches that move 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,12 +38,14 @@ CLOSE = 1e-6
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Move:
-    """One or more transfer switches go over by themselves."""
+    """One or more switches move by themselves."""
 
     name: str
-    """For people: "ats at alternate"."""
+    """For people: "ats at alternate", "tie closed and main-a open"."""
     closed: Bools
     """(E,) positions after it."""
+    electrical: Electrical
+    """The drawing with the sources that may feed then."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +67,27 @@ def silent_s(controllers: Controllers) -> Floats:
     return np.where(np.isnan(controllers.watchdog_s), np.inf, life)
 
 
-def transfers(electrical: Electrical, closed: Bools, *by: By) -> Iterator[Move]:
+def possible_moves(electrical: Electrical, closed: Bools, *by: By) -> Iterator[Move]:
+    """What switches operated ``by`` these may make of the positions ``closed`` (E,): transfers, then other closings.
+
+    Switches that powerd moves are no news but for transfer switches: a plan asks for each of its states by itself.
+    """
+    roused = _roused(electrical, closed)
+    yield from _transfers(roused, closed, by)
+    if By.ITSELF in by:
+        yield from _closings(roused, closed)
+
+
+def _roused(electrical: Electrical, closed: Bools) -> Electrical:
+    """The drawing with every source feeding that could: where no other feeds now, one that stands by or was lost."""
+    supplies = electrical.supplies
+    if not (supplies.standby & ~supplies.in_service).any():
+        return electrical
+    dead = energise(electrical, closed).supply[supplies.bus] < 0
+    return replace(electrical, supplies=replace(supplies, in_service=supplies.in_service | (supplies.standby & dead)))
+
+
+def _transfers(electrical: Electrical, closed: Bools, by: tuple[By, ...]) -> Iterator[Move]:
     """Every set of transfer switches operated ``by`` these that one loss, one return, or a switch alone moves together.
 
     A switch goes where there is voltage; what loses its source with the same bus, or gets one back, moves together.
@@ -77,10 +101,40 @@ def transfers(electrical: Electrical, closed: Bools, *by: By) -> Iterator[Move]:
             together = tuple(half for half, end in zip(halves, ends, strict=True) if bus in _way_up(live, end))
             found.setdefault(together)
     for together in found:
-        after = closed.copy()
-        after[list(together)] = False
-        after[partner[list(together)]] = True
-        yield Move(name=" and ".join(_told(electrical, int(partner[half])) for half in together), closed=after)
+        name = " and ".join(_told(electrical, int(partner[half])) for half in together)
+        yield Move(name=name, closed=_moved(closed, together, partner[list(together)]), electrical=electrical)
+
+
+def _closings(electrical: Electrical, closed: Bools) -> Iterator[Move]:
+    """Every other switch that may close by itself where there is voltage, with what its interlocks make open for it."""
+    operation, branches, live = electrical.operation, electrical.branches, energise(electrical, closed).bus_is_live
+    own = (operation.by == By.ITSELF) & branches.switchable & branches.in_service
+    fed = live[branches.from_bus] | live[branches.to_bus]
+    for e in np.flatnonzero(own & (operation.partner < 0) & ~closed & fed).tolist():
+        for opened in _room_for(electrical, closed, own, e):
+            told = [f"{branches.ids[e]} closed", *(f"{branches.ids[b]} open" for b in opened)]
+            yield Move(name=" and ".join(told), closed=_moved(closed, opened, (e,)), electrical=electrical)
+
+
+def _room_for(electrical: Electrical, closed: Bools, own: Bools, e: int) -> list[tuple[int, ...]]:
+    """Which closed switches, out of those that move by themselves (E,), have to open before the interlocks let e close.
+
+    Each way with no more than needed; one empty way where nothing has to; none where it cannot close.
+    """
+    ways = []
+    for lock in electrical.interlocks:
+        shut = [b for b in lock.branches if closed[b] and electrical.branches.in_service[b]]
+        if e in lock.branches and len(shut) >= lock.at_most_closed:
+            ways.append(itertools.combinations([b for b in shut if own[b]], len(shut) + 1 - lock.at_most_closed))
+    return sorted({tuple(sorted(set().union(*way))) for way in itertools.product(*ways)})
+
+
+def _moved(closed: Bools, opened: Sequence[int] | Ints, shut: Sequence[int] | Ints) -> Bools:
+    """The positions (E,) after some switches have opened and others closed."""
+    after = closed.copy()
+    after[np.asarray(opened, np.int64)] = False
+    after[np.asarray(shut, np.int64)] = True
+    return after
 
 
 def follow_source(electrical: Electrical, closed: Bools) -> list[tuple[int, int]]:
@@ -127,9 +181,9 @@ def _told(electrical: Electrical, half: int) -> str:
 
 def held_ahead(electrical: Electrical, closed: Bools, before: Rows) -> Iterator[Ahead]:
     """What has to fit before each move from the state ``closed`` (E,) with the limits ``before``; mostly nothing."""
-    for move in transfers(electrical, closed, By.ITSELF):
-        after = build_rows(electrical, move.closed)
-        moved = moved_loads(electrical, closed, move.closed)
+    for move in possible_moves(electrical, closed, By.ITSELF):
+        after = build_rows(move.electrical, move.closed)
+        moved = moved_loads(electrical, closed, move)
         loads = returning_kw(electrical, moved)
         keep, admitted = _binding(electrical, closed, before, after, after.load_share @ loads, moved)
         if keep.any():
@@ -137,9 +191,9 @@ def held_ahead(electrical: Electrical, closed: Bools, before: Rows) -> Iterator[
             yield Ahead(move=move, rows=rows, loads_kw=loads, moved=moved)
 
 
-def moved_loads(electrical: Electrical, before: Bools, after: Bools) -> Bools:
-    """(D,) loads whose way to a supply is another one in the positions ``after``."""
-    then = energise(electrical, after)
+def moved_loads(electrical: Electrical, before: Bools, move: Move) -> Bools:
+    """(D,) loads whose way to a supply is another one after a move from the positions ``before`` (E,)."""
+    then = energise(move.electrical, move.closed)
     moved = energise(electrical, before).parent_branch != then.parent_branch
     for bus in then.order.tolist():
         moved[bus] |= then.parent_bus[bus] >= 0 and moved[then.parent_bus[bus]]
@@ -148,10 +202,9 @@ def moved_loads(electrical: Electrical, before: Bools, after: Bools) -> Bools:
 
 
 def returning_kw(electrical: Electrical, moved: Bools) -> Floats:
-    """(D,) worst power of each load after a move; of those that ``moved`` (D,) their pick-up, if that is more (R8)."""
+    """(D,) worst power of each load after a move, with the pick-up of those that ``moved`` (D,), as R8 counts it."""
     loads = electrical.loads
-    cold = np.maximum(loads.worst_kw, loads.pickup_factor * loads.typical_kw)
-    return np.where(moved, cold, loads.worst_kw)
+    return np.where(moved, loads.pickup_factor * loads.worst_kw, loads.worst_kw)
 
 
 def _binding(
@@ -160,14 +213,15 @@ def _binding(
     """(L,) limits of the state after that the state before does not keep by itself, and what each admits."""
     limits, most = after.limits, electrical.posts.max_ceiling
     total = limits.limit_flow(most) + uncontrolled
-    full = np.flatnonzero((after.branch >= 0) & (total > limits.capacity + CLOSE))
+    heats = np.array([bool(overload.devices) for overload in after.overload], np.bool_)
+    full = np.flatnonzero(heats & (total > limits.capacity + CLOSE))
     full = full[~_unchanged(before, after, full, moved)]
     nest = Nest.of(before.limits, left_free(electrical, closed, before)) if full.shape[0] else Nest(sets=())
     keep, admitted = np.zeros(total.shape[0], np.bool_), limits.capacity.copy()
     for l in full.tolist():
         worst = min(float(uncontrolled[l]) + nest.most(_size(limits, l), most), float(total[l]))
         keep[l] = worst > limits.capacity[l] + CLOSE
-        keep[l] &= stood_s(electrical, after, l, worst) < bound_s(electrical, limits, l)
+        keep[l] &= stood_s(after, l, worst) < bound_s(electrical, limits, l)
         if keep[l]:
             admitted[l] = admitted_a(electrical, after, l)
     return keep, admitted
@@ -185,9 +239,9 @@ def _unchanged(before: Rows, after: Rows, at: Ints, moved: Bools) -> Bools:
     return found
 
 
-def _place(rows: Rows, l: int) -> tuple[int, ...]:
-    """What a limit bounds, whatever the state."""
-    return int(rows.branch[l]), int(rows.side[l]), int(rows.phase[l]), int(rows.supply[l])
+def _place(rows: Rows, l: int) -> tuple[str, str, int, int]:
+    """What a limit with an element that heats bounds, whatever the state."""
+    return rows.limits.kind[l], rows.limits.element[l], int(rows.side[l]), int(rows.phase[l])
 
 
 def _carried(rows: Rows, l: int) -> tuple[bytes, ...]:
@@ -207,20 +261,15 @@ def left_free(electrical: Electrical, closed: Bools, rows: Rows) -> Floats:
     return room
 
 
-def stood_s(electrical: Electrical, rows: Rows, l: int, amps: float) -> float:
-    """How long the element of a limit stands so much, hot, at the earliest edge [s]; a contract has no curve."""
-    if rows.branch[l] < 0:
-        return math.inf
-    return tolerated_s(electrical.overload[rows.branch[l]], amps, to_side=bool(rows.side[l] == 1))
+def stood_s(rows: Rows, l: int, amps: float) -> float:
+    """How long all that carries a limit's current stands so much, hot, at the earliest edge [s]; inf = for ever."""
+    return tolerated_s(rows.overload[l], amps, to_side=bool(rows.side[l] == 1))
 
 
 def admitted_a(electrical: Electrical, rows: Rows, l: int) -> float:
-    """What the element of a limit stands for R6's bound; at least its rating [limit unit]."""
-    if rows.branch[l] < 0:
-        return math.inf
+    """What all that carries a limit's current stands for R6's bound; at least its rating [limit unit]."""
     capacity, bound = float(rows.limits.capacity[l]), bound_s(electrical, rows.limits, l)
-    overload, to_side = electrical.overload[rows.branch[l]], bool(rows.side[l] == 1)
-    return max(capacity, tolerated_a(overload, bound, rated_a=capacity, to_side=to_side))
+    return tolerated_a(rows.overload[l], bound, rated_a=capacity, to_side=bool(rows.side[l] == 1))
 
 
 def bound_s(electrical: Electrical, limits: Limits, l: int) -> float:
@@ -313,4 +362,5 @@ def _part_of(rows: Rows, keep: Bools, admitted: Floats, name: str) -> Rows:
         phase=rows.phase[chosen],
         supply=rows.supply[chosen],
         losses=rows.losses[chosen],
+        overload=tuple(rows.overload[l] for l in chosen),
     )

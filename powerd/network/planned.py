@@ -7,15 +7,14 @@ planned is told as well: where the best one but for R5 is better, the limit that
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from powerd.faults import Severity
 from powerd.limits import Bools
-from powerd.network.admission import TOLERANCE, Reserved, reserved_in
+from powerd.network.admission import TOLERANCE, Reserved, reserved_from
 from powerd.network.admission_faults import mend_of, place_of
 from powerd.network.drawing import Findings
-from powerd.network.electrical import Electrical, least_import_kw
-from powerd.network.moves import transfers
+from powerd.network.electrical import Electrical
 from powerd.network.operation import By
 from powerd.network.plan import Plan, Planner, Question
 from powerd.network.plan_grid import grid_of
@@ -100,10 +99,7 @@ def _planned(electrical: Electrical, lost: str, asked: Question, plan: Plan, bol
 def _fullest(electrical: Electrical, asked: Question, closed: Bools) -> Reserved | None:
     """The limit with least left in a state (E,) and in those that switches moving by themselves make of it."""
     here = seen_as(electrical, asked.known, asked.alive)
-    least = replace(here, site_import_limit_kw=least_import_kw(electrical))
-    states = [("", closed), *((move.name, move.closed) for move in transfers(here, closed, By.ITSELF))]
-    limits = [one for name, positions in states for one in reserved_in(least, name, positions)]
-    return max(limits, key=_share, default=None)
+    return max(reserved_from(here, closed, By.ITSELF), key=_share, default=None)
 
 
 def _share(one: Reserved) -> float:

@@ -23,12 +23,14 @@ from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.balance import imbalance_limits, neutral_limits
 from powerd.network.blocks import Block, block
 from powerd.network.cones import ROUNDING, cones, real_and_imaginary, without_dominated
+from powerd.network.curves import Device
 from powerd.network.electrical import V_HIGH_PU, V_LOW_PU, BranchKind, Electrical
 from powerd.network.losses import worst_losses_kw
 from powerd.network.names import describe
 from powerd.network.phasors import Complex, Places, places
 from powerd.network.supply import Energised, energise
 from powerd.network.taps import Crossings, Taps, cross, evse_taps, load_taps
+from powerd.network.tolerance import Overload
 from powerd.network.tree import make_tree
 from powerd.units import SQRT3
 
@@ -51,6 +53,9 @@ class Rows:
     """(L,) supply whose import a kW limit bounds; -1 for all others (the site's own import, too)."""
     losses: Floats
     """(L,) what is already taken off the capacity of a kW limit for losses at full load [kW]; 0 for all others."""
+    overload: tuple[Overload, ...]
+    """(L,) all that carries the limit's current, what is in series included, and how long it stands more than its
+    rating; a contract has nothing that heats."""
 
 
 _LIMIT_COLUMNS = ("branch", "side", "phase", "supply", "losses")
@@ -88,12 +93,12 @@ def build_rows(electrical: Electrical, closed: Bools) -> Rows:
     live = energise(electrical, closed)
     place = places(electrical, live)
     taps, loads = evse_taps(electrical), load_taps(electrical)
-    stands_for, capacity = _chains(electrical, live, taps, loads)
+    stands_for, capacity, series = _chains(electrical, live, taps, loads)
     wanted = stands_for == np.arange(stands_for.shape[0])
     crossings = cross(electrical, live, place, taps, wanted)
     power = _power_limits(electrical, live, _losses(electrical, live, place, taps, loads))
     current = _current_limits(
-        electrical, live, taps, crossings, loads, cross(electrical, live, place, loads, wanted), capacity
+        electrical, live, taps, crossings, loads, cross(electrical, live, place, loads, wanted), capacity, series
     )
     blocks = [power, current]
     if not np.isnan(electrical.buses.max_imbalance_a).all():
@@ -105,11 +110,14 @@ def build_rows(electrical: Electrical, closed: Bools) -> Rows:
     return replace(rows, limits=replace(rows.limits, tree=tree))
 
 
-def _chains(electrical: Electrical, live: Energised, taps: Taps, loads: Taps) -> tuple[Ints, Floats]:
+def _chains(
+    electrical: Electrical, live: Energised, taps: Taps, loads: Taps
+) -> tuple[Ints, Floats, dict[int, Overload]]:
     """Branches in series with nothing in between carry the same current: the weakest stands for all.
 
     Returns:
-        (E,) the branch that stands for each (-1 = no rating in its chain); (E, 2) rating per side [A], nan = none.
+        (E,) the branch that stands for each (-1 = no rating in its chain); (E, 2) rating per side [A], nan = none;
+        what all of a chain together stands, by the branch that stands for it, where it stands for others, too.
     """
     branches = electrical.branches
     capacity = np.column_stack([branches.capacity_from_a, branches.capacity_to_a])
@@ -137,7 +145,16 @@ def _chains(electrical: Electrical, live: Energised, taps: Taps, loads: Taps) ->
     weakest = np.full(capacity.shape[0], -1, dtype=np.int64)
     weakest[chain[order][first]] = order[first]
     stands_for[rated] = weakest[chain[rated]]
-    return stands_for, capacity
+    return stands_for, capacity, _in_series(electrical, stands_for)
+
+
+def _in_series(electrical: Electrical, stands_for: Ints) -> dict[int, Overload]:
+    """What is in series gives in with the first of its devices: the lowest rating need not be the fastest to trip."""
+    devices: dict[int, tuple[Device, ...]] = {}
+    for e in np.flatnonzero((stands_for >= 0) & (stands_for != np.arange(stands_for.shape[0]))).tolist():
+        first = int(stands_for[e])
+        devices[first] = devices.get(first, electrical.overload[first].devices) + electrical.overload[e].devices
+    return {first: Overload(devices=tuple(dict.fromkeys(every))) for first, every in devices.items()}
 
 
 def _current_limits(
@@ -148,6 +165,7 @@ def _current_limits(
     loads: Taps,
     load_crossings: Crossings,
     capacity: Floats,
+    series: dict[int, Overload],
 ) -> Block:
     """One limit for each rated branch side and phase that some EVSE loads."""
     key, tap, value = _entries(electrical, live, crossings, capacity)
@@ -175,6 +193,7 @@ def _current_limits(
         phase=phase,
         supply=none,
         losses=np.zeros(keys.shape[0]),
+        overload=tuple(series.get(e, electrical.overload[e]) for e in branch.tolist()),
     )
 
 
@@ -277,4 +296,13 @@ def _join(electrical: Electrical, live: Energised, blocks: list[Block]) -> Rows:
         tree=None,
     )
     loads = sp.csr_array(sp.vstack([part.loads for part in blocks]))
-    return Rows(limits=limits, load_share=loads, branch=branch, side=side, phase=phase, supply=supply, losses=losses)
+    return Rows(
+        limits=limits,
+        load_share=loads,
+        branch=branch,
+        side=side,
+        phase=phase,
+        supply=supply,
+        losses=losses,
+        overload=tuple(overload for part in blocks for overload in part.overload),
+    )

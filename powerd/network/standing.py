@@ -28,10 +28,10 @@ from powerd.network.moves import (
     evses_of,
     left_free,
     moved_loads,
+    possible_moves,
     returning_kw,
     silent_s,
     stood_s,
-    transfers,
 )
 from powerd.network.operation import By
 from powerd.network.rows import Rows, build_rows
@@ -94,9 +94,9 @@ def standings(electrical: Electrical) -> Iterator[Standing]:
     """Every limit of every state that comes about by itself, beyond its rating or not."""
     normal = normal_positions(electrical)
     before = build_rows(electrical, normal)
-    for move in transfers(electrical, normal, By.ITSELF):
-        after = build_rows(electrical, move.closed)
-        loads = returning_kw(electrical, moved_loads(electrical, normal, move.closed))
+    for move in possible_moves(electrical, normal, By.ITSELF):
+        after = build_rows(move.electrical, move.closed)
+        loads = returning_kw(electrical, moved_loads(electrical, normal, move))
         uncontrolled = after.load_share @ loads
         flow = _worst_flows(electrical, before, after)
         for l in range(after.limits.capacity.shape[0]):
@@ -111,7 +111,7 @@ def patience(electrical: Electrical) -> Iterator[Patience]:
     for c, name in enumerate(controllers.ids):
         mine = np.flatnonzero(posts.controller == c)
         if mine.shape[0]:
-            share, element = _tightest(electrical, rows, mine, float(end[c]))
+            share, element = _tightest(rows, mine, float(end[c]))
             answering = ACK_S + float(controllers.reaction_s[c])
             yield Patience(
                 controller=name,
@@ -132,8 +132,8 @@ def find_tolerance_faults(drawing: Drawing, electrical: Electrical, findings: Fi
     for element, one in worst.items():
         message = (
             f"{one.name} with {one.state}: up to {one.worst:.4g} {one.unit} may flow for {_seconds(one.bound_s)} until "
-            f"leases have ended; it stands {_seconds(one.tolerated_s)}, and {one.admitted:.4g} {one.unit} that long: "
-            "powerd grants no more than that in advance"
+            f"leases have ended; with all that is in series it stands {_seconds(one.tolerated_s)}, and "
+            f"{one.admitted:.4g} {one.unit} that long: powerd grants no more than that in advance"
         )
         mend = "for more, write protection: of a slower device, shorten ttl_s or watchdog_s, or raise the rating"
         findings.add(
@@ -155,20 +155,20 @@ def _standing(electrical: Electrical, rows: Rows, l: int, state: str, worst: flo
         unit=limits.unit[l],
         capacity=capacity,
         worst=worst,
-        tolerated_s=math.inf if worst <= capacity + CLOSE else stood_s(electrical, rows, l, worst),
+        tolerated_s=math.inf if worst <= capacity + CLOSE else stood_s(rows, l, worst),
         bound_s=bound_s(electrical, limits, l),
         answering_s=ACK_S + float(electrical.controllers.reaction_s[owner].max(initial=0.0)),
         admitted=admitted_a(electrical, rows, l),
     )
 
 
-def _tightest(electrical: Electrical, rows: Rows, evse: Ints, seconds: float) -> tuple[float, str]:
+def _tightest(rows: Rows, evse: Ints, seconds: float) -> tuple[float, str]:
     """(share of its rating that it stands for ``seconds``, id) of the branch above ``evse`` that gives in first."""
     found, limits = (math.inf, ""), rows.limits
     for l in np.flatnonzero((rows.branch >= 0) & (limits.capacity > 0.0) & (rows.phase == 0)).tolist():
         if np.isin(evse, evses_of(limits, l)).any():
-            capacity, overload = float(limits.capacity[l]), electrical.overload[rows.branch[l]]
-            amps = tolerated_a(overload, seconds, rated_a=capacity, to_side=bool(rows.side[l] == 1))
+            capacity = float(limits.capacity[l])
+            amps = tolerated_a(rows.overload[l], seconds, rated_a=capacity, to_side=bool(rows.side[l] == 1))
             found = min(found, (amps / capacity, limits.element[l]))
     return found
 

@@ -88,7 +88,9 @@ class StateRows:
 def seen_as(electrical: Electrical, in_service: Bools, supply_alive: Bools) -> Electrical:
     """The drawing with the branches (E,) and supplies (S,) that can be reckoned with now."""
     branches = replace(electrical.branches, in_service=electrical.branches.in_service & in_service)
-    supplies = replace(electrical.supplies, in_service=supply_alive)
+    supplies = electrical.supplies
+    may_come = (supplies.in_service | supplies.standby) & ~supply_alive
+    supplies = replace(supplies, in_service=supply_alive, standby=may_come)
     return replace(electrical, branches=branches, supplies=supplies)
 
 

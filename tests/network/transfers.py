@@ -78,3 +78,55 @@ def drawn(seed: int) -> str:
     ]
     main = float(rng.choice([63, 100, 125])), float(rng.choice([63, 80, 125]))
     return yard(main, panels, [float(x) for x in rng.uniform(0.5, 4.0, 2 + count).round(2)])
+
+
+def hall(
+    *,
+    main_a: str,
+    main_b: str,
+    posts: str,
+    switch: str = "",
+    more: str = "",
+    cable_a: int = 160,
+    neutral: str = "",
+    standby: bool = False,
+) -> str:
+    """A site file: services a and b feed hall-a and hall-b, b over a cable.
+
+    Args:
+        main_a: rating and protection of the breaker of a.
+        main_b: likewise of b.
+        posts: station groups.
+        switch: one more.
+        more: other blocks, as a transfer switch that moves the panel "p" between the halls.
+        cable_a: ampacity of the cable.
+        neutral: that of its neutral.
+        standby: b feeds nothing in the normal state.
+    """
+    feeding = ", normally_feeding: false" if standby else ""
+    panel = "  - {id: p, voltage_v: 400}\n" if "load_bus: p" in more else ""
+    return f"""
+site: yard
+supplies: [{{id: a, bus: in-a}}, {{id: b, bus: in-b{feeding}}}]
+buses:
+  - {{id: in-a, voltage_v: 400}}
+  - {{id: in-b, voltage_v: 400}}
+  - {{id: x-b, voltage_v: 400}}
+  - {{id: hall-a, voltage_v: 400}}
+  - {{id: hall-b, voltage_v: 400}}
+{panel}switches:
+  - {{id: main-a, kind: breaker, from_bus: in-a, to_bus: hall-a, {main_a}}}
+  - {{id: main-b, kind: breaker, from_bus: in-b, to_bus: x-b, {main_b}}}
+{switch}
+feeders:
+  - {{id: cable-b, from_bus: x-b, to_bus: hall-b, length_m: 50, r_ohm_per_km: 0.1, x_ohm_per_km: 0.08
+     , ampacity_a: {cable_a}{neutral}}}
+{more}
+controller_classes: [{{id: box, ttl_s: 15, reaction_s: 5, watchdog_s: 10}}]
+controllers: [{{id: c, class: box}}]
+evse_types:
+  - {{id: three, phases: 3, max_current_a: 32, fallback_a: 0}}
+  - {{id: one, phases: 1, max_current_a: 32, fallback_a: 0}}
+station_groups:
+{posts}
+"""

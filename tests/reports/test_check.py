@@ -90,7 +90,7 @@ def test_the_table_of_moves_is_printed_and_in_the_json() -> None:
     assert code == 0
     line = next(line for line in out.splitlines() if "main-b: up to" in line)
     assert "[ats at alternate]" in line
-    assert "stood 26.8 s; over within 6 s, 25 s where a controller is silent" in line
+    assert "stood 26.6 s; over within 6 s, 25 s where a controller is silent" in line
     assert "ctl-critical and 1 more: 3 s, silent 22 s" in out
     moves = json.loads(check(site, as_json=True)[1])["after_moves"]
     assert {"state", "element", "worst", "tolerated_s", "bound_s", "answering_s", "fits"} <= set(moves[0])

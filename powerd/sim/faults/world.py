@@ -316,11 +316,15 @@ class World:
             self.claims.caused.update(self.layout.site.limits.name)
 
     def _known(self, index: int) -> bool:
-        """The daemon knows of the car that is there."""
+        """The daemon knows of the car that is there, not only of one before, whose unplugging may be under way."""
         post, snapshot = self.posts[index], self.leader.snapshot
         owner, place = self._owner_of(index)
-        known = snapshot is not None and bool(snapshot.sessions.plugged[index]) and owner.seen[place] == post.cars
-        return post.plugged and known
+        if snapshot is None or not post.plugged or owner.seen[place] != post.cars:
+            return False
+        book, lease = snapshot.leases, owner.core.evses[place]
+        heard = bool(book.echo_incarnation[index] == owner.incarnation and book.echo_boottime_s[index] >= lease.plug_s)
+        told = lease.told_plug_s in {0.0, float(book.plug_boottime_s[index])}
+        return bool(snapshot.sessions.plugged[index]) and heard and told
 
     def _owner_of(self, index: int) -> tuple[Owner, int]:
         owner = self.owners[int(self.layout.site.electrical.posts.controller[index])]

@@ -245,7 +245,7 @@ def _on_limits(
     taps = Taps(
         bus=np.repeat(start, 3),
         current=np.tile(unit, (read.shape[0], 1)),
-        alone=np.ones(3 * read.shape[0], dtype=np.bool_),
+        whole=np.ones(3 * read.shape[0], dtype=np.bool_),
         share=sp.csr_array((3 * read.shape[0], 0)),
     )
     wanted = np.zeros(electrical.branches.kind.shape[0], dtype=np.bool_)

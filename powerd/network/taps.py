@@ -14,9 +14,13 @@ import numpy as np
 import scipy.sparse as sp
 
 from powerd.limits import Bools, Floats, Ints
+from powerd.network.cones import ROUNDING
 from powerd.network.electrical import V_LOW_PU, BranchKind, Electrical
 from powerd.network.phasors import PHASE_DEG, Complex, Places, carry
 from powerd.network.supply import Energised
+
+TWO_OF_THREE = (4.0 + 7.0**0.5) / 6.0
+"""Most that a way of a loop carries on a phase, of a car that takes 1 A on each: of two phases, |I - z| = sqrt(7)/3."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,8 +31,8 @@ class Taps:
     """(K,) bus index."""
     current: Complex
     """(K, 3) phasor a unit current puts on each phase, in the bus's frame."""
-    alone: Bools
-    """(K,) True where it is its owner's only tap; else the owner is counted on each phase anyway."""
+    whole: Bools
+    """(K,) False where its owner has a tap on each of the three phases: a loop bounds those at once."""
     share: sp.csr_array
     """(K, owners) ampere per own unit of the owner (EVSE: A or kW; load: kW)."""
 
@@ -54,13 +58,13 @@ def evse_taps(electrical: Electrical) -> Taps:
     patterns, pattern_of = np.unique(key, axis=0, return_inverse=True)
     owners: list[Ints] = []
     currents: list[Complex] = []
-    single: list[Bools] = []
+    whole: list[Bools] = []
     for index, pattern in enumerate(patterns):
         members = np.flatnonzero(pattern_of.reshape(-1) == index)
         split = _split(pattern[:3], whole=bool(pattern[3]))
         for current in split:
             owners.append(members)
-            single.append(np.full(members.shape[0], len(split) == 1))
+            whole.append(np.full(members.shape[0], len(split) < 3))
             currents.append(np.tile(current, (members.shape[0], 1)))
     owner = np.concatenate(owners) if owners else np.zeros(0, dtype=np.int64)
     current = np.concatenate(currents) if currents else np.zeros((0, 3), dtype=np.complex128)
@@ -70,8 +74,8 @@ def evse_taps(electrical: Electrical) -> Taps:
     first[tap[::-1]] = np.arange(tap.shape[0])[::-1]
     amps = electrical.evse_amps_per_unit[owner]
     share = sp.csr_array((amps, (tap, owner)), shape=(merged.shape[0], electrical.evse_count))
-    alone = np.concatenate(single)[first] if single else np.zeros(0, dtype=np.bool_)
-    return Taps(bus=electrical.evse_bus[owner][first], current=current[first], alone=alone, share=share)
+    of_each = np.concatenate(whole)[first] if whole else np.zeros(0, dtype=np.bool_)
+    return Taps(bus=electrical.evse_bus[owner][first], current=current[first], whole=of_each, share=share)
 
 
 def _split(deg: Floats, *, whole: bool) -> list[Complex]:
@@ -89,8 +93,8 @@ def load_taps(electrical: Electrical) -> Taps:
     on: Ints = (loads.phase_bits[:, None] >> np.arange(3)) & 1
     three_phase: Bools = on.sum(axis=1) == 3
     phases = np.exp(1j * np.radians(PHASE_DEG))
-    whole = np.flatnonzero(three_phase)
-    bus, current, owner = [loads.bus[whole]], [np.tile(phases, (whole.shape[0], 1))], [whole]
+    even = np.flatnonzero(three_phase)
+    bus, current, owner = [loads.bus[even]], [np.tile(phases, (even.shape[0], 1))], [even]
     for phase in range(3):
         members = np.flatnonzero(~three_phase & (on[:, phase] == 1))
         bus.append(loads.bus[members])
@@ -101,8 +105,8 @@ def load_taps(electrical: Electrical) -> Taps:
     per_kw = 1000.0 / (np.sqrt(3.0) * volts * loads.power_factor[of])
     per_kw = per_kw * np.where(three_phase[of], 1.0, 3.0 / on.sum(axis=1)[of])
     share = sp.csr_array((per_kw, (np.arange(of.shape[0]), of)), shape=(of.shape[0], loads.bus.shape[0]))
-    alone = np.ones(of.shape[0], dtype=np.bool_)
-    return Taps(bus=np.concatenate(bus), current=np.concatenate(current), alone=alone, share=share)
+    whole = np.ones(of.shape[0], dtype=np.bool_)
+    return Taps(bus=np.concatenate(bus), current=np.concatenate(current), whole=whole, share=share)
 
 
 def cross(electrical: Electrical, live: Energised, place: Places, taps: Taps, wanted: Bools) -> Crossings:
@@ -170,19 +174,25 @@ def _in_loops(
         entered = pairs[pairs[:, 0] == label, 1]
         branch, of = np.repeat(members, entered.shape[0]), np.tile(entered, members.shape[0])
         for part in _both_sides(electrical, place, taps, branch, of):
-            bound = _split_bound(part.current, taps.alone[part.tap]).astype(np.complex128)
+            bound = _split_bound(part.current, taps.whole[part.tap]).astype(np.complex128)
             result.append(Crossings(branch=part.branch, side=part.side, tap=part.tap, current=bound))
     return result
 
 
-def _split_bound(current: Complex, alone: Bools) -> Floats:
+def _split_bound(current: Complex, whole: Bools) -> Floats:
     """(K, 3) most that each phase of a loop's branch can carry of the currents (K, 3) that enter the loop.
 
-    A share of the positive and negative sequence and another one of the zero sequence goes this way, both between none
-    and all: their paths have different impedances. So a one-phase current also shows, with up to a third, on the other
-    two phases. Posts with several taps count fully on every phase without that.
+    A share a of the positive and negative sequence and another one b of the zero sequence goes this way, for their
+    paths have different impedances, each anywhere in the circle over [0, 1]. With z the zero sequence,
+
+        |a (I - z) + b z|  <=  (|I| + |I - z| + |z|) / 2,
+
+    which is reached. So a one-phase current also shows, with a third, on the other two phases. Taps of a post that has
+    one on each phase are not ``whole`` and count at once: the worst of its cars is one on two phases, on each of them.
     """
     zero = current.mean(axis=1, keepdims=True)
-    spill = np.maximum(np.abs(current - zero), np.abs(zero))
-    bound: Floats = np.where(alone[:, None], np.maximum(np.abs(current), spill), np.abs(current))
+    size, rest = np.abs(current), np.abs(zero)
+    split = rest > ROUNDING * size.max(axis=1, initial=0.0, keepdims=True)
+    at_once = size * np.where(split, TWO_OF_THREE, 1.0)
+    bound: Floats = np.where(whole[:, None], 0.5 * (size + np.abs(current - zero) + rest), at_once)
     return bound

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from powerd.limits import Limits, Tree
 from powerd.network.electrical import Electrical
+from powerd.network.in_use import with_phases_in_use
 from powerd.network.rows import Rows, build_limits, build_rows, uncontrolled_worst
 from powerd.network.supply import energise, normal_positions
 from tests.network.drawings import Drawing
@@ -218,6 +221,42 @@ def test_everything_on_a_ring_counts_on_all_of_it() -> None:
     assert all(name.endswith("in a loop") for name in rows.limits.name)
     own, others = [0.0, 1.0, 1.0, 1.0], [0.0, 1 / 3, 1 / 3, 1 / 3]
     np.testing.assert_allclose(rows.limits.real.toarray(), np.tile([own, others, others], (4, 1)))
+
+
+def _carried(currents: np.ndarray) -> np.ndarray:
+    """(3,) most on each phase of one way of two, of currents (3,), over shares of the sequences in the circle."""
+    circle = 0.5 + 0.5 * np.exp(2j * np.pi * np.arange(48) / 48)
+    zero = currents.mean()
+    split = circle[:, None, None] * (currents - zero) + circle[None, :, None] * zero
+    most: np.ndarray = np.abs(split).max(axis=(0, 1))
+    return most
+
+
+@pytest.mark.parametrize(
+    ("connection", "used", "own"),
+    [("l1", 0, 1.0), ("l31", 0, 1.0), ("l123", 0, (4 + 7**0.5) / 6), ("l123", 7, 1.0), ("l123", 3, (4 + 7**0.5) / 6)],
+)
+def test_no_car_loads_a_way_of_a_loop_more_than_its_row_says(connection: str, used: int, own: float) -> None:
+    """One ampere through two ways, whatever their impedances in each sequence: the rows hold, and are reached."""
+    drawing = Drawing()
+    grid, panel = drawing.bus(), drawing.bus()
+    drawing.supply(grid)
+    ways = [drawing.feeder(grid, panel, 100.0) for _ in range(2)]
+    drawing.evse(panel, connection)
+    electrical = with_phases_in_use(drawing.electrical(), np.array([used]))
+    rows = build_rows(electrical, normal_positions(electrical))
+    mine = np.flatnonzero(rows.branch == ways[0])
+    row = dict(zip(rows.phase[mine].tolist(), rows.limits.limit_flow(np.ones(1))[mine].tolist(), strict=True))
+    deg = electrical.evse_phasor_deg[0]
+    phasor = np.where(np.isnan(deg), 0.0, np.exp(1j * np.radians(np.nan_to_num(deg))))
+    free = connection == "l123" and not used
+    cars = [np.array(on) for on in itertools.product((0, 1), repeat=3)] if free else [np.ones(3)]
+    most = np.max([_carried(phasor * on) for on in cars], axis=0)
+    for phase in range(3):
+        assert row.get(phase, 0.0) >= most[phase] - 1e-9
+        if phasor[phase]:
+            assert row[phase] == pytest.approx(own)
+            assert most[phase] >= 0.995 * own
 
 
 def test_supplies_in_parallel_both_count_everything() -> None:

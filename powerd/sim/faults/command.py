@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from hashlib import sha256
 from pathlib import Path
 
+from powerd.compiled import digest_of
 from powerd.sim.faults.claims import Broken
 from powerd.sim.faults.mutants import MUTANTS, mutated
 from powerd.sim.faults.scenario import drawn, read
@@ -80,12 +80,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def digest_of_sources() -> str:
-    """Short digest of all Python sources of powerd: what different ones played does not add up."""
-    digest = sha256()
-    for source in sorted(Path(__file__).parents[2].rglob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:12]
+def digest_of_sources(begun_at: Path = Path(__file__)) -> str:
+    """Short digest of a module and all that it imports of powerd: what different sources played does not add up."""
+    return digest_of(begun_at)[:12]
 
 
 def _done(results: Path | None, sources: str) -> dict[int, Tally]:

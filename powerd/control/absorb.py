@@ -269,7 +269,7 @@ def _called(site: CompiledSite, state: Absorbed, event: ev.CallReceived, now: No
     snapshot = replace(state.snapshot, leases=hello.settle(book, evse, np.array([True])))
     if not event.unsettled:
         snapshot = _plug_changed(site, replace(state.snapshot, leases=book), plug, now)
-    snapshot = _without_hello(snapshot, evse[first], now)
+    snapshot = _without_hello(snapshot, evse[first | snapshot.contactors.able[evse]], now)
     book = hello.follows_no_more(snapshot.leases, evse, applied)
     idles = evse[(event.ack is None) & (leases.idle_of(book, site.terms)[evse] <= 0.0)]
     book = replace(
@@ -281,7 +281,10 @@ def _called(site: CompiledSite, state: Absorbed, event: ev.CallReceived, now: No
 
 
 def _without_hello(snapshot: Snapshot, evse: Ints, now: Now) -> Snapshot:
-    """A process that asks for ``evse`` (k,) by single calls says nothing of phases or readings of before."""
+    """A process that asks for ``evse`` (k,) by single calls says nothing of phases or readings of before.
+
+    Nor is it told of phases, though it may have said on its stream before that it knows of them.
+    """
     no = np.zeros(evse.shape, np.bool_)
     greeted = contactors.greet(snapshot.contactors, evse, no, np.zeros(evse.shape), no, now.boottime_s)
     return replace(snapshot, contactors=greeted, drawn_stands=put_news(snapshot.drawn_stands, evse, False))

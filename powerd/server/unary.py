@@ -93,7 +93,10 @@ class SetpointDesk:
         return events
 
     def _is_hello(self, request: pb.RequestSetpointRequest, ack: Acked | None, evse: int) -> bool:
-        """It says what of a stream only the hello says: another process or leader, or what its post has not taken."""
+        """It says what of a stream only the hello says: another process or leader, or what its post has not taken.
+
+        Or that a process which said on its stream that it switches phases now asks by single calls, and does not.
+        """
         decision = self._desk.core.latest()
         if decision is None:
             return True
@@ -101,6 +104,8 @@ class SetpointDesk:
         if int(book.echo_incarnation[evse]) != request.stamp.incarnation or not np.isnan(book.barred_ceiling[evse]):
             return True
         if request.unsettled or book.unsettled[evse] or request.highest_epoch > book.epoch:
+            return True
+        if decision.snapshot.contactors.able[evse]:
             return True
         if request.accepted and not book.granted[evse]:
             return True

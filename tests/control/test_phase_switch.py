@@ -272,11 +272,15 @@ def test_what_a_post_does_by_itself_it_does_on_all_phases(settled: Hall) -> None
     }
 
 
-def test_a_program_that_asks_by_single_calls_knows_of_no_phases(settled: Hall) -> None:
-    """It takes a post over from a stream that had switched it to L1: that counts, and is granted, on all phases."""
+@pytest.mark.parametrize("same", [False, True], ids=["another", "same"])
+def test_a_program_that_asks_by_single_calls_knows_of_no_phases(settled: Hall, same: bool) -> None:
+    """It takes a post over from a stream that had switched it to L1, maybe its own: that counts, and is granted, on all
+    phases.
+    """
     one = np.array([1])
+    incarnation = int(settled.snapshot.leases.echo_incarnation[1]) if same else 999
     call = ev.CallReceived(
-        seen=ev.StampSeen(evse=one, incarnation=999, boottime_s=settled.now_s),
+        seen=ev.StampSeen(evse=one, incarnation=incarnation, boottime_s=settled.now_s),
         plug=ev.PlugChanged(evse=one, plugged=np.ones(1, np.bool_), plug_boottime_s=np.zeros(1)),
         ack=None,
     )

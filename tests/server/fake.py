@@ -22,7 +22,7 @@ from powerd.network.load import load_site
 from powerd.server.core import GrantSink
 from powerd.state import leases
 from powerd.state.lease_book import LeaseBook, open_book
-from powerd.state.snapshot import open_snapshot
+from powerd.state.snapshot import freeze_snapshot, open_snapshot
 from powerd.units import Now
 
 TTL_S = 15.0
@@ -87,6 +87,7 @@ class FakeCore:
             self.now_s,
             meters=self.electrical.meters.count,
         )
+        freeze_snapshot(self.snapshot)
         self.decision: Decision | None = None
         self._inbox: list[tuple[tuple[Event, ...], asyncio.Future[tuple[Outcome, ...]]]] = []
         self._news, self._came = asyncio.Event(), asyncio.Event()

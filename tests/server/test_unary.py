@@ -306,6 +306,30 @@ def test_a_controller_that_changes_between_calls_and_a_stream_is_heard_in_its_or
     assert [len(core.of(kind)) for kind in (HelloReceived, CallReceived, FreshWanted)] == [1, 1, 2]
 
 
+def test_who_switched_phases_on_a_stream_and_now_calls_is_heard_as_one_who_does_not() -> None:
+    """The first call of the process tells of its EVSE what a hello tells, and no later one does."""
+
+    async def scene() -> FakeCore:
+        core = FakeCore()
+        async with serving(core) as (_, channel):
+            stub = ControllerServiceStub(channel)
+            stream = stub.Connect()
+            greeting = hello()
+            greeting.hello.evses[1].switches_phases = True
+            await stream.write(greeting)
+            await until_grants(stream)
+            assert core.snapshot.contactors.able[1]
+            await stream.done_writing()
+            await until_its_end(stream)
+            for boottime_s in (60.0, 61.0):
+                await stub.RequestSetpoint(_request(boottime_s=boottime_s))
+        return core
+
+    core = asyncio.run(scene())
+    assert [len(core.of(kind)) for kind in (HelloReceived, CallReceived, StampSeen)] == [1, 1, 1]
+    assert not core.snapshot.contactors.able.any()
+
+
 def test_a_call_gets_the_newest_grant_though_an_older_raise_comes_after_it() -> None:
     """The raise waited for the disk and the stop did not: the caller must not be told to draw what is stopped."""
     core = FakeCore(eager=False)

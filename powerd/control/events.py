@@ -93,7 +93,7 @@ class Acked:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RenewalAcked:
-    """Every EVSE of ``evse`` whose last applied grant was the last one sent took a RenewAll of this seq."""
+    """Every EVSE of ``evse`` took a RenewAll of this seq; it counts where the last named ceiling was acked before."""
 
     evse: Ints
     """(k,) all EVSEs of the stream."""

@@ -28,7 +28,7 @@ import grpc
 import grpc.aio
 
 from powerd.client.core import ControllerCore, Memory
-from powerd.client.lease import EvseConfig, Write
+from powerd.client.lease import EvseConfig, Refusal, Write
 from powerd.client.memory import MemoryKeeper, load_memory
 from powerd.errors import ControllerEnded, UnreadableInput
 from powerd.v1 import controller_service_pb2 as pb
@@ -58,6 +58,8 @@ CALM_S = 10.0
 """A stream that lived this long starts the pauses anew [s]."""
 APPLY_RETRY_S = 0.5
 """Pause before a failed actuator write is tried again [s]."""
+LAST_WORD_S = 2.0
+"""How long the end waits until what was told has reached the daemon [s]."""
 SWITCH_TIMEOUT_S = 300.0
 """A ``switch`` that takes longer counts as failed [s]: posts pause for up to 120 s (evcc#29359), cars lag for 60 s."""
 OPTIONS = (
@@ -125,10 +127,14 @@ class PowerdController:
         self._lanes: dict[
             int, asyncio.Task[None]
         ] = {}  # one per EVSE with orders: its orders never overtake each other
+        self._under_way: dict[int, tuple[Write, asyncio.Timeout]] = {}  # writes that posts have yet to answer
         self._news = asyncio.Event()
         self._failure: asyncio.Future[None] | None = None
         self._told = False  # ``wait`` has raised it
         self._tasks: list[asyncio.Task[None]] = []
+        self._call: Call | None = None  # the stream, while there is one
+        self._ending = False  # the stream ends as soon as it has told everything
+        self._hurry = False  # the next report is due at once
 
     async def __aenter__(self) -> Self:
         """Puts every post into its idle fallback (or its stop) and starts to connect."""
@@ -140,12 +146,19 @@ class PowerdController:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the connection. Posts keep their leases until these end by themselves: see ``Apply``."""
-        tasks = [*self._tasks, *self._lanes.values()]
-        for task in tasks:
-            task.cancel()
-        self._tasks = []
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Ends the connection. Posts keep their leases until these end by themselves: see ``Apply``.
+
+        Where there is a connection, what was told before is sent first, for at most ``LAST_WORD_S``. An unplugging is
+        told once its post has taken its idle fallback.
+        """
+        try:
+            await self._tell_last()
+        finally:
+            tasks = [*self._tasks, *self._lanes.values()]
+            for task in tasks:
+                task.cancel()
+            self._tasks = []
+            await asyncio.gather(*tasks, return_exceptions=True)
         self._orders.clear()  # no lane is opened again
         if self._keeper is not None:
             await self._keeper.end()
@@ -203,6 +216,16 @@ class PowerdController:
         """
         self.core.measure(self.place_of(evse_id), drawn)
 
+    async def _tell_last(self) -> None:
+        """Gives a stream that is open the time to say what is untold, and the daemon that to hear it."""
+        self._ending = self._hurry = True
+        self._news.set()
+        if self._call is None:
+            return
+        _, open_still = await asyncio.wait(self._tasks[1:], timeout=LAST_WORD_S)
+        if open_still:
+            logger.warning("%s: has not confirmed in %g s that it heard the last report", self._target, LAST_WORD_S)
+
     def _dispatch(self, writes: Iterable[Write]) -> None:
         """Hands orders to the lanes of their EVSEs; a newer order replaces one that still waits."""
         for write in writes:
@@ -258,8 +281,12 @@ class PowerdController:
                 return False  # a stop, maybe: nothing that is older is put into force after it came
             if (left_s := write.valid_until_s - boottime_s()) <= 0:
                 return False  # it took so long to switch; the next grant finds it done
-            async with asyncio.timeout(min(self._apply_timeout_s, left_s)):
-                await self._apply(write.evse_id, write.ceiling, left_s)
+            async with asyncio.timeout(min(self._apply_timeout_s, left_s)) as limit:
+                self._under_way[write.index] = write, limit
+                try:
+                    await self._apply(write.evse_id, write.ceiling, left_s)
+                finally:
+                    del self._under_way[write.index]
         except OSError as failed:  # also TimeoutError and ConnectionError
             logger.warning("%s did not take %g: %r", write.evse_id, write.ceiling, failed)
             return False
@@ -296,8 +323,15 @@ class PowerdController:
         while True:
             now_s = boottime_s()
             self._dispatch(self.core.expire(now_s))
+            self._cut_off(now_s)
             pause_s = self.core.next_expiry_s() - now_s
             await asyncio.sleep(min(SLEEP_MAX_S, max(0.0, pause_s)))
+
+    def _cut_off(self, now_s: float) -> None:
+        """Ends writes whose lease is over: a timer that stood still in suspend would let them hold up the fallback."""
+        for write, limit in self._under_way.values():
+            if write.valid_until_s <= now_s and not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
 
     async def _stay_connected(self) -> None:
         """Opens a stream, and another when it ends, with growing, jittered pauses."""
@@ -306,9 +340,12 @@ class PowerdController:
             started_s = boottime_s()
             try:
                 await self._stream()
-                logger.warning("%s closed the stream", self._target)
+                if not self._ending:
+                    logger.warning("%s closed the stream", self._target)
             except grpc.aio.AioRpcError as lost:
                 logger.warning("%s: %s: %s", self._target, lost.code().name, lost.details())
+            if self._ending:
+                return
             if boottime_s() - started_s > CALM_S:
                 pause_s = RETRY_S[0]
             await asyncio.sleep(random.uniform(0.5, 1.5) * pause_s)  # noqa: S311  (jitter, no secret)
@@ -317,7 +354,7 @@ class PowerdController:
     async def _stream(self) -> None:
         """One stream, until it ends."""
         async with self._channel() as channel:
-            call = ControllerServiceStub(channel).Connect()
+            call = self._call = ControllerServiceStub(channel).Connect()
             sender = asyncio.create_task(self._send(call))
             reader = asyncio.create_task(self._receive(call))
             try:
@@ -330,6 +367,7 @@ class PowerdController:
                 sender.cancel()
                 reader.cancel()
                 await asyncio.gather(sender, reader, return_exceptions=True)
+                self._call = None
 
     async def _receive(self, call: Call) -> None:
         """Takes grants until the stream ends."""
@@ -337,27 +375,30 @@ class PowerdController:
             self._dispatch(self.core.receive(message, boottime_s()))
             for refused in self.core.refused:
                 who = "the message" if refused.index < 0 else self.core.evses[refused.index].config.evse_id
-                logger.info("%s refused: %s, (epoch, seq) %s", who, refused.why.value, refused.order)
+                level = logging.WARNING if refused.why is Refusal.MALFORMED else logging.INFO
+                logger.log(level, "%s refused: %s, (epoch, seq) %s", who, refused.why.value, refused.order)
             self._news.set()
 
     async def _send(self, call: Call) -> None:
-        """The hello, then a report whenever one is due."""
+        """The hello, then a report whenever one is due; at the end the last word."""
         try:
             await call.write(self.core.hello(boottime_s()))
-            while True:
+            while not (self._ending and self.core.all_told):
                 await self._report_due()
                 await call.write(self.core.report(boottime_s()))
+            await call.done_writing()
         except asyncio.InvalidStateError:  # the stream is over: the reader knows why
             return
 
     async def _report_due(self) -> None:
-        while (pause_s := self.core.report_due_s() - boottime_s()) > 0:
+        while (pause_s := self.core.report_due_s() - boottime_s()) > 0 and not self._hurry:
             self._news.clear()
             try:
                 async with asyncio.timeout(min(SLEEP_MAX_S, pause_s)):  # wait_for may swallow the end (Python 3.11)
                     await self._news.wait()
             except TimeoutError:
                 continue
+        self._hurry = False
 
     def _channel(self) -> grpc.aio.Channel:
         if self._credentials is None:

@@ -133,6 +133,12 @@ class ControllerCore:
         return tuple(e.in_force for e in self.evses)
 
     @property
+    def all_told(self) -> bool:
+        """No report is needed but for heartbeats and wishes, and no plug change waits for its post to take an order."""
+        untold = self._plugs or self._acks or self._measured
+        return not untold and all(e.settled or e.plug_s == 0 for e in self.evses)
+
+    @property
     def memory(self) -> Memory:
         """What to keep over a restart; changes seldom."""
         latched = frozenset(e.config.evse_id for e in self.evses if e.latched)
@@ -160,10 +166,16 @@ class ControllerCore:
         )
         return pb.ConnectRequest(hello=hello)
 
-    def receive(self, message: pb.ConnectResponse, now_s: float) -> tuple[Write, ...]:
-        """Takes a message of the daemon; returns what to write to the actuators (``refused``: what was not taken)."""
+    def receive(self, message: pb.ConnectResponse | None, now_s: float) -> tuple[Write, ...]:
+        """Takes a message of the daemon; returns what to write to the actuators (``refused``: what was not taken).
+
+        None = one that does not parse. It may have been a grant: the next renewal will show the gap.
+        """
         now_s = self._tick(now_s)
         self.refused = []
+        if message is None:
+            self._refuse(-1, NONE, Refusal.MALFORMED)
+            return ()
         match message.WhichOneof("message"):
             case "welcome":
                 self.welcome = message.welcome

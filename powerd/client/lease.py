@@ -20,7 +20,7 @@ class Refusal(StrEnum):
     """Why a grant was not taken."""
 
     MALFORMED = "malformed"
-    """Columns of unequal length, an unknown index, or a number that cannot be a ceiling or a time."""
+    """It does not parse, columns of unequal length, an unknown index, or a number that can be no ceiling or time."""
     FOREIGN_INCARNATION = "foreign-incarnation"
     """It answers another process, or nobody."""
     STALE = "stale"

@@ -116,9 +116,10 @@ class BlockingController:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the connection and the threads; calls of ``apply`` and ``switch`` that have not returned keep theirs.
+        """Ends the connection, once what was told is sent or ``aio.LAST_WORD_S`` over, and the threads.
 
-        The program may end meanwhile: these end with it.
+        Calls of ``apply`` and ``switch`` that have not returned keep theirs. The program may end meanwhile: these end
+        with it.
         """
         with self._lock:
             self._ended = True

@@ -6,17 +6,23 @@ import asyncio
 import math
 import os
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import numpy as np
 import pytest
+from grpc.aio import ServicerContext
 
-from powerd.client import EvseConfig, Memory, aio, sync
+from powerd.client import EvseConfig, Memory, Refusal, aio, sync
 from powerd.client.aio import PowerdController
 from powerd.client.memory import load_memory, save_memory
 from powerd.client.sync import BlockingController
 from powerd.control.events import Acked, Event, HelloReceived, PlugChanged, StampSeen, StopOrdered
 from powerd.errors import UnreadableInput
+from powerd.v1 import controller_service_pb2 as pb
+from tests.client.daemon_side import grants
 from tests.client.posts import Posts
 from tests.server.dialogue import serving
 from tests.server.fake import FakeCore
@@ -158,6 +164,85 @@ def test_silence_ends_in_the_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
         await controller.__aexit__(None, None, None)
 
     asyncio.run(scene())
+
+
+def test_a_write_under_way_ends_with_its_lease_though_the_machine_slept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timers of the event loop stood still: the post gets its fallback at once, not when the write's timer is over,
+    and what it has not taken is neither acked nor told as in force.
+    """
+    jump = 0.0
+    clock = aio.boottime_s
+    monkeypatch.setattr(aio, "boottime_s", lambda: clock() + jump)
+    posts, begun, ended = Posts(), asyncio.Event(), asyncio.Event()
+
+    async def apply(evse_id: str, ceiling: float, valid_for_s: float) -> None:
+        if ceiling == 12.0:
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+        await posts.apply(evse_id, ceiling, valid_for_s)
+
+    async def scene() -> None:
+        nonlocal jump
+        core = FakeCore()
+        controller = PowerdController("", "c0", EVSES, apply, apply_timeout_s=60.0)
+        async with serving(core) as (server, _):
+            monkeypatch.setattr(controller, "_target", server.address)
+            await controller.__aenter__()
+            await core.until(lambda: bool(core.snapshot.leases.acked_ceiling[0] == 8.0))
+            controller.plug("A1", True)
+            await core.came(PlugChanged)
+            core.tick(raised={0: 12.0})
+            await asyncio.wait_for(begun.wait(), 10)
+        jump = 20.0
+        async with asyncio.timeout(5):
+            await posts.has("A1", 6.0)
+        assert ended.is_set()
+        assert (controller.core.in_force[0], controller.core.evses[0].remaining_s(aio.boottime_s())) == (6.0, 0.0)
+        assert all(float(ack.ceiling[0]) != 12.0 for ack in core.of(Acked) if isinstance(ack, Acked))
+        await controller.__aexit__(None, None, None)
+
+    asyncio.run(scene())
+
+
+class Garbled(grpc.GenericRpcHandler):
+    """A daemon whose first message is no message."""
+
+    def __init__(self) -> None:
+        self.hellos: list[pb.Hello] = []
+
+    def service(self, _: object) -> grpc.RpcMethodHandler[bytes, bytes]:
+        """All calls are streams."""
+        return grpc.stream_stream_rpc_method_handler(self._stream)
+
+    async def _stream(self, said: AsyncIterator[bytes], context: ServicerContext[bytes, bytes]) -> None:
+        self.hellos.append(pb.ConnectRequest.FromString(await anext(said)).hello)
+        await context.write(b"\xff\xff\xff\xff")
+        good = grants((1, 1), {0: 9.0}, self.hellos[0].stamp.boottime_s, incarnation=self.hellos[0].stamp.incarnation)
+        await context.write(good.SerializeToString())
+        async for _ in said:
+            pass
+
+
+def test_a_message_that_does_not_parse_is_left_out_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    """The stream goes on, with the grant after it; a person reads why something may be missing."""
+
+    async def scene() -> None:
+        posts, daemon, server = Posts(), Garbled(), grpc.aio.server()
+        server.add_generic_rpc_handlers((daemon,))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with PowerdController(f"127.0.0.1:{port}", "c0", EVSES[:1], posts.apply) as controller:
+            await posts.has("A1", 9.0)
+            assert controller.core.refusals == {Refusal.MALFORMED: 1}
+        assert len(daemon.hellos) == 1
+        await server.stop(0)
+
+    asyncio.run(scene())
+    told = [record.message for record in caplog.records if record.name == aio.logger.name]
+    assert told == ["the message refused: malformed, (epoch, seq) (0, 0)"]
 
 
 def test_it_comes_back_after_the_daemon_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,8 +515,8 @@ def test_whatever_a_blocking_call_raises_the_posts_are_written_again(raised: typ
         use()
 
 
-def test_it_ends_at_once_with_news_that_nobody_will_hear() -> None:
-    """A car leaves as the program does: what its post has yet to take keeps no connection open."""
+def test_it_ends_at_once_with_a_car_that_leaves() -> None:
+    """As the program does: that is told as soon as its post has taken 0, and then nothing keeps the connection open."""
 
     async def scene() -> None:
         core, posts = FakeCore(), Posts()

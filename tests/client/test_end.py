@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import subprocess
 import sys
 import threading
@@ -13,13 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from powerd.client import EvseConfig, sync
+from powerd.client import EvseConfig, aio, sync
 from powerd.client.aio import PowerdController
 from powerd.client.sync import BlockingController
 from powerd.errors import ControllerEnded
 from tests.client.posts import Posts
+from tests.server.dialogue import serving
+from tests.server.fake import FakeCore
 
 EVSES = [EvseConfig(evse_id="A1")]
+THREE = [EvseConfig(evse_id=name) for name in ("A1", "A2", "A3")]
 
 HANGS = """
 import os, sys, threading
@@ -87,6 +91,71 @@ def test_the_end_waits_for_nothing_that_is_not_there() -> None:
             controller.wait(0.2)
         begun_s = time.monotonic()
     assert time.monotonic() - begun_s < sync.WAITING_S / 2
+
+
+def test_what_is_told_last_is_heard() -> None:
+    """A car that left, and a reading, told as the last thing in the block: the daemon has both, in threads as on
+    asyncio, the car after its post took 0.
+    """
+    told: list[tuple[str, float]] = []
+
+    def apply(evse_id: str, ceiling: float, _: float) -> None:
+        time.sleep(0.3)
+        told.append((evse_id, ceiling))
+
+    def in_threads(address: str, ready: threading.Event) -> None:
+        with BlockingController(address, "c0", THREE, apply) as controller:
+            controller.plug("A1", True)
+            assert ready.wait(10)
+            controller.measure("A2", (3.0, 0.0, 0.0))
+            controller.plug("A1", False)
+
+    async def scene() -> None:
+        core, posts, ready = FakeCore(), Posts(), threading.Event()
+        async with serving(core) as (server, _):
+            using = asyncio.create_task(asyncio.to_thread(in_threads, server.address, ready))
+            await core.until(lambda: bool(core.snapshot.leases.acked_ceiling[0] == 8.0))
+            ready.set()
+            await using
+            await core.until(lambda: not core.snapshot.sessions.plugged[0])
+            assert told.count(("A1", 0.0)) == 2  # as it started, and as the car left
+            assert core.snapshot.drawn[1, 0] == 3.0
+        core = FakeCore()
+        async with serving(core) as (server, _):
+            async with PowerdController(server.address, "c0", THREE, posts.apply) as controller:
+                controller.plug("A1", True)
+                await core.until(lambda: bool(core.snapshot.leases.acked_ceiling[0] == 8.0))
+                controller.measure("A2", (3.0, 0.0, 0.0))
+                controller.plug("A1", False)
+            await core.until(lambda: not core.snapshot.sessions.plugged[0])
+            assert posts.told["A1"].count((0.0, math.inf)) == 2  # as it started, and as the car left
+            assert core.snapshot.drawn[1, 0] == 3.0
+
+    asyncio.run(scene())
+
+
+def test_the_last_word_is_waited_for_only_so_long(caplog: pytest.LogCaptureFixture) -> None:
+    """A car leaves whose post does not answer: that was never told, and the log says so."""
+    posts = Posts()
+
+    async def apply(evse_id: str, ceiling: float, valid_for_s: float) -> None:
+        if ceiling == 0.0 and posts.told[evse_id]:
+            await asyncio.sleep(60)
+        await posts.apply(evse_id, ceiling, valid_for_s)
+
+    async def scene() -> None:
+        core = FakeCore()
+        async with serving(core) as (server, _):
+            async with PowerdController(server.address, "c0", THREE, apply) as controller:
+                controller.plug("A1", True)
+                await core.until(lambda: bool(core.snapshot.leases.acked_ceiling[0] == 8.0))
+                controller.plug("A1", False)
+                begun_s = time.monotonic()
+            assert aio.LAST_WORD_S <= time.monotonic() - begun_s < aio.LAST_WORD_S + 1
+            assert core.snapshot.sessions.plugged[0]
+
+    asyncio.run(scene())
+    assert "has not confirmed" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,13 @@ class PowerdController:
         self._hurry = False  # the next report is due at once
 
     async def __aenter__(self) -> Self:
-        """Puts every post into its idle fallback (or its stop) and starts to connect."""
+        """Puts every post into its idle fallback (or its stop) and starts to connect.
+
+        Raises:
+            ControllerEnded: its block has ended before: each one needs a controller, and so an incarnation, of its own.
+        """
+        if self._ending:
+            raise self._ended()
         self._failure = asyncio.get_running_loop().create_future()
         self._tasks = [self._guarded(self._keep_time()), self._guarded(self._stay_connected())]
         self._dispatch(self.core.start())
@@ -177,9 +183,18 @@ class PowerdController:
             raise RuntimeError("use `async with` first")
         await asyncio.wait({self._failure})
         if self._failure.cancelled():
-            raise ControllerEnded(f"{self.core.controller_id}: the `with` block of this controller has ended")
+            raise self._ended()
         self._told = True
         self._failure.result()
+
+    def _ended(self) -> ControllerEnded:
+        return ControllerEnded(f"{self.core.controller_id}: the `with` block of this controller has ended")
+
+    def _heard_place_of(self, evse_id: str) -> int:
+        """``place_of``, for what is told: after the end nobody would hear it, and no post may be ordered anything."""
+        if self._ending and not self._tasks:
+            raise self._ended()
+        return self.place_of(evse_id)
 
     def place_of(self, evse_id: str) -> int:
         """Where an EVSE stands in the hello.
@@ -196,8 +211,9 @@ class PowerdController:
 
         Raises:
             ValueError: there is no such EVSE.
+            ControllerEnded: the ``async with`` has ended.
         """
-        self._dispatch(self.core.plug(self.place_of(evse_id), plugged, boottime_s()))
+        self._dispatch(self.core.plug(self._heard_place_of(evse_id), plugged, boottime_s()))
         self._news.set()
 
     def restarted(self, evse_id: str) -> None:
@@ -205,16 +221,18 @@ class PowerdController:
 
         Raises:
             ValueError: there is no such EVSE.
+            ControllerEnded: the ``async with`` has ended.
         """
-        self._dispatch(self.core.restarted(self.place_of(evse_id)))
+        self._dispatch(self.core.restarted(self._heard_place_of(evse_id)))
 
     def measure(self, evse_id: str, drawn: tuple[float, float, float]) -> None:
         """Currents of the post's L1, L2, L3 now [A], or (power [kW], 0, 0) for DC; goes with the next report.
 
         Raises:
             ValueError: there is no such EVSE, or this is no reading (``core.check_reading``).
+            ControllerEnded: the ``async with`` has ended.
         """
-        self.core.measure(self.place_of(evse_id), drawn)
+        self.core.measure(self._heard_place_of(evse_id), drawn)
 
     async def _tell_last(self) -> None:
         """Gives a stream that is open the time to say what is untold, and the daemon that to hear it."""
@@ -287,6 +305,8 @@ class PowerdController:
                     await self._apply(write.evse_id, write.ceiling, left_s)
                 finally:
                     del self._under_way[write.index]
+            if limit.expired():
+                raise TimeoutError("its call was cut off, and returned all the same")
         except OSError as failed:  # also TimeoutError and ConnectionError
             logger.warning("%s did not take %g: %r", write.evse_id, write.ceiling, failed)
             return False
@@ -321,10 +341,14 @@ class PowerdController:
     async def _keep_time(self) -> None:
         """Ends leases on time, connected or not."""
         while True:
-            now_s = boottime_s()
-            self._dispatch(self.core.expire(now_s))
-            self._cut_off(now_s)
-            pause_s = self.core.next_expiry_s() - now_s
+            now_s, pause_s = boottime_s(), SLEEP_MAX_S
+            try:
+                self._dispatch(self.core.expire(now_s))
+                self._cut_off(now_s)
+                pause_s = self.core.next_expiry_s() - now_s
+            except Exception as mistake:
+                logger.exception("a mistake in the program; leases go on to end")
+                self._fail(mistake)
             await asyncio.sleep(min(SLEEP_MAX_S, max(0.0, pause_s)))
 
     def _cut_off(self, now_s: float) -> None:
@@ -344,6 +368,9 @@ class PowerdController:
                     logger.warning("%s closed the stream", self._target)
             except grpc.aio.AioRpcError as lost:
                 logger.warning("%s: %s: %s", self._target, lost.code().name, lost.details())
+            except Exception as mistake:
+                logger.exception("%s: a mistake in the program; it connects again", self._target)
+                self._fail(mistake)
             if self._ending:
                 return
             if boottime_s() - started_s > CALM_S:
@@ -363,11 +390,11 @@ class PowerdController:
                     sender.result()
                 await reader
             finally:
+                self._call = None
                 call.cancel()
                 sender.cancel()
                 reader.cancel()
                 await asyncio.gather(sender, reader, return_exceptions=True)
-                self._call = None
 
     async def _receive(self, call: Call) -> None:
         """Takes grants until the stream ends."""

@@ -24,13 +24,18 @@ class DaemonThreads:
         self._calls: SimpleQueue[tuple[Callable[[], None], _Told] | None] = SimpleQueue()
 
     def run(self, call: Callable[[], None]) -> asyncio.Future[None]:
-        """Runs ``call`` in a thread; the future tells what became of it."""
+        """Runs ``call`` in a thread; the future tells what became of it: ``OSError`` where no thread can be started."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        self._calls.put((call, _Told(loop, future, self._idle)))
         if not self._idle.acquire(blocking=False):
+            try:
+                threading.Thread(target=self._work, name=f"{self._name}-{self._count + 1}", daemon=True).start()
+            except RuntimeError as refused:
+                # The call must not wait for a thread: it would be made late, beside newer ones.
+                future.set_exception(OSError(str(refused)))
+                return future
             self._count += 1
-            threading.Thread(target=self._work, name=f"{self._name}-{self._count}", daemon=True).start()
+        self._calls.put((call, _Told(loop, future, self._idle)))
         return future
 
     def end(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -513,6 +514,84 @@ def test_whatever_a_blocking_call_raises_the_posts_are_written_again(raised: typ
 
     with pytest.raises(RuntimeError, match=raised.__name__):
         use()
+
+
+@pytest.mark.parametrize("part", ["expire", "report"])
+def test_after_a_mistake_in_the_library_leases_end_and_the_stream_comes_back(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever task it ends begins anew; the end of the block raises the mistake."""
+    posts, mistakes, jump = Posts(), ["a mistake"], 0.0
+    clock = aio.boottime_s
+    monkeypatch.setattr(aio, "boottime_s", lambda: clock() + jump)
+
+    async def scene() -> None:
+        nonlocal jump
+        core = FakeCore()
+        async with serving(core) as (server, _), PowerdController(server.address, "c0", EVSES, posts.apply) as c:
+            right = getattr(c.core, part)
+
+            def wrong(now_s: float) -> object:
+                if mistakes:
+                    raise ValueError(mistakes.pop())
+                return right(now_s)
+
+            await core.came(HelloReceived)
+            monkeypatch.setattr(c.core, part, wrong)
+            await core.until(lambda: not mistakes and bool(core.snapshot.leases.acked_ceiling[0] == 8.0))
+            jump = 20.0
+            await posts.has("A1", 0.0)
+
+    with pytest.raises(ValueError, match="a mistake"):
+        asyncio.run(scene())
+
+
+def test_a_call_that_is_cut_off_and_returns_all_the_same_is_not_acked() -> None:
+    """It may have swallowed its end, as any error: whether the post has taken the ceiling it does not say."""
+    posts, cut = Posts(), asyncio.Event()
+
+    async def apply(evse_id: str, ceiling: float, valid_for_s: float) -> None:
+        if evse_id == "A1" and ceiling == 8.0 and not cut.is_set():
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cut.set()
+                return
+        await posts.apply(evse_id, ceiling, valid_for_s)
+
+    async def scene() -> None:
+        async with (
+            serving(FakeCore()) as (server, _),
+            PowerdController(server.address, "c0", EVSES, apply, apply_timeout_s=0.2) as controller,
+        ):
+            await asyncio.wait_for(cut.wait(), 10)
+            await asyncio.sleep(0.1)
+            assert controller.core.in_force[0] == 0.0
+            await posts.has("A1", 8.0)
+
+    asyncio.run(scene())
+
+
+def test_a_post_without_a_thread_is_written_when_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine has no more threads: each order is made once, by its newest call, and none is made late."""
+    told: list[float] = []
+    start, missing, reached = threading.Thread.start, [1, 2, 3], threading.Event()
+
+    def starts(thread: threading.Thread) -> None:
+        if thread.name.startswith("powerd-post") and missing:
+            missing.pop()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def apply(_: str, ceiling: float, __: float) -> None:
+        told.append(ceiling)
+        reached.set()
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    with BlockingController("127.0.0.1:1", "c0", EVSES[:1], apply):
+        assert reached.wait(10)
+        time.sleep(0.2)
+    assert (told, missing) == ([0.0], [])
 
 
 def test_it_ends_at_once_with_a_car_that_leaves() -> None:

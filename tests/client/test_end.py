@@ -175,6 +175,32 @@ def test_a_call_after_the_end_is_told_so(call: Callable[[BlockingController], No
         call(controller)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda controller: controller.plug("A1", False),
+        lambda controller: controller.restarted("A1"),
+        lambda controller: controller.measure("A1", (1.0, 0.0, 0.0)),
+    ],
+)
+def test_after_the_end_no_post_is_ordered_anything(call: Callable[[PowerdController], None]) -> None:
+    """On asyncio: the call is told so, and so is who wants to begin again with the same controller."""
+
+    async def scene() -> None:
+        posts = Posts()
+        async with PowerdController("127.0.0.1:1", "c0", EVSES, posts.apply) as controller:
+            controller.plug("A1", True)
+            await posts.has("A1", 0.0)
+        with pytest.raises(ControllerEnded, match="c0: the `with` block"):
+            call(controller)
+        with pytest.raises(ControllerEnded, match="c0: the `with` block"):
+            await controller.__aenter__()
+        await asyncio.sleep(0.1)
+        assert posts.told["A1"] == [(0.0, math.inf)]
+
+    asyncio.run(scene())
+
+
 def test_a_task_that_waits_as_the_block_ends_is_told_so() -> None:
     """On asyncio: it was not cancelled, and hears of no cancellation."""
 

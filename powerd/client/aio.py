@@ -145,7 +145,7 @@ class PowerdController:
         if self._ending:
             raise self._ended()
         self._failure = asyncio.get_running_loop().create_future()
-        self._tasks = [self._guarded(self._keep_time()), self._guarded(self._stay_connected())]
+        self._tasks = [asyncio.create_task(self._go_on(work)) for work in (self._keep_time, self._stay_connected)]
         self._dispatch(self.core.start())
         return self
 
@@ -341,14 +341,10 @@ class PowerdController:
     async def _keep_time(self) -> None:
         """Ends leases on time, connected or not."""
         while True:
-            now_s, pause_s = boottime_s(), SLEEP_MAX_S
-            try:
-                self._dispatch(self.core.expire(now_s))
-                self._cut_off(now_s)
-                pause_s = self.core.next_expiry_s() - now_s
-            except Exception as mistake:
-                logger.exception("a mistake in the program; leases go on to end")
-                self._fail(mistake)
+            now_s = boottime_s()
+            self._dispatch(self.core.expire(now_s))
+            self._cut_off(now_s)
+            pause_s = self.core.next_expiry_s() - now_s
             await asyncio.sleep(min(SLEEP_MAX_S, max(0.0, pause_s)))
 
     def _cut_off(self, now_s: float) -> None:
@@ -368,9 +364,6 @@ class PowerdController:
                     logger.warning("%s closed the stream", self._target)
             except grpc.aio.AioRpcError as lost:
                 logger.warning("%s: %s: %s", self._target, lost.code().name, lost.details())
-            except Exception as mistake:
-                logger.exception("%s: a mistake in the program; it connects again", self._target)
-                self._fail(mistake)
             if self._ending:
                 return
             if boottime_s() - started_s > CALM_S:
@@ -431,6 +424,24 @@ class PowerdController:
         if self._credentials is None:
             return grpc.aio.insecure_channel(self._target, options=OPTIONS)
         return grpc.aio.secure_channel(self._target, self._credentials, options=OPTIONS)
+
+    async def _go_on(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Does ``work`` until it ends by itself; after a mistake in it anew, for leases have to end all the same.
+
+        ``wait`` and the end raise the mistake.
+        """
+        while True:
+            doing = self._guarded(work())
+            try:
+                await asyncio.wait({doing})
+            finally:
+                doing.cancel()
+                await asyncio.wait({doing})
+            mistake = None if doing.cancelled() else doing.exception()
+            if mistake is None and not doing.cancelled():
+                return
+            logger.error("a mistake in the program; the controller goes on", exc_info=mistake)
+            await asyncio.sleep(random.uniform(0.5, 1.5) * APPLY_RETRY_S)  # noqa: S311  (jitter, no secret)
 
     def _guarded(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """A task whose error ends ``wait``."""

@@ -13,12 +13,13 @@ For a limit l with the meters M(l) that speak, stand at or below l, and have no 
 and headroom_l = capacity_l - uncontrolled_l. ``U`` is counted at once where it rises and follows by a low-pass where it
 falls. While charging itself moves, the readings only bound it between ``I - sum ev * largest`` and ``I - sum ev *
 smallest``: a value that was proved before and lies between the two stays for ``HOLD_S``, else every ramp of a car would
-look like a load and take the car down again. A reading above the element's own rating, or in kW above an import limit
-that it counts under, waits for nothing.
+look like a load and take the car down again. Of a post that does not tell of all of T the largest is W, the most that
+it could be drawing; a value that stays is at least what remains if it drew no more than it told of a part of T. A
+reading above the element's own rating, or in kW above an import limit that it counts under, waits for nothing.
 
 Posts that are read once in a minute, for windows of their own, tell of T a minute late. Until then U_mk is at least
 
-    I_mk - sum_j ev[mk, j] W_j,      W_j = the most that post j could be drawing,
+    I_mk - sum_j ev[mk, j] W_j,
 
 which needs none of their readings: what is not charging may be more only as far as charging is less than W, so both
 together stay within every limit that holds W and what counts.
@@ -26,16 +27,17 @@ together stay within every limit that holds W and what counts.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from powerd.control.compiled import CompiledSite
 from powerd.limits import Bools, Floats, Ints
 from powerd.network.metering import by_bus_phase
-from powerd.state import leases
 from powerd.state import meters as readings
 from powerd.state.columns import put, replace
 from powerd.state.meters import KEPT_S, Meters
-from powerd.state.snapshot import Snapshot, largest_phase, standing_readings
+from powerd.state.snapshot import Snapshot, standing_readings
 
 SKEW_S = 1.5
 """Windows are known up to this: a tick of 1 s until a message is absorbed, and its transport [s]."""
@@ -54,8 +56,8 @@ NEAR_SHARE = 0.02
 """A value this close below the proved bound counts as proved: meters of class 1 differ by that (IEC 62053-21)."""
 
 
-def watch_meters(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> Snapshot:
-    """Judges the readings whose windows are covered by now; after ``absorb``."""
+def watch_meters(site: CompiledSite, snapshot: Snapshot, worst: Floats, boottime_s: float) -> Snapshot:
+    """Judges the readings whose windows are covered by now; after ``absorb``, with W (n,) of before the grants."""
     meters = snapshot.meters
     if not meters.stamp_s.shape[0]:
         return snapshot
@@ -66,12 +68,9 @@ def watch_meters(site: CompiledSite, snapshot: Snapshot, boottime_s: float) -> S
     slow = _waits_for_slow_posts(site, meters, stood_s)
     for m in np.flatnonzero(site.metering.works).tolist():
         inside = site.metering.behind[m]
-        meters = _watch(site, meters, m, np.where(slow[m], stood_s, 0.0)[inside], boottime_s)
-    if slow.any():
-        drawn = largest_phase(snapshot.drawn)
-        worst = leases.worst(snapshot.leases, site.terms, snapshot.sessions.plugged, drawn, boottime_s)
-        for m in np.flatnonzero(slow).tolist():
-            meters = _at_least(site, meters, m, worst)
+        meters = _watch(site, meters, m, np.where(slow[m], stood_s, 0.0)[inside], worst, boottime_s)
+    for m in np.flatnonzero(slow).tolist():
+        meters = _at_least(site, meters, m, worst)
     return replace(snapshot, meters=meters)
 
 
@@ -99,16 +98,16 @@ def _at_least(site: CompiledSite, meters: Meters, m: int, worst: Floats) -> Mete
     return replace(meters, part=put(meters.part, m, part))
 
 
-def _watch(site: CompiledSite, meters: Meters, m: int, stood_s: Floats, boottime_s: float) -> Meters:
+def _watch(site: CompiledSite, meters: Meters, m: int, stood_s: Floats, worst: Floats, boottime_s: float) -> Meters:
     """One meter: an overload at once, else the waiting reading once it can be judged.
 
     ``stood_s`` (k,) is for how long a reading of the posts behind it stands; 0 = that is not waited for.
     """
     if np.isfinite(meters.waiting_end_s[m]):
-        low, high, covered = _charging_within(site, meters, m, stood_s, boottime_s)
+        within = _charging_within(site, meters, m, stood_s, worst, boottime_s)
         slowest_s = float(stood_s.max(initial=0.0))
-        if covered or boottime_s - meters.waiting_end_s[m] > KEPT_S + slowest_s:
-            meters = readings.wait_with_newest(_judge(meters, m, low, high, max(HOLD_S, 2.0 * slowest_s)), m)
+        if within.whole or boottime_s - meters.waiting_end_s[m] > KEPT_S + slowest_s:
+            meters = readings.wait_with_newest(_judge(meters, m, within, max(HOLD_S, 2.0 * slowest_s)), m)
     newest = meters.newest[m]
     if not np.isfinite(meters.settled_end_s[m]):  # nothing judged yet: all of it counts
         return replace(meters, part=put(meters.part, m, np.fmax(meters.part[m], np.maximum(newest, 0.0))))
@@ -121,16 +120,17 @@ def _watch(site: CompiledSite, meters: Meters, m: int, stood_s: Floats, boottime
     return replace(meters, part=put(meters.part, m, at_once))
 
 
-def _judge(meters: Meters, m: int, low: Floats, high: Floats, hold_s: float) -> Meters:
-    """What the waiting reading says, given that charging drew between ``low`` and ``high`` (4,)."""
+def _judge(meters: Meters, m: int, within: _Charging, hold_s: float) -> Meters:
+    """What the waiting reading says, given what charging drew ``within`` its window."""
     reading, end_s = meters.waiting[m], float(meters.waiting_end_s[m])
-    most, least = np.maximum(reading - low, 0.0), reading - high
+    most, least = np.maximum(reading - within.low, 0.0), reading - within.high
     now = meters.part[m]
     passed = end_s - float(meters.settled_end_s[m])
     known = np.isfinite(meters.settled_end_s[m]) & ~np.isnan(now) & ~np.isnan(most)
     falling = now + (most - now) * -np.expm1(-max(passed, 0.0) / RISE_S) if np.isfinite(passed) else most
     held = (least <= now) & (now < most) & (end_s - meters.sure_at_s[m] <= hold_s)
-    after = np.where(~known, most, np.where(now >= most, falling, np.where(held, now, most)))
+    stays = np.maximum(now, reading - within.told)
+    after = np.where(~known, most, np.where(now >= most, falling, np.where(held, stays, most)))
     proved = bool(np.all((after >= most * (1.0 - NEAR_SHARE) - 1e-9) | np.isnan(most)))
     return replace(
         meters,
@@ -140,15 +140,28 @@ def _judge(meters: Meters, m: int, low: Floats, high: Floats, hold_s: float) -> 
     )
 
 
-def _charging_within(
-    site: CompiledSite, meters: Meters, m: int, stood_s: Floats, boottime_s: float
-) -> tuple[Floats, Floats, bool]:
-    """(4,) least and most that charging behind meter m drew in the waiting window, and whether all posts cover it.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Charging:
+    """What charging behind a meter drew within its waiting window; (4,) each, three phases [A] and power [kW]."""
 
-    A post that does not cover the window counts between nothing and its rating. Who is read more slowly, ``stood_s``
-    (k,), is waited for until his next reading is due.
+    low: Floats
+    """At least."""
+    high: Floats
+    """At most."""
+    told: Floats
+    """At most, if who tells of a part of the window drew no more in the rest of it."""
+    whole: bool
+    """All posts tell of all of it, or are not waited for."""
+
+
+def _charging_within(
+    site: CompiledSite, meters: Meters, m: int, stood_s: Floats, worst: Floats, boottime_s: float
+) -> _Charging:
+    """What charging behind meter m drew in the waiting window.
+
+    A post that does not cover the window counts between nothing and W. Who is read more slowly, ``stood_s`` (k,), is
+    waited for until his next reading is due.
     """
-    posts = site.electrical.posts
     inside = np.flatnonzero(site.metering.behind[m])
     early, late = meters.waiting_start_s[m] - SKEW_S, meters.waiting_end_s[m] + SKEW_S
     start, end = meters.start_s[inside], meters.end_s[inside]
@@ -157,10 +170,14 @@ def _charging_within(
     low = np.where(overlaps[:, :, None], meters.low[inside], np.inf).min(axis=1, initial=np.inf)
     high = np.where(overlaps[:, :, None], meters.high[inside], 0.0).max(axis=1, initial=0.0)
     low = np.where(covered[:, None] & np.isfinite(low), low, 0.0)
-    rating = _on_each_phase(site, posts.max_ceiling)[inside]
-    high = np.where(covered[:, None], np.minimum(high, rating), rating)
-    whole = not np.any(~covered & (boottime_s - end[:, 0] <= KEPT_S + stood_s))
-    return _at_meter(site, m, inside, low), _at_meter(site, m, inside, high), whole
+    rating, most = (_on_each_phase(site, column)[inside] for column in (site.electrical.posts.max_ceiling, worst))
+    high = np.minimum(high, rating)
+    return _Charging(
+        low=_at_meter(site, m, inside, low),
+        high=_at_meter(site, m, inside, np.where(covered[:, None], high, most)),
+        told=_at_meter(site, m, inside, np.where(overlaps.any(axis=1)[:, None], high, most)),
+        whole=not np.any(~covered & (boottime_s - end[:, 0] <= KEPT_S + stood_s)),
+    )
 
 
 def _on_each_phase(site: CompiledSite, ceiling: Floats) -> Floats:

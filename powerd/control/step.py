@@ -108,7 +108,7 @@ class Stepper:
         state = state if order is not None else self._phases(state, stands.worst, now)
         absorbed = replace(absorbed, alarms=(*absorbed.alarms, *switching.alarms, *gone))
         site = self.states.at(state.gear, state.envelopes, now, counted_on(state))
-        state = watch_meters(site, state, now.boottime_s)
+        state = watch_meters(site, state, stands.worst, now.boottime_s)
         clock = failsafe.clock_modes(snapshot, now, self._shortest_ttl_s)
         scene = scene_of(site, state, absorbed, drawn, stands, now, anew=is_anew(snapshot, state, events))
         demands = demands_of(site, state, scene.takes, stands, scene.uncontrolled, now.boottime_s)

@@ -87,26 +87,13 @@ def open_meters(meters: int, posts: int) -> Meters:
 
 
 def reopen_meters(meters: Meters, posts: int, gap: Gap) -> Meters:
-    """After a restart of powerd: what each meter showed last and what was made of it, as old as it is by now (R7).
+    """After a restart of powerd: what each meter and post showed last, and what was made of it, as old as it is (R7).
 
-    The same as if all had been silent meanwhile. What posts drew is not known any more, so nothing is taken off a new
-    reading before they have told. After a restart of the machine nothing was measured yet: how long it was off the wall
-    clock tells at best, and one without a battery goes on from where it stopped.
+    The same as if all had been silent meanwhile: a total that was read and not judged yet is judged by what the posts
+    told of its window. After a restart of the machine nothing was measured yet: how long it was off the wall clock
+    tells at best, and one without a battery goes on from where it stopped.
     """
-    fresh = open_meters(meters.stamp_s.shape[0], posts)
-    if not gap.same_boot:
-        return fresh
-    return replace(
-        fresh,
-        incarnation=meters.incarnation,
-        stamp_s=meters.stamp_s,
-        newest=meters.newest,
-        newest_start_s=meters.newest_start_s,
-        newest_end_s=meters.newest_end_s,
-        part=meters.part,
-        settled_end_s=meters.settled_end_s,
-        sure_at_s=meters.sure_at_s,
-    )
+    return meters if gap.same_boot else open_meters(meters.stamp_s.shape[0], posts)
 
 
 def read_posts(meters: Meters, evse: Ints, reading: Floats, window_s: float | None, boottime_s: float) -> Meters:

@@ -66,6 +66,8 @@ class Plant:
     silent_from_s: float = np.inf
     """When the meter dies."""
     drawn: Floats = field(init=False)
+    ceiling: Floats = field(init=False)
+    """In force; over a restart of the daemon leases go on."""
     history: list[tuple[float, float, Floats]] = field(default_factory=list)
     """(instant, load, currents of the cars)."""
     last_meter_s: float = 0.0
@@ -76,14 +78,16 @@ class Plant:
 
     def __post_init__(self) -> None:
         self.drawn = np.zeros(self.player.site.electrical.evse_count)
+        self.ceiling = np.zeros_like(self.drawn)
 
     def second(self) -> float:
         """One second of truth, then a tick; returns what the tick counts as uncontrolled on the feeder [A]."""
         start = self.player.now_s
-        ceiling = self.player.decision.ceiling if self.player.decision is not None else np.zeros_like(self.drawn)
+        if self.player.decision is not None:
+            self.ceiling = self.player.decision.ceiling
         for k in range(1, round(1 / STEP_S) + 1):
             now_s = start + k * STEP_S
-            wish = np.minimum(ceiling, [self.demand(i, now_s) for i in range(len(self.drawn))])
+            wish = np.minimum(self.ceiling, [self.demand(i, now_s) for i in range(len(self.drawn))])
             self.drawn = self.drawn + (wish - self.drawn) * min(1.0, STEP_S / self.lag_s)
             self.drawn = np.where(
                 wish < self.drawn, np.maximum(wish, self.drawn - 32 * STEP_S / self.lag_s), self.drawn

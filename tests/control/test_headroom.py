@@ -143,6 +143,34 @@ def test_a_restart_switches_nobody_off_for_a_meter_that_has_just_spoken(folder: 
     assert plant.drawn.sum() == pytest.approx(80.0, abs=3.0)
 
 
+@pytest.mark.parametrize("down_s", [3.0, 13.0])
+def test_a_rise_that_was_read_before_a_restart_counts_after_it(folder: Path, down_s: float) -> None:
+    """The load rises to 70 A, powerd reads that and is killed, and the meter dies: what the posts told is still known.
+
+    All that the meter showed would be 94 A: the cars' 24 A are none of the load's, though they want more by then.
+    """
+    wants_s = [np.inf]
+    plant = open_plant(
+        folder,
+        metered_text(4, 110.0, stale_after_s=60.0),
+        load=lambda now_s: 20.0 if now_s < wants_s[0] else 70.0,
+        demand=lambda _, now_s: 6.0 if now_s < wants_s[0] + down_s + 2.0 else 32.0,
+        lag_s=0.5,
+    )
+    plant.player.snapshot = replace(plant.player.snapshot, boot="first")
+    for _ in range(90):
+        plant.second()
+    wants_s[0] = plant.player.now_s + 0.01
+    assert plant.second() < 21.0  # read, and not judged yet
+    plant.silent_from_s = -np.inf
+    restart(plant, down_s=down_s, boot="first")
+    for _ in range(30):
+        counted = plant.second()
+        if plant.player.now_s > wants_s[0] + down_s + KEPT_S:
+            assert 70.0 - 1e-6 <= counted <= 70.0 + 0.1 * 94.0 + 1e-6
+            assert plant.history[-1][1] + plant.history[-1][2].sum() <= 110.0 + 1e-6
+
+
 def test_a_meter_that_fell_silent_before_a_restart_is_silent_after_it(folder: Path) -> None:
     """A restart is no reading: the age of the last one goes on, with the time that powerd was down."""
     plant = open_plant(folder, metered_text(4, 100.0, stale_after_s=30.0), load=lambda _: 20.0)
@@ -371,6 +399,27 @@ def test_a_post_without_readings_counts_as_nothing(folder: Path) -> None:
     for _ in range(20):
         player.tick(_total(60.0, now_s=player.now_s + 1))
     assert _counted(player) == pytest.approx(60.0)
+
+
+def test_posts_where_no_car_is_hold_no_rise_back(folder: Path) -> None:
+    """Nobody tells of six empty posts; a load that rises by 90 A is no less a load for what they could draw with cars.
+
+    The meter's element stands it, and the feeder above, which has no meter, does not: nothing is over at once.
+    """
+    begins_s = [np.inf]
+    player = Player.open(folder, behind_a_thinner_feeder(metered_text(10, 400.0, worst_kw=None), 200.0))
+    for evse in range(4):
+        player.plug(evse)
+    for controller in range(len(player.site.electrical.controllers.ids)):
+        player.hello(controller)
+    plant = Plant(player, load=lambda now_s: 20.0 if now_s < begins_s[0] else 110.0, lag_s=1.0)
+    plant.unheard = set(range(4, 10))
+    for _ in range(120):
+        plant.second()
+    assert plant.drawn.sum() == pytest.approx(4 * 32.0, abs=1.0)
+    begins_s[0] = player.now_s + 0.01
+    counted = [plant.second() for _ in range(6)][-1]
+    assert counted == pytest.approx(110.0, abs=0.5)
 
 
 def test_a_reading_of_a_time_of_its_own_is_taken_off_for_that_time_alone(folder: Path) -> None:

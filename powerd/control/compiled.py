@@ -94,6 +94,12 @@ class CompiledSite:
     limit."""
     import_losses: Floats
     """(k,) what of it is kept for losses [kW]."""
+    pickup_losses: Floats
+    """(L,) what loads that come back add to the losses under each limit [kW]."""
+    beside_kw: Floats
+    """(D,) what each load takes of an import limit that is left out, for no EVSE has a voltage; 0 elsewhere [kW]."""
+    beside_losses: float
+    """What is lost there at most [kW]."""
     overbooked: tuple[str, ...]
     """Limits that what charges without a grant, and other loads, could exceed in it (R5); none while a switch is held
     for both positions."""
@@ -122,6 +128,9 @@ class CompiledSite:
             steps=pack_steps(electrical.posts),
             import_limit=np.zeros(0, np.int64),
             import_losses=np.zeros(0),
+            pickup_losses=np.zeros(0),
+            beside_kw=np.zeros_like(electrical.loads.worst_kw),
+            beside_losses=0.0,
             overbooked=(),
             ac=None,
         )
@@ -132,13 +141,20 @@ class CompiledSite:
         return self._with_rows(build_state(self.electrical, state, used), state)
 
     def with_load_factor(self, factor: Floats) -> CompiledSite:
-        """The same site with each uncontrolled load's worst times ``factor`` (D,)."""
+        """The same site with each uncontrolled load's worst times ``factor`` (D,), and what is lost for that."""
         if (factor == 1.0).all():
             return self
         share = sp.csr_array(self.load_on_limit * factor[None, :])
-        parts = tuple(part.with_load_factor(factor) for part in self.parts)
+        lost = np.where(self.load_on_limit @ (factor > 1.0) > 0.0, self.pickup_losses, 0.0)
         return replace(
-            self, load_on_limit=share, loads_worst=np.asarray(share.sum(axis=1)), load_factor=factor, parts=parts
+            self,
+            limits=replace(self.limits, capacity=np.maximum(0.0, self.limits.capacity - lost)),
+            load_on_limit=share,
+            loads_worst=np.asarray(share.sum(axis=1)),
+            load_factor=factor,
+            import_losses=self.import_losses + lost[self.import_limit],
+            beside_kw=self.beside_kw * factor,
+            parts=tuple(part.with_load_factor(factor) for part in self.parts),
         )
 
     def _with_rows(self, rows: StateRows, state: Uncertain) -> CompiledSite:
@@ -151,6 +167,7 @@ class CompiledSite:
             parts[0],
             import_limit=np.concatenate([part.import_limit + start for part, start in zip(parts, begin, strict=True)]),
             import_losses=np.concatenate([part.import_losses for part in parts]),
+            pickup_losses=np.concatenate([part.pickup_losses for part in parts]),
             limits=rows.limits,
             state=state,
             live=rows.live,
@@ -172,6 +189,9 @@ class CompiledSite:
             self,
             import_limit=whole,
             import_losses=own.losses[whole],
+            pickup_losses=own.pickup_losses,
+            beside_kw=np.where(own.beside, self.electrical.loads.worst_kw, 0.0),
+            beside_losses=own.beside_losses,
             limits=own.limits,
             live=rows.live,
             parts=(),
@@ -196,6 +216,9 @@ class CompiledSite:
             metering=replace(metering, seen=metering.seen & ~ahead.moved[None, :]),
             import_limit=np.zeros(0, np.int64),  # an envelope speaks of what is, not of what could be
             import_losses=np.zeros(0),
+            pickup_losses=ahead.rows.pickup_losses,
+            beside_kw=np.zeros_like(self.beside_kw),
+            beside_losses=0.0,
             overbooked=(),
             ac=None,
         )
@@ -212,8 +235,12 @@ class CompiledSite:
         return replace(self, limits=replace(self.limits, capacity=capacity, source=tuple(source)))
 
     def imported_kw(self, flow: Floats) -> float:
-        """What the site imports with ``flow`` (L,) under its limits [limit unit], losses at full load included [kW]."""
-        return float((flow[self.import_limit] + self.import_losses).max(initial=0.0))
+        """What the site imports with ``flow`` (L,) under its limits [limit unit], losses at full load included [kW].
+
+        Where no EVSE has a voltage there is no such limit, and its loads may import all the same.
+        """
+        beside = max(part.beside_kw.sum() + part.beside_losses for part in self.parts or (self,))
+        return float(np.max(flow[self.import_limit] + self.import_losses, initial=beside))
 
     @cached_property
     def post_lines(self) -> Handed:

@@ -42,6 +42,8 @@ class Block:
     """(L,) what is already off its capacity [kW]."""
     overload: tuple[Overload, ...]
     """(L,) all that its current heats; a contract has nothing."""
+    pickup_losses: Floats
+    """(L,) what loads at their pick-up add to that [kW]."""
 
 
 def block(
@@ -55,6 +57,7 @@ def block(
     supply: Ints | None = None,
     losses: Floats | None = None,
     overload: tuple[Overload, ...] | None = None,
+    pickup_losses: Floats | None = None,
 ) -> Block:
     """Limits that belong to no branch side and phase."""
     none = np.full(capacity.shape[0], -1, dtype=np.int64)
@@ -71,4 +74,5 @@ def block(
         supply=none if supply is None else supply,
         losses=np.zeros(capacity.shape[0]) if losses is None else losses,
         overload=(Overload(devices=()),) * capacity.shape[0] if overload is None else overload,
+        pickup_losses=np.zeros(capacity.shape[0]) if pickup_losses is None else pickup_losses,
     )

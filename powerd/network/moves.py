@@ -363,4 +363,7 @@ def _part_of(rows: Rows, keep: Bools, admitted: Floats, name: str) -> Rows:
         supply=rows.supply[chosen],
         losses=rows.losses[chosen],
         overload=tuple(rows.overload[l] for l in chosen),
+        pickup_losses=rows.pickup_losses[chosen],
+        beside=rows.beside,
+        beside_losses=rows.beside_losses,
     )

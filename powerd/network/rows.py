@@ -7,7 +7,7 @@ branch it crosses becomes one limit per phase. The mathematics, with the proof t
 Three conservative choices, each of which can only lower what is granted:
 - a branch in a loop counts, with its magnitude, everything that hangs on or below the loop: the split is unknown;
 - kW limits count AC posts at V_HIGH_PU, DC posts as the apparent power they take at worst efficiency and factor, and
-  what all wires and transformers lose at full load;
+  what all wires and transformers lose at full load, or, while loads come back, with these at their pick-up;
 - uncontrolled loads draw constant power at V_LOW_PU, and their currents add arithmetically.
 Limits below which no EVSE hangs are left out: nothing powerd grants can change them.
 """
@@ -56,9 +56,15 @@ class Rows:
     overload: tuple[Overload, ...]
     """(L,) all that carries the limit's current, what is in series included, and how long it stands more than its
     rating; a contract has nothing that heats."""
+    pickup_losses: Floats
+    """(L,) what more is lost there at most while loads come back at their pick-up [kW]."""
+    beside: Bools
+    """(D,) loads with a voltage where no EVSE has one, so that the site's import limit is left out; else none."""
+    beside_losses: float
+    """What is lost there at most, with them at their pick-up [kW]."""
 
 
-_LIMIT_COLUMNS = ("branch", "side", "phase", "supply", "losses")
+_LIMIT_COLUMNS = ("branch", "side", "phase", "supply", "losses", "pickup_losses")
 
 
 def build_limits(electrical: Electrical, closed: Bools) -> Limits:
@@ -96,7 +102,8 @@ def build_rows(electrical: Electrical, closed: Bools) -> Rows:
     stands_for, capacity, series = _chains(electrical, live, taps, loads)
     wanted = stands_for == np.arange(stands_for.shape[0])
     crossings = cross(electrical, live, place, taps, wanted)
-    power = _power_limits(electrical, live, _losses(electrical, live, place, taps, loads))
+    losses, at_pickup = _losses(electrical, live, place, taps, loads)
+    power = _power_limits(electrical, live, losses, at_pickup)
     current = _current_limits(
         electrical, live, taps, crossings, loads, cross(electrical, live, place, loads, wanted), capacity, series
     )
@@ -105,7 +112,7 @@ def build_rows(electrical: Electrical, closed: Bools) -> Rows:
         blocks.append(imbalance_limits(electrical, live, place, taps, loads))
     if not np.isnan(electrical.branches.neutral_a).all():
         blocks.append(neutral_limits(electrical, live, place, taps, loads))
-    rows = _join(electrical, live, blocks)
+    rows = _beside(electrical, live, _join(electrical, live, blocks), at_pickup)
     tree = make_tree(electrical, live, place, rows.limits, rows.branch, rows.side, rows.supply)
     return replace(rows, limits=replace(rows.limits, tree=tree))
 
@@ -194,6 +201,7 @@ def _current_limits(
         supply=none,
         losses=np.zeros(keys.shape[0]),
         overload=tuple(series.get(e, electrical.overload[e]) for e in branch.tolist()),
+        pickup_losses=np.zeros(keys.shape[0]),
     )
 
 
@@ -214,22 +222,38 @@ def _entries(
     return key[carries], tap[carries], crossings.current[carries]
 
 
-def _losses(electrical: Electrical, live: Energised, place: Places, taps: Taps, loads: Taps) -> Floats:
-    """(E,) most that each branch can lose [kW]; 0 where no limit in kW asks for it or no supply reaches it."""
-    branches = electrical.branches
+def _losses(electrical: Electrical, live: Energised, place: Places, taps: Taps, loads: Taps) -> tuple[Floats, Floats]:
+    """(E,) most that each branch can lose [kW], and with all loads at their pick-up.
+
+    0 where no limit in kW asks for it or no supply reaches it.
+    """
+    branches, worst = electrical.branches, electrical.loads.worst_kw
     if not np.isfinite(np.append(electrical.supplies.import_limit_kw, electrical.site_import_limit_kw)).any():
-        return np.zeros(branches.kind.shape[0])
+        return np.zeros(branches.kind.shape[0]), np.zeros(branches.kind.shape[0])
     every = np.ones(branches.kind.shape[0], dtype=np.bool_)
-    parts = [
-        (part, cross(electrical, live, place, part, every), most)
-        for part, most in ((taps, electrical.posts.max_ceiling), (loads, electrical.loads.worst_kw))
-    ]
+    posts = (taps, cross(electrical, live, place, taps, every), electrical.posts.max_ceiling)
+    at_loads = cross(electrical, live, place, loads, every)
     reached = live.conducting & (live.supply[branches.from_bus] >= 0)
-    return np.where(reached, worst_losses_kw(electrical, parts), 0.0)
+    full, cold = (
+        np.where(reached, worst_losses_kw(electrical, [posts, (loads, at_loads, most)]), 0.0)
+        for most in (worst, worst * electrical.loads.pickup_factor)
+    )
+    return full, cold
 
 
-def _power_limits(electrical: Electrical, live: Energised, losses: Floats) -> Block:
-    """One linear limit for each limited supply and one for the site, less the ``losses`` (E,) [kW] below it."""
+def _beside(electrical: Electrical, live: Energised, rows: Rows, at_pickup: Floats) -> Rows:
+    """The rows with what the site imports where its limit is left out; ``at_pickup`` (E,) as ``_losses`` has it."""
+    if not np.isfinite(electrical.site_import_limit_kw) or fed_by(electrical, live, -1, electrical.evse_bus).any():
+        return rows
+    lost = at_pickup[fed_by(electrical, live, -1, electrical.branches.from_bus)].sum()
+    return replace(rows, beside=fed_by(electrical, live, -1, electrical.loads.bus), beside_losses=float(lost))
+
+
+def _power_limits(electrical: Electrical, live: Energised, losses: Floats, at_pickup: Floats) -> Block:
+    """One linear limit for each limited supply and one for the site, less the ``losses`` (E,) [kW] below it.
+
+    ``at_pickup`` (E,) are these with all loads at their pick-up.
+    """
     supplies, posts = electrical.supplies, electrical.posts
     volts = electrical.buses.voltage_v[electrical.evse_bus]
     apparent = electrical.evse_amps_per_unit * SQRT3 * V_LOW_PU * volts / 1000.0
@@ -238,7 +262,10 @@ def _power_limits(electrical: Electrical, live: Energised, losses: Floats) -> Bl
     scope = [(s, float(supplies.import_limit_kw[s])) for s in limited]
     if np.isfinite(electrical.site_import_limit_kw):
         scope.insert(0, (-1, electrical.site_import_limit_kw))
-    lost = np.array([losses[fed_by(electrical, live, s, electrical.branches.from_bus)].sum() for s, _ in scope])
+    lost, cold = (
+        np.array([each[fed_by(electrical, live, s, electrical.branches.from_bus)].sum() for s, _ in scope])
+        for each in (losses, at_pickup)
+    )
     evses = [fed_by(electrical, live, s, electrical.evse_bus) for s, _ in scope]
     kept = [k for k, fed in enumerate(evses) if fed.any()]
     return block(
@@ -253,6 +280,7 @@ def _power_limits(electrical: Electrical, live: Energised, losses: Floats) -> Bl
         names=[describe(electrical, live, -1, -1, -1, scope[k][0]) for k in kept],
         supply=np.array([scope[k][0] for k in kept], dtype=np.int64),
         losses=lost[kept].astype(np.float64),
+        pickup_losses=(cold - lost)[kept].astype(np.float64),
     )
 
 
@@ -274,9 +302,7 @@ def _stack(rows: list[Floats], width: int) -> sp.csr_array:
 def _join(electrical: Electrical, live: Energised, blocks: list[Block]) -> Rows:
     """All blocks as one."""
     real, imag = real_and_imaginary(sp.csr_array(sp.vstack([part.rows for part in blocks])))
-    branch, side, phase, supply, losses = (
-        np.concatenate([getattr(part, f) for part in blocks]) for f in _LIMIT_COLUMNS
-    )
+    columns = {f: np.concatenate([getattr(part, f) for part in blocks]) for f in _LIMIT_COLUMNS}
     size = [part.capacity.shape[0] for part in blocks]
     offset = np.cumsum([0, *size])
     names = [name for part in blocks for name in part.names]
@@ -290,19 +316,12 @@ def _join(electrical: Electrical, live: Energised, blocks: list[Block]) -> Rows:
         kind=kinds,
         name=tuple(n[0] for n in names),
         element=tuple(n[1] for n in names),
-        phase=tuple("" if p < 0 else f"l{p + 1}" for p in phase.tolist()),
+        phase=tuple("" if p < 0 else f"l{p + 1}" for p in columns["phase"].tolist()),
         source=tuple(n[2] for n in names),
         energized=live.supply[electrical.evse_bus] >= 0,
         tree=None,
     )
     loads = sp.csr_array(sp.vstack([part.loads for part in blocks]))
-    return Rows(
-        limits=limits,
-        load_share=loads,
-        branch=branch,
-        side=side,
-        phase=phase,
-        supply=supply,
-        losses=losses,
-        overload=tuple(overload for part in blocks for overload in part.overload),
-    )
+    none = np.zeros(electrical.loads.bus.shape[0], np.bool_)
+    overload = tuple(overload for part in blocks for overload in part.overload)
+    return Rows(limits=limits, load_share=loads, overload=overload, beside=none, beside_losses=0.0, **columns)

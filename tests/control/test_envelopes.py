@@ -19,7 +19,8 @@ from powerd.state import envelopes
 from powerd.state.impaired import Trigger
 from powerd.state.snapshot import reopen_snapshot
 from powerd.units import Now
-from tests.control.garage import LIFE, REACTION, TTL, Player, instant, site_text
+from tests.control.garage import LIFE, REACTION, TTL, Player, compiled, instant, site_text
+from tests.control.substation import Substation
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 """The player's instant 0."""
@@ -184,6 +185,23 @@ def test_when_it_was_kept_is_told_and_not_before_the_leases_allow(full: Player) 
     assert not any(o.lasts for o in decision.overshoots)
     flow = decision.site.limits.limit_flow(decision.worst)
     assert decision.site.imported_kw(flow) <= 40.0 + 1e-6
+
+
+def test_what_loads_may_import_while_no_post_has_a_voltage_is_told(tmp_path: Path) -> None:
+    """A shop of 60 kW beside posts behind an open breaker: 40 kW are not kept, 65 kW are."""
+    feeder = "  - {id: F1, from_bus: main, to_bus: panel,"
+    switch = "switches: [{id: ev, kind: breaker, from_bus: main, to_bus: mid, rated_current_a: 400, reported: true}]"
+    text = site_text(2, 200.0).replace(feeder, feeder.replace("from_bus: main", "from_bus: mid"))
+    text = text.replace("{id: main, voltage_v: 400}", "{id: main, voltage_v: 400}, {id: mid, voltage_v: 400}")
+    load = "loads: [{id: shop, bus: main, typical_kw: 40, worst_kw: 60, power_factor: 1.0}]"
+    station = Substation.open(compiled(tmp_path, f"{text}{GRID}\n{switch}\n{load}\n"))
+    station.run(5)
+    station.moves("ev", closed=False)
+    station.run(int(LIFE) + 5)
+    station.tick(said(40.0, name="low"), said(65.0, name="high"))
+    decision = station.run(int(LIFE) + 5)
+    assert not decision.site.import_limit.shape[0]
+    assert [one.kept_utc_s is not None for one in decision.snapshot.envelopes] == [False, True]
 
 
 def test_a_window_begins_and_ends_by_the_clock(full: Player) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from powerd.control.events import Refused
 from powerd.control.question import question_of
 from powerd.control.switching import ROOM_S, advance
 from powerd.control.topology import PICKUP_S, observe
+from powerd.network.loading import ac_loading
 from powerd.state.columns import put, replace
 from powerd.state.snapshot import reopen_snapshot
 from powerd.state.switchgear import Cause, Flag, Phase, Position
 from powerd.units import Now
-from tests.control.garage import instant
+from tests.control.garage import compiled, instant
 from tests.control.substation import Substation, model
 
 UPSTREAM, PROTECTION = int(Flag.UPSTREAM_LOST), int(Flag.PROTECTION)
@@ -566,3 +568,34 @@ def test_loads_count_at_their_pick_up_for_as_long_as_it_lasts() -> None:
     assert later is during
     assert during.loads_worst.sum() > over.loads_worst.sum()
     np.testing.assert_array_equal(over.loads_worst, site.loads_worst)
+
+
+def test_what_loads_lose_while_they_come_back_is_left_for_them(tmp_path: Path) -> None:
+    """30 kW that come back as 75 kW through 200 m of cable: pandapower finds no more than the 120 kW allowed."""
+    text = """
+site: returning
+grid_connection: {import_limit_kw: 120, source: contract}
+supplies: [{id: a, bus: m}]
+buses: [{id: m, voltage_v: 400}, {id: p, voltage_v: 400}, {id: q, voltage_v: 400}]
+feeders:
+  - {id: FP, from_bus: m, to_bus: p, length_m: 10, r_ohm_per_km: 0.05, x_ohm_per_km: 0.05, ampacity_a: 400, source: t}
+  - {id: FQ, from_bus: m, to_bus: q, length_m: 200, r_ohm_per_km: 0.25, x_ohm_per_km: 0.08, ampacity_a: 220, source: t}
+loads: [{id: shop, bus: q, typical_kw: 20, worst_kw: 30, power_factor: 0.9, pickup_factor: 2.5}]
+controller_classes: [{id: c, ttl_s: 15, reaction_s: 5, watchdog_s: 0}]
+controllers: [{id: c0, class: c}]
+evse_types: [{id: dc, current: dc, max_power_kw: 60, min_power_kw: 1, efficiency: 0.95, power_factor: 0.99,
+              fallback_kw: 0}]
+station_groups: [{count: 3, id: "D{n}", bus: p, controller: c0, type: dc}]
+"""
+    station = Substation.open(compiled(tmp_path, text))
+    electrical = station.player.site.electrical
+    before = station.run(60)
+    station.supply("a", lost=True)
+    station.run(30)
+    station.supply("a", lost=False)
+    during = station.run(120)
+    assert during.site.load_factor.tolist() == [2.5]
+    flow = ac_loading(electrical, during.site.state.closed, during.ceiling, loads_kw=np.array([75.0]))
+    assert 115.0 < flow.import_kw.sum() <= 120.0
+    after = station.run(int(PICKUP_S))
+    assert after.ceiling == pytest.approx(before.ceiling, abs=1e-3)

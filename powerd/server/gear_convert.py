@@ -14,6 +14,7 @@ from powerd.limits import Ints
 from powerd.network.electrical import Electrical
 from powerd.server import checks
 from powerd.server.convert import check_stamp
+from powerd.server.stamps import Reports
 from powerd.state.switchgear import Flag, Position
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import switchgear_service_pb2 as pb
@@ -100,6 +101,7 @@ def reporter_number(field: str, reporter_id: str) -> int:
 
 def seen_events(
     names: GearNames,
+    reports: Reports,
     reporter_id: str,
     stamp: pb_common.Stamp,
     switches: Sequence[pb.SwitchReport],
@@ -110,7 +112,7 @@ def seen_events(
     """The events of a report; ``at`` leads to its fields in the message, as "hello.".
 
     Raises:
-        BadRequest: something in it is wrong.
+        BadRequest: something in it is wrong, or it is of a process that another one has succeeded.
         UnknownName: it names what is not there.
     """
     check_stamp(f"{at}stamp", stamp)
@@ -119,8 +121,10 @@ def seen_events(
         if len(entries) > ENTRIES_MAX:
             raise BadRequest(field, f"at most {ENTRIES_MAX} entries, got {len(entries)}")
     events: list[sw.SwitchEvent] = []
+    about: list[tuple[str, int]] = []
     for k, one in enumerate(outages):
         kind, index = _lost_element(names, f"{at}outages[{k}].element", one.element)
+        about.append((kind, index))
         events.append(
             sw.OutageSeen(
                 reporter=reporter,
@@ -134,17 +138,20 @@ def seen_events(
             )
         )
     if switches:
+        branch = _branches(names, f"{at}switches", switches)
+        about += [(sw.ElementKind.BRANCH, e) for e in branch.tolist()]
         events.append(
             sw.SwitchesSeen(
                 reporter=reporter,
                 reporter_id=reporter_id,
                 incarnation=stamp.incarnation,
                 clock_s=stamp.boottime_s,
-                branch=_branches(names, f"{at}switches", switches),
+                branch=branch,
                 position=np.array([_position(f"{at}switches[{k}]", one) for k, one in enumerate(switches)], np.int64),
                 flags=np.array([flags_of(one) for one in switches], np.int64),
             )
         )
+    reports.hear(f"{at}stamp", reporter, about, stamp)
     return events
 
 

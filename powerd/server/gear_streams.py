@@ -21,6 +21,7 @@ from powerd.server.gear_convert import GearNames, on_the_wire, seen_events
 from powerd.server.later import Later
 from powerd.server.outbox import duration
 from powerd.server.pen import Pen
+from powerd.server.stamps import Reports
 from powerd.server.status import Superseded
 from powerd.state.switchgear import Position
 from powerd.v1 import common_pb2 as pb_common
@@ -67,6 +68,8 @@ class GearStreams:
         """Called when a hello or report is in the inbox."""
         self.given = 0
         """Orders since the start."""
+        self.reports = Reports()
+        """Who has told of what, on streams and by calls."""
         self._streams: list[GearStream] = []
         self._later = Later()
 
@@ -114,7 +117,7 @@ class GearStreams:
         hello = first.hello
         if not hello.switches:
             raise BadRequest("hello.switches", "at least one switch that this controller speaks for")
-        events = seen_events(self._names, hello.reporter_id, hello.stamp, hello.switches, (), at="hello.")
+        events = seen_events(self._names, self.reports, hello.reporter_id, hello.stamp, hello.switches, (), at="hello.")
         branch = np.array([self._names.switch[one.switch_id] for one in hello.switches], np.int64)
         stream = GearStream(
             reporter_id=hello.reporter_id,
@@ -152,9 +155,8 @@ class GearStreams:
             raise BadRequest("report.stamp.incarnation", f"the hello's, {stream.incarnation}")
         checks.is_clock_order("report.stamp.boottime_s", report.stamp.boottime_s, stream.boottime_s, "the stamp before")
         stream.boottime_s = report.stamp.boottime_s
-        events = seen_events(
-            self._names, stream.reporter_id, report.stamp, report.switches, report.outages, at="report."
-        )
+        said = (report.stamp, report.switches, report.outages)
+        events = seen_events(self._names, self.reports, stream.reporter_id, *said, at="report.")
         for k, answer in enumerate(report.answers):
             order_id = checks.at_least(f"report.answers[{k}].order_id", answer.order_id, 1)
             if answer.refused:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
 
 from powerd.errors import BadRequest
+from powerd.v1.common_pb2 import Stamp
 
 PROCESSES_KEPT = 8
 """Processes remembered that said hello for one controller, and that called for one EVSE."""
@@ -104,3 +106,28 @@ class Stamps:
             raise BadRequest("stamp.boottime_s", f"{wanted}; a clock that was set back is another incarnation's")
         heard.hear(incarnation, boottime_s)
         return boottime_s >= newest_s
+
+
+class Reports:
+    """Who has told of which switch or element: a report of a process that another one has succeeded is not believed.
+
+    Calls keep no order, so one that a device's last process had under way comes when its next one has long spoken. It
+    is refused as for ``Stamps``; late reports of one process are dropped where the words of all devices are compared
+    (``positions``, ``losses``). Of one device each element may be told by a process of its own.
+    """
+
+    def __init__(self) -> None:
+        self._heard: defaultdict[tuple[int, str, int], _Newest] = defaultdict(_Newest)
+
+    def hear(self, field: str, reporter: int, about: Sequence[tuple[str, int]], stamp: Stamp) -> None:
+        """Remembers who tells ``about`` these elements, kind and index each.
+
+        Raises:
+            BadRequest: another process of this reporter has told about one of them since; ``field`` leads to its stamp.
+        """
+        told = [self._heard[(reporter, *one)] for one in about]
+        over = [one.is_over(stamp.incarnation, stamp.boottime_s) for one in told]  # of each its minute begins
+        if any(over):
+            raise BadRequest(f"{field}.incarnation", SUCCEEDED)
+        for one in told:
+            one.hear(stamp.incarnation, stamp.boottime_s)

@@ -52,7 +52,8 @@ class SwitchgearService(SwitchgearServiceServicer):
     ) -> pb.ReportPositionsResponse:
         """News; wakes the ticker."""
         async with as_status(context):
-            events = seen_events(self._gear, request.reporter_id, request.stamp, request.switches, request.outages)
+            said = (request.reporter_id, request.stamp, request.switches, request.outages)
+            events = seen_events(self._gear, self._streams.reports, *said)
             await self._desk.post(*events, urgent=True)
             return pb.ReportPositionsResponse(alarms=self._desk.latest().alarms)
 

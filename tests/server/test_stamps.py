@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from powerd.errors import BadRequest
-from powerd.server.stamps import OVERTAKEN_S, PROCESSES_KEPT, Stamps
+from powerd.server.stamps import OVERTAKEN_S, PROCESSES_KEPT, Reports, Stamps
+from tests.server.dialogue import stamp
 
 
 def test_posts_that_call_each_by_itself_make_none_of_them_forgotten() -> None:
@@ -49,3 +50,16 @@ def test_a_second_process_by_mistake_shuts_out_nobody_for_good() -> None:
     stamps.hello(0, 1, 110.1 + OVERTAKEN_S)
     with pytest.raises(BadRequest):
         stamps.hello(0, 2, 7.0)
+
+
+def test_a_device_whose_last_process_lives_is_believed_again_after_a_minute() -> None:
+    """Of the switches that its next process has told of; of another one, and of another device, it is heard at once."""
+    reports, tie, main = Reports(), ("branch", 0), ("branch", 1)
+    reports.hear("stamp", 1, [tie, main], stamp(100.0, 1))
+    reports.hear("stamp", 1, [tie], stamp(5.0, 2))
+    reports.hear("stamp", 1, [main], stamp(101.0, 1))
+    reports.hear("stamp", 2, [tie], stamp(101.0, 1))
+    for late_s in (110.0, 110.0 + OVERTAKEN_S):
+        with pytest.raises(BadRequest, match="another one has been heard since"):
+            reports.hear("stamp", 1, [main, tie], stamp(late_s, 1))
+    reports.hear("stamp", 1, [main, tie], stamp(110.1 + OVERTAKEN_S, 1))

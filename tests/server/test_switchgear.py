@@ -179,6 +179,34 @@ def test_reported_positions_are_urgent_and_believed_when_the_call_returns() -> N
     asyncio.run(scene())
 
 
+def test_a_report_of_a_process_that_was_succeeded_is_refused_by_call_and_stream() -> None:
+    """The relay's next process says that the tie is closed; what its last one had under way comes after that."""
+    tie = pb.SwitchReport(switch_id="tie", position=OPEN)
+
+    async def scene() -> None:
+        core = GearCore()
+        async with gear_service(core) as service:
+            await service.ReportPositions(seen(*positions(), at=stamp(50.0)))
+            now_closed = pb.SwitchReport(switch_id="tie", position=CLOSED)
+            lost = pb.OutageReport(element="grid-a", lost=True)
+            await service.ReportPositions(seen(now_closed, at=stamp(5.0, ME + 1), outages=[lost]))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await service.ReportPositions(seen(tie, at=stamp(59.0)))
+            assert only_violation(refused) == "stamp.incarnation"
+            call = service.ConnectSwitchgear()
+            said = pb.SwitchgearHello(reporter_id="relay", stamp=stamp(60.0), switches=[tie])
+            await call.write(pb.ConnectSwitchgearRequest(hello=said))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                raise await _refused(call)
+            assert only_violation(refused) == "hello.stamp.incarnation"
+            assert core.gear_of["tie"] == Position.CLOSED
+            in_a = pb.SwitchReport(switch_id="in-a", position=OPEN)
+            await service.ReportPositions(seen(in_a, at=stamp(61.0)))  # of that the next one has told nothing
+            assert core.gear_of["in-a"] == Position.OPEN
+
+    asyncio.run(scene())
+
+
 def test_an_outage_carries_who_saw_it_and_when() -> None:
     """The word that the supply is back, overtaken by a later one that it is lost, changes nothing."""
 

@@ -106,5 +106,7 @@ def is_idle(dry_since_s: float, now_s: float) -> bool:
 
 
 def idle(usage: Usage, now_s: float) -> Bools:
-    """(n,) cars that have drawn nothing of what they were offered for ``IDLE_S``."""
-    return now_s - usage.dry_since_s >= IDLE_S
+    """(n,) ``is_idle`` of each car; most have drawn something."""
+    found = np.isfinite(usage.dry_since_s)
+    found[found] = [is_idle(since_s, now_s) for since_s in usage.dry_since_s[found].tolist()]
+    return found

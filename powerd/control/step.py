@@ -394,14 +394,13 @@ def _news_below(site: CompiledSite, before: Snapshot, heard: Snapshot, scene: Sc
     """(L,) something was heard that moves the bound of an overshoot: W is more than time alone would have left of it.
 
     A car came, or a reading; a car also where what is held hides its reserve as yet; or what is held ends later, as for
-    a car that another one took the place of unheard; or a silent controller spoke, whose EVSEs the bound reckons at
-    what they fall to. This tick's own grants are no news: they must not raise W there.
+    a car that another one took the place of unheard. This tick's own grants are no news: they must not raise W there.
+    Nor is a silent controller that speaks: what its EVSEs hold counted, so nobody else has to fall for them.
     """
     terms, plugged, drawn = site.terms, before.sessions.plugged, largest_phase(before.drawn)
     more = scene.worst > leases.worst(before.leases, terms, plugged, drawn, now_s) + ROW_TOLERANCE
     more |= leases.reserve(heard.leases, terms, heard.sessions.plugged) > leases.reserve(before.leases, terms, plugged)
     more |= leases.last_end_s(heard.leases) > leases.last_end_s(before.leases)
-    more |= scene.reachable & ~leases.reachable(before.leases, terms, before.boottime_s)
     return scene.anew | _above(site.limits, more)
 
 

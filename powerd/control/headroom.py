@@ -131,6 +131,7 @@ def _judge(meters: Meters, m: int, within: _Charging, hold_s: float) -> Meters:
     held = (least <= now) & (now < most) & (end_s - meters.sure_at_s[m] <= hold_s)
     stays = np.maximum(now, reading - within.told)
     after = np.where(~known, most, np.where(now >= most, falling, np.where(held, stays, most)))
+    after = np.where(np.isnan(most), now, after)  # what a reading leaves out has not fallen
     proved = bool(np.all((after >= most * (1.0 - NEAR_SHARE) - 1e-9) | np.isnan(most)))
     return replace(
         meters,
@@ -222,23 +223,24 @@ def trusted(site: CompiledSite, meters: Meters, boottime_s: float) -> Bools:
 def uncontrolled(site: CompiledSite, meters: Meters, boottime_s: float) -> Floats:
     """(L,) load not under control that each limit must reckon with [limit unit]; see the module's inequality.
 
-    A meter that fell silent does not make room by that: what its loads are configured for and its last word with the
-    margin are both reckoned with.
+    A meter that fell silent, or leaves out what it told before, does not make room by that: what its loads are
+    configured for and its last word with the margin are both reckoned with.
     """
     if not meters.stamp_s.shape[0]:
         return site.loads_worst
     points = site.electrical.meters
     late = boottime_s - meters.newest_end_s > np.maximum(LATE_S, readings.windows_of(meters) + SKEW_S)
-    margin = np.where(late[:, None], points.margin[:, None] * np.abs(meters.newest), 0.0)
-    value = meters.part + margin
-    speaks = trusted(site, meters, boottime_s)
+    left_out = np.isnan(meters.newest)
+    last = np.where(left_out, meters.part, np.abs(meters.newest))
+    value = meters.part + np.where(late[:, None] | left_out, points.margin[:, None] * last, 0.0)
+    left_out[:, 3] &= ~_known(meters.newest)[0]  # three currents tell of the power, too
+    value[:, 3] = np.where(np.isnan(meters.newest[:, 3]) & ~left_out[:, 3], np.nan, value[:, 3])
+    speaks = trusted(site, meters, boottime_s)[:, None] & ~left_out
     spoke = site.metering.works & np.isfinite(meters.newest_end_s)
     worst = np.where(np.isnan(points.worst_a), np.nan, points.worst_a)
     stated = np.column_stack([np.repeat(worst[:, None], 3, axis=1), np.full(worst.shape[0], np.nan)])
-    now = _on_limits(site, np.where(speaks[:, None], value, stated))
-    before = _on_limits(
-        site, np.where(spoke[:, None], np.fmax(value, np.where(speaks[:, None], np.nan, stated)), stated)
-    )
+    now = _on_limits(site, np.where(speaks, value, stated))
+    before = _on_limits(site, np.where(spoke[:, None], np.fmax(value, np.where(speaks, np.nan, stated)), stated))
     return np.maximum(now, before)
 
 

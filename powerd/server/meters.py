@@ -13,7 +13,7 @@ from powerd.limits import Floats, Ints
 from powerd.server import checks
 from powerd.server.convert import check_stamp
 from powerd.server.core import Core
-from powerd.server.stamps import OVERTAKEN_S
+from powerd.server.stamps import OVERTAKEN_S, Reports
 from powerd.server.status import as_status
 from powerd.v1 import meter_service_pb2 as pb
 from powerd.v1.meter_service_pb2_grpc import MeterServiceServicer
@@ -29,6 +29,7 @@ class MeterService(MeterServiceServicer):
         self._core = core
         self._index = {name: m for m, name in enumerate(core.electrical.meters.ids)}
         self._waiting: set[asyncio.Future[object]] = set()
+        self._reports = Reports()
 
     async def ReportReadings(  # noqa: N802
         self,
@@ -61,6 +62,7 @@ class MeterService(MeterServiceServicer):
         now_s = request.stamp.boottime_s
         windows = np.array([_window(f"readings[{k}]", r, now_s) for k, r in enumerate(request.readings)])
         values = np.array([_reading(f"readings[{k}]", r) for k, r in enumerate(request.readings)])
+        self._reports.hear("stamp", 0, [("meter", m) for m in meter.tolist()], request.stamp)  # nobody says who reports
         return MeterRead(
             meter=meter,
             incarnation=request.stamp.incarnation,

@@ -109,11 +109,11 @@ class Stamps:
 
 
 class Reports:
-    """Who has told of which switch or element: a report of a process that another one has succeeded is not believed.
+    """Who has told of which switch, loss or meter: a report of a process that another one has succeeded is not news.
 
     Calls keep no order, so one that a device's last process had under way comes when its next one has long spoken. It
-    is refused as for ``Stamps``; late reports of one process are dropped where the words of all devices are compared
-    (``positions``, ``losses``). Of one device each element may be told by a process of its own.
+    is refused as for ``Stamps``; late reports of one process are dropped where they are compared with what is known
+    (``positions``, ``losses``, ``meters``). Of one device each element may be told by a process of its own.
     """
 
     def __init__(self) -> None:

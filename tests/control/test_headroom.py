@@ -526,6 +526,22 @@ def test_a_meter_of_power_alone_is_told_where_amperes_are_limited(folder: Path) 
     assert told in decision.alarms
 
 
+def test_what_a_meter_leaves_out_makes_no_room(folder: Path) -> None:
+    """It told of 70 A, then of its power alone: its currents are as silent as a meter that says nothing."""
+    player = Player.open(folder, metered_text(1, 100.0))
+    player.plug(0)
+    player.hello(0)
+    for _ in range(30):
+        player.tick(_total(70.0, now_s=player.now_s + 1))
+    assert _counted(player) == pytest.approx(70.0)
+    for _ in range(20):
+        player.tick(_total(np.nan, now_s=player.now_s + 1, power_kw=40.0))
+        assert _counted(player) >= 70.0
+    for _ in range(5):
+        player.tick(_total(60.0, now_s=player.now_s + 1))
+    assert 60.0 <= _counted(player) <= 70.0
+
+
 def test_a_silent_meter_with_a_stated_worst(folder: Path) -> None:
     """``worst_a`` counts where no load is drawn behind the meter."""
     player = Player.open(folder, metered_text(2, 100.0, worst_kw=None, worst_a=37.0))

@@ -125,6 +125,27 @@ def test_an_unknown_meter_is_not_found() -> None:
     asyncio.run(scene())
 
 
+def test_a_late_reading_of_a_process_that_was_succeeded_is_refused() -> None:
+    """Its window would seem to be of now, and what it shows would count until the next reading comes."""
+
+    async def scene() -> FakeCore:
+        core = FakeCore(METERED)
+        async with serving(core) as (_, channel):
+            service = MeterServiceStub(channel)
+            for incarnation in (ME, ME + 1):
+                request = _request()
+                request.stamp.incarnation = incarnation
+                await service.ReportReadings(request)
+            late = _request()
+            late.stamp.boottime_s = 101.0
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await service.ReportReadings(late)
+            assert only_violation(refused) == "stamp.incarnation"
+        return core
+
+    assert len(asyncio.run(scene()).posted) == 2
+
+
 @pytest.mark.parametrize(("incarnation", "boottime_s", "taken"), [(ME, 40.1, 1), (ME, 39.9, 0), (9, 1.0, 1)])
 def test_a_meter_is_not_silent_for_ever_because_a_clock_was_wrong_once(
     incarnation: int, boottime_s: float, taken: int

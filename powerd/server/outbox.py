@@ -3,6 +3,9 @@
 A renewal extends what was sent *before* it. So entries before a pending renewal are merged among themselves and those
 after it among themselves, never across: else a renewal could extend a ceiling that an entry merged away had replaced
 (docs/protocol.md, "What the daemon promises"). A newer renewal replaces an older pending one, which joins the sides.
+
+What waited for a slow disk may come after what is newer: grants then count as put before a pending renewal that is
+newer than they, and a renewal that comes after a newer one is left out.
 """
 
 from __future__ import annotations
@@ -67,21 +70,26 @@ class Outbox:
         self._size = size
         self._before: list[Part] = []
         self._renewal: Lease | None = None
+        self._renewed = (0, 0)  # order of the newest renewal, pending or taken
         self._after: list[Part] = []
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
 
     def put(self, part: Part, *, lowers: bool = False) -> None:
-        """Adds grants, newer than everything put before; ``lowers``: decreases are among them."""
+        """Adds grants; ``lowers``: decreases are among them."""
         self.lowers |= lowers
-        side = self._before if self._renewal is None else self._after
+        before = self._renewal is None or part.lease.order < self._renewal.order
+        side = self._before if before else self._after
         side.append(part)
         self._shrink(side)
         self._changed()
 
     def renew(self, lease: Lease) -> None:
-        """Adds a renewal, newer than everything put before."""
+        """Adds a renewal; after a newer one it is worth nothing any more."""
+        if lease.order < self._renewed:
+            return
+        self._renewed = lease.order
         self._before += self._after
         self._after = []
         self._shrink(self._before)

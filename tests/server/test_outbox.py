@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -135,6 +136,26 @@ def test_entries_before_a_renewal_are_not_merged_away_by_later_ones() -> None:
 
     lowered, renewal, again = asyncio.run(play())
     assert (list(lowered.grants.ceiling), renewal.renew_all.seq, list(again.grants.ceiling)) == ([10.0], 3, [8.0])
+
+
+@pytest.mark.parametrize("stalled", [True, False])
+def test_a_renewal_that_waited_for_the_disk_does_not_follow_a_newer_one(stalled: bool) -> None:
+    """Tick 1 lowers and renews at once, tick 0 raised and renewed and waits: its renewal is over, its raise refused."""
+
+    async def play() -> list[pb.ConnectResponse]:
+        box, messages = Outbox(1), []
+        _put(box, {0: 6.0}, 4)
+        _put(box, "renew", 6)
+        if not stalled:
+            messages += box.take()
+        _put(box, {0: 16.0}, 2)
+        _put(box, "renew", 3)
+        messages += box.take()
+        assert box.count == len(messages)
+        return messages
+
+    told = [(one.grants.seq, list(one.grants.ceiling), one.renew_all.seq) for one in asyncio.run(play())]
+    assert told == [(4, [6.0], 0), (0, [], 6), *([] if stalled else [(2, [16.0], 0)])]
 
 
 def test_two_batches_of_one_lease_travel_together() -> None:

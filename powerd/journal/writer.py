@@ -23,10 +23,6 @@ TICK_BYTES, EVSE_BYTES, EVENT_BYTES = 40_000, 400, 250
 """What a tick that waits takes at most, with its state: by itself, for each EVSE and for each event (CPython 3.11)."""
 
 
-class JournalHangs(JournalBroken):
-    """The disk has not answered for so long that no more can wait; what waited may become durable, or not."""
-
-
 @dataclass
 class _Job:
     """Ticks that wait, and everybody who waits for them."""
@@ -59,8 +55,8 @@ class JournalWriter:
     def commit(self, entry: Entry) -> asyncio.Future[None]:
         """Hands over a tick; the future ends when it is durable.
 
-        The future fails with ``JournalBroken`` where the disk refused, or powerd made a mistake; the state after it
-        will be written with the next tick. It fails with ``JournalHangs`` where too much waits.
+        The future fails with ``JournalBroken`` where the disk refused, where too much waits for it, or where powerd made
+        a mistake: the tick may become durable all the same, and the state after it will be written with the next one.
         """
         done: Future[None] = Future()
         with self._lock:
@@ -75,7 +71,7 @@ class JournalWriter:
         for one in given_up:
             if one.set_running_or_notify_cancel():
                 one.set_exception(
-                    JournalHangs("the disk of the journal does not answer; no ceiling is raised until it does")
+                    JournalBroken("the disk of the journal does not answer; no ceiling is raised until it does")
                 )
         return told
 

@@ -186,6 +186,7 @@ class Ticker:
             alone=alone_in(self._snapshot),
         )
         self._published: asyncio.Task[None] | None = None
+        self._advancing: set[asyncio.Task[Decision]] = set()
         self._planning: asyncio.Task[None] | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._inbox: list[_Waiting] = []
@@ -246,7 +247,14 @@ class Ticker:
         return None if found is None else tuple(int(i) for i in found)
 
     async def advance(self, now: Now) -> Decision:
-        """See ``Core.advance``."""
+        """See ``Core.advance``; once begun it goes on to its end, also where whoever asked for it has gone."""
+        advancing = asyncio.create_task(self._advanced(now))
+        self._advancing.add(advancing)  # a loop holds its tasks weakly
+        advancing.add_done_callback(self._advancing.discard)
+        return await asyncio.shield(advancing)
+
+    async def _advanced(self, now: Now) -> Decision:
+        """One full tick, with all that follows from it."""
         decision = await self._tick(now)
         if self._published is not None:
             await self._published
@@ -463,11 +471,12 @@ class Ticker:
         _answer(taken, decision)
 
     async def close(self) -> None:
-        """Ends the journal, everything that waits for it first."""
-        if self._published is not None:
-            await self._published
-        if self._writer is not None:
-            self._writer.close()
+        """Ends the journal, a tick that is under way and everything that waits for it first."""
+        async with self._ticking:
+            if self._published is not None:
+                await self._published
+            if self._writer is not None:
+                self._writer.close()
 
 
 def _refuse_unheld(known: Envelopes, electrical: Electrical, now: Now) -> None:

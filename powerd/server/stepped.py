@@ -61,10 +61,10 @@ class SteppedClockService(SteppedClockServiceServicer):
                 await context.abort(
                     grpc.StatusCode.DEADLINE_EXCEEDED, f"a report or session call did not come in {patience_s:.1f} s"
                 )
+            self._boottime_s = now.boottime_s  # the tick is made, whether or not the caller is still there then
             started = time.perf_counter()
             decision = await self._core.advance(now)
             step_ms = 1e3 * (time.perf_counter() - started)
-            self._boottime_s = now.boottime_s
             await self._publisher.emptied()
             return self._answer(decision, step_ms)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from powerd.control import events as ev
 from powerd.control.decision import Decision
 from powerd.daemon import INBOX_EVENTS, SystemClock, Ticker, _tell_tick
 from powerd.errors import EnvelopeUnheld, Overloaded
-from powerd.journal.store import Journal, JournalBroken
+from powerd.journal.store import Entry, Journal, JournalBroken
 from powerd.network.electrical import Electrical
 from powerd.network.load import load_site
 from powerd.server.status import Unavailable
@@ -361,6 +362,70 @@ async def overtaken(ticker: Ticker, solve: Solve, *calls: ev.Event) -> list[ev.O
     running.cancel()
     solve.goes_on.set()
     return outcomes
+
+
+@pytest.mark.parametrize("waits_for", ["solve", "disk"])
+def test_a_tick_whose_caller_has_gone_is_made_all_the_same(
+    electrical: Electrical, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits_for: str
+) -> None:
+    """All that it had taken is answered and published, the next ticks come after it, and the daemon ends in order."""
+    answers, commit = threading.Event(), Journal.commit
+
+    def late(journal: Journal, entries: Sequence[Entry], *, lost: bool = False) -> int:
+        answers.wait(20)
+        return commit(journal, entries, lost=lost)
+
+    async def story() -> None:
+        ticker = ticker_of(electrical, journal=Journal(tmp_path / "j", evse_ids=electrical.posts.ids))
+        sink = ticker.sink = Heard()
+        await ticker.advance(at(1.0))
+        solve = Solve(ticker, monkeypatch) if waits_for == "solve" else None
+        monkeypatch.setattr(Journal, "commit", late)
+        told = ticker.post(hello(0, 2.0))
+        advancing = asyncio.create_task(ticker.advance(at(2.0)))
+        if solve is not None:
+            await asyncio.to_thread(solve.begun.wait, 20)
+        while solve is None and ticker._writer is not None and not ticker._writer._under_way.entries:
+            await asyncio.sleep(0.01)
+        advancing.cancel()
+        await asyncio.wait((advancing,))
+        following = asyncio.create_task(ticker.advance(at(3.0)))
+        await asyncio.sleep(0.05)
+        answers.set()
+        if solve is not None:
+            assert ticker._latest is not None
+            assert ticker._latest.tick == 1  # never two steps at once
+            solve.goes_on.set()
+        assert (await asyncio.wait_for(told, 20)) == (ev.Done(),)
+        assert (await asyncio.wait_for(following, 20)).tick == 3
+        assert [decision.tick for decision in sink.raised] == [1, 2, 3]
+        assert sink.raised[1].raised.ceiling == pytest.approx([32.0], abs=1e-5)
+        await ticker.close()
+
+    asyncio.run(story())
+
+
+def test_the_end_waits_for_a_tick_that_is_under_way(
+    electrical: Electrical, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller has gone, as callers do when the server stops: the tick is in the journal that is closed after it."""
+
+    async def story() -> None:
+        ticker = ticker_of(electrical, journal=Journal(tmp_path / "j", evse_ids=electrical.posts.ids))
+        solve = Solve(ticker, monkeypatch)
+        ticker.post(hello(0, 1.0))
+        advancing = asyncio.create_task(ticker.advance(at(1.0)))
+        await asyncio.to_thread(solve.begun.wait, 20)
+        advancing.cancel()
+        closing = asyncio.create_task(ticker.close())
+        await asyncio.sleep(0.05)
+        solve.goes_on.set()
+        await closing
+
+    asyncio.run(story())
+    found = Journal(tmp_path / "j", evse_ids=electrical.posts.ids).recover(ticker_of(electrical)._snapshot)
+    assert found is not None
+    assert found.tick == 1
 
 
 STOP = ev.StopOrdered(request_id="", stop_id="s", element="F1", evse=np.array([0]), reason="smoke")

@@ -9,7 +9,9 @@ import grpc.aio
 import numpy as np
 import pytest
 
+from powerd.control.decision import Decision
 from powerd.server.stepped import binding_rows
+from powerd.units import Now
 from powerd.v1 import stepped_clock_service_pb2 as pb
 from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
 from powerd.v1.session_service_pb2 import StartSessionRequest
@@ -86,6 +88,31 @@ def test_a_bad_step_is_refused_by_field(field: str, request_: pb.AdvanceRequest)
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await clock.Advance(request_)
             assert only_violation(refused) == field
+
+    asyncio.run(scene())
+
+
+def test_time_does_not_go_back_behind_a_step_whose_caller_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tick is made all the same, so the next one cannot be of an instant before it."""
+
+    async def scene() -> None:
+        core, begun = FakeCore(), asyncio.Event()
+
+        async def hangs(_now: Now) -> Decision:
+            begun.set()
+            return await asyncio.Future[Decision]()
+
+        monkeypatch.setattr(core, "advance", hangs)
+        async with serving(core, stepped=True) as (_, channel):
+            clock = SteppedClockServiceStub(channel)
+            call = clock.Advance(pb.AdvanceRequest(boottime_s=10.0))
+            gone = asyncio.ensure_future(call)
+            await asyncio.wait_for(begun.wait(), 10)
+            call.cancel()
+            await asyncio.wait((gone,))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await clock.Advance(pb.AdvanceRequest(boottime_s=9.0), timeout=5.0)
+            assert only_violation(refused) == "boottime_s"
 
     asyncio.run(scene())
 

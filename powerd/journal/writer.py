@@ -55,8 +55,8 @@ class JournalWriter:
     def commit(self, entry: Entry) -> asyncio.Future[None]:
         """Hands over a tick; the future ends when it is durable.
 
-        The future fails with ``JournalBroken`` where the disk refused, where too much waits for it, or where powerd made
-        a mistake: the tick may become durable all the same, and the state after it will be written with the next one.
+        The future fails with ``JournalBroken`` where the disk refused, where too much waits for it, or where powerd
+        made a mistake: the tick may be durable all the same, and the state after it is written with the next one.
         """
         done: Future[None] = Future()
         with self._lock:

@@ -369,9 +369,10 @@ def test_a_tick_whose_caller_has_gone_is_made_all_the_same(
     electrical: Electrical, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits_for: str
 ) -> None:
     """All that it had taken is answered and published, the next ticks come after it, and the daemon ends in order."""
-    answers, commit = threading.Event(), Journal.commit
+    begun, answers, commit = threading.Event(), threading.Event(), Journal.commit
 
     def late(journal: Journal, entries: Sequence[Entry], *, lost: bool = False) -> int:
+        begun.set()
         answers.wait(20)
         return commit(journal, entries, lost=lost)
 
@@ -383,10 +384,7 @@ def test_a_tick_whose_caller_has_gone_is_made_all_the_same(
         monkeypatch.setattr(Journal, "commit", late)
         told = ticker.post(hello(0, 2.0))
         advancing = asyncio.create_task(ticker.advance(at(2.0)))
-        if solve is not None:
-            await asyncio.to_thread(solve.begun.wait, 20)
-        while solve is None and ticker._writer is not None and not ticker._writer._under_way.entries:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread((begun if solve is None else solve.begun).wait, 20)
         advancing.cancel()
         await asyncio.wait((advancing,))
         following = asyncio.create_task(ticker.advance(at(3.0)))

@@ -25,7 +25,7 @@ from powerd.state import contactors, hello, leases, meters
 from powerd.state.columns import put, put_news, replace
 from powerd.state.lease_book import LeaseBook
 from powerd.state.phases import forget_phases
-from powerd.state.snapshot import Sessions, Snapshot, Stop
+from powerd.state.snapshot import Sessions, Snapshot, Stop, session_told
 from powerd.state.usage import forget_car
 from powerd.units import ROW_TOLERANCE, Now
 
@@ -525,7 +525,7 @@ def _session_started(
     evse = np.array([event.evse])
     sessions = _begin_sessions(sessions, evse, {event.evse: event.session_id}, now)
     sessions = _demanded(_undemanded(sessions, evse), event.evse, event.demand)
-    return replace(snapshot, sessions=sessions), ev.Done(event.session_id, (event.evse,))
+    return replace(snapshot, sessions=sessions), _done(sessions, event.session_id, event.evse)
 
 
 def _session_updated(site: CompiledSite, snapshot: Snapshot, event: ev.SessionUpdated) -> tuple[Snapshot, ev.Outcome]:
@@ -537,7 +537,8 @@ def _session_updated(site: CompiledSite, snapshot: Snapshot, event: ev.SessionUp
     refused = _demand_misfit(site, i, event.demand, *known)
     if refused is not None:
         return snapshot, refused
-    return replace(snapshot, sessions=_demanded(snapshot.sessions, i, event.demand)), ev.Done(event.session_id, (i,))
+    sessions = _demanded(snapshot.sessions, i, event.demand)
+    return replace(snapshot, sessions=sessions), _done(sessions, event.session_id, i)
 
 
 def _session_stopped(snapshot: Snapshot, event: ev.SessionStopped) -> tuple[Snapshot, ev.Outcome]:
@@ -548,7 +549,12 @@ def _session_stopped(snapshot: Snapshot, event: ev.SessionStopped) -> tuple[Snap
     i = sessions.session_id.index(event.session_id)
     ids = tuple("" if k == i else own for k, own in enumerate(sessions.session_id))
     sessions = replace(sessions, served=put(sessions.served, i, False), session_id=ids)
-    return replace(snapshot, sessions=sessions), ev.Done(event.session_id, (i,))
+    return replace(snapshot, sessions=sessions), _done(sessions, event.session_id, i)
+
+
+def _done(sessions: Sessions, session_id: str, i: int) -> ev.Done:
+    """The session as a request left it."""
+    return ev.Done(session_id, (i,), session_told(sessions, i))
 
 
 def _demand_misfit(

@@ -15,6 +15,7 @@ from powerd.control.switch_events import SwitchEvent
 from powerd.limits import Bools, Floats, Ints
 from powerd.state.hello import Said
 from powerd.state.impaired import Trigger
+from powerd.state.snapshot import SessionTold
 
 
 def or_none(said: Bools | None, evse: Ints) -> Bools:
@@ -347,6 +348,8 @@ class Done:
     key: str = ""
     evse: tuple[int, ...] = field(default=())
     """EVSEs concerned, where the answer lists them."""
+    session: SessionTold | None = field(default=None, compare=False)
+    """The session concerned as the event left it; nan is in it, so it is not compared."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ nobody did, a stop say; so that is refused.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -20,6 +21,8 @@ from powerd.state.snapshot import Answered, Snapshot
 
 ANSWERS_KEPT = 4096
 """Request ids remembered for idempotent retries: minutes of traffic at 10/s, a bound on memory."""
+EVSES_KEPT = 100_000
+"""EVSEs that their answers may name together: 20 stops of 5 000 EVSEs. Beyond it the oldest are forgotten."""
 
 SiteRequest: TypeAlias = (
     ev.SessionStarted
@@ -49,14 +52,19 @@ def contents_of(request: Request) -> str:
 
 def answer_again(snapshot: Snapshot, request: Request) -> ev.Outcome | None:
     """The answer to a request whose id is known; None: it has none, or a new one."""
-    if not request.request_id:
+    known = answered_before(snapshot, request.request_id)
+    if known is None:
         return None
-    for known in reversed(snapshot.answered):
-        if known.request_id == request.request_id:
-            if known.contents not in ("", contents_of(request)) or _name_of(request) not in (None, known.key):
-                return ev.Refused("request_id", "an id of its own; this one was given with other contents before")
-            return _done_again(snapshot, known.key)
-    return None
+    if known.contents not in ("", contents_of(request)) or _name_of(request) not in (None, known.key):
+        return ev.Refused("request_id", "an id of its own; this one was given with other contents before")
+    return ev.Done(known.key, known.evse, known.session)
+
+
+def answered_before(snapshot: Snapshot, request_id: str) -> Answered | None:
+    """What was done under this id; None: it is empty, or new."""
+    if not request_id:
+        return None
+    return next((known for known in reversed(snapshot.answered) if known.request_id == request_id), None)
 
 
 def _name_of(request: Request) -> str | None:
@@ -70,17 +78,24 @@ def _name_of(request: Request) -> str | None:
             return None
 
 
-def _done_again(snapshot: Snapshot, key: str) -> ev.Done:
-    """The key of the first answer, with the EVSEs it concerns now."""
-    stops = [stop.evse for stop in snapshot.stops if stop.stop_id == key]
-    if stops:
-        return ev.Done(key, tuple(int(i) for i in stops[0]))
-    return ev.Done(key, tuple(i for i, own in enumerate(snapshot.sessions.session_id) if own == key))
-
-
 def answered(snapshot: Snapshot, request: Request, outcome: ev.Outcome) -> Snapshot:
     """With what was done under the request's id; what was refused may be asked again."""
     if not request.request_id or not isinstance(outcome, ev.Done):
         return snapshot
-    new = Answered(request_id=request.request_id, key=outcome.key, contents=contents_of(request))
-    return changed(snapshot, answered=(*snapshot.answered, new)[-ANSWERS_KEPT:])
+    new = Answered(
+        request_id=request.request_id,
+        key=outcome.key,
+        contents=contents_of(request),
+        evse=outcome.evse,
+        session=outcome.session,
+    )
+    kept = (*snapshot.answered, new)[-ANSWERS_KEPT:]
+    if len(new.evse) > 1:
+        kept = kept[-_fitting(kept) :]
+    return changed(snapshot, answered=kept)
+
+
+def _fitting(kept: tuple[Answered, ...]) -> int:
+    """How many of the newest answers name no more EVSEs than are kept; the newest always is."""
+    named = itertools.accumulate(len(one.evse) for one in reversed(kept))
+    return max(1, sum(count <= EVSES_KEPT for count in named))

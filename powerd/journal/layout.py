@@ -12,6 +12,7 @@
 |   | bounds of cars as they were said: else a minimum that nobody said counts as 0 A |
 | 8 | columns as what differs from the row above or as whole steps: a powerd that does not know these refuses them |
 | 9 | fallbacks that may be open, and since when the leader leads: else the first are forgotten |
+| 10 | answers whole, so that a retry gets the very same one: a powerd that does not know these cannot read them |
 
 A file of an older version is migrated when it is opened, in one transaction; one of a newer version is refused.
 The record of before stays as evidence: its chain can be checked, its ticks stepped through only by the powerd of then.
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import apsw
@@ -30,7 +32,7 @@ from zlib_ng.zlib_ng import crc32
 from powerd.journal.cells import Cells, Packed, cell_of, pack
 from powerd.state.snapshot import Answered, Stop
 
-VERSION = 9
+VERSION = 10
 """Raised with every change that an older powerd could misread."""
 
 OLDER = "older_records"
@@ -203,6 +205,18 @@ def _to_9(_db: apsw.Connection) -> None:
     """What may be open counted as open in version 8."""
 
 
+def _to_10(db: apsw.Connection) -> None:
+    """Version 9 looked EVSEs up anew for each retry, by the stop or session that the first answer named."""
+    paths = ("answered", "stops", "sessions/session_id")
+    cells = cells_in(db, "FROM cells WHERE path IN (?, ?, ?)", paths)
+    if len(cells) < len(paths):
+        return  # nothing was ever committed
+    named = {key: (evse,) for evse, key in enumerate(cells["sessions/session_id"]) if key}
+    named |= {stop.stop_id: tuple(stop.evse.tolist()) for stop in cells["stops"]}
+    answered = tuple(replace(one, evse=named.get(one.key, ())) for one in cells["answered"])
+    db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", pack(answered).row("answered", 0))
+
+
 MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {
     1: _to_2,
     2: _to_3,
@@ -212,6 +226,7 @@ MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {
     6: _to_7,
     7: _to_8,
     8: _to_9,
+    9: _to_10,
 }
 """Version -> what brings a file of it to the next one."""
 

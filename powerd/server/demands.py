@@ -11,7 +11,7 @@ from powerd.control.events import Demand
 from powerd.errors import BadRequest
 from powerd.server import checks
 from powerd.server.directory import Directory
-from powerd.state.snapshot import Sessions, bounds_of
+from powerd.state.snapshot import SessionTold
 from powerd.v1 import session_service_pb2 as pb
 
 PRIORITY_MAX = 9
@@ -41,14 +41,15 @@ def demand_from(message: pb.Demand, names: Directory, evse: int) -> Demand:
     )
 
 
-def demand_to(sessions: Sessions, names: Directory, evse: int) -> pb.Demand:
+def demand_to(told: SessionTold, names: Directory, evse: int) -> pb.Demand:
     """What is known of the car at column ``evse``."""
-    least, most = (float(bound[evse]) for bound in bounds_of(sessions, names.posts))
-    demand = pb.Demand(priority=int(sessions.priority[evse]), weight=float(sessions.weight[evse]))
-    if not math.isnan(sessions.requested_kwh[evse]):
-        demand.requested_energy_kwh = float(sessions.requested_kwh[evse])
-    if not math.isnan(sessions.departure_utc_s[evse]):
-        demand.departure_time.CopyFrom(timestamp(float(sessions.departure_utc_s[evse])))
+    least = max(told.min_ceiling, float(names.posts.min_ceiling[evse]))
+    most = min(told.max_ceiling, float(names.posts.max_ceiling[evse]))
+    demand = pb.Demand(priority=told.priority, weight=told.weight)
+    if not math.isnan(told.requested_kwh):
+        demand.requested_energy_kwh = told.requested_kwh
+    if not math.isnan(told.departure_utc_s):
+        demand.departure_time.CopyFrom(timestamp(told.departure_utc_s))
     if names.posts.is_dc[evse]:
         demand.max_power_kw = most
     else:

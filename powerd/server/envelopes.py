@@ -36,8 +36,8 @@ class EnvelopeService(EnvelopeServiceServicer):
         """Takes an envelope; one without a start wakes the ticker."""
         async with as_status(context):
             event = _event(request)
-            (done,) = await self._desk.post(event, urgent=event.start_time is None)
-            return pb.SetEnvelopeResponse(envelope=self._known(done.key))
+            await self._desk.post(event, urgent=event.start_time is None)
+            return pb.SetEnvelopeResponse(envelope=_answer(self._desk.latest(), event))
 
     async def WithdrawEnvelope(  # noqa: N802
         self,
@@ -73,11 +73,39 @@ class EnvelopeService(EnvelopeServiceServicer):
                 time=timestamp(decision.now.utc.timestamp()),
             )
 
-    def _known(self, envelope_id: str) -> pb.Envelope:
-        """The envelope of that id; only its id where it has gone since."""
-        decision = self._desk.latest()
-        found = [one for one in decision.snapshot.envelopes if one.envelope_id == envelope_id]
-        return _told(decision, found[0]) if found else pb.Envelope(envelope_id=envelope_id)
+
+def _answer(decision: Decision, said: EnvelopeSet) -> pb.Envelope:
+    """The envelope as it stands after a tick; to a retry that comes when it is over, what was said."""
+    for one in decision.snapshot.envelopes:
+        if one.envelope_id == said.envelope_id and _is_of(one, said):
+            return _told(decision, one)
+    told = pb.Envelope(
+        envelope_id=said.envelope_id,
+        source=said.source,
+        reason=said.reason,
+        import_limit_kw=said.import_limit_kw,
+        guaranteed=_is_guaranteed(decision, said.import_limit_kw),
+    )
+    if said.start_time is not None:
+        told.start_time.FromDatetime(said.start_time)
+    if said.end_time is not None:
+        told.end_time.FromDatetime(said.end_time)
+    if np.isfinite(said.heartbeat_s):
+        told.heartbeat.FromTimedelta(timedelta(seconds=said.heartbeat_s))
+    return told
+
+
+def _is_of(one: Envelope, said: EnvelopeSet) -> bool:
+    """That envelope is what was said, and not what was said under its id since."""
+    start_utc_s = one.start_utc_s if said.start_time is None else said.start_time.timestamp()
+    end_utc_s = np.inf if said.end_time is None else said.end_time.timestamp()
+    words = said.source, said.reason, said.import_limit_kw, start_utc_s, end_utc_s, said.heartbeat_s
+    return words == (one.source, one.reason, one.import_limit_kw, one.start_utc_s, one.end_utc_s, one.heartbeat_s)
+
+
+def _is_guaranteed(decision: Decision, import_limit_kw: float) -> bool:
+    """The site keeps it whatever happens."""
+    return import_limit_kw >= least_import_kw(decision.site.electrical)
 
 
 def _event(request: pb.SetEnvelopeRequest) -> EnvelopeSet:
@@ -115,14 +143,14 @@ def _heartbeat(value: Duration) -> float:
 
 def _told(decision: Decision, one: Envelope) -> pb.Envelope:
     """An envelope as it stood after a tick."""
-    now, least_kw = decision.now, least_import_kw(decision.site.electrical)
+    now = decision.now
     told = pb.Envelope(
         envelope_id=one.envelope_id,
         source=one.source,
         reason=one.reason,
         import_limit_kw=one.import_limit_kw,
         start_time=timestamp(one.start_utc_s),
-        guaranteed=one.import_limit_kw >= least_kw,
+        guaranteed=_is_guaranteed(decision, one.import_limit_kw),
         in_force=holds(one, now),
         silent=is_silent(one, now),
     )

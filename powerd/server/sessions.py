@@ -10,6 +10,7 @@ from grpc.aio import ServicerContext
 
 from powerd.control.decision import Decision
 from powerd.control.events import Done, SessionStarted, SessionStopped, SessionUpdated
+from powerd.control.requests import answered_before
 from powerd.errors import UnknownName
 from powerd.server import checks
 from powerd.server.demands import demand_from, demand_to, timestamp
@@ -17,6 +18,7 @@ from powerd.server.directory import Directory
 from powerd.server.explain import reason
 from powerd.server.posting import Desk
 from powerd.server.status import as_status
+from powerd.state.snapshot import SessionTold, session_told
 from powerd.v1 import session_service_pb2 as pb
 from powerd.v1.session_service_pb2_grpc import SessionServiceServicer
 
@@ -55,7 +57,7 @@ class SessionService(SessionServiceServicer):
         async with as_status(context):
             request_id = checks.request_id(request.request_id)
             session_id = checks.text("session_id", request.session_id)
-            demand = demand_from(request.demand, self._names, self._where(session_id))
+            demand = demand_from(request.demand, self._names, self._where(session_id, request_id))
             (done,) = await self._desk.post(SessionUpdated(request_id=request_id, session_id=session_id, demand=demand))
             return pb.UpdateSessionResponse(session=self._answer(done))
 
@@ -91,34 +93,49 @@ class SessionService(SessionServiceServicer):
                 yield picture
             last = now
 
-    def _where(self, session_id: str) -> int:
-        running = self._desk.latest().snapshot.sessions.session_id
+    def _where(self, session_id: str, request_id: str) -> int:
+        """The EVSE of the session; of one that is over since the same request was done, the one of then."""
+        snapshot = self._desk.latest().snapshot
+        before = answered_before(snapshot, request_id)
+        if before is not None and before.key == session_id and before.evse:
+            return before.evse[0]
+        running = snapshot.sessions.session_id
         if session_id not in running:
             raise UnknownName(f"there is no session {session_id!r}")
         return running.index(session_id)
 
     def _answer(self, done: Done) -> pb.Session:
-        """The session that an event concerned; only its id where it has gone since."""
-        if not done.evse:
+        """The session as the request left it, the same in each retry; what is in force, as long as it runs."""
+        if not done.evse or done.session is None:  # done by a powerd that kept no more of it
             return pb.Session(session_id=done.key)
-        return self._session(self._desk.latest(), done.evse[0], done.key)
+        decision, (evse,) = self._desk.latest(), done.evse
+        session = self._told(done.session, done.key, evse)
+        if decision.snapshot.sessions.session_id[evse] == done.key:
+            self._add_state(session, decision, evse)
+        return session
 
     def _running(self, decision: Decision) -> list[pb.Session]:
-        ids = decision.snapshot.sessions.session_id
-        return [self._session(decision, i, session_id) for i, session_id in enumerate(ids) if session_id]
+        sessions = decision.snapshot.sessions
+        found = []
+        for evse in [i for i, session_id in enumerate(sessions.session_id) if session_id]:
+            session = self._told(session_told(sessions, evse), sessions.session_id[evse], evse)
+            self._add_state(session, decision, evse)
+            found.append(session)
+        return found
 
-    def _session(self, decision: Decision, evse: int, session_id: str) -> pb.Session:
-        snapshot = decision.snapshot
-        sessions = snapshot.sessions
+    def _told(self, told: SessionTold, session_id: str, evse: int) -> pb.Session:
         session = pb.Session(
             session_id=session_id,
             evse_id=self._names.posts.ids[evse],
-            demand=demand_to(sessions, self._names, evse),
-            energy_kwh=float(sessions.energy_kwh[evse]),
-            ceiling=float(decision.ceiling[evse]),
-            drawn=float(np.max(snapshot.drawn[evse])),
-            reason=reason(self._desk.core, decision, evse),
+            demand=demand_to(told, self._names, evse),
+            energy_kwh=told.energy_kwh,
         )
-        if not math.isnan(sessions.started_utc_s[evse]):
-            session.start_time.CopyFrom(timestamp(float(sessions.started_utc_s[evse])))
+        if not math.isnan(told.started_utc_s):
+            session.start_time.CopyFrom(timestamp(told.started_utc_s))
         return session
+
+    def _add_state(self, session: pb.Session, decision: Decision, evse: int) -> None:
+        """What is in force for it, and what it draws."""
+        session.ceiling = float(decision.ceiling[evse])
+        session.drawn = float(np.max(decision.snapshot.drawn[evse]))
+        session.reason = reason(self._desk.core, decision, evse)

@@ -5,7 +5,7 @@ The snapshot is replaced, never changed in place: ``absorb`` and ``step`` return
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
 
@@ -71,6 +71,26 @@ class Stop:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SessionTold:
+    """A session as it is told: what is known of the car and what it has got, of one instant."""
+
+    started_utc_s: float
+    """See ``Sessions``, here and below."""
+    requested_kwh: float
+    departure_utc_s: float
+    min_ceiling: float
+    max_ceiling: float
+    priority: int
+    weight: float
+    energy_kwh: float
+
+
+def session_told(sessions: Sessions, evse: int) -> SessionTold:
+    """The session of the car at ``evse`` as it stands; one that was stopped, as it was then."""
+    return SessionTold(**{own.name: getattr(sessions, own.name)[evse].item() for own in fields(SessionTold)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answered:
     """A state-changing request that was done."""
 
@@ -80,6 +100,10 @@ class Answered:
     """Of what it concerned: session, stop, envelope."""
     contents: str
     """Digest of what was asked for; "" = not kept (a journal of layout 5)."""
+    evse: tuple[int, ...] = ()
+    """EVSEs that the answer named."""
+    session: SessionTold | None = None
+    """The session that the answer told; None = none (or a journal of layout 9)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

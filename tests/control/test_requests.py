@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 
 from powerd.control import events as ev
+from powerd.control import requests as requests_module
 from powerd.control import switch_events as sw
 from powerd.control.requests import Request, answer_again, answered
+from powerd.journal.store import Journal
+from powerd.state.snapshot import reopen_snapshot
 from tests.control.garage import Player, instant, site_text
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +106,56 @@ def test_a_stop_under_the_id_of_a_session_is_not_taken_for_done(two: Player) -> 
     stopped = two.tick(replace(stop, request_id="r2"))
     assert stopped.outcomes[-1] == ev.Done("s", (0, 1))
     assert stopped.ceiling.tolist() == [0.0, 0.0]
+
+
+def told(outcome: ev.Outcome) -> str:
+    """All of it: nan is not equal to itself, and what is told of a session is not compared."""
+    assert isinstance(outcome, ev.Done)
+    return repr(outcome)
+
+
+def test_a_retry_is_told_what_the_first_call_was(tmp_path: Path, two: Player) -> None:
+    """Whatever has become of it since: the stop released, the session over, another car there, and powerd restarted."""
+    two.tick(ev.Measured(evse=np.array([0]), drawn=np.full((1, 3), 16.0)))
+    two.tick(seconds=10.0)
+    requests: tuple[Request, ...] = (
+        ev.SessionStarted(request_id="a", evse=0, session_id="s", demand=ev.Demand(weight=2.0)),
+        ev.SessionUpdated(request_id="b", session_id="s", demand=ev.Demand(max_ceiling=20.0)),
+        ev.StopOrdered(request_id="c", stop_id="t", element="garage", evse=np.array([0, 1]), reason="smoke"),
+        ev.StopReleased(request_id="d", stop_id="t", reason="no smoke"),
+        ev.SessionStopped(request_id="e", session_id="s"),
+    )
+    first = [told(two.tick(request).outcomes[-1]) for request in requests]
+    assert "'s', evse=(0,), session=SessionTold(" in first[4]
+    ended = two.decision.outcomes[-1] if two.decision is not None else None
+    assert isinstance(ended, ev.Done)
+    assert ended.session is not None
+    assert ended.session.energy_kwh > 0.02
+    assert (ended.session.weight, ended.session.max_ceiling) == (2.0, 20.0)
+    gone, come = (
+        ev.PlugChanged(evse=np.array([0]), plugged=np.array([there]), plug_boottime_s=np.array([two.now_s + place]))
+        for place, there in enumerate((False, True))
+    )
+    two.tick(gone, come, ev.SessionStarted(request_id="f", evse=0, session_id="s", demand=ev.Demand(weight=5.0)))
+    assert [told(two.tick(request).outcomes[-1]) for request in requests] == first
+    with closing(Journal(tmp_path / "j", evse_ids=two.site.electrical.posts.ids)) as journal:
+        journal.start(two.snapshot, instant(two.now_s))
+        found = journal.recover(two.snapshot)
+    assert found is not None
+    two.snapshot = reopen_snapshot(found, two.site.terms, instant(two.now_s))
+    assert [told(two.tick(request).outcomes[-1]) for request in requests] == first
+
+
+def test_answers_name_no_more_posts_than_are_kept(two: Player, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of stops of a large site the oldest are forgotten; the newest never is, however many it names."""
+    monkeypatch.setattr(requests_module, "EVSES_KEPT", 5)
+    snapshot = two.snapshot
+    for number, count in enumerate((2, 2, 1, 2, 9)):
+        request = replace(REQUESTS[3], request_id=f"r{number}")
+        snapshot = answered(snapshot, request, ev.Done("s", tuple(range(count))))
+        if number == 3:
+            assert [one.request_id for one in snapshot.answered] == ["r1", "r2", "r3"]
+    assert [one.request_id for one in snapshot.answered] == ["r4"]
 
 
 def test_the_id_of_an_outage_of_service_does_not_return_it(two: Player) -> None:

@@ -46,6 +46,7 @@ def test_a_journal_of_an_older_version_is_brought_forward(tmp_path: Path, versio
     assert found.drawn[0].tolist() == [5.5, 5.5, 5.5]
     assert [(s.stop_id, s.element, s.evse.tolist(), s.reason) for s in found.stops] == [("s", "P1", [1], "smoke")]
     assert [(one.request_id, one.key) for one in found.answered] == [("r1", "ä car"), ("r2", "s")]
+    assert [one.evse for one in found.answered] == [(0,), (1,)]
     assert found.tick == 3
     assert found.leases.sent_ceiling[0] == pytest.approx(32.0, abs=1e-5)
     assert np.isfinite(found.leases.echo_at_s).all()

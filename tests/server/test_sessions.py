@@ -127,6 +127,31 @@ def test_a_retry_with_the_same_request_id_gives_the_same_session() -> None:
     asyncio.run(scene())
 
 
+def test_a_retry_that_comes_when_the_session_is_over_gives_the_answer_of_then() -> None:
+    """Another car is at the post, of another session, or the id has gone to another kind of post."""
+
+    async def scene() -> None:
+        core = FakeCore()
+        async with serving(core) as (_, channel):
+            stub = SessionServiceStub(channel)
+            start = pb.StartSessionRequest(evse_id="A1", session_id="s", request_id="1", demand=pb.Demand(priority=3))
+            await stub.StartSession(start)
+            update = pb.UpdateSessionRequest(session_id="s", request_id="2", demand=pb.Demand(max_current_a=20.0))
+            updated = (await stub.UpdateSession(update)).session
+            stop = pb.StopSessionRequest(session_id="s", request_id="3")
+            stopped = (await stub.StopSession(stop)).session
+            assert (stopped.evse_id, stopped.demand.max_current_a, stopped.demand.priority) == ("A1", 20.0, 3)
+            await stub.StartSession(pb.StartSessionRequest(evse_id="A1", session_id="other"))
+            for elsewhere in (False, True):
+                if elsewhere:
+                    await stub.StartSession(pb.StartSessionRequest(evse_id="B2", session_id="s"))
+                assert (await stub.StopSession(stop)).session == stopped
+                again = (await stub.UpdateSession(update)).session
+                assert (again.evse_id, again.demand, again.reason) == ("A1", updated.demand, "")
+
+    asyncio.run(scene())
+
+
 @pytest.mark.parametrize("call", ["UpdateSession", "StopSession"])
 def test_an_unknown_session_is_not_found(call: str) -> None:
     """NOT_FOUND, not a crash, not a silent success."""

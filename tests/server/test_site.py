@@ -242,6 +242,21 @@ def test_a_stop_is_urgent_latched_and_lists_who_has_not_obeyed() -> None:
     asyncio.run(scene())
 
 
+def test_a_retry_of_a_release_names_the_posts_again() -> None:
+    """They are free already; who lost the first answer needs their names all the same."""
+
+    async def scene() -> None:
+        core = FakeCore()
+        async with serving(core) as (_, channel):
+            core.tick()
+            stub = SiteServiceStub(channel)
+            stop = await stub.StopCharging(pb.StopChargingRequest(element="A1", reason="smoke"))
+            release = pb.ReleaseStopRequest(request_id="r", stop_id=stop.stop_id, reason="ok")
+            assert [list((await stub.ReleaseStop(release)).evse_ids) for _ in range(2)] == [["A1"], ["A1"]]
+
+    asyncio.run(scene())
+
+
 def test_a_stop_below_an_unknown_element_is_not_found() -> None:
     """Nothing is stopped by a slip of the pen, and it is said."""
 

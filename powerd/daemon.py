@@ -175,7 +175,8 @@ class Ticker:
             if found is not None:
                 self._snapshot = reopen_snapshot(found, terms, start, boot)
                 _refuse_unheld(self._snapshot.envelopes, electrical, start)
-            journal.start(self._snapshot, start)  # the new epoch is durable before the first grant of it (R4)
+            # The new epoch is durable before the first grant of it (R4).
+            journal.start(self._snapshot, start, self._stepper.terms)
             self._writer = JournalWriter(journal)
             covered = worst_of(self._snapshot, terms)
         self._gate = Gate(

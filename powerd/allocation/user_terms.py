@@ -17,6 +17,7 @@ bounds only those whom they hold.
 
 from __future__ import annotations
 
+import hashlib
 import runpy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 GROUP = "powerd.terms"
 """Entry points that are asked for terms."""
+DIGITS = 16
+"""So many of a digest are told."""
 KEPT = 16
 """How many switching states stay compiled."""
 SNAP_A = 1e-3
@@ -68,6 +71,8 @@ class Source:
     name: str
     """The file or the entry point, for messages."""
     terms: Terms
+    digest: str = ""
+    """Of the file that it is in, and of the version of its package; "" = it is in none."""
 
     @property
     def file(self) -> str:
@@ -100,10 +105,23 @@ def installed_sources() -> tuple[Source, ...]:
     return tuple(_load(point) for point in entry_points(group=GROUP))
 
 
+def identity_of(sources: Sequence[Source]) -> str:
+    """Whose terms, and which, for others decide otherwise; where the files lie does not matter. "" = there are none."""
+    return ", ".join(f"{Path(source.name).name} {source.digest[:DIGITS]}" for source in sources)
+
+
 def _load(point: EntryPoint) -> Source:
     name = f"{point.name} ({point.value})"
     with UserCode([name], "cannot be loaded"):
-        return Source(name, point.load())
+        found = Source(name, point.load())
+    file = Path(found.file)
+    code = file.read_bytes() if file.is_file() else b""
+    package = "" if point.dist is None else f"{point.dist.name} {point.dist.version}\n"
+    return replace(found, digest=_digest(package.encode() + code))
+
+
+def _digest(code: bytes) -> str:
+    return hashlib.sha256(code).hexdigest()
 
 
 def source_in(path: Path) -> Source:
@@ -113,10 +131,11 @@ def source_in(path: Path) -> Source:
         UnreadableInput: it cannot be run, or has no function ``terms``.
     """
     with UserCode([str(path)], "cannot be run"):
+        digest = _digest(path.read_bytes())
         function = runpy.run_path(str(path)).get("terms")
     if not callable(function):
         raise UnreadableInput(f"{path}: has no function terms(site)")
-    return Source(str(path), function)
+    return Source(str(path), function, digest)
 
 
 def refuse_max_min(sources: Sequence[Source]) -> None:

@@ -14,7 +14,7 @@ from powerd.allocation.allocate import Allocation, Allocator, Warm
 from powerd.allocation.demands import Demands
 from powerd.allocation.guard import admit_raises, shed
 from powerd.allocation.max_min import MaxMinSolver
-from powerd.allocation.user_terms import find_sources, refuse_max_min
+from powerd.allocation.user_terms import find_sources, identity_of, refuse_max_min
 from powerd.control import failsafe
 from powerd.control.absorb import Absorbed, absorb
 from powerd.control.absorb_envelopes import envelope_alarms, watch_envelopes
@@ -72,6 +72,8 @@ class Stepper:
         sources = find_sources(site.electrical.term_files)
         if site.electrical.max_min:
             refuse_max_min(sources)
+        self.terms = identity_of(sources)
+        """Whose terms bound the ceilings, and which; "" = nobody's."""
         self._terms = ByTerms(posts, sources, site.limits)
         self._steps = site.steps
         self._shortest_ttl_s = float(site.terms.ttl_s.min(initial=np.inf))

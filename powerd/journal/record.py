@@ -99,6 +99,8 @@ class StateContent:
 
     machine: str
     """Fingerprint of the machine and of the libraries that computed what follows."""
+    terms: str
+    """Whose terms bound what follows, and which; "" = nobody's."""
     snapshot: Snapshot
     """The whole state."""
 
@@ -147,14 +149,14 @@ def tick_record(now: Now, events: Sequence[Event], decision: Decision, state: by
     )
 
 
-def state_record(kind: Kind, snapshot: Snapshot, utc_s: float, machine: str) -> Record:
+def state_record(kind: Kind, snapshot: Snapshot, utc_s: float, machine: str, terms: str) -> Record:
     """The record of a whole snapshot."""
     return Record(
         kind=kind,
         tick=snapshot.tick,
         utc_s=utc_s,
         boottime_s=snapshot.boottime_s,
-        content=encode(StateContent(machine=machine, snapshot=snapshot)),
+        content=encode(StateContent(machine=machine, terms=terms, snapshot=snapshot)),
         decided=b"",
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -55,6 +56,17 @@ class ReplayRefused(PowerdError):
     """The file cannot be replayed at all: it is not there, in use, no journal, or all of another site or version."""
 
 
+class _Elsewhere(StrEnum):
+    """Why records cannot be stepped through here."""
+
+    OLDER = "older"
+    """An older powerd wrote them."""
+    REDRAWN = "redrawn"
+    """They are of another drawing."""
+    TERMS = "terms"
+    """They are of other terms of users."""
+
+
 class _Broken(Exception):
     """The record is not what was written, or not what the step decides; the message says where."""
 
@@ -79,6 +91,10 @@ class Replayed:
     """Records of an older powerd, which come first: their chain was checked, only that powerd can step through them."""
     redrawn: int
     """Records of another drawing of the site: their chain was checked, the file of that time steps through them."""
+    other_terms: int
+    """Records of other terms of users: their chain was checked, the files of that time step through them."""
+    terms: tuple[str, ...]
+    """Whose terms these were, and which; "" = nobody's."""
     first: datetime | None
     """Instant of the oldest record kept."""
     last: datetime | None
@@ -104,10 +120,12 @@ class _Course:
     exact: int = 0
     first: datetime | None = None
     last: datetime | None = None
-    older: int = 0
-    redrawn: int = 0
-    left: int = 0
-    """Ticks that this powerd, or this drawing, cannot step through."""
+    left: dict[_Elsewhere, int] = field(default_factory=lambda: dict.fromkeys(_Elsewhere, 0))
+    """Records that this powerd, with this drawing and these terms, cannot step through."""
+    left_ticks: int = 0
+    terms: str | None = None
+    """Of the newest state; None = there was none of ours."""
+    other_terms: dict[str, None] = field(default_factory=dict)
     place: str = "the beginning"
 
     def through(self, db: apsw.Connection, parts: _Parts, until: datetime | None) -> None:
@@ -122,7 +140,8 @@ class _Course:
             self.place = f"{record.kind} {record.tick} at record {newest}"
             parts.hold(newest, record.kind)
             if newest <= parts.older or not parts.covers(newest):
-                self.leave(record, older=newest <= parts.older)
+                self.terms = None
+                self.leave(record, _Elsewhere.OLDER if newest <= parts.older else _Elsewhere.REDRAWN)
                 continue
             instant = _instant(record)
             if until is not None and instant > until:
@@ -143,17 +162,25 @@ class _Course:
             ReplayRefused: there are ticks, and it has stepped through none: nothing would be proved.
         """
         _same_state(db, self.snapshot, exactly=self.exactly)
-        if self.left and not self.counts[Kind.TICK]:
+        if self.left_ticks and not self.counts[Kind.TICK]:
             raise ReplayRefused(
-                f"none of its {self.left} ticks can be stepped through: {self.older} records are said to be of older "
-                f"versions and {self.redrawn} of another drawing"
+                f"none of its {self.left_ticks} ticks can be stepped through: {self.left[_Elsewhere.OLDER]} records "
+                f"are said to be of older versions, {self.left[_Elsewhere.REDRAWN]} of another drawing and "
+                f"{self.left[_Elsewhere.TERMS]} of other terms of users{self._which_terms()}"
             )
 
-    def leave(self, record: Record, *, older: bool) -> None:
+    def _which_terms(self) -> str:
+        """Those of the record beside those of here."""
+        if not self.other_terms:
+            return ""
+        theirs = "; ".join(map(named_terms, self.other_terms))
+        return f" ({theirs}, where the site now has {named_terms(self.stepper.terms)})"
+
+    def leave(self, record: Record, why: _Elsewhere) -> None:
         """This one was decided elsewhere: its chain was checked, and the next state to follow is taken as it is."""
         self.snapshot, self.exactly = None, False
-        self.older, self.redrawn = self.older + older, self.redrawn + (not older)
-        self.left += record.kind is Kind.TICK
+        self.left[why] += 1
+        self.left_ticks += record.kind is Kind.TICK
 
     def follow(self, record: Record) -> None:
         """One record further.
@@ -161,13 +188,18 @@ class _Course:
         Raises:
             _Broken: it does not hold.
         """
-        instant = _instant(record)
-        self.first, self.last = self.first or instant, instant
-        self.counts[record.kind] += 1
         try:
             content = decode(record.content, CLASSES)
         except Unreadable as damage:
             raise _Broken(f"its content cannot be read: {damage}") from damage
+        if isinstance(content, StateContent):
+            self.enter_terms(record, content.terms)
+        if self.terms not in (None, self.stepper.terms):
+            self.leave(record, _Elsewhere.TERMS)
+            return
+        instant = _instant(record)
+        self.first, self.last = self.first or instant, instant
+        self.counts[record.kind] += 1
         match content:
             case TickContent():
                 self.tick(record, content)
@@ -175,6 +207,18 @@ class _Course:
                 self.state(record, content)
             case _:
                 raise _Broken("it holds neither a tick nor a state")
+
+    def enter_terms(self, record: Record, terms: str) -> None:
+        """What follows was bound by these; only a daemon that starts has others than the one before.
+
+        Raises:
+            _Broken: others begin here, and none has started.
+        """
+        if self.terms not in (None, terms) and record.kind is not Kind.START:
+            raise _Broken("other terms are said to begin here, where no daemon started")
+        self.terms = terms
+        if terms != self.stepper.terms:
+            self.other_terms[terms] = None
 
     def tick(self, record: Record, content: TickContent) -> None:
         """Steps through a tick and compares."""
@@ -208,6 +252,11 @@ class _Course:
         if self.verify and expected is not None and record.kind is not Kind.GAP:
             _same_cells(cells_of(expected), cells_of(content.snapshot), exactly=self.exactly)
         self.snapshot = content.snapshot
+
+
+def named_terms(terms: str) -> str:
+    """Whose, and which, in words."""
+    return terms or "no terms"
 
 
 def replay(
@@ -249,8 +298,10 @@ def replay(
         checkpoints=course.counts[Kind.CHECKPOINT],
         gaps=course.counts[Kind.GAP],
         exact=course.exact,
-        older=course.older,
-        redrawn=course.redrawn,
+        older=course.left[_Elsewhere.OLDER],
+        redrawn=course.left[_Elsewhere.REDRAWN],
+        other_terms=course.left[_Elsewhere.TERMS],
+        terms=tuple(course.other_terms),
         first=course.first,
         last=course.last,
         decision=course.decision,

@@ -109,6 +109,7 @@ class Journal:
         """The file was last written for another drawing of the same EVSEs."""
         self._bound_bytes = bound_bytes
         self._machine = fingerprint()
+        self._terms = ""
         self._packer = Packer()
         self._committed: dict[str, Packed] = {}
         self._pending: list[Record] = []
@@ -261,13 +262,19 @@ class Journal:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def start(self, snapshot: Snapshot, now: Now) -> None:
+    def start(self, snapshot: Snapshot, now: Now, terms: str = "") -> None:
         """Makes the state durable with which a daemon begins; a replay may begin here.
+
+        Args:
+            snapshot: the state.
+            now: the instant of the start.
+            terms: ``Stepper.terms`` of the daemon.
 
         Raises:
             JournalBroken: the disk refuses.
         """
-        self._pending.append(state_record(Kind.START, snapshot, now.utc.timestamp(), self._machine))
+        self._terms = terms
+        self._pending.append(self._state_record(Kind.START, snapshot, now.utc.timestamp()))
         self._packer.take(snapshot)
         try:
             with self._db:  # the state of another drawing is taken over and noted at once, or not at all
@@ -276,6 +283,9 @@ class Journal:
         except apsw.Error as error:
             raise JournalBroken(told(self._path, error)) from error
         lay_out(self._path.with_name(f"{self._path.name}-wal"), WAL_BYTES)
+
+    def _state_record(self, kind: Kind, snapshot: Snapshot, utc_s: float) -> Record:
+        return state_record(kind, snapshot, utc_s, self._machine, self._terms)
 
     def commit(self, entries: Sequence[Entry], *, lost: bool = False) -> int:
         """Makes ticks and the state after the last of them durable; returns how many cells had changed.
@@ -295,7 +305,7 @@ class Journal:
         self._gap = had_gap or lost or sum(len(record.content) for record in self._pending) > PENDING_BYTES
         newest = entries[-1]
         if self._gap:
-            gap = state_record(Kind.GAP, newest.decision.snapshot, newest.now.utc.timestamp(), self._machine)
+            gap = self._state_record(Kind.GAP, newest.decision.snapshot, newest.now.utc.timestamp())
             self._pending = [gap]
         return self._write(newest.decision.snapshot)
 
@@ -347,7 +357,7 @@ class Journal:
         """
         try:
             if self._segment_bytes > max(SEGMENT_BYTES, SEGMENT_STATES * self._state_bytes) and not self._pending:
-                self._pending.append(state_record(Kind.CHECKPOINT, self._newest, self._utc_s, self._machine))
+                self._pending.append(self._state_record(Kind.CHECKPOINT, self._newest, self._utc_s))
                 self._write(self._newest)
                 for _ in range(SEGMENTS_AT_ONCE):
                     self._cut()

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from powerd.control.compiled import CompiledSite
 from powerd.errors import UnknownName
-from powerd.journal.replay import Replayed, replay
+from powerd.journal.replay import Replayed, named_terms, replay
 from powerd.network.capped import cap_transformers
 from powerd.network.load import load_site
 from powerd.reports.compliance import Compliance
@@ -101,6 +101,8 @@ def _as_json(found: Replayed, why: dict[str, Any] | None) -> dict[str, Any]:
         "bit_equal": found.exact,
         "older_records": found.older,
         "redrawn_records": found.redrawn,
+        "other_terms_records": found.other_terms,
+        "other_terms": list(found.terms),
         "first": None if found.first is None else found.first.isoformat(),
         "last": None if found.last is None else found.last.isoformat(),
         "explained": why,
@@ -115,6 +117,9 @@ def _as_text(found: Replayed, why: dict[str, Any] | None, *, verify: bool) -> st
     if found.redrawn:
         told = "are of another drawing: replay them with the site file of that time"
         lines.append(f"{found.redrawn} records, their chain checked, {told}")
+    if found.other_terms:
+        told = f"are of other terms of users ({'; '.join(map(named_terms, found.terms))})"
+        lines.append(f"{found.other_terms} records, their chain checked, {told}: replay them with those of that time")
     if verify and found.fault is None:
         lines.append(f"every decision is the one recorded, {found.exact} of them bit by bit")
     if found.fault is not None:

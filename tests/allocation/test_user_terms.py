@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,10 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from powerd.allocation import user_terms as user_terms_module
 from powerd.allocation.allocate import Allocator
 from powerd.allocation.demands import Demands
 from powerd.allocation.user_program import UserProgram
-from powerd.allocation.user_terms import Source, UserSite, UserTerms, find_sources
+from powerd.allocation.user_terms import Source, UserSite, UserTerms, find_sources, identity_of
 from powerd.errors import NotDpp, UnreadableInput
 from powerd.limits import Bools, Floats
 from tests.allocation.sites import delta_wye, demands, linear, one_limit, posts
@@ -359,3 +364,27 @@ def test_a_function_that_fails_is_named_before_any_tick(text: str, line: int, tm
     file.write_text(f"import cvxpy as cp\ndef terms(site):\n    {text}\n", encoding="utf-8")
     with pytest.raises(UnreadableInput, match=rf"mine\.py:{line}: (terms\(site\) fails|term 1 cannot be used)"):
         UserTerms(posts(2), find_sources([str(file)])).compile(one_limit(2, 40.0))
+
+
+def test_terms_are_named_with_what_they_are_and_not_with_where_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file or a package that was edited is another one to a replay; the same in another folder is the same."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = EntryPoint(name="wing", value="wing_terms:terms", group="powerd.terms")
+    monkeypatch.setattr(user_terms_module, "entry_points", lambda group: [point] if group == "powerd.terms" else [])
+    found = []
+    for folder, amps in (("a", 20), ("b", 20), ("b", 14)):
+        text = f"def terms(site):\n    yield sum(site.ceiling) <= {amps}\n"
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for file in (tmp_path / folder / "mine.py", tmp_path / "wing_terms.py"):
+            file.write_text(text, encoding="utf-8")
+        sys.modules.pop("wing_terms", None)
+        importlib.invalidate_caches()
+        found.append(identity_of(find_sources([str(tmp_path / folder / "mine.py")])))
+    assert found[0] == found[1]
+    mine, wing = (set(names) for names in zip(*(one.split(", ") for one in found), strict=True))
+    assert [len(mine), len(wing)] == [2, 2]
+    assert re.fullmatch(r"mine\.py \w{16}, wing \(wing_terms:terms\) \w{16}", found[0])
+    assert identity_of([]) == ""

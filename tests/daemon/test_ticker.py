@@ -16,9 +16,11 @@ import pytest
 from powerd import daemon
 from powerd.allocation.allocate import Allocation
 from powerd.control import events as ev
+from powerd.control.compiled import CompiledSite
 from powerd.control.decision import Decision
 from powerd.daemon import INBOX_EVENTS, SystemClock, Ticker, _tell_tick
 from powerd.errors import EnvelopeUnheld, Overloaded
+from powerd.journal.replay import ReplayRefused, replay
 from powerd.journal.store import Entry, Journal, JournalBroken
 from powerd.network.electrical import Electrical
 from powerd.network.load import load_site
@@ -170,6 +172,24 @@ async def lived(electrical: Electrical, file: Path, start_s: float, *events: ev.
     decision = await ticker.advance(at(start_s + 1.0))
     await ticker.close()
     return decision
+
+
+def test_the_journal_names_the_terms_that_bind_the_ticks(tmp_path: Path) -> None:
+    """Those of the daemon's own start: a replay with them decides the same, one without them says whose they were."""
+    (tmp_path / "mine.py").write_text("def terms(site):\n    yield site.ceiling[0] <= 9\n", encoding="utf-8")
+    own, without = drawn(tmp_path, "terms: [mine.py]\n"), drawn(tmp_path)
+
+    async def story() -> None:
+        ticker = ticker_of(own, journal=Journal(tmp_path / "j", evse_ids=own.posts.ids))
+        ticker.post(hello(0, 1.0))
+        assert (await ticker.advance(at(1.0))).ceiling[0] == pytest.approx(9.0, abs=1e-3)
+        await ticker.close()
+
+    asyncio.run(story())
+    found = replay(tmp_path / "j", CompiledSite.of(own), verify=True)
+    assert (found.fault, found.ticks, found.other_terms) == (None, 1, 0)
+    with pytest.raises(ReplayRefused, match=r"other terms of users \(mine.py "):
+        replay(tmp_path / "j", CompiledSite.of(without), verify=True)
 
 
 def held_until(end_s: float) -> ev.EnvelopeSet:

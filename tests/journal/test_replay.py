@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pytest
 
 from powerd.codec import decode, encode
 from powerd.control import events as ev
+from powerd.control.compiled import CompiledSite
 from powerd.control.decision import Decision
 from powerd.control.step import Stepper
 from powerd.journal import machine, record, store
@@ -29,6 +31,7 @@ from powerd.journal.drawing import fingerprint_of
 from powerd.journal.record import CLASSES, DECIDED, NOT_DECIDED, ROOT, Kind, Record, TickContent
 from powerd.journal.replay import TOLERANCE, ReplayRefused, _alike, replay
 from powerd.journal.store import Entry, Journal
+from powerd.network.load import load_site
 from powerd.reports.replay import ReplayOptions, run_replay
 from powerd.state.snapshot import Snapshot, Stop, reopen_snapshot
 from powerd.units import Now
@@ -85,6 +88,60 @@ def test_each_part_of_a_record_is_replayed_with_the_drawing_that_it_was_written_
     spoilt.execute("UPDATE records SET utc_s = utc_s + 1 WHERE number = ?", (30 if known == "before" else 10,))
     spoilt.close()
     assert "altered" in str(replay(tmp_path / "j", Player.open(tmp_path, texts[known]).site, verify=True).fault)
+
+
+def _under_terms(folder: Path, amps: float | None) -> Player:
+    """The garage with a user's file that allows so much in sum; None = without one."""
+    (folder / "mine.py").write_text(f"import cvxpy\ndef terms(site):\n    yield cvxpy.sum(site.ceiling) <= {amps}\n")
+    (folder / "site.yaml").write_text(SITE + ("" if amps is None else "terms: [mine.py]\n"), encoding="utf-8")
+    return Player.of(CompiledSite.of(load_site(folder / "site.yaml").must()))
+
+
+def _played_under_terms(folder: Path, *amps: float | None) -> None:
+    """A journal ``j``: the daemon starts with each of these files in turn, and ticks three times."""
+    rng, snapshot = np.random.default_rng(5), None
+    for times, most in enumerate(amps):
+        player = _under_terms(folder, most)
+        if snapshot is not None:
+            player.now_s = 100.0 * times
+            player.snapshot = reopen_snapshot(snapshot, player.site.terms, instant(player.now_s))
+        player.plug(0)
+        player.hello(0, highest_epoch=times)
+        with closing(Journal(folder / "j", evse_ids=player.site.electrical.posts.ids)) as journal:
+            journal.start(player.snapshot, instant(player.now_s), player.stepper.terms)
+            for _ in range(3):
+                _commit(journal, player, rng)
+        snapshot = player.snapshot
+
+
+def test_each_part_of_a_record_is_replayed_with_the_terms_that_bound_it(tmp_path: Path) -> None:
+    """A user's file that was edited, or taken out, makes no record a forged one: it is told whose, and which, it was."""
+    _played_under_terms(tmp_path, 14.0, 9.0, None)
+    for amps in (14.0, 9.0, None):
+        site = _under_terms(tmp_path, amps).site
+        found = replay(tmp_path / "j", site, verify=True)
+        assert (found.fault, found.ticks, found.exact, found.other_terms) == (None, 3, 3, 8)
+        assert len(found.terms) == 2
+        assert ("" in found.terms) == (amps is not None)
+    out = io.StringIO()
+    options = ReplayOptions(journal=tmp_path / "j", site=tmp_path, verify=True)
+    assert run_replay(options, as_json=False, out=out) == 0
+    told = r"8 records, their chain checked, are of other terms of users \(mine.py \w{16}; mine.py \w{16}\)"
+    assert re.search(told, out.getvalue())
+    (tmp_path / "j").unlink()
+    _played_under_terms(tmp_path, 14.0)
+    told = r"none of its 3 ticks .* 4 of other terms of users \(mine.py \w{16}, where the site now has no terms\)"
+    with pytest.raises(ReplayRefused, match=told):
+        replay(tmp_path / "j", _under_terms(tmp_path, None).site, verify=True)
+
+
+def test_other_terms_begin_only_where_a_daemon_started(copy: Path, story: tuple[Path, Player]) -> None:
+    """Else a checkpoint that says so would hide what follows from the step."""
+    db = apsw.Connection(str(copy))
+    ((number,),) = db.execute("SELECT min(number) FROM records WHERE kind = 'checkpoint'")
+    db.close()
+    _forge(copy, number, lambda own: replace(own, content=encode(replace(decode(own.content, CLASSES), terms="mine"))))
+    assert "no daemon started" in str(replay(copy, story[1].site, verify=True).fault)
 
 
 def _commit(journal: Journal, player: Player, rng: np.random.Generator) -> None:
@@ -191,6 +248,30 @@ def _forge(path: Path, number: int, change: Callable[[Record], Record]) -> None:
         )
         before = digest
     db.close()
+
+
+@pytest.mark.parametrize("request_id", ["", "r"])
+def test_a_reason_is_held_by_the_contents_of_its_request(tmp_path: Path, request_id: str) -> None:
+    """What changes nothing is found where the call had an id: the state knows what was asked for. Else the chain alone
+    holds it, as the docs say.
+    """
+    player = Player.open(tmp_path, SITE)
+    with closing(Journal(tmp_path / "j", evse_ids=player.site.electrical.posts.ids)) as journal:
+        journal.start(player.snapshot, instant(0.0))
+        stop = ev.StopOrdered(request_id="", stop_id="s", element="P0", evse=np.array([0]), reason="smoke")
+        for event in (stop, ev.StopReleased(request_id=request_id, stop_id="s", reason="a mistake")):
+            decision = player.tick(event)
+            journal.commit([Entry(now=decision.now, events=player.absorbed, decision=decision)])
+
+    def other(own: Record) -> Record:
+        content = decode(own.content, CLASSES)
+        events = tuple(replace(e, reason="it is out") if isinstance(e, ev.StopReleased) else e for e in content.events)
+        return replace(own, content=encode(replace(content, events=events)))
+
+    _forge(tmp_path / "j", 3, other)
+    found = replay(tmp_path / "j", player.site, verify=True)
+    assert (found.fault is not None) == bool(request_id)
+    assert "nothing follows from" in (Path(__file__).parents[2] / "docs/journal.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("number", [20, 87, 140, 200, 290])

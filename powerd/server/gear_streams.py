@@ -22,7 +22,7 @@ from powerd.server.later import Later
 from powerd.server.outbox import duration
 from powerd.server.pen import Pen
 from powerd.server.stamps import Reports
-from powerd.server.status import Superseded
+from powerd.server.status import Superseded, Unavailable
 from powerd.state.switchgear import Position
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import switchgear_service_pb2 as pb
@@ -193,6 +193,8 @@ class GearStreams:
                 await self._core.post(sw.GearClosed(branch=left), urgent=True)
             except Overloaded:
                 await asyncio.sleep(self._core.tick_s)
+            except Unavailable:  # it was taken in; that the disk refuses is told in the alarms
+                return
             else:
                 return
 

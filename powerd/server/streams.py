@@ -135,5 +135,7 @@ class Streams:
                 await self._core.post(event)
             except Overloaded:
                 await asyncio.sleep(self._core.tick_s)
+            except Unavailable:  # it was taken in; that the disk refuses is told in the alarms
+                return
             else:
                 return

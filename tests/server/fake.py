@@ -20,6 +20,7 @@ from powerd.control.events import Event, Outcome
 from powerd.errors import Overloaded
 from powerd.network.load import load_site
 from powerd.server.core import GrantSink
+from powerd.server.status import Unavailable
 from powerd.state import leases
 from powerd.state.lease_book import LeaseBook, open_book
 from powerd.state.snapshot import freeze_snapshot, open_snapshot
@@ -72,7 +73,7 @@ class FakeCore:
         self.electrical, self.limits = self.site.electrical, self.site.limits
         self.tick_s = 0.2
         self.sink: GrantSink | None = None
-        self.eager, self.full = eager, False
+        self.eager, self.full, self.disk_refuses = eager, False, False
         self.one_phase: set[int] = set()
         self.posted: list[Event] = []
         self.urgent = 0
@@ -114,6 +115,9 @@ class FakeCore:
         self._came.set()
         self.urgent += urgent
         answer: asyncio.Future[tuple[Outcome, ...]] = asyncio.get_running_loop().create_future()
+        if self.disk_refuses:
+            answer.set_exception(Unavailable("disk full"))
+            return answer
         self._inbox.append((events, answer))
         if self.eager:
             asyncio.get_running_loop().call_soon(self.tick)

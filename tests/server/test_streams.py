@@ -22,7 +22,11 @@ from powerd.control.events import (
     StampSeen,
     StreamClosed,
 )
+from powerd.control.switch_events import GearClosed
+from powerd.server.convert import hello_event, speaker_of
 from powerd.server.directory import Directory
+from powerd.server.gear_convert import GearNames
+from powerd.server.gear_streams import GearStream, GearStreams
 from powerd.server.publish import Publisher
 from powerd.server.stamps import Stamps
 from powerd.server.status import Superseded
@@ -345,6 +349,28 @@ def test_a_hello_no_newer_than_the_last_changes_nothing(boottime_s: float) -> No
         return core
 
     assert len(asyncio.run(scene()).of(HelloReceived)) == 1
+
+
+def test_the_end_of_a_stream_is_told_once_while_the_disk_refuses() -> None:
+    """It is taken in, and the alarms tell of the disk: no stack trace in the log for each stream that ends then."""
+
+    async def scene() -> None:
+        core = FakeCore()
+        core.disk_refuses = True
+        names = Directory.of(core.electrical)
+        publisher = Publisher(names, core.electrical.controllers.ttl_s)
+        speaker = speaker_of(0, hello_event(hello().hello, names), names)
+        stream = publisher.open(speaker, 1, asyncio.get_running_loop().create_future())
+        publisher.close(stream)
+        await Streams(core, names, publisher, Stamps())._tell_closed(stream)
+        gear = GearStreams(core, GearNames.of(core.electrical))
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await gear._tell_closed(
+            GearStream(reporter_id="g", branch=np.array([0]), incarnation=ME, boottime_s=1.0, ended=ended)
+        )
+        assert [type(event) for event in core.posted] == [StreamClosed, GearClosed]
+
+    asyncio.run(scene())
 
 
 def test_the_end_of_a_stream_is_told_however_full_the_inbox_is() -> None:

@@ -393,6 +393,8 @@ class Ticker:
         before = () if self._latest is None else self._latest.modes
         self._snapshot, self._latest = decision.snapshot, decision
         self._publish(self._gate.decided(decision))
+        if self._published is not None and self._published.done():
+            self._published.result()  # after a mistake of ours there nothing would leave or be answered ever again
         durable = None
         if self._writer is not None:
             durable = self._writer.commit(Entry(now=decision.now, events=taken.events, decision=decision))
@@ -443,7 +445,8 @@ class Ticker:
 
     async def _planned(self, work: PlanWork) -> None:
         found = await asyncio.to_thread(work.run, self._stepper.planner)
-        await self.post(found)
+        with contextlib.suppress(Overloaded, Unavailable):  # what is still wanted then is planned again
+            await self.post(found)
 
     async def _finish(
         self,
@@ -474,10 +477,12 @@ class Ticker:
     async def close(self) -> None:
         """Ends the journal, a tick that is under way and everything that waits for it first."""
         async with self._ticking:
-            if self._published is not None:
-                await self._published
-            if self._writer is not None:
-                self._writer.close()
+            try:
+                if self._published is not None:
+                    await self._published
+            finally:
+                if self._writer is not None:
+                    self._writer.close()
 
 
 def _refuse_unheld(known: Envelopes, electrical: Electrical, now: Now) -> None:

@@ -18,12 +18,16 @@ from powerd.allocation.allocate import Allocation
 from powerd.control import events as ev
 from powerd.control.compiled import CompiledSite
 from powerd.control.decision import Decision
+from powerd.control.plans_ahead import PlanWork
+from powerd.control.question import question_of
+from powerd.control.switch_events import PlansReady
 from powerd.daemon import INBOX_EVENTS, SystemClock, Ticker, _tell_tick
 from powerd.errors import EnvelopeUnheld, Overloaded
 from powerd.journal.replay import ReplayRefused, replay
 from powerd.journal.store import Entry, Journal, JournalBroken
 from powerd.network.electrical import Electrical
 from powerd.network.load import load_site
+from powerd.network.plan import Planner
 from powerd.server.status import Unavailable
 from powerd.state.impaired import Trigger
 from powerd.units import Now
@@ -419,6 +423,50 @@ def test_a_tick_whose_caller_has_gone_is_made_all_the_same(
         assert [decision.tick for decision in sink.raised] == [1, 2, 3]
         assert sink.raised[1].raised.ceiling == pytest.approx([32.0], abs=1e-5)
         await ticker.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("refused", [Overloaded("full"), Unavailable("disk full")])
+def test_a_plan_that_is_not_taken_is_no_mistake(
+    electrical: Electrical, monkeypatch: pytest.MonkeyPatch, refused: Exception
+) -> None:
+    """A full inbox or a disk that refuses: no stack trace in the log for each of them, it is planned again."""
+
+    class Work(PlanWork):
+        def run(self, planner: Planner) -> PlansReady:
+            return PlansReady(base="", entries=())
+
+    async def refuses(*_: ev.Event) -> tuple[ev.Outcome, ...]:
+        raise refused
+
+    async def story() -> None:
+        ticker = ticker_of(electrical)
+        monkeypatch.setattr(ticker, "post", refuses)
+        decision = await ticker.advance(at(1.0))
+        gear = decision.snapshot.gear
+        question = question_of(electrical, gear, np.zeros(2), 1.0)
+        await ticker._planned(Work(electrical=electrical, question=question, ahead=False))
+
+    asyncio.run(story())
+
+
+def test_a_mistake_in_publishing_ends_the_daemon(electrical: Electrical, tmp_path: Path) -> None:
+    """Else it would tick on for ever, and nobody would be answered again; a supervisor starts it anew."""
+
+    class Mistaken(Heard):
+        def publish_raised(self, decision: Decision) -> None:
+            raise ZeroDivisionError(decision.tick)
+
+    async def story() -> None:
+        ticker = ticker_of(electrical, tick_s=0.3, journal=Journal(tmp_path / "j", evse_ids=electrical.posts.ids))
+        await ticker.advance(at(1.0))
+        ticker.sink = Mistaken()
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(ticker.run(Shifted(SystemClock().now().boottime_s - 2.0)), 20)
+        with pytest.raises(ZeroDivisionError):
+            await ticker.close()
+        Journal(tmp_path / "j", evse_ids=electrical.posts.ids).close()  # it was closed all the same
 
     asyncio.run(story())
 

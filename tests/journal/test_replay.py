@@ -115,7 +115,7 @@ def _played_under_terms(folder: Path, *amps: float | None) -> None:
 
 
 def test_each_part_of_a_record_is_replayed_with_the_terms_that_bound_it(tmp_path: Path) -> None:
-    """A user's file that was edited, or taken out, makes no record a forged one: it is told whose, and which, it was."""
+    """A user's file that was edited, or taken out, makes no record a forged one: it is told whose, and which, it is."""
     _played_under_terms(tmp_path, 14.0, 9.0, None)
     for amps in (14.0, 9.0, None):
         site = _under_terms(tmp_path, amps).site

@@ -231,9 +231,12 @@ class Ticker:
         """See ``Core.latest``."""
         return self._latest
 
-    async def follow(self) -> AsyncIterator[Decision]:
+    def follow(self) -> AsyncIterator[Decision]:
         """See ``Core.follow``."""
-        seen = self._latest.tick if self._latest else 0
+        return self._newer(self._latest.tick if self._latest else 0)
+
+    async def _newer(self, seen: int) -> AsyncIterator[Decision]:
+        """Every decision after the tick ``seen``."""
         while True:
             async with self._news:
                 while self._latest is None or self._latest.tick <= seen:

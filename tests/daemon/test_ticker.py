@@ -531,6 +531,19 @@ def test_a_full_inbox_is_told_also_where_the_guard_overtakes_the_tick(
     asyncio.run(story())
 
 
+def test_who_follows_misses_no_tick_before_he_looks(electrical: Electrical) -> None:
+    """He follows from when he says so: what was decided while he was still writing the picture before is there."""
+
+    async def story() -> None:
+        ticker = ticker_of(electrical)
+        await ticker.advance(at(1.0))
+        newer = ticker.follow()
+        await ticker.advance(at(2.0))
+        assert (await asyncio.wait_for(anext(newer), 5)).tick == 2
+
+    asyncio.run(story())
+
+
 def test_a_full_inbox_still_takes_what_is_urgent(electrical: Electrical) -> None:
     """Stops and trips have room of their own: one is taken and answered where another call is turned away."""
 

@@ -368,7 +368,9 @@ def test_the_end_of_a_stream_is_told_once_while_the_disk_refuses() -> None:
         await gear._tell_closed(
             GearStream(reporter_id="g", branch=np.array([0]), incarnation=ME, boottime_s=1.0, ended=ended)
         )
-        assert [type(event) for event in core.posted] == [StreamClosed, GearClosed]
+        closed, unlinked = core.posted
+        assert isinstance(closed, StreamClosed)
+        assert isinstance(unlinked, GearClosed)
 
     asyncio.run(scene())
 

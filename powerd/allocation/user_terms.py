@@ -114,8 +114,8 @@ def _load(point: EntryPoint) -> Source:
     name = f"{point.name} ({point.value})"
     with UserCode([name], "cannot be loaded"):
         found = Source(name, point.load())
-    file = Path(found.file)
-    code = file.read_bytes() if file.is_file() else b""
+        file = Path(found.file)
+        code = file.read_bytes() if file.is_file() else b""
     package = "" if point.dist is None else f"{point.dist.name} {point.dist.version}\n"
     return replace(found, digest=_digest(package.encode() + code))
 

@@ -40,6 +40,17 @@ class Stream:
             self.ended.set_exception(error)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Caught:
+    """A grant of one EVSE."""
+
+    lease: Lease
+    ceiling: float
+    """[own unit]."""
+    latched: bool
+    one_phase: bool
+
+
 @dataclass(kw_only=True, eq=False)
 class Waiting:
     """A single call that waits for a grant of one EVSE."""
@@ -50,8 +61,18 @@ class Waiting:
     """Clock of that stamp [s]."""
     granted: asyncio.Event = field(default_factory=asyncio.Event)
     """A grant is there that the tick gave that knew of the call: it echoes this stamp, or a later one."""
-    grant: tuple[Lease, float, bool, bool] | None = field(default=None)
-    """Lease, ceiling [own unit], latch and "for L1 alone" of the newest grant since the call came."""
+    grant: Caught | None = None
+    """The newest grant since the call came."""
+
+    def catch(self, batch: GrantBatch, row: int) -> None:
+        """Keeps a grant that is newer; a raise that waited for the disk comes after a newer decrease."""
+        lease = lease_of(batch, row)
+        if self.grant is not None and lease.order <= self.grant.lease.order:
+            return
+        latched, one_phase = bool(batch.latched[row]), bool(batch.one_phase[row])
+        self.grant = Caught(lease=lease, ceiling=float(batch.ceiling[row]), latched=latched, one_phase=one_phase)
+        if lease.incarnation == self.incarnation and lease.boottime_s >= self.boottime_s:
+            self.granted.set()
 
 
 class Publisher:
@@ -188,7 +209,7 @@ class Publisher:
         alike = bool((stamps == stamps[:, :1]).all() and (incarnation == incarnation[0]).all())
         for group in (rows,) if alike else rows.reshape(-1, 1):
             yield Part(
-                lease=_lease(batch, int(group[0])),
+                lease=lease_of(batch, int(group[0])),
                 place=self._place[batch.evse[group]],
                 ceiling=batch.ceiling[group],
                 latched=batch.latched[group],
@@ -196,22 +217,17 @@ class Publisher:
             )
 
     def _answer(self, batch: GrantBatch) -> None:
-        """Keeps the newest grant for each call; a raise that waited for the disk comes after a newer decrease."""
         for row, evse in enumerate(batch.evse.tolist()):
-            lease = _lease(batch, row)
             for call in self._waiting.get(evse, ()):
-                if call.grant is None or call.grant[0].order < lease.order:
-                    flags = bool(batch.latched[row]), bool(batch.one_phase[row])
-                    call.grant = (lease, float(batch.ceiling[row]), *flags)
-                    if lease.incarnation == call.incarnation and lease.boottime_s >= call.boottime_s:
-                        call.granted.set()
+                call.catch(batch, row)
 
 
 def _nobody(order: SwitchOrder) -> None:
     """No switchgear is served."""
 
 
-def _lease(batch: GrantBatch, row: int) -> Lease:
+def lease_of(batch: GrantBatch, row: int) -> Lease:
+    """What one entry was granted under."""
     return Lease(
         epoch=batch.epoch,
         seq=batch.seq,

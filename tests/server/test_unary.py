@@ -341,7 +341,7 @@ def test_a_call_gets_the_newest_grant_though_an_older_raise_comes_after_it() -> 
         publisher.publish_lowered(stopped)
         publisher.publish_raised(raised)
     assert call.grant is not None
-    assert (call.grant[0].seq, call.grant[1]) == (stopped.lowered.seq, 0.0)
+    assert (call.grant.lease.seq, call.grant.ceiling) == (stopped.lowered.seq, 0.0)
 
 
 def test_a_grant_of_before_the_call_is_not_yet_its_answer() -> None:

@@ -7,6 +7,7 @@ sites      small sites: 3 to 12 EVSEs, two nested limits, all classes of control
 scenario   scenarios from seeds, and as files
 channel    messages on their way
 post       posts, actuators and cars: the truth
+caller     how a controller asks by single calls
 owner      a charger controller's process around ``powerd.client.ControllerCore``
 disk       the journal's file and its writer, slow or refusing
 leader     the daemon's process around ``powerd.control.Stepper`` and the journal's ``Gate``: inbox, publishing, crashes

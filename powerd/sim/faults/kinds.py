@@ -36,6 +36,8 @@ class Kind(StrEnum):
     """What controller ``target`` sends comes only after ``value`` seconds, in order."""
     CUT = "cut"
     """The stream of controller ``target`` breaks; both sides see it within ``value`` seconds."""
+    CALLS = "calls"
+    """Controller ``target`` closes its stream and asks by single calls for ``value`` seconds, then opens another."""
     PARTITION = "partition"
     """No message passes between controller ``target`` and the daemon for ``value`` seconds."""
     CRASH_IDLE = "crash-idle"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -12,19 +13,22 @@ from powerd.codec import decode, encode
 from powerd.control.absorb import is_put_off
 from powerd.control.compiled import CompiledSite, SwitchingStates
 from powerd.control.decision import Decision, GrantBatch
-from powerd.control.events import Event, StreamClosed
+from powerd.control.events import Event, FreshWanted, StreamClosed
 from powerd.errors import BadRequest
 from powerd.journal.cells import CLASSES, Cells, cells_of, snapshot_of
 from powerd.journal.disk import alone_in
 from powerd.journal.gate import Gate, Leaving
 from powerd.limits import Floats, Ints
 from powerd.server.convert import Speaker, check_number, hello_event, report_events, speaker_of
-from powerd.server.outbox import Lease, Outbox, Part
+from powerd.server.outbox import Lease, Outbox, Part, duration
+from powerd.server.publish import Waiting
 from powerd.server.stamps import Stamps
 from powerd.server.status import Unavailable
+from powerd.server.unary import REQUESTS_PER_TTL, call_events, granted
+from powerd.sim.faults.caller import Answer
 from powerd.sim.faults.disk import Disk
 from powerd.sim.faults.kinds import Kind
-from powerd.sim.faults.owner import Owner
+from powerd.sim.faults.owner import Owner, Up
 from powerd.sim.faults.sites import Layout
 from powerd.state.lease_book import open_book
 from powerd.state.snapshot import Snapshot, open_snapshot, reopen_snapshot, worst_of
@@ -34,6 +38,10 @@ from powerd.v1 import controller_service_pb2 as pb
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NOTICE_S = 0.5
 """After this a client sees that the daemon is gone [s]."""
+CLOSED_S = 1.0
+"""After this it sees that a stream was closed [s]."""
+CALL_S = 2.5
+"""So long a call waits for a tick to take it in, as at the daemon's desk [s]."""
 SLOW_S = 2.0
 """A tick that waits for the disk for longer is trouble, as in the daemon: two of its periods [s]."""
 
@@ -71,6 +79,19 @@ class Stream:
     """When the daemon notices that it is broken."""
 
 
+@dataclass(kw_only=True, eq=False)
+class Call:
+    """One single call that waits for its answer."""
+
+    owner: Owner
+    number: int
+    evse: int
+    place: int
+    """The EVSE at its controller."""
+    waiting: Waiting
+    came_s: float
+
+
 @dataclass(kw_only=True)
 class Leader:
     """The daemon. Its clock reads ``(t - base) * rate``."""
@@ -101,6 +122,10 @@ class Leader:
     decision: Decision | None = None
     """The newest one, also if it died with it."""
     streams: dict[int, Stream] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    """Those that wait, in the order in which they came."""
+    latest: Decision | None = None
+    """The newest decision of this process."""
     stream_count: int = 0
     dead_streams: int = 0
     """Streams up to this number were connections to a process that is no more."""
@@ -114,6 +139,7 @@ class Leader:
     """Epochs taken because a hello was ahead."""
     reused: list[str] = field(default_factory=list)
     """Breaches of R4 seen while publishing."""
+    _asked: deque[list[Call]] = field(default_factory=deque)  # those of each tick that waits for the disk
 
     # --- its clock and its life ---------------------------------------------------------------------------------------
 
@@ -156,7 +182,7 @@ class Leader:
         covered, epoch = worst_of(self.snapshot, site.terms), self.snapshot.leases.epoch
         self.gate = Gate(posts.controller, covered, SLOW_S, epoch=epoch, alone=alone_in(self.snapshot))
         self.up, self.stalled_until_s, self.starts = True, -1.0, self.starts + 1
-        self.dead_streams, self.stamps = self.stream_count, Stamps()
+        self.dead_streams, self.stamps, self.latest = self.stream_count, Stamps(), None
 
     def die(self, t_s: float, for_s: float) -> None:
         """The process ends; what was not committed is lost, clients notice. Who is down already stays down."""
@@ -168,7 +194,8 @@ class Leader:
         for owner in self.owners:
             if owner.stream:
                 owner.broken_s = min(owner.broken_s, t_s + NOTICE_S)
-        self.streams.clear()
+        for gone in (self.streams, self.calls, self._asked):
+            gone.clear()
 
     def reboot(self, t_s: float, for_s: float) -> None:
         """Its machine restarts: the clock starts at 0 when it is up again."""
@@ -177,7 +204,7 @@ class Leader:
             self.base_s = self.restart_s
 
     def connect(self, owner: Owner) -> bool:
-        """A client opens a stream."""
+        """A client opens a stream, or sends a call."""
         if not self.up:
             return False
         self.stream_count += 1
@@ -204,6 +231,7 @@ class Leader:
             self.die(t_s, self.crash_for_s)
             return decision
         self.disk.commit(decision, t_s)
+        self._asked.append([call for call in self.calls if call.came_s == t_s])
         if self.crash is Kind.CRASH_COMMITTED:
             self.disk.state = self.disk.state if self.disk.refuses(t_s) else decision.snapshot
             self.die(t_s, self.crash_for_s)
@@ -219,6 +247,10 @@ class Leader:
             return
         while (took := self.disk.ended(t_s)) is not None:
             self._release(self.gate.took() if took else self.gate.refused(), t_s)
+            for call in self._asked.popleft():
+                self._answer(call, t_s, good=took)
+        for call in [one for one in self.calls if t_s > one.came_s + CALL_S]:
+            self._answer(call, t_s, good=False)
 
     def _decide(self, t_s: float) -> Decision:
         """The step."""
@@ -236,7 +268,7 @@ class Leader:
         stepper.states = self.states  # the stepper is shared
         epoch = before.leases.epoch
         self.decision = stepper.step(before, events, self.now(t_s))
-        self.snapshot = self.decision.snapshot
+        self.snapshot, self.latest = self.decision.snapshot, self.decision
         self.fenced += self.snapshot.leases.epoch != epoch
         return self.decision
 
@@ -249,7 +281,7 @@ class Leader:
                 events += self._closed(owner)
             for number, message in owner.up.due(t_s):
                 try:
-                    events += self._heard(owner, number, message)
+                    events += self._heard(owner, number, message, t_s)
                 except (BadRequest, Unavailable):
                     self.refused += 1
                     if owner.stream == number:
@@ -263,13 +295,15 @@ class Leader:
         stream = self.streams.pop(owner.number, None)
         return [] if stream is None else [StreamClosed(evse=stream.speaker.evse)]
 
-    def _heard(self, owner: Owner, number: int, message: pb.ConnectRequest) -> list[Event]:
-        """One message of stream ``number``: a stream is opened by its hello, and by no other message."""
+    def _heard(self, owner: Owner, number: int, message: Up, t_s: float) -> list[Event]:
+        """A call, or one message of stream ``number``, which is opened by its hello, and by no other message."""
         stream = self.streams.get(owner.number)
         if number <= self.dead_streams:
             return []
+        if isinstance(message, pb.RequestSetpointRequest):
+            return self._called(owner, number, message, t_s)
         if message.WhichOneof("message") == "hello":
-            return self._opened(owner, number, message.hello)
+            return self._opened(owner, number, message.hello, t_s)
         if stream is None or number > stream.number:
             raise BadRequest("message", "a hello as the first message of a stream")
         if number < stream.number:  # another one has taken over
@@ -281,6 +315,26 @@ class Leader:
         stream.report_number = message.report.report_number
         return list(events)
 
+    def _called(self, owner: Owner, number: int, request: pb.RequestSetpointRequest, t_s: float) -> list[Event]:
+        """As the desk does."""
+        names, stamp = self.layout.names, (request.stamp.incarnation, request.stamp.boottime_s)
+        evse = names.find_evse(request.evse_id)
+        place = int(np.searchsorted(names.owned[owner.number], evse))
+        try:
+            news = call_events(request, evse, names, self.latest)
+            refused = owner.number in self.streams
+            if not refused and not self.stamps.call(owner.number, evse, *stamp):
+                news = []
+        except BadRequest:
+            refused = True
+        if refused:
+            self.refused += 1
+            owner.down.send(Answer(index=place), number, t_s)
+            return []
+        waiting = Waiting(incarnation=stamp[0], boottime_s=stamp[1])
+        self.calls.append(Call(owner=owner, number=number, evse=evse, place=place, waiting=waiting, came_s=t_s))
+        return [*news, FreshWanted(evse=np.array([evse]))]
+
     def _refuse_put_off(self, stream: Stream) -> None:
         """As the door does."""
         snapshot, speaker = self.snapshot, stream.speaker
@@ -289,7 +343,7 @@ class Leader:
         if is_put_off(snapshot, speaker.evse, speaker.heard):
             raise Unavailable("the hello was put off: connect again")
 
-    def _opened(self, owner: Owner, number: int, said: pb.Hello) -> list[Event]:
+    def _opened(self, owner: Owner, number: int, said: pb.Hello, t_s: float) -> list[Event]:
         """A hello opens its stream in place of the one before, whichever was connected first."""
         stream = self.streams.get(owner.number)
         if stream is not None and stream.number == number:
@@ -306,6 +360,7 @@ class Leader:
             boottime_s=hello.boottime_s,
             report_number=said.report_number,
             since_tick=-1 if self.snapshot is None else self.snapshot.tick,
+            closes_s=t_s + CLOSED_S if number <= owner.closed_stream else math.inf,
         )
         return [hello]
 
@@ -319,12 +374,28 @@ class Leader:
             self._publish(raised.raised)
             self._renew(raised)
         self._flush(t_s)
+        for call in [one for one in self.calls if one.waiting.granted.is_set()]:
+            self._answer(call, t_s, good=True)
+
+    def _answer(self, call: Call, t_s: float, *, good: bool) -> None:
+        """A call is answered by what it has caught, if that is good; once."""
+        if call not in self.calls:
+            return
+        self.calls.remove(call)
+        caught, response = call.waiting.grant, None
+        if good and caught is not None:
+            pause = duration(caught.lease.ttl_s / REQUESTS_PER_TTL)
+            response = pb.RequestSetpointResponse(grant=granted(caught, dc=False), next_request_in=pause)
+        call.owner.down.send(Answer(index=call.place, response=response), call.number, t_s)
 
     def _publish(self, batch: GrantBatch) -> None:
         """Grants of one message to their streams."""
         if batch.evse.shape[0] == 0:
             return
         self._leaves(batch.epoch, batch.seq)
+        for call in self.calls:
+            for place in np.flatnonzero(batch.evse == call.evse).tolist():
+                call.waiting.catch(batch, place)
         owner_of = self.layout.site.electrical.posts.controller[batch.evse]
         for c in np.unique(owner_of).tolist():
             stream = self.streams.get(c)

@@ -18,6 +18,7 @@ from powerd.control.durable import HeldBack, split_raised
 from powerd.journal import disk, gate
 from powerd.journal.disk import DiskWatch
 from powerd.journal.gate import Gate, Leaving
+from powerd.server import unary
 from powerd.server.stamps import Stamps
 from powerd.sim.faults import leader
 from powerd.sim.faults.leader import Leader
@@ -272,6 +273,18 @@ def _half_served(honest: Callable[..., Any]) -> Callable[..., Any]:
     return begin
 
 
+def _calls_in_any_order(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def call(self: Stamps, *told: Any) -> bool:
+        honest(self, *told)
+        return True
+
+    return call
+
+
+def _never_a_hello(_request: Any, _ack: Any, _evse: int, _decision: Any) -> bool:
+    return False
+
+
 def _unfenced(self: DiskWatch, _decision: Any) -> Any:
     return self._least_covered().worst
 
@@ -329,6 +342,8 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "slow-disk-fences-nothing": (Swap(where=DiskWatch, name="covering", by=_unfenced),),
     "never-settled": (Swap(where=hello, name="settle", by=_never_settled(hello.settle)),),
     "raise-under-an-overshoot": (Swap(where=step, name="admit_raises", by=_raise_overfull),),
+    "overtaken-call-counts": (Swap(where=Stamps, name="call", by=_calls_in_any_order(Stamps.call)),),
+    "call-tells-no-more": (Swap(where=unary, name="_is_hello", by=_never_a_hello),),
     "half-served": (Swap(where=absorb, name="_begin_sessions", by=_half_served(absorb._begin_sessions)),),  # noqa: SLF001
 }
 """Name -> what is replaced."""

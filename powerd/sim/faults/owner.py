@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from powerd.client import ControllerCore, EvseConfig, Memory, Write
 from powerd.client.lease import Refusal
+from powerd.sim.faults.caller import Answer, Caller
 from powerd.sim.faults.channel import Channel
 from powerd.sim.faults.post import Post
 from powerd.v1 import controller_service_pb2 as pb
@@ -17,6 +18,12 @@ ACTUATOR_S = 0.2
 """How long a write to an actuator takes [s]."""
 RECONNECT_S = 0.7
 """Pause before a new stream [s]."""
+
+
+Down = pb.ConnectResponse | Answer
+"""What the daemon says: on a stream, or to a call."""
+Up = pb.ConnectRequest | pb.RequestSetpointRequest
+"""What a controller says."""
 
 
 @dataclass(kw_only=True)
@@ -44,9 +51,10 @@ class Owner:
     posts: list[Post]
     """Its posts, in the order of its hello."""
     rate: float
-    down: Channel[pb.ConnectResponse]
-    up: Channel[pb.ConnectRequest]
+    down: Channel[Down]
+    up: Channel[Up]
     core: ControllerCore
+    caller: Caller
     base_s: float = -100.0
     memory: Memory = field(default_factory=Memory)
     incarnation: int = 1
@@ -61,7 +69,11 @@ class Owner:
     lived_s: float = 0.0
     """When the process last did anything."""
     stream: int = 0
-    """Number of its stream; 0 = none."""
+    """Number of its stream, or of its newest call; 0 = none."""
+    closed_stream: int = 0
+    """Streams up to this number it has closed itself."""
+    calls_until_s: float = -1.0
+    """It asks by single calls until then."""
     broken_s: float = math.inf
     """When it notices that its stream is broken."""
     connect_s: float = 0.0
@@ -89,6 +101,7 @@ class Owner:
         self.core = ControllerCore(
             self.name, self.configs, incarnation=self.incarnation, memory=self.memory, found=found
         )
+        self.caller = Caller(self.core, t_s)
         self.lanes = [Lane() for _ in self.posts]
         self.seen = [post.cars for post in self.posts]
         self.restarted.clear()
@@ -122,9 +135,10 @@ class Owner:
         self._see_plugs(t_s)
         self._hear_restarts(t_s)
         for _, message in self.down.due(t_s):
-            self._order(self.core.receive(message, now_s), t_s)
+            self._order(self._receive(message, t_s), t_s)
         for write in self.core.expire(now_s):
             self.expired += 1
+            self.caller.hurry(write.index, t_s)
             self._order((write,), min(t_s, self.true_time(self.core.evses[write.index].until_s)))
         self._work(t_s)
         for i, post in enumerate(self.posts):
@@ -132,6 +146,11 @@ class Owner:
                 shown = post.shown(t_s)
                 self.core.measure(i, (shown, 0.0, 0.0) if post.one else (shown, shown, shown))
         self._speak(t_s, connect)
+
+    def _receive(self, message: Down, t_s: float) -> tuple[Write, ...]:
+        if isinstance(message, Answer):
+            return self.caller.heard(message, t_s, self.clock(t_s))
+        return self.core.receive(message, self.clock(t_s))
 
     def reached_s(self, index: int) -> float:
         """When it last reached a post: word of life queues behind a write that takes its time."""
@@ -146,13 +165,33 @@ class Owner:
             if post.plugged:
                 self._order(self.core.plug(i, True, self.clock(t_s)), t_s)
             self.seen[i] = post.cars
+            self.caller.hurry(i, t_s)
 
     def _hear_restarts(self, t_s: float) -> None:
         for index in sorted(self.restarted):
             self._order(self.core.restarted(index), t_s)
         self.restarted.clear()
 
+    def call(self, until_s: float, t_s: float) -> None:
+        """It closes its stream, and asks by single calls."""
+        self.closed_stream, self.calls_until_s, self.stream = max(self.closed_stream, self.stream), until_s, 0
+        for index in range(len(self.posts)):
+            self.caller.hurry(index, t_s)
+
+    def _ask(self, t_s: float, connect: Callable[[Owner], bool]) -> None:
+        """The calls that are due; a stream is opened where they end."""
+        self.broken_s = t_s
+        for index in self.caller.due(t_s):
+            if not connect(self):
+                self.caller.failed(index, t_s)
+                continue
+            measured = t_s >= self.posts[index].silent_until_s
+            self.up.send(self.caller.request(index, t_s, self.clock(t_s), measured=measured), self.stream, t_s)
+
     def _speak(self, t_s: float, connect: Callable[[Owner], bool]) -> None:
+        if t_s < self.calls_until_s:
+            self._ask(t_s, connect)
+            return
         if self.stream and t_s >= self.broken_s:
             self.stream, self.connect_s = 0, t_s + RECONNECT_S
         if not self.stream and t_s >= self.connect_s:
@@ -188,10 +227,18 @@ class Owner:
                     continue
                 write, lane.doing = lane.doing, None
                 if self._reach(post, write, t_s):
-                    self.core.applied(write, self.clock(t_s))
+                    self._applied(write, t_s)
                 if lane.waiting is not None and self.true_time(lane.waiting.valid_until_s) <= t_s:
                     lane.waiting = None
                 self._take(lane, t_s)
+
+    def _applied(self, write: Write, t_s: float) -> None:
+        """The post took an order; that it has left behind what was before is told at once."""
+        settled = self.core.evses[write.index].settled
+        if self.core.applied(write, self.clock(t_s)):
+            self.caller.took(write)
+        if not settled and self.core.evses[write.index].settled:
+            self.caller.hurry(write.index, t_s)
 
     def _try_again(self, lane: Lane, t_s: float) -> None:
         """The post did not answer: the newest order, for as long as it is one."""

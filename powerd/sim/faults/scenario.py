@@ -23,6 +23,23 @@ EXPIRY_RATE = 0.4
 
 LATE_HELLO_RATE = 0.15
 """Chance that a controller connects anew, and that its hello is held up for about as long as a lease lives."""
+CALLS_RATE = 0.3
+"""Chance that a controller asks by single calls, from the beginning or from some time on, for a while or to the end."""
+OF_CALLS = (
+    Kind.DROP_UP,
+    Kind.DROP_DOWN,
+    Kind.COPY_UP,
+    Kind.LATE_UP,
+    Kind.LATE_DOWN,
+    Kind.CUT,
+    Kind.OWNER_KILLED,
+    Kind.CRASH_LOWERED,
+    Kind.JOURNAL_LOST,
+    Kind.EPOCH_AHEAD,
+    Kind.UNPLUG,
+    Kind.PLUG,
+)
+"""What befalls it then: lost, repeated and late requests and answers, and what a hello would tell of on a stream."""
 NEW_HELLO = (Kind.CRASH_IDLE, Kind.CRASH_LOWERED, Kind.JOURNAL_LOST, Kind.EPOCH_AHEAD, Kind.OWNER_KILLED, Kind.CUT)
 """After these it says hello."""
 
@@ -85,6 +102,7 @@ SPANS: dict[Kind, tuple[float, float]] = {
     Kind.HELD_DOWN: (1, 25),
     Kind.HELD_UP: (1, 25),
     Kind.CUT: (0, 6),
+    Kind.CALLS: (16, 60),
     Kind.PARTITION: (2, 25),
     Kind.CRASH_IDLE: (0, 8),
     Kind.CRASH_DECIDED: (0, 8),
@@ -133,6 +151,7 @@ def drawn(seed: int) -> Scenario:
     happenings += _ranks(random.Random(f"ranks {seed}"), posts)  # noqa: S311
     happenings += _expiry(random.Random(f"expiry {seed}"), site)  # noqa: S311
     happenings += _late_hello(random.Random(f"late hello {seed}"), site)  # noqa: S311
+    happenings += _calls(random.Random(f"calls {seed}"), site)  # noqa: S311
     happenings += couple(random.Random(f"couple {seed}"), site, *couple_of(seed))  # noqa: S311
     return Scenario(site=site, steps=STEPS, happenings=tuple(sorted(happenings, key=lambda one: one.step)))
 
@@ -189,6 +208,17 @@ def _late_hello(chance: random.Random, site: int) -> list[Happening]:
             value=round(chance.uniform(0.5 * life_s, life_s + 8.0), 1),
         ),
     ]
+
+
+def _calls(chance: random.Random, site: int) -> list[Happening]:
+    """A controller that asks by single calls, and what befalls it meanwhile."""
+    if chance.random() >= CALLS_RATE:
+        return []
+    owner = chance.randrange(len(layout(site).site.electrical.controllers.ids))
+    step = chance.choice((0, chance.randrange(10, 60)))
+    calls = Happening(step=step, kind=Kind.CALLS, target=owner, value=chance.choice((2.0 * STEPS, 20.0, 35.0, 50.0)))
+    steps = [chance.randrange(step + 2, min(STEPS, step + 45)) for _ in range(chance.randrange(2, 6))]
+    return [calls, *(replace(_fault_of(chance, chance.choice(OF_CALLS), at), target=owner) for at in steps)]
 
 
 PAIRS = tuple(combinations_with_replacement(FAULTS, 2))

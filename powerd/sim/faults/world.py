@@ -11,10 +11,11 @@ import numpy as np
 from powerd.client import ControllerCore, EvseConfig
 from powerd.control.decision import Decision
 from powerd.control.events import Demand, SessionStarted, StopOrdered, StopReleased
+from powerd.sim.faults.caller import Caller
 from powerd.sim.faults.channel import Channel
 from powerd.sim.faults.claims import Broken, Claims
 from powerd.sim.faults.kinds import DAILY, Kind, Rule
-from powerd.sim.faults.leader import Leader
+from powerd.sim.faults.leader import CLOSED_S, Leader
 from powerd.sim.faults.owner import Owner
 from powerd.sim.faults.post import Post
 from powerd.sim.faults.scenario import Happening, Scenario
@@ -97,6 +98,7 @@ class World:
             for i in mine
         ]
         name = electrical.controllers.ids[number]
+        core = ControllerCore(name, configs, incarnation=1)
         return Owner(
             number=number,
             name=name,
@@ -105,7 +107,8 @@ class World:
             rate=1.0 + 0.45 * drift * (-1, 0, 1)[number % 3],
             down=Channel(),
             up=Channel(),
-            core=ControllerCore(name, configs, incarnation=1),
+            core=core,
+            caller=Caller(core, 0.0),
         )
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -176,6 +179,8 @@ class World:
             self._rank(one)
         elif one.kind.value.startswith(("owner", "epoch")):
             self._owner_fault(one.kind, owner, value, t_s)
+        elif one.kind is Kind.CALLS and not owner.dead:
+            self._go_over_to_calls(owner, value, t_s)
         elif one.kind in OF_THE_DAEMON:
             self._leader_fault(one.kind, value, t_s)
         elif one.kind.value.endswith(("-up", "-down")) or one.kind in {Kind.CUT, Kind.PARTITION}:
@@ -187,7 +192,7 @@ class World:
         """It meets somebody who can suffer it: else it is no fault, and not counted as one."""
         if one.kind in CRASHES | {Kind.REBOOT, Kind.STALL, Kind.SLOW_DISK, Kind.DISK_REFUSES, Kind.STOP}:
             return self.leader.up
-        if one.kind.value.startswith(("owner", "epoch")):
+        if one.kind.value.startswith(("owner", "epoch", "calls")):
             return not self.owners[one.target % len(self.owners)].dead
         if one.kind in {Kind.LAGGING, Kind.DEFIANT}:
             return self.posts[one.target % len(self.posts)].plugged
@@ -253,6 +258,13 @@ class World:
             stream = self.leader.streams.get(owner.number)
             if stream is not None:
                 stream.closes_s = t_s + (6.0 - value)
+
+    def _go_over_to_calls(self, owner: Owner, value: float, t_s: float) -> None:
+        """The daemon notices the end of the stream a bit later."""
+        owner.call(t_s + value, t_s)
+        stream = self.leader.streams.get(owner.number)
+        if stream is not None:
+            stream.closes_s = t_s + CLOSED_S
 
     def _leader_fault(self, kind: Kind, value: float, t_s: float) -> None:
         leader = self.leader
@@ -353,6 +365,7 @@ class World:
         leader.stalled_until_s, leader.restart_s = -1.0, max(leader.base_s, min(leader.restart_s, t_s))
         for owner in self.owners:
             owner.stopped_until_s, owner.dead_until_s = -1.0, min(owner.dead_until_s, t_s)
+            owner.calls_until_s = math.inf if owner.calls_until_s > t_s else -1.0  # who asks so has to get it so, too
             owner.down.heal()
             owner.up.heal()
             for lane in owner.lanes:

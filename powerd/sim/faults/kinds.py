@@ -60,6 +60,8 @@ class Kind(StrEnum):
     """Commits take ``value`` seconds, for five ticks."""
     DISK_REFUSES = "disk-refuses"
     """Commits fail for ``value`` seconds, and no daemon starts: the disk is full, or read-only."""
+    DISK_KEEPS = "disk-keeps"
+    """The same, but what failed was written: the next start finds the newest such tick, or the oldest (odd tenths)."""
     STALL = "stall"
     """The daemon is stopped (SIGSTOP) for ``value`` seconds."""
     UTC_JUMP = "utc-jump"

@@ -173,12 +173,13 @@ class Leader:
             boot=self.boot,
         )
         self.snapshot = empty
-        if self.disk.state is not None:
-            kept = snapshot_of(empty, _read_again(self.disk.state))
+        found = self.disk.found()
+        if found is not None:
+            kept = snapshot_of(empty, _read_again(found))
             self.snapshot = reopen_snapshot(kept, site.terms, self.now(t_s), self.boot)
             if self.snapshot.leases.epoch <= self.published[0]:
                 self.reused.append(f"epoch {self.snapshot.leases.epoch} after {self.published}")
-        self.disk.state = self.snapshot
+        self.disk.start(self.snapshot)
         covered, epoch = worst_of(self.snapshot, site.terms), self.snapshot.leases.epoch
         self.gate = Gate(posts.controller, covered, SLOW_S, epoch=epoch, alone=alone_in(self.snapshot))
         self.up, self.stalled_until_s, self.starts = True, -1.0, self.starts + 1
@@ -233,7 +234,7 @@ class Leader:
         self.disk.commit(decision, t_s)
         self._asked.append([call for call in self.calls if call.came_s == t_s])
         if self.crash is Kind.CRASH_COMMITTED:
-            self.disk.state = self.disk.state if self.disk.refuses(t_s) else decision.snapshot
+            self.disk.write(decision, t_s)
             self.die(t_s, self.crash_for_s)
             return decision
         self.progress(t_s)

@@ -285,6 +285,14 @@ def _never_a_hello(_request: Any, _ack: Any, _evse: int, _decision: Any) -> bool
     return False
 
 
+def _refused_is_gone(honest: Callable[..., Any]) -> Callable[..., Any]:
+    def refused(self: DiskWatch) -> None:
+        honest(self)
+        self._unsure = []
+
+    return refused
+
+
 def _unfenced(self: DiskWatch, _decision: Any) -> Any:
     return self._least_covered().worst
 
@@ -344,6 +352,7 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "raise-under-an-overshoot": (Swap(where=step, name="admit_raises", by=_raise_overfull),),
     "overtaken-call-counts": (Swap(where=Stamps, name="call", by=_calls_in_any_order(Stamps.call)),),
     "call-tells-no-more": (Swap(where=unary, name="_is_hello", by=_never_a_hello),),
+    "refused-is-gone": (Swap(where=DiskWatch, name="refused", by=_refused_is_gone(DiskWatch.refused)),),
     "half-served": (Swap(where=absorb, name="_begin_sessions", by=_half_served(absorb._begin_sessions)),),  # noqa: SLF001
 }
 """Name -> what is replaced."""

@@ -40,6 +40,8 @@ OF_CALLS = (
     Kind.PLUG,
 )
 """What befalls it then: lost, repeated and late requests and answers, and what a hello would tell of on a stream."""
+KEPT_RATE = 0.3
+"""Chance that the daemon starts from a tick that the disk refused, and whose cars are no more those that are there."""
 NEW_HELLO = (Kind.CRASH_IDLE, Kind.CRASH_LOWERED, Kind.JOURNAL_LOST, Kind.EPOCH_AHEAD, Kind.OWNER_KILLED, Kind.CUT)
 """After these it says hello."""
 
@@ -114,6 +116,7 @@ SPANS: dict[Kind, tuple[float, float]] = {
     Kind.JOURNAL_LOST: (0, 10),
     Kind.SLOW_DISK: (1, 6),
     Kind.DISK_REFUSES: (1, 12),
+    Kind.DISK_KEEPS: (1, 12),
     Kind.STALL: (1, 20),
     Kind.UTC_JUMP: (-30, 30),
     Kind.OWNER_STOPPED: (1, 25),
@@ -152,6 +155,7 @@ def drawn(seed: int) -> Scenario:
     happenings += _expiry(random.Random(f"expiry {seed}"), site)  # noqa: S311
     happenings += _late_hello(random.Random(f"late hello {seed}"), site)  # noqa: S311
     happenings += _calls(random.Random(f"calls {seed}"), site)  # noqa: S311
+    happenings += _kept(random.Random(f"kept {seed}"), site)  # noqa: S311
     happenings += couple(random.Random(f"couple {seed}"), site, *couple_of(seed))  # noqa: S311
     return Scenario(site=site, steps=STEPS, happenings=tuple(sorted(happenings, key=lambda one: one.step)))
 
@@ -219,6 +223,23 @@ def _calls(chance: random.Random, site: int) -> list[Happening]:
     calls = Happening(step=step, kind=Kind.CALLS, target=owner, value=chance.choice((2.0 * STEPS, 20.0, 35.0, 50.0)))
     steps = [chance.randrange(step + 2, min(STEPS, step + 45)) for _ in range(chance.randrange(2, 6))]
     return [calls, *(replace(_fault_of(chance, chance.choice(OF_CALLS), at), target=owner) for at in steps)]
+
+
+def _kept(chance: random.Random, site: int) -> list[Happening]:
+    """A tick in which a car left is refused and kept, another car comes, and the daemon dies: it starts from that."""
+    if chance.random() >= KEPT_RATE:
+        return []
+    evse = chance.randrange(layout(site).site.electrical.posts.count)
+    step, lasts = chance.randrange(15, 70), round(chance.uniform(2.0, 6.0), 1)
+    crash = chance.choice((Kind.CRASH_IDLE, Kind.CRASH_DECIDED, Kind.CRASH_LOWERED, Kind.CRASH_TORN))
+    return [
+        Happening(step=step - 10, kind=Kind.PLUG, target=evse, value=RATING_A),  # if none is there
+        Happening(step=step, kind=Kind.UNPLUG, target=evse),
+        Happening(step=step + 1, kind=Kind.SLOW_DISK, value=round(chance.uniform(0.5, 1.5), 1)),
+        Happening(step=step + 2, kind=Kind.PLUG, target=evse, value=RATING_A),
+        Happening(step=step + chance.randrange(1, 3), kind=Kind.DISK_KEEPS, value=lasts),
+        Happening(step=step + 2 + int(lasts), kind=crash, value=chance.choice((0.0, 1.0, 3.0))),
+    ]
 
 
 PAIRS = tuple(combinations_with_replacement(FAULTS, 2))

@@ -30,7 +30,7 @@ ABSURD_EPOCH = 2**50
 MENDED_S = 20.0
 """After this somebody has put such a controller right [s]."""
 OF_THE_DAEMON = frozenset(
-    {Kind.REBOOT, Kind.JOURNAL_LOST, Kind.SLOW_DISK, Kind.DISK_REFUSES, Kind.STALL, Kind.UTC_JUMP}
+    {Kind.REBOOT, Kind.JOURNAL_LOST, Kind.SLOW_DISK, Kind.DISK_REFUSES, Kind.DISK_KEEPS, Kind.STALL, Kind.UTC_JUMP}
 )
 CRASHES = frozenset(
     {
@@ -270,8 +270,9 @@ class World:
         leader = self.leader
         if kind is Kind.SLOW_DISK:
             leader.disk.commit_s, leader.disk.slow_until_s = value, t_s + 5.0
-        elif kind is Kind.DISK_REFUSES:
-            leader.disk.refuses_until_s = t_s + value
+        elif kind in {Kind.DISK_REFUSES, Kind.DISK_KEEPS}:
+            leader.disk.refuses_until_s, leader.disk.keeps = t_s + value, kind is Kind.DISK_KEEPS
+            leader.disk.keeps_oldest = int(10 * value) % 2 == 1
         elif kind is Kind.STALL:
             leader.stalled_until_s = t_s + value
         elif kind is Kind.UTC_JUMP:
@@ -280,7 +281,8 @@ class World:
             leader.reboot(t_s, value)
         else:
             leader.die(t_s, value)
-            leader.disk.state, leader.published = None, (0, 0)
+            leader.disk.lose()
+            leader.published = (0, 0)
             self.claims.stops.clear()
 
     def _owner_fault(self, kind: Kind, owner: Owner, value: float, t_s: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
+from copy import deepcopy
 
 from powerd.errors import BadRequest
 from powerd.v1.common_pb2 import Stamp
@@ -64,28 +65,31 @@ class Stamps:
     one process only grow (docs/protocol.md, rule 1), so they tell. Posts may call each by itself, with a process of its
     own: one is not forgotten because others of its controller speak. A process that was heard before its successor is
     not heard again for a minute: what it says then was under way for long, and would undo what the successor has said.
-    Who still speaks after that lives. Connections end with the daemon's process, hence nothing of this is kept over its
-    restart.
+    Who still speaks after that lives. Which way either of them spoke does not matter: a hello is for every EVSE of its
+    controller. Connections end with the daemon's process, hence nothing of this is kept over its restart.
     """
 
     def __init__(self) -> None:
         self._hellos: defaultdict[int, _Newest] = defaultdict(_Newest)
-        self._calls: defaultdict[int, defaultdict[int, _Newest]] = defaultdict(lambda: defaultdict(_Newest))
+        # Controller -> EVSE that was called for -> what was heard for it, by calls and by hellos.
+        self._calls: defaultdict[int, dict[int, _Newest]] = defaultdict(dict)
 
     def hello(self, controller: int, incarnation: int, boottime_s: float) -> None:
         """Remembers a hello that is news.
 
         Raises:
             BadRequest: it is as old as a hello or call that was heard before, or older; or another process has said
-                hello since.
+                hello since, or has called for an EVSE that this one spoke for.
         """
-        if self._hellos[controller].is_over(incarnation, boottime_s):
+        everything = [self._hellos[controller], *self._calls[controller].values()]
+        over = [heard.is_over(incarnation, boottime_s) for heard in everything]  # each of them notes when it began
+        if any(over):
             raise BadRequest("hello.stamp.incarnation", SUCCEEDED)
-        calls = [heard.of(incarnation) for heard in self._calls[controller].values()]
-        newest_s = max(self._hellos[controller].of(incarnation), *calls, -1.0)
+        newest_s = max(heard.of(incarnation) for heard in everything)
         if boottime_s <= newest_s:
             raise BadRequest("hello.stamp.boottime_s", f"later than the stamp before, {newest_s}, got {boottime_s}")
-        self._hellos[controller].hear(incarnation, boottime_s)
+        for heard in everything:
+            heard.hear(incarnation, boottime_s)
 
     def call(self, controller: int, evse: int, incarnation: int, boottime_s: float) -> bool:
         """Remembers a single call; whether what it says is news, or the newest said again.
@@ -94,13 +98,15 @@ class Stamps:
         way together come in any order.
 
         Raises:
-            BadRequest: it is older by more than calls are ever under way, or another process has called for the same
+            BadRequest: it is older by more than calls are ever under way, or another process has spoken for the same
                 EVSE since.
         """
+        if evse not in self._calls[controller]:
+            self._calls[controller][evse] = deepcopy(self._hellos[controller])
         heard = self._calls[controller][evse]
         if heard.is_over(incarnation, boottime_s):
             raise BadRequest("stamp.incarnation", SUCCEEDED)
-        newest_s = max(self._hellos[controller].of(incarnation), heard.of(incarnation))
+        newest_s = heard.of(incarnation)
         if boottime_s < newest_s - OVERTAKEN_S:
             wanted = f"not more than {OVERTAKEN_S:g} s before the newest of this incarnation, {newest_s}"
             raise BadRequest("stamp.boottime_s", f"{wanted}; a clock that was set back is another incarnation's")

@@ -63,3 +63,22 @@ def test_a_device_whose_last_process_lives_is_believed_again_after_a_minute() ->
         with pytest.raises(BadRequest, match="another one has been heard since"):
             reports.hear("stamp", 1, [main, tie], stamp(late_s, 1))
     reports.hear("stamp", 1, [main, tie], stamp(110.1 + OVERTAKEN_S, 1))
+
+
+def test_a_process_is_late_whichever_way_it_and_its_successor_spoke() -> None:
+    """One called and its successor said hello, or the other way round: what the first says on either way is late."""
+    called = Stamps()
+    for evse in (3, 4):
+        called.call(0, evse, 1, 100.0)
+    called.hello(0, 2, 5.0)
+    said = Stamps()
+    said.hello(0, 1, 100.0)
+    for evse in (3, 4):
+        said.call(0, evse, 2, 5.0)
+    for stamps in (called, said):
+        with pytest.raises(BadRequest, match="another one has been heard since"):
+            stamps.hello(0, 1, 110.0)
+        with pytest.raises(BadRequest, match="another one has been heard since"):
+            stamps.call(0, 3, 1, 110.0)
+        stamps.hello(0, 1, 110.1 + OVERTAKEN_S)
+        assert stamps.call(0, 4, 1, 111.0 + OVERTAKEN_S)

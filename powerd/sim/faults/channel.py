@@ -47,6 +47,10 @@ class Channel(Generic[Message]):
         self._number += 1
         heapq.heappush(self._under_way, (at_s, self._number, stream, message))
 
+    def postpone(self, by_s: float) -> None:
+        """What is under way comes so much later."""
+        self._under_way = [(at_s + by_s, number, stream, message) for at_s, number, stream, message in self._under_way]
+
     def due(self, now_s: float) -> list[tuple[int, Message]]:
         """(stream, message) of all that have arrived, in the order of their arrival."""
         found: list[tuple[int, Message]] = []

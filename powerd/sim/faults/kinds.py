@@ -70,6 +70,8 @@ class Kind(StrEnum):
     """Controller ``target`` is stopped (SIGSTOP, suspend) for ``value`` seconds; its clock runs on."""
     OWNER_KILLED = "owner-killed"
     """The process of controller ``target`` is killed and comes back after ``value`` seconds with what it kept."""
+    OWNER_LATE = "owner-late"
+    """It is killed and comes back at once; what it said last, a hello or calls, comes ``value`` seconds later."""
     OWNER_REBOOT = "owner-reboot"
     """Its machine restarts: its clock starts again at 0, its posts restart too."""
     POST_REBOOT = "post-reboot"

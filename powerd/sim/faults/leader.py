@@ -130,6 +130,8 @@ class Leader:
     dead_streams: int = 0
     """Streams up to this number were connections to a process that is no more."""
     stamps: Stamps = field(default_factory=Stamps)
+    heard: dict[int, set[int]] = field(default_factory=dict)
+    """EVSE -> processes of its controller that this one has heard of it; here they are numbered."""
     published: tuple[int, int] = (0, 0)
     """Largest (epoch, seq) that ever left."""
     refused: int = 0
@@ -184,6 +186,7 @@ class Leader:
         self.gate = Gate(posts.controller, covered, SLOW_S, epoch=epoch, alone=alone_in(self.snapshot))
         self.up, self.stalled_until_s, self.starts = True, -1.0, self.starts + 1
         self.dead_streams, self.stamps, self.latest = self.stream_count, Stamps(), None
+        self.heard.clear()
 
     def die(self, t_s: float, for_s: float) -> None:
         """The process ends; what was not committed is lost, clients notice. Who is down already stays down."""
@@ -324,6 +327,7 @@ class Leader:
         try:
             news = call_events(request, evse, names, self.latest)
             refused = owner.number in self.streams
+            refused |= self._is_first_word_too_late(owner, stamp[0], [evse])
             if not refused and not self.stamps.call(owner.number, evse, *stamp):
                 news = []
         except BadRequest:
@@ -335,6 +339,15 @@ class Leader:
         waiting = Waiting(incarnation=stamp[0], boottime_s=stamp[1])
         self.calls.append(Call(owner=owner, number=number, evse=evse, place=place, waiting=waiting, came_s=t_s))
         return [*news, FreshWanted(evse=np.array([evse]))]
+
+    def _is_first_word_too_late(self, owner: Owner, incarnation: int, evse: list[int]) -> bool:
+        """Not tried: the first word of a process that is no more, heard after the next one's; nothing tells it."""
+        known = [self.heard.setdefault(i, set()) for i in evse]
+        if any(processes and incarnation < max(processes) and incarnation not in processes for processes in known):
+            return True
+        for processes in known:
+            processes.add(incarnation)
+        return False
 
     def _refuse_put_off(self, stream: Stream) -> None:
         """As the door does."""
@@ -351,9 +364,8 @@ class Leader:
             raise BadRequest("message", "a report after the hello")
         hello = hello_event(said, self.layout.names)
         self.stamps.hello(owner.number, hello.incarnation, hello.boottime_s)
-        if hello.incarnation < owner.heard:
-            return []  # not tried: the first word of a process that is no more, heard after the next one's
-        owner.heard = hello.incarnation
+        if self._is_first_word_too_late(owner, hello.incarnation, hello.evse.tolist()):
+            return []
         self.streams[owner.number] = Stream(
             number=number,
             speaker=speaker_of(owner.number, hello, self.layout.names),

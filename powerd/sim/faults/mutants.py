@@ -18,7 +18,7 @@ from powerd.control.durable import HeldBack, split_raised
 from powerd.journal import disk, gate
 from powerd.journal.disk import DiskWatch
 from powerd.journal.gate import Gate, Leaving
-from powerd.server import unary
+from powerd.server import stamps, unary
 from powerd.server.stamps import Stamps
 from powerd.sim.faults import leader
 from powerd.sim.faults.leader import Leader
@@ -353,6 +353,7 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "overtaken-call-counts": (Swap(where=Stamps, name="call", by=_calls_in_any_order(Stamps.call)),),
     "call-tells-no-more": (Swap(where=unary, name="_is_hello", by=_never_a_hello),),
     "refused-is-gone": (Swap(where=DiskWatch, name="refused", by=_refused_is_gone(DiskWatch.refused)),),
+    "who-is-no-more-counts": (Swap(where=stamps._Newest, name="is_over", by=lambda _self, _i, _s: False),),  # noqa: SLF001
     "half-served": (Swap(where=absorb, name="_begin_sessions", by=_half_served(absorb._begin_sessions)),),  # noqa: SLF001
 }
 """Name -> what is replaced."""

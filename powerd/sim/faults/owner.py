@@ -79,8 +79,6 @@ class Owner:
     connect_s: float = 0.0
     """When it connects again."""
     _refusals: Counter[Refusal] = field(default_factory=Counter)  # of the processes before this one
-    heard: int = 0
-    """Newest of its processes (here they are numbered) that said hello to a daemon."""
     sane_epoch: int = 0
     """Its highest epoch before a test bench told it nonsense."""
     expired: int = 0
@@ -177,6 +175,16 @@ class Owner:
         self.closed_stream, self.calls_until_s, self.stream = max(self.closed_stream, self.stream), until_s, 0
         for index in range(len(self.posts)):
             self.caller.hurry(index, t_s)
+
+    def say_last(self, late_s: float, t_s: float, connect: Callable[[Owner], bool]) -> None:
+        """What it said on a new connection is under way for long; odd tenths: it was going over to the other way."""
+        calling = (t_s < self.calls_until_s) != (round(10 * late_s) % 2 == 1)
+        if not calling and connect(self):
+            self.up.send(self.core.hello(self.clock(t_s)), self.stream, t_s)
+        for index in range(len(self.posts)):
+            if calling and connect(self):
+                self.up.send(self.caller.request(index, t_s, self.clock(t_s), measured=False), self.stream, t_s)
+        self.up.postpone(late_s)
 
     def _ask(self, t_s: float, connect: Callable[[Owner], bool]) -> None:
         """The calls that are due; a stream is opened where they end."""

@@ -42,6 +42,8 @@ OF_CALLS = (
 """What befalls it then: lost, repeated and late requests and answers, and what a hello would tell of on a stream."""
 KEPT_RATE = 0.3
 """Chance that the daemon starts from a tick that the disk refused, and whose cars are no more those that are there."""
+LATE_PROCESS_RATE = 0.3
+"""Chance that what a process said last is heard when its successor has told of another car."""
 NEW_HELLO = (Kind.CRASH_IDLE, Kind.CRASH_LOWERED, Kind.JOURNAL_LOST, Kind.EPOCH_AHEAD, Kind.OWNER_KILLED, Kind.CUT)
 """After these it says hello."""
 
@@ -121,6 +123,7 @@ SPANS: dict[Kind, tuple[float, float]] = {
     Kind.UTC_JUMP: (-30, 30),
     Kind.OWNER_STOPPED: (1, 25),
     Kind.OWNER_KILLED: (0, 20),
+    Kind.OWNER_LATE: (3, 25),
     Kind.OWNER_REBOOT: (2, 20),
     Kind.POST_REBOOT: (1, 6),
     Kind.SLOW_ACTUATOR: (0.5, 8),
@@ -156,6 +159,7 @@ def drawn(seed: int) -> Scenario:
     happenings += _late_hello(random.Random(f"late hello {seed}"), site)  # noqa: S311
     happenings += _calls(random.Random(f"calls {seed}"), site)  # noqa: S311
     happenings += _kept(random.Random(f"kept {seed}"), site)  # noqa: S311
+    happenings += _late_process(random.Random(f"late process {seed}"), site)  # noqa: S311
     happenings += couple(random.Random(f"couple {seed}"), site, *couple_of(seed))  # noqa: S311
     return Scenario(site=site, steps=STEPS, happenings=tuple(sorted(happenings, key=lambda one: one.step)))
 
@@ -240,6 +244,25 @@ def _kept(chance: random.Random, site: int) -> list[Happening]:
         Happening(step=step + chance.randrange(1, 3), kind=Kind.DISK_KEEPS, value=lasts),
         Happening(step=step + 2 + int(lasts), kind=crash, value=chance.choice((0.0, 1.0, 3.0))),
     ]
+
+
+def _late_process(chance: random.Random, site: int) -> list[Happening]:
+    """A car comes or leaves between the last word of a process and the moment in which it is heard, by either way."""
+    if chance.random() >= LATE_PROCESS_RATE:
+        return []
+    owner = chance.randrange(len(layout(site).site.electrical.controllers.ids))
+    step, late_s = chance.randrange(20, 60), round(chance.uniform(4.0, 14.0), 1)
+    change = chance.choice((Kind.PLUG, Kind.PLUG, Kind.UNPLUG))
+    before = Kind.UNPLUG if change is Kind.PLUG else Kind.PLUG
+    found = [
+        Happening(step=step - 10, kind=before, target=owner, value=RATING_A),  # its first EVSE has its number
+        Happening(step=step, kind=Kind.OWNER_LATE, target=owner, value=late_s),
+        Happening(step=step + 3, kind=change, target=owner, value=RATING_A),
+    ]
+    if chance.random() < 0.5:
+        calls = step + chance.choice((-15, 1, 2))
+        found.append(Happening(step=calls, kind=Kind.CALLS, target=owner, value=40.0))
+    return found
 
 
 PAIRS = tuple(combinations_with_replacement(FAULTS, 2))

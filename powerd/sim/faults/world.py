@@ -29,6 +29,8 @@ ABSURD_EPOCH = 2**50
 """What a test bench may have told a controller."""
 MENDED_S = 20.0
 """After this somebody has put such a controller right [s]."""
+BACK_S = 0.5
+"""A supervisor starts a process again so soon [s]."""
 OF_THE_DAEMON = frozenset(
     {Kind.REBOOT, Kind.JOURNAL_LOST, Kind.SLOW_DISK, Kind.DISK_REFUSES, Kind.DISK_KEEPS, Kind.STALL, Kind.UTC_JUMP}
 )
@@ -288,6 +290,10 @@ class World:
     def _owner_fault(self, kind: Kind, owner: Owner, value: float, t_s: float) -> None:
         if kind is Kind.OWNER_STOPPED:
             owner.stopped_until_s = t_s + value
+        elif kind is Kind.OWNER_LATE and not owner.dead:
+            owner.say_last(value, t_s, self.leader.connect)
+            owner.kill(t_s + BACK_S, t_s)
+            self.claims.epochs.pop(owner.number, None)
         elif kind in {Kind.OWNER_KILLED, Kind.OWNER_REBOOT} and not owner.dead:
             owner.kill(t_s + value, t_s)
             self.claims.epochs.pop(owner.number, None)

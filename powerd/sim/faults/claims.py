@@ -119,7 +119,7 @@ class Claims:
         acked = book.sent_latched & (book.explicit_seq > 0) & (book.acked_seq >= book.explicit_seq)
         for i in {int(i) for stop in decision.snapshot.stops for i in stop.evse}:
             post = self.posts[i]
-            if acked[i] and post.ceiling > 0.0 and not post.booted:
+            if acked[i] and post.ceiling > 0.0 and not post.booted and not post.doubled:
                 raise Broken(f"I10: EVSE {i} has acked a stop and stands at {post.ceiling:.2f} A")
 
     def _stops_kept(self) -> None:
@@ -135,13 +135,13 @@ class Claims:
     def _covered(self, worst: Floats, t_s: float) -> None:
         """I2."""
         for i, post in enumerate(self.posts):
-            could = post.could(t_s)
+            could = 0.0 if post.doubled else post.could(t_s)
             if could > worst[i] + SLACK_A:
                 raise Broken(f"I2: EVSE {i} could draw {could:.2f} A, W is {worst[i]:.2f} A")
 
     def hold(self, t_s: float) -> None:
         """I1, at any time; what is lost, late, copied or killed is no excuse, whatever was declared."""
-        seen = [(post.could(t_s), post.one) for post in self.posts]
+        seen = [(0.0 if post.doubled else post.could(t_s), post.one) for post in self.posts]
         if seen == self._fitted and self.leader.capacity is self._under:
             return
         limit_of_row = self.layout.site.limits.limit_of_row
@@ -164,11 +164,11 @@ class Claims:
 
     def _in_order(self, owner: Owner) -> None:
         """I3 of one controller."""
-        epoch = owner.core.highest_epoch
-        if epoch < self.epochs.get(owner.number, 0):
-            raise Broken(f"I3: controller {owner.number} went back to epoch {epoch}")
+        epoch, process = owner.core.highest_epoch, owner.number + 100 * owner.twin
+        if epoch < self.epochs.get(process, 0):
+            raise Broken(f"I3: controller {process} went back to epoch {epoch}")
         for lease in owner.core.evses:
-            key = owner.number * 1000 + lease.index
+            key = process * 1000 + lease.index
             incarnation, order = self.orders.get(key, (0, (0, 0)))
             if incarnation == owner.incarnation and lease.accepted < order:
                 raise Broken(f"I3: EVSE {key} accepted {lease.accepted} after {order}")

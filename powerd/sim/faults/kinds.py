@@ -72,6 +72,8 @@ class Kind(StrEnum):
     """The process of controller ``target`` is killed and comes back after ``value`` seconds with what it kept."""
     OWNER_LATE = "owner-late"
     """It is killed and comes back at once; what it said last, a hello or calls, comes ``value`` seconds later."""
+    OWNER_TWIN = "owner-twin"
+    """A second process of controller ``target`` is started by mistake, on the same posts; it ends ``value`` s later."""
     OWNER_REBOOT = "owner-reboot"
     """Its machine restarts: its clock starts again at 0, its posts restart too."""
     POST_REBOOT = "post-reboot"

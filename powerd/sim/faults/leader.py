@@ -69,6 +69,7 @@ class Stream:
     """One open stream at the daemon's end."""
 
     number: int
+    owner: Owner
     speaker: Speaker
     outbox: Outbox
     boottime_s: float
@@ -366,8 +367,11 @@ class Leader:
         self.stamps.hello(owner.number, hello.incarnation, hello.boottime_s)
         if self._is_first_word_too_late(owner, hello.incarnation, hello.evse.tolist()):
             return []
+        if stream is not None and stream.owner is not owner:  # it is told that another one has taken over
+            stream.owner.broken_s = min(stream.owner.broken_s, t_s + NOTICE_S)
         self.streams[owner.number] = Stream(
             number=number,
+            owner=owner,
             speaker=speaker_of(owner.number, hello, self.layout.names),
             outbox=Outbox(len(hello.evse)),
             boottime_s=hello.boottime_s,
@@ -457,9 +461,8 @@ class Leader:
 
     def _flush(self, t_s: float) -> None:
         for stream in self.streams.values():
-            owner = self.owners[stream.speaker.controller]
             for message in stream.outbox.take():
-                owner.down.send(message, stream.number, t_s)
+                stream.owner.down.send(message, stream.number, t_s)
 
 
 def _read_again(snapshot: Snapshot) -> Cells:

@@ -354,6 +354,7 @@ MUTANTS: dict[str, tuple[Swap, ...]] = {
     "call-tells-no-more": (Swap(where=unary, name="_is_hello", by=_never_a_hello),),
     "refused-is-gone": (Swap(where=DiskWatch, name="refused", by=_refused_is_gone(DiskWatch.refused)),),
     "who-is-no-more-counts": (Swap(where=stamps._Newest, name="is_over", by=lambda _self, _i, _s: False),),  # noqa: SLF001
+    "succeeded-for-good": (Swap(where=stamps, name="OVERTAKEN_S", by=np.inf),),
     "half-served": (Swap(where=absorb, name="_begin_sessions", by=_half_served(absorb._begin_sessions)),),  # noqa: SLF001
 }
 """Name -> what is replaced."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 
 from powerd.client import ControllerCore, EvseConfig, Memory, Write
-from powerd.client.lease import Refusal
+from powerd.client.lease import NONE, Refusal
 from powerd.sim.faults.caller import Answer, Caller
 from powerd.sim.faults.channel import Channel
 from powerd.sim.faults.post import Post
@@ -58,6 +59,10 @@ class Owner:
     base_s: float = -100.0
     memory: Memory = field(default_factory=Memory)
     incarnation: int = 1
+    numbers: Iterator[int] = field(default_factory=lambda: count(2))
+    """The incarnations to come, of the second process too."""
+    twin: int = 0
+    """1 = it is the second process that was started by mistake."""
     lanes: list[Lane] = field(default_factory=list)
     seen: list[int] = field(default_factory=list)
     """Plug changes that the process has seen."""
@@ -94,7 +99,7 @@ class Owner:
 
     def begin(self, t_s: float) -> None:
         """The process starts: first orders, and who is plugged in."""
-        self.incarnation += 1
+        self.incarnation = next(self.numbers)
         found = [config.evse_id for config, post in zip(self.configs, self.posts, strict=True) if post.plugged]
         self.core = ControllerCore(
             self.name, self.configs, incarnation=self.incarnation, memory=self.memory, found=found
@@ -242,7 +247,9 @@ class Owner:
 
     def _applied(self, write: Write, t_s: float) -> None:
         """The post took an order; that it has left behind what was before is told at once."""
-        settled = self.core.evses[write.index].settled
+        settled, post = self.core.evses[write.index].settled, self.posts[write.index]
+        if write.order != NONE and not self.twin:
+            post.granted_s = min(post.granted_s, t_s)
         if self.core.applied(write, self.clock(t_s)):
             self.caller.took(write)
         if not settled and self.core.evses[write.index].settled:
@@ -262,6 +269,7 @@ class Owner:
             return False
         if not lane.moves:
             post.write(0.0, math.inf, self._rest(write.index), t_s, latched=False)
+            post.writer = self.twin
             self.core.switching(write.index)
             lane.moves, lane.done_s = True, t_s + post.switch_s
         elif post.switch(write.one_phase, t_s):
@@ -273,6 +281,7 @@ class Owner:
     def _reach(self, post: Post, write: Write, t_s: float) -> bool:
         """A write arrives at its post."""
         until_s = self.true_time(write.valid_until_s)
+        post.writer = self.twin
         return post.write(write.ceiling, until_s, self._rest(write.index), t_s, latched=write.latched)
 
     def _rest(self, index: int) -> float:

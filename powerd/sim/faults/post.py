@@ -59,6 +59,12 @@ class Post:
     """Its meter is wrong until then."""
     lie: float = 1.0
     """By this factor."""
+    writer: int = 0
+    """Which process wrote last, the first (0) or the second (1) of those that live."""
+    doubled: bool = False
+    """Two processes write to it, each ignorant of what the other one wrote: what it does nobody can know."""
+    granted_s: float = 0.0
+    """When the first process took a grant again after the second one ended; inf = not yet."""
     ever_odd: bool = False
     """A car here, the meter or the post was not as it should be."""
     _past: list[tuple[float, float]] = field(default_factory=list)

@@ -124,6 +124,7 @@ SPANS: dict[Kind, tuple[float, float]] = {
     Kind.OWNER_STOPPED: (1, 25),
     Kind.OWNER_KILLED: (0, 20),
     Kind.OWNER_LATE: (3, 25),
+    Kind.OWNER_TWIN: (2, 20),
     Kind.OWNER_REBOOT: (2, 20),
     Kind.POST_REBOOT: (1, 6),
     Kind.SLOW_ACTUATOR: (0.5, 8),

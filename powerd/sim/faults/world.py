@@ -11,6 +11,7 @@ import numpy as np
 from powerd.client import ControllerCore, EvseConfig
 from powerd.control.decision import Decision
 from powerd.control.events import Demand, SessionStarted, StopOrdered, StopReleased
+from powerd.server.stamps import OVERTAKEN_S
 from powerd.sim.faults.caller import Caller
 from powerd.sim.faults.channel import Channel
 from powerd.sim.faults.claims import Broken, Claims
@@ -81,6 +82,9 @@ class World:
         self._ttl = int(terms.ttl_s.max())
         self._stops = 0
         self._refused = 0
+        self._everyone = list(self.owners)  # and second processes
+        self._was_doubled = False
+        self.leader.owners = self.claims.owners = self._everyone
         for owner in self.owners:
             owner.begin(0.0)
 
@@ -153,15 +157,18 @@ class World:
 
     def _owners_act(self, t_s: float) -> None:
         self._posts_pass(t_s)
-        for owner in self.owners:
+        if self._was_doubled:
+            self._single_again(t_s)
+        for owner in tuple(self._everyone):
             owner.act(t_s, self.leader.connect)
         self.claims.acted()
         self.claims.hold(t_s)
 
     def _posts_pass(self, t_s: float) -> None:
-        for owner in self.owners:
+        for owner in self._everyone:
             for i, post in enumerate(owner.posts):
-                post.pass_time(t_s, owner.reached_s(i))
+                if post.writer == owner.twin:
+                    post.pass_time(t_s, owner.reached_s(i))
 
     # --- what happens -------------------------------------------------------------------------------------------------
 
@@ -194,6 +201,8 @@ class World:
         """It meets somebody who can suffer it: else it is no fault, and not counted as one."""
         if one.kind in CRASHES | {Kind.REBOOT, Kind.STALL, Kind.SLOW_DISK, Kind.DISK_REFUSES, Kind.STOP}:
             return self.leader.up
+        if one.kind is Kind.OWNER_TWIN:
+            return self._may_double(self.owners[one.target % len(self.owners)])
         if one.kind.value.startswith(("owner", "epoch", "calls")):
             return not self.owners[one.target % len(self.owners)].dead
         if one.kind in {Kind.LAGGING, Kind.DEFIANT}:
@@ -290,6 +299,8 @@ class World:
     def _owner_fault(self, kind: Kind, owner: Owner, value: float, t_s: float) -> None:
         if kind is Kind.OWNER_STOPPED:
             owner.stopped_until_s = t_s + value
+        elif kind is Kind.OWNER_TWIN and self._may_double(owner):
+            self._double(owner, value, t_s)
         elif kind is Kind.OWNER_LATE and not owner.dead:
             owner.say_last(value, t_s, self.leader.connect)
             owner.kill(t_s + BACK_S, t_s)
@@ -308,6 +319,41 @@ class World:
                 self._later.append((t_s + MENDED_S, owner.number, kind))
             owner.core.highest_epoch += int(value) if kind is Kind.EPOCH_AHEAD else ABSURD_EPOCH
             owner.broken_s = min(owner.broken_s, t_s)
+
+    def _may_double(self, owner: Owner) -> bool:
+        """It lives, and has no contactors, whose position each of two processes would believe to know."""
+        return not owner.dead and not any(post.switches for post in owner.posts)
+
+    def _double(self, owner: Owner, value: float, t_s: float) -> None:
+        """A second process: a connection and orders of its own, the same posts."""
+        self._end_second(owner.number, t_s)
+        twin = self._owner(owner.number)
+        twin.twin, twin.numbers, twin.base_s, twin.memory = 1, owner.numbers, owner.base_s, owner.core.memory
+        twin.begin(t_s)
+        self.claims.epochs.pop(owner.number + 100, None)
+        self._everyone.append(twin)
+        self._later.append((t_s + value, owner.number, Kind.OWNER_TWIN))
+        for post in owner.posts:
+            post.doubled = post.ever_odd = self._was_doubled = True
+
+    def _end_second(self, number: int, t_s: float) -> None:
+        """The mistake is found: the second process ends."""
+        for twin in [one for one in self._everyone if one.twin and one.number == number]:
+            twin.kill(math.inf, t_s)
+            self._everyone.remove(twin)
+            stream = self.leader.streams.get(number)
+            if stream is not None and stream.owner is twin:
+                stream.closes_s = t_s + CLOSED_S
+            for post in twin.posts:
+                post.writer, post.granted_s = 0, math.inf
+
+    def _single_again(self, t_s: float) -> None:
+        """What a post does is known again as soon as it follows a grant of the only process."""
+        doubled = {one.number for one in self._everyone if one.twin}
+        for owner in self.owners:
+            for post in owner.posts:
+                if post.doubled and owner.number not in doubled:
+                    post.doubled = t_s <= post.granted_s + post.reaction_s
 
     def _post_fault(self, kind: Kind, index: int, value: float, t_s: float) -> None:
         post = self.posts[index]
@@ -355,6 +401,9 @@ class World:
             owner, place = self._owner_of(target)
             owner.restarted.add(place)
             return
+        if kind is Kind.OWNER_TWIN:
+            self._end_second(target, t_s)
+            return
         owner = self.owners[target]
         owner.memory = replace(owner.memory, highest_epoch=min(owner.memory.highest_epoch, owner.sane_epoch))
         owner.core.highest_epoch = min(owner.core.highest_epoch, owner.sane_epoch)
@@ -372,6 +421,7 @@ class World:
         leader.disk.heal(t_s)
         leader.stalled_until_s, leader.restart_s = -1.0, max(leader.base_s, min(leader.restart_s, t_s))
         for owner in self.owners:
+            self._end_second(owner.number, t_s)
             owner.stopped_until_s, owner.dead_until_s = -1.0, min(owner.dead_until_s, t_s)
             owner.calls_until_s = math.inf if owner.calls_until_s > t_s else -1.0  # who asks so has to get it so, too
             owner.down.heal()
@@ -392,7 +442,7 @@ class World:
         snapshot = self.leader.snapshot
         odd = snapshot is None or bool(np.any(snapshot.leases.reaction_s > terms.reaction_s))
         odd |= snapshot is not None and bool(np.any((snapshot.leases.above > 0) | snapshot.leases.defiant))
-        return int(2 * life + 25 + (200 if odd else 0))
+        return int(2 * life + 25 + (200 if odd else 0) + (OVERTAKEN_S if self._was_doubled else 0))
 
     def _settled(self) -> bool:
         """Everybody has what he should have, and his post does it."""

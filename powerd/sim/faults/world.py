@@ -451,7 +451,8 @@ class World:
 
     def _unsettled(self) -> str:
         decision = self.leader.decision
-        if decision is None or not self.leader.up or not self.leader.streams:
+        connected = self.leader.streams or all(owner.calls_until_s == math.inf for owner in self.owners)
+        if decision is None or not self.leader.up or not connected:
             return "there is no daemon"
         book, want = decision.snapshot.leases, decision.want
         # Who waits for his first grant does what an idle post does: even one of 0 would open his fallback. Where he was

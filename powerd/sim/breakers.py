@@ -2,7 +2,8 @@
 
 Each branch has a *wear* per phase side: the share of its tolerance that is used up (``network/tolerance``), which grows
 while it is overloaded and falls again while it is not. At 1 a breaker opens or a fuse melts; at 1 a transformer or a
-cable has been damaged. The devices open at their earliest edge, hot, or at the middle of their band, cold.
+cable has been damaged. The devices open at their earliest edge, hot, or at the middle of their band, cold. One that
+tripped trips again only after its overload was over, also where the run only counts trips and lets the current flow.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Breakers:
         """(E,) most that any phase has used of its tolerance so far, whatever it is made of; 1 = too much."""
         self.trips: list[Trip] = []
         self._tripping: dict[int, float] = {}
+        self._tripped: set[int] = set()
         self._wearing: dict[int, float] = {}
         self._clear_a: Floats = np.zeros(0)
 
@@ -52,6 +54,7 @@ class Breakers:
         """
         hot: Ints = np.flatnonzero((flow > self._rated(wires)) & (wires.branch >= 0))
         self._cool(wires, hot, seconds)
+        self._tripped &= set(wires.branch[hot].tolist())
         opened: list[Trip] = []
         for p in hot.tolist():
             branch, to_side = int(wires.branch[p]), bool(wires.to_side[p])
@@ -59,10 +62,13 @@ class Breakers:
             stands = tolerated_s(overload, amps, to_side=to_side)
             self._wearing[p] = wear(self._wearing.get(p, 0.0), stands, seconds)
             self.worn[branch] = max(self.worn[branch], self._wearing[p])
+            if branch in self._tripped:
+                continue
             after_s = trips_s(overload, amps, to_side=to_side, edge=self._edge)
             self._tripping[p] = wear(self._tripping.get(p, 0.0), after_s, seconds)
-            if self._tripping[p] >= 1.0 and branch not in {trip.branch for trip in opened}:
+            if self._tripping[p] >= 1.0:
                 opened.append(Trip(branch=branch, at_s=at_s + seconds, amps=amps))
+                self._tripped.add(branch)
         for trip in opened:
             for p in np.flatnonzero(wires.branch == trip.branch).tolist():
                 self._tripping.pop(p, None)

@@ -67,6 +67,22 @@ class Compliance:
     """Largest share of a tolerance that was used up by then, of all elements; 1 = it trips or is damaged."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tripped:
+    """An overcurrent device that tripped; field names are JSON keys."""
+
+    element: str
+    """Id of its branch."""
+    times: int
+    """How often; an overload counts once."""
+    first_s: float
+    """Second of the run of the first time."""
+    most_a: float
+    """Most that it carried when it tripped [A]."""
+    opened: bool
+    """It really opened; False = it was only counted."""
+
+
 class Grid:
     """One run's; mutable."""
 
@@ -126,15 +142,25 @@ class Grid:
         """``flow`` (P,) runs for ``seconds`` from now on; breakers open at its end."""
         self.windows.note(wires, flow, float(self._now_s), float(self._now_s + seconds))
         for trip in self.breakers.carry(wires, flow, float(self._now_s), float(seconds)):
-            name = self.gear.electrical.branches.ids[trip.branch]
-            self._events.append((self._now_s + seconds, f"{name} tripped at {trip.amps:.0f} A"))
             if not self._acts:
                 continue
+            name = self.gear.electrical.branches.ids[trip.branch]
+            self._events.append((self._now_s + seconds, f"{name} tripped at {trip.amps:.0f} A"))
             if self.gear.electrical.branches.switchable[trip.branch]:
                 self.gear.pull(trip.branch, False, trip.at_s, protection=True)
             else:
                 self.gear.vanish(trip.branch, trip.at_s)
                 self._losses.append(Loss(kind="branch", index=trip.branch, lost=True, protection=True))
+
+    def trips(self) -> tuple[Tripped, ...]:
+        """Every device that tripped, in order of the first time."""
+        found: dict[int, Tripped] = {}
+        for trip in self.breakers.trips:
+            name, amps = self.gear.electrical.branches.ids[trip.branch], trip.amps
+            new = Tripped(element=name, times=0, first_s=trip.at_s, most_a=amps, opened=self._acts)
+            one = found.get(trip.branch, new)
+            found[trip.branch] = replace(one, times=one.times + 1, most_a=max(one.most_a, amps))
+        return tuple(found.values())
 
     def movements(self) -> tuple[tuple[float, str], ...]:
         """(second, words) of every switch that moved, in order."""

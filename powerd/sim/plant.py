@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from powerd.limits import Bools, Floats, Limits
-from powerd.sim.grid import Compliance, Grid
+from powerd.sim.grid import Compliance, Grid, Tripped
 from powerd.sim.wires import Wires
 
 #: Relative overshoot of a rating that still counts as rounding.
@@ -83,12 +83,14 @@ class Truth:
     """Pairs (step, rating) in which the rating was broken."""
     breaker_trips: int
     """Times an overcurrent device had stood an overload for as long as it can."""
+    trips: tuple[Tripped, ...]
+    """Which devices."""
     forbidden_movements: tuple[str, ...]
     """Switch movements that I9 forbids, as "rule at element"."""
     movements: tuple[tuple[float, str], ...]
     """(second, words) of every switch that moved, whoever moved it."""
     compliance: tuple[Compliance, ...]
-    """What was lost, came back or tripped, and how long anything was overloaded then."""
+    """What was lost, came back or opened, and how long anything was overloaded then."""
     violations: tuple[Violation, ...]
     """The ratings that were broken, worst first."""
     series: Series
@@ -151,6 +153,7 @@ class Plant:
             worst_margin_a=float(margin.min(initial=np.inf)),
             limit_violations=int(self._broken_steps.sum()),
             breaker_trips=len(self.grid.breakers.trips),
+            trips=self.grid.trips(),
             forbidden_movements=tuple(f"{one.rule} at {one.element}" for one in self.grid.gear.broken),
             movements=self.grid.movements(),
             compliance=self.grid.compliance(),

@@ -13,13 +13,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from powerd.limits import Floats
-from powerd.sim.grid import Compliance
+from powerd.sim.grid import Compliance, Tripped
 from powerd.sim.plant import Truth, Violation
 from powerd.sim.run import Record, Served
 from powerd.sim.verify import AcVerdict
 
 #: A session counts as full from this share of its need.
 FULL = 0.99
+#: Rows of a table for people.
+MOST_ROWS = 10
 #: Keys that are measured in real time: two equal runs may differ in them.
 TIMINGS = ("tick_ms_p50", "tick_ms_p99", "wall_s")
 
@@ -73,13 +75,16 @@ class Summary:
     limit_violations: int
     """Pairs (step, rating) in which the rating was exceeded by more than 1e-6 of it."""
     breaker_trips: int
-    """Times an overcurrent device had stood an overload for as long as it can (earliest edge, hot)."""
+    """Times an overcurrent device had stood an overload for as long as it can (earliest edge, hot); an overload counts
+    once. Without a ``--trip`` none opens for it."""
+    trips: tuple[Tripped, ...]
+    """Which devices."""
     overload_allowed_s: float
     """After a loss: ack + reaction + 1 s of the slowest controller [s]."""
     forbidden_movements: tuple[str, ...]
     """Switch movements that I9 forbids, as "rule at element"."""
     compliance: tuple[Compliance, ...]
-    """Each loss, return and trip: seconds until nothing was overloaded, against what the element stands."""
+    """Each loss, return and opening: seconds until nothing was overloaded, against what the element stands."""
     violations: tuple[Violation, ...]
     """The ratings that were broken."""
     steps: int
@@ -167,6 +172,7 @@ def summarise(
         worst_margin_a=truth.worst_margin_a if math.isfinite(truth.worst_margin_a) else None,
         limit_violations=truth.limit_violations,
         breaker_trips=truth.breaker_trips,
+        trips=truth.trips,
         overload_allowed_s=overload_allowed_s,
         forbidden_movements=truth.forbidden_movements,
         compliance=truth.compliance,
@@ -216,9 +222,10 @@ def as_table(summary: Summary) -> RenderableType:
     figures = Table(title=_title(summary), title_justify="left", show_header=False, box=None, pad_edge=False)
     for label, value in _lines(summary):
         figures.add_row(label, value)
-    if summary.compliance:
-        return Group(figures, "", _events(summary), *(("", _broken(summary)) if summary.violations else ()))
-    return Group(figures, "", _broken(summary)) if summary.violations else figures
+    parts: list[RenderableType] = [figures]
+    for table, rows in ((_events, summary.compliance), (_tripped, summary.trips), (_broken, summary.violations)):
+        parts += ["", table(summary)] if rows else []
+    return Group(*parts)
 
 
 def _events(summary: Summary) -> Table:
@@ -234,14 +241,33 @@ def _events(summary: Summary) -> Table:
     return table
 
 
+def _tripped(summary: Summary) -> Table:
+    """Which devices stood an overload for as long as they can, one line each."""
+    opened = any(one.opened for one in summary.trips)
+    title = "Tripped" if opened else "Would have tripped (breakers open only with --trip)"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for heading in ("device", "times", "at up to", "first into the run"):
+        table.add_column(heading, justify="left" if heading == "device" else "right")
+    for one in summary.trips[:MOST_ROWS]:
+        table.add_row(one.element, str(one.times), f"{one.most_a:.0f} A", str(timedelta(seconds=round(one.first_s))))
+    return _and_more(table, len(summary.trips))
+
+
+def _and_more(table: Table, rows: int) -> Table:
+    """The table with a last line for what it leaves out of ``rows``."""
+    if rows > MOST_ROWS:
+        table.add_row(f"and {rows - MOST_ROWS} more")
+    return table
+
+
 def _broken(summary: Summary) -> Table:
     broken = Table(title="Ratings that were broken", title_justify="left", box=None, pad_edge=False)
     for heading in ("rating", "limit", "worst", "for", "first at"):
         broken.add_column(heading, justify="left" if heading == "rating" else "right")
-    for v in summary.violations[:10]:
+    for v in summary.violations[:MOST_ROWS]:
         limit, worst = f"{v.limit:.1f} {v.unit}", f"{v.worst:.1f} {v.unit}"
         broken.add_row(v.name, limit, worst, f"{v.seconds / 60:.1f} min", f"{v.first_s / 3600:.1f} h")
-    return broken
+    return _and_more(broken, len(summary.violations))
 
 
 def _title(summary: Summary) -> str:
@@ -253,11 +279,17 @@ def violations_text(s: Summary) -> str:
     """How many limits were broken, and whether that is what a loss excuses."""
     if not s.limit_violations:
         return "no limit violation"
-    count = f"{s.limit_violations} limit violation{'s' if s.limit_violations > 1 else ''}"
+    plural, ratings = "s" if s.limit_violations > 1 else "", len(s.violations)
+    count = f"{s.limit_violations} limit violation{plural} of {ratings} rating{'s' if ratings > 1 else ''}"
     if not (s.compliance and s.promise_kept):
         return count
     longest_s = max(one.seconds for one in s.compliance)
     return f"{count}, all after a loss and over in {longest_s:.0f} s ({s.overload_allowed_s:.0f} s allowed)"
+
+
+def _trips(s: Summary) -> str:
+    """How often devices tripped, "" = never."""
+    return f", {s.breaker_trips} trip{'s' if s.breaker_trips > 1 else ''}" if s.breaker_trips else ""
 
 
 def _asked(s: Summary) -> str:
@@ -276,7 +308,7 @@ def _lines(s: Summary) -> list[tuple[str, str]]:
         ("fairness (Jain)", f"{s.jain_index:.4f}"),
         ("peak", f"{s.peak_kw:.1f} kW"),
         ("smallest margin", margin),
-        ("limits", violations_text(s) + (f", {s.breaker_trips} trips" if s.breaker_trips else "")),
+        ("limits", violations_text(s) + _trips(s)),
         ("steps", f"{s.steps}; limits bound in {s.steps_binding}, transformers in {s.steps_transformer_binding}"),
     ]
     if s.tick_ms_p50 is not None and s.tick_ms_p99 is not None:

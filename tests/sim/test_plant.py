@@ -110,6 +110,20 @@ def test_a_trip_is_counted_when_the_curve_says() -> None:
     assert plant.close().breaker_trips == 1
 
 
+def test_an_overload_that_nothing_opens_is_one_trip() -> None:
+    """A device that stays closed though it tripped does so once an overload, and is no event of a loss."""
+    plant = _plant()
+    for _ in range(5):
+        _once(plant, 400.0, 0.0, 60)  # it stands this for no minute
+    _once(plant, 10.0, 0.0, 3600)
+    assert plant.close().breaker_trips == 1
+    _once(plant, 300.0, 0.0, 600)
+    truth = plant.close()
+    assert truth.compliance == ()
+    (one,) = truth.trips
+    assert (one.element, one.times, one.most_a, one.opened) == ("feeder1", 2, 400.0, False)
+
+
 def test_the_series_holds_every_step() -> None:
     """Start, length, power, loading and cars of each step, for the plot."""
     plant = _plant()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from powerd.sim.grid import Compliance
+from powerd.sim.grid import Compliance, Tripped
 from powerd.sim.plant import Series, Truth, Violation
 from powerd.sim.run import Record, Served
 from powerd.sim.summary import (
@@ -81,6 +81,7 @@ def _truth(*violations: Violation) -> Truth:
         worst_margin_a=-20.0 if violations else 30.0,
         limit_violations=sum(v.steps for v in violations),
         breaker_trips=0,
+        trips=(),
         forbidden_movements=(),
         movements=(),
         compliance=(),
@@ -161,6 +162,18 @@ def test_the_table_tells_people_what_broke() -> None:
     text = paper.getvalue()
     for words in (BROKEN.name, "120.0 A", "90.00 %", "FAILED in 2", "-20.0 A"):
         assert words in text
+
+
+def test_the_table_has_one_line_for_a_device_and_no_more_than_fit() -> None:
+    """However often devices tripped: a line each with its count, and how many lines were left out."""
+    trips = [Tripped(element=f"mcb{k}", times=900, first_s=60.0, most_a=96.0, opened=False) for k in range(12)]
+    paper = io.StringIO()
+    Console(width=140, file=paper).print(as_table(replace(_summary(BROKEN), breaker_trips=10800, trips=tuple(trips))))
+    text = " ".join(paper.getvalue().split())
+    assert "3 limit violations of 1 rating, 10800 trips" in text
+    assert text.count("mcb") == text.count(" 96 A") == 10
+    assert "and 2 more" in text
+    assert "open only with --trip" in text
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 50.0), st.floats(0.0, 60.0)), min_size=1, max_size=40))

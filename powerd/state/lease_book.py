@@ -26,7 +26,7 @@ class LeaseBook:
     sent_seq: Ints
     """(n,) newest message that concerned the EVSE, 0 = none in this epoch."""
     explicit_seq: Ints
-    """(n,) newest message that named its ceiling (not a RenewAll)."""
+    """(n,) newest message that named its ceiling (not a RenewAll); of a stop that is said again the first."""
     sent_ceiling: Floats
     """(n,) newest ceiling sent; nan = none."""
     sent_latched: Bools

@@ -218,8 +218,12 @@ def sent(book: LeaseBook, evse: Ints, epoch: Ints | int, seq: Ints | int) -> Boo
 
 
 def send(book: LeaseBook, terms: LeaseTerms, evse: Ints, ceiling: Floats, latched: Bools, now_s: float) -> LeaseBook:
-    """Grants of one message, seq = book.seq + 1, to ``evse`` (k,) with ``ceiling`` (k,): counted from now on."""
+    """Grants of one message, seq = book.seq + 1, to ``evse`` (k,) with ``ceiling`` (k,): counted from now on.
+
+    A stop that is said again is the same stop: who acked it has acked it.
+    """
     seq = book.seq + 1
+    same_stop = latched & book.sent_latched[evse] & (book.explicit_seq[evse] > 0)
     then = now_s - slack_s(book, terms)[evse]
     until = now_s + life_of(book, terms)[evse]
     book = insert_slot(book, evse, seq, ceiling, until, then)
@@ -227,7 +231,7 @@ def send(book: LeaseBook, terms: LeaseTerms, evse: Ints, ceiling: Floats, latche
         book,
         seq=seq,
         sent_seq=put(book.sent_seq, evse, seq),
-        explicit_seq=put(book.explicit_seq, evse, seq),
+        explicit_seq=put(book.explicit_seq, evse, np.where(same_stop, book.explicit_seq[evse], seq)),
         sent_ceiling=put(book.sent_ceiling, evse, ceiling),
         sent_latched=put(book.sent_latched, evse, latched),
         sent_at_s=put(book.sent_at_s, evse, now_s),

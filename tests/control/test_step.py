@@ -752,6 +752,27 @@ def test_a_stop_is_latched_listed_until_acked_and_ends_only_by_its_release(two: 
     assert decision.ceiling == approx(np.array([16.0, 16.0]))
 
 
+def test_a_stop_that_all_have_acked_stays_so_when_leases_are_named_again(tmp_path: Path) -> None:
+    """A car that comes under a stop keeps its controller from RenewAlls: what is named instead is no other stop."""
+    player = Player.open(tmp_path, site_text(4, 64.0))
+    for k in range(2):
+        player.plug(k)
+    for c in range(2):
+        player.hello(c)
+    player.tick()
+    everybody = np.arange(4)
+    player.tick(ev.StopOrdered(request_id="", stop_id="s", element="F1", evse=everybody, reason="smoke"))
+    player.plug(2)
+    for _ in range(3):
+        player.tick()
+    named = 0
+    for _ in range(2 * int(TTL)):
+        decision = player.tick()
+        named += int(decision.raised.latched.any())
+        assert not leases.unacked(decision.snapshot.leases).any()
+    assert named
+
+
 def test_a_car_that_needs_more_than_the_post_waits_rather_than_get_too_little(two: Player) -> None:
     """I8: no ceiling strictly between 0 and the car's own minimum."""
     two.plug(0)

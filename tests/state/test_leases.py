@@ -52,6 +52,21 @@ def worst(book: LeaseBook, own: LeaseTerms, now_s: float, *, plugged: bool = Tru
     return float(leases.worst(book, own, np.array([plugged]), np.array([drawn]), now_s)[0])
 
 
+def test_a_stop_that_is_said_again_needs_no_other_ack() -> None:
+    """An ack that is as slow as two sendings is an ack, and one who acked is not asked again; a new stop is another."""
+    own, latched = terms(), np.array([True])
+    book = leases.send(book_of(own), own, ONE, np.zeros(1), latched, 0.0)
+    book = leases.send(book, own, ONE, np.zeros(1), latched, 1.0)
+    assert leases.unacked(book).all()
+    book = leases.ack(book, own, ONE, 1, 1, np.zeros(1), 2.0)
+    book = leases.send(book, own, ONE, np.zeros(1), latched, 2.0)
+    assert not leases.unacked(book).any()
+    book = leases.ack_renewal(leases.renew(book, own, ONE, 3.0), own, ONE, 1, 4, 3.5)
+    assert (int(book.acked_seq[0]), float(book.acked_ceiling[0])) == (4, 0.0)
+    book = leases.send(send(book, own, 6.0, 4.0), own, ONE, np.zeros(1), latched, 5.0)
+    assert leases.unacked(book).all()
+
+
 def test_an_unacked_lowering_keeps_the_old_ceiling_until_its_expiry() -> None:
     """R2: the freed current may be lent on only when W has fallen, by ack or by expiry."""
     own = terms()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -12,8 +12,10 @@ from powerd.control.compiled import CompiledSite
 from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.network.electrical import Electrical
 from powerd.network.tolerance import tolerated_s
+from powerd.state import leases
 from powerd.state.lease_book import LeaseBook
 from powerd.state.overshoot import Cause, Overshoot
+from powerd.state.reaction import OBEYED_S
 from powerd.state.snapshot import Snapshot
 from powerd.units import ROW_TOLERANCE
 
@@ -28,20 +30,61 @@ WHY: dict[Cause, str] = {
 """What began an overshoot, where the limit itself did not."""
 
 
-def overshoot_alarms(electrical: Electrical, overshoots: tuple[Overshoot, ...], now_s: float) -> Iterator[str]:
-    """One sentence for each overshoot that lasts, and one when what is measured is within the limit again."""
-    for one in overshoots:
-        if one.since_s < one.complied_s == now_s:
-            yield _complied(electrical, one)
-        if not one.lasts:
-            continue
-        head = f"declared overshoot: {one.limit} could carry {one.over:.1f} {one.unit} more than it may{WHY[one.cause]}"
-        if one.until_s == np.inf:
-            yield f"{head}, for as long as the limit or a silent controller stays as it is"
-        elif now_s > one.until_s:
-            yield f"{head} and should have been over {now_s - one.until_s:.0f} s ago: please report this"
-        else:
-            yield f"{head}; it is over in {one.until_s - now_s:.0f} s at the latest"
+def overshoot_alarms(site: CompiledSite, state: Snapshot, drawn: Floats, uncontrolled: Floats) -> Iterator[str]:
+    """One sentence for each overshoot that lasts, and one when what is measured is within the limit again.
+
+    Args:
+        site: in the tick's switching state.
+        state: after the tick.
+        drawn: (n,) newest readings, largest phase [own unit].
+        uncontrolled: (L,) load not under control [limit unit].
+    """
+    now_s, limits, lasting = state.boottime_s, site.limits, [one for one in state.overshoots if one.lasts]
+    yield from (_complied(site.electrical, one) for one in state.overshoots if one.since_s < one.complied_s == now_s)
+    if not lasting:
+        return
+    stands = leases.standing(state.leases, site.terms, state.sessions.plugged, drawn, now_s)
+    settled = leases.settled(state.leases, site.terms, stands, now_s)
+    flow, seen = limits.limit_flow(stands.worst) + uncontrolled, limits.limit_flow(drawn) + uncontrolled
+    above, evse, _ = limits.entries()
+    ahead = stands.worst > settled + ROW_TOLERANCE
+    for one in lasting:
+        l = limits.name.index(one.limit)
+        could = f"{_limit_named(limits, l)} could carry {flow[l]:.1f} {one.unit}"
+        over = f"{flow[l] - limits.capacity[l]:.1f} {one.unit} more than it may{WHY[one.cause]}"
+        since = f"for {now_s - one.since_s:.0f} s now; measured now: {seen[l]:.1f} {one.unit}"
+        below = np.unique(evse[above == l])
+        who = _behind(site, state.leases, below[ahead[below]], now_s)
+        yield f"declared overshoot: {could}, {over}, {since}: {who}; {_over_when(one, now_s)}"
+
+
+def _over_when(one: Overshoot, now_s: float) -> str:
+    """How it ends."""
+    if one.until_s == np.inf:
+        return "over when that ends, or the limit rises"
+    if now_s > one.until_s:
+        return f"it should have been over {now_s - one.until_s:.0f} s ago: please report this"
+    return f"over in {one.until_s - now_s:.0f} s at the latest"
+
+
+def _behind(site: CompiledSite, book: LeaseBook, evse: Ints, now_s: float) -> str:
+    """Why these EVSEs, (k,), could draw more than they are to."""
+    ids, owner = site.electrical.posts.ids, site.electrical.posts.controller
+    defiant, reachable = book.defiant[evse], leases.reachable(book, site.terms, now_s)[evse]
+    found = []
+    if defiant.any():
+        found.append(f"{named_few([ids[i] for i in evse[defiant]])} drew more than allowed")
+    if (silent := ~defiant & ~reachable).any():
+        names = [site.electrical.controllers.ids[c] for c in np.unique(owner[evse[silent]])]
+        found.append(f"controller {named_few(names)} is silent")
+    if (late := ~defiant & reachable).any():
+        found.append(f"{named_few([ids[i] for i in evse[late]])} may not have followed yet")
+    return ", ".join(found) or "other loads and what EVSEs draw without a grant do not fit"
+
+
+def named_few(names: Sequence[str]) -> str:
+    """One or two names, of more the first and how many."""
+    return " and ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
 
 
 def overbooked_alarms(site: CompiledSite) -> Iterator[str]:
@@ -52,7 +95,7 @@ def overbooked_alarms(site: CompiledSite) -> Iterator[str]:
 
 def _complied(electrical: Electrical, one: Overshoot) -> str:
     """How long it took until the sum of the readings was within the limit, beside what the element tolerates."""
-    took = f"{one.limit} was over for {one.complied_s - one.since_s:.1f} s, at most at {one.peak:.1f} {one.unit}"
+    took = f"measured: {one.limit} was over for {one.complied_s - one.since_s:.1f} s, at most at {one.peak:.1f} {one.unit}"
     stands_s = tolerance_s(electrical, one)
     return f"{took}; it stands that {'for ever' if stands_s == np.inf else f'for {stands_s:.0f} s'}"
 
@@ -140,15 +183,30 @@ def _all_as_drawn(
     return True
 
 
-def conduct_alarms(site: CompiledSite, book: LeaseBook) -> Iterator[str]:
+def defiance(site: CompiledSite, state: Snapshot, i: int) -> str:
+    """What EVSE ``i``, whose car is non-compliant, does, what that means, and how it ends."""
+    book, now_s, unit = state.leases, state.boottime_s, "kW" if site.electrical.posts.is_dc[i] else "A"
+    ceiling = leases.in_force(book, site.terms, state.sessions.plugged, now_s)[i]
+    counts = f"it counts at its rating, {site.terms.rating[i]:.4g} {unit}"
+    reads = f"{state.drawn[i].max():.4g} {unit}"
+    if np.isinf(book.obeyed_since_s[i]):
+        why = f"it draws {reads}, more than any ceiling it had within a minute (now {ceiling:.4g} {unit})"
+        return f"{why}: {counts}, until it has obeyed for {OBEYED_S:.0f} s"
+    obeyed_s = now_s - book.obeyed_since_s[i]
+    why = f"it drew more than its ceilings, and obeys for {obeyed_s:.0f} s now ({reads} of {ceiling:.4g} {unit})"
+    left = f"for {OBEYED_S - obeyed_s:.0f} s more" if obeyed_s < OBEYED_S else "until its controller speaks again"
+    return f"{why}: {counts}, {left}"
+
+
+def conduct_alarms(site: CompiledSite, state: Snapshot) -> Iterator[str]:
     """One sentence for each car that disobeys and each EVSE that is not as the site file says."""
-    ids, terms = site.electrical.posts.ids, site.terms
+    book, ids, terms = state.leases, site.electrical.posts.ids, site.terms
     said = read(book.said_fallback), read(book.said_idle), read(book.said_boot)
     own = read(terms.fallback), read(terms.fallback_idle), read(terms.boot)
     if _all_as_drawn(read(book.defiant), read(book.late_s), read(book.barred_ceiling), said, own):
         return
     for i in np.flatnonzero(book.defiant):
-        yield f"{ids[i]} draws more than its ceiling for a minute: it counts at its rating until it obeys"
+        yield f"{ids[i]}: {defiance(site, state, int(i))}"
     for what, theirs, ours in zip(("fallback", "idle fallback", "boot current"), said, own, strict=True):
         for i in np.flatnonzero(~np.isnan(theirs) & (theirs != ours)):
             pair = f"its controller says {what} {theirs[i]:g}, the site file {ours[i]:g}"

@@ -423,8 +423,8 @@ def _alarms(site: CompiledSite, scene: Scene, shares: _Shares, after: Snapshot, 
     return (
         *guard,
         *silence_alarms(site, after.sessions.plugged & ~scene.reachable),
-        *overshoot_alarms(site.electrical, after.overshoots, after.boottime_s),
-        *conduct_alarms(site, after.leases),
+        *overshoot_alarms(site, after, scene.drawn, scene.uncontrolled),
+        *conduct_alarms(site, after),
         *unsettled_alarms(site, stuck),
         *waiting_alarms(
             site, after, scene.takes & (waited_s >= LONG_WAIT_S), shares.limits, shares.allocation, scene.uncontrolled

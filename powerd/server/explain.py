@@ -7,9 +7,10 @@ import numpy as np
 from powerd.control.decision import BY_TERMS, Decision
 from powerd.control.demand import over_reserved, pausing
 from powerd.control.failsafe import BY_TRIGGER
+from powerd.control.lease_alarms import defiance, named_few
 from powerd.control.switching import picked_up
 from powerd.control.turns import MIN_OFF_S
-from powerd.limits import Ints, Limits
+from powerd.limits import Bools, Floats, Ints, Limits
 from powerd.server.core import Drawn
 from powerd.state import leases
 from powerd.state.impaired import Trigger
@@ -60,7 +61,7 @@ def _untrusted(decision: Decision, evse: int, unit: str) -> str | None:
     site, book, counts = decision.site, decision.snapshot.leases, f"{float(decision.worst[evse]):.4g} {unit}"
     at = f"at {float(decision.ceiling[evse]):.4g} {unit}"
     if book.defiant[evse]:
-        return f"it draws more than its ceiling, {float(decision.ceiling[evse]):.4g} {unit}: it counts at {counts}"
+        return defiance(site, decision.snapshot, evse)
     if not leases.reachable(book, site.terms, decision.now.boottime_s)[evse]:
         controllers = site.electrical.controllers.ids
         name = controllers[int(site.electrical.posts.controller[evse])]
@@ -105,8 +106,12 @@ def _held(core: Drawn, decision: Decision, evse: int, held: str, unit: str) -> s
     if decision.shed is not None and decision.shed.limit[evse] >= 0:
         return f"held at {ceiling:.4g} {unit} by {held}"
     if ceiling < want - SLACK:
-        waits = f"at {ceiling:.4g} {unit}, to rise to {want:.4g} {unit} {_when(decision, evse)}"
-        return f"{waits}; {want:.4g} {unit} is what {held} allows" if held else waits
+        waits = f"at {ceiling:.4g} {unit}, to rise to {want:.4g} {unit} {_when(decision, evse, unit)}"
+        return f"{waits}; there it is held by {held}" if held else waits
+    least = float(bounds_of(decision.snapshot.sessions, core.electrical.posts)[0][evse])
+    if held and holding(decision)[evse] != BY_TERMS and want == ceiling == 0.0 < least:
+        turns = "; cars take turns" if others(decision, evse) else ""
+        return f"held at 0 {unit} by {held}: less than the {least:.4g} {unit} that it needs at least is left{turns}"
     if held:
         return f"held at {ceiling:.4g} {unit} by {held}"
     return f"granted {ceiling:.4g} {unit}, {_enough(core, decision, evse, unit)}"
@@ -117,30 +122,46 @@ def by_the_guard(decision: Decision) -> bool:
     return decision.path == "guard" and Trigger.SOLVER_FAILED not in decision.modes
 
 
-def _when(decision: Decision, evse: int) -> str:
+def _when(decision: Decision, evse: int, unit: str) -> str:
     """What a raise waits for."""
     holding = [trigger for trigger in decision.modes if not BY_TRIGGER[trigger].raises]
     if holding:
         return f"when this is over: {holding[0]}"
     snapshot = decision.snapshot
     streamed = bool(snapshot.leases.streamed[evse])
-    if not streamed and _has_room(decision, evse):
+    lacking = _lacking(decision, evse, np.maximum(decision.worst, decision.want))
+    if not streamed and not lacking.any():
         return "when its controller asks next"
     ramps = np.isfinite(decision.site.electrical.evse_ramp[evse])
     next_step = float(decision.site.next_step_up(decision.ceiling + SLACK)[evse])
     if ramps and float(snapshot.usage.reach[evse]) < min(next_step, float(decision.want[evse]) - SLACK):
         return "as fast as the post's ramp lets it"
-    return "when what others may still be drawing leaves room" + ("" if streamed else ", and its controller asks again")
+    return _for_whom(decision, evse, lacking, unit) + ("" if streamed else ", and its controller asks again")
 
 
-def _has_room(decision: Decision, evse: int) -> bool:
-    """What counts of all others leaves room for what it is to get, at every limit above it (R1)."""
+def _for_whom(decision: Decision, evse: int, lacking: Bools, unit: str) -> str:
+    """Whose current a raise waits for; ``lacking`` (L,) the limits without room for it."""
+    if not lacking.any():
+        return "in the next ticks"
+    if not _lacking(decision, evse, decision.want).any():
+        return f"when what its own post was granted before is over: it counts at {decision.worst[evse]:.4g} {unit}"
+    above, below, _ = decision.limits.entries()
+    late = decision.worst > decision.ceiling + SLACK
+    late &= np.isin(np.arange(late.shape[0]), below[lacking[above]])
+    late[evse] = False
+    ids = decision.site.electrical.posts.ids
+    whose = named_few([ids[i] for i in np.flatnonzero(late)]) or "others"
+    return f"when what {whose} may still be drawing leaves room"
+
+
+def _lacking(decision: Decision, evse: int, own: Floats) -> Bools:
+    """(L,) limits above it without room for ``own[evse]`` of it [own unit] beside what counts of all others (R1)."""
     limits, one = decision.limits, np.zeros(decision.want.shape[0])
     one[evse] = 1.0
-    above = limits.limit_flow(one) > 0.0
-    counted = np.maximum(decision.worst, one * decision.want)
+    counted = np.where(one > 0.0, own, decision.worst)
     left = limits.capacity - decision.uncontrolled - limits.limit_flow(counted)
-    return bool((left[above] >= -ROW_TOLERANCE).all())
+    lacking: Bools = (limits.limit_flow(one) > 0.0) & (left < -ROW_TOLERANCE)
+    return lacking
 
 
 def _enough(core: Drawn, decision: Decision, evse: int, unit: str) -> str:
@@ -183,7 +204,7 @@ def _binding(decision: Decision, evse: int) -> str:
         return ""
     limits = limits_above(decision, evse)
     name, source, count = limits.name[limit], limits.source[limit], others(decision, evse)
-    company = f", together with {count} other{'s' if count > 1 else ''}" if count else ""
+    company = f", shared with {count} other{'s' if count > 1 else ''}" if count else ""
     beside = _beside_charging(decision, limits, limit)
     return f"{name} ({source}){beside}{company}" if source else f"{name}{beside}{company}"
 

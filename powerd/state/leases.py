@@ -194,6 +194,13 @@ def reachable(book: LeaseBook, terms: LeaseTerms, now_s: float) -> Bools:
     return now_s - book.echo_at_s <= terms.ttl_s
 
 
+def settled(book: LeaseBook, terms: LeaseTerms, stands: Standing, now_s: float) -> Floats:
+    """(n,) what each falls to when nothing else happens: its ceiling, of a silent controller what is its own."""
+    least = stands.reserve
+    follows: Floats = np.where(reachable(book, terms, now_s), np.maximum(least, stands.in_force), least)
+    return follows
+
+
 def renewal_due(book: LeaseBook, terms: LeaseTerms, now_s: float) -> Bools:
     """(n,) a live lease that was last renewed a quarter ttl ago (the bound is ttl/3; a tick may be late)."""
     alive = (book.sent_until_s > now_s - slack_s(book, terms)) & ~np.isnan(book.sent_ceiling)

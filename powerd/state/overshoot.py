@@ -18,7 +18,7 @@ import numpy as np
 from powerd.limits import Bools, Floats, Limits
 from powerd.state.lease_book import LeaseBook
 from powerd.state.lease_terms import LeaseTerms
-from powerd.state.leases import Standing, reachable, slack_s
+from powerd.state.leases import Standing, settled, slack_s
 from powerd.units import ROW_TOLERANCE
 
 Cause = Literal["limit_fell", "phase_return", "out_of_step"]
@@ -179,16 +179,15 @@ def bounds(
         available: (L,) capacity minus uncontrolled load [unit].
         now_s: the tick's instant.
     """
-    least, in_force, worst = stands
-    settled = np.where(reachable(book, terms, now_s), np.maximum(least, in_force), least)
-    ends = np.where(worst > settled + ROW_TOLERANCE, _ends(book, terms, settled, worst, now_s), now_s)
+    follows, worst = settled(book, terms, stands, now_s), stands.worst
+    ends = np.where(worst > follows + ROW_TOLERANCE, _ends(book, terms, follows, worst, now_s), now_s)
     bound = np.full(limits.capacity.shape[0], now_s)
     for part in (limits.real, limits.imag):
         filled = np.flatnonzero(np.diff(part.indptr))
         if filled.shape[0]:
             latest = np.maximum.reduceat(ends[part.indices], part.indptr[filled])
             np.maximum.at(bound, limits.limit_of_row[filled], latest)
-    return np.where(limits.limit_flow(settled) > available + limits.trace, np.inf, bound)
+    return np.where(limits.limit_flow(follows) > available + limits.trace, np.inf, bound)
 
 
 def _ends(book: LeaseBook, terms: LeaseTerms, settled: Floats, worst: Floats, now_s: float) -> Floats:

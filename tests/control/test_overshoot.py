@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from powerd.control import events as ev
+from powerd.control.decision import Decision
 from powerd.control.lease_alarms import tolerance_s
 from powerd.control.step import Stepper
 from powerd.network.tolerance import tolerated_s
@@ -70,6 +71,48 @@ def test_the_time_until_the_readings_comply_is_told_beside_what_the_element_stan
     assert all("was over for 3.0 s, at most at 32.0 A; it stands that for" in alarm for alarm in told)
     decision = full.tick(full.draw({0: 16.0, 1: 16.0}))
     assert all(one.complied_s == np.inf for one in decision.overshoots)
+
+
+def test_an_overshoot_says_how_much_it_is_now_whose_and_how_it_ends(full: Player) -> None:
+    """One car follows at once, the controller of the other is silent: 16 A too much, then 8, for whom, until when."""
+    full.tick(full.draw({0: 16.0, 1: 16.0}))
+    full.alive.discard(1)
+    falls(full, 0.5)
+    first = _of_l1(full.tick())
+    for words in ("phase L1 of feeder F1 (test (32 A conductor)) could carry 32.0 A, 16.0 A more", "for 0 s now"):
+        assert words in first
+    assert "measured now: 32.0 A: P0 and P1 may not have followed yet; over in" in first
+    for _ in range(int(TTL)):
+        decision = full.tick(full.draw({0: 8.0}))
+    last = _of_l1(decision)
+    assert "could carry 24.0 A, 8.0 A more than it may, for 15 s now; measured now: 24.0 A" in last
+    assert ": controller c1 is silent" in last
+    assert "; over in " in last
+
+
+def test_an_overshoot_of_cars_that_do_not_obey_names_them(full: Player) -> None:
+    """Nothing fell: a car draws what it is not granted. Both are told, with what was seen and how it ends."""
+    for _ in range(200):
+        decision = full.tick(full.draw({0: 28.0, 1: 16.0}))
+    assert "P0 drew more than allowed; over when that ends, or the limit rises" in _of_l1(decision)
+    (told,) = [alarm for alarm in decision.alarms if alarm.startswith("P0: ")]
+    ceiling = f"{decision.ceiling[0]:.4g} A"
+    why = f"P0: it draws 28 A, more than any ceiling it had within a minute (now {ceiling})"
+    assert told == f"{why}: it counts at its rating, 32 A, until it has obeyed for 60 s"
+    for _ in range(21):
+        decision = full.tick(full.draw({0: 0.0, 1: 16.0}))
+    (told,) = [alarm for alarm in decision.alarms if alarm.startswith("P0: ")]
+    assert told.startswith("P0: it drew more than its ceilings, and obeys for 20 s now (0 A of ")
+    assert told.endswith("it counts at its rating, 32 A, for 40 s more")
+    for _ in range(40):
+        decision = full.tick(full.draw({0: 0.0, 1: 16.0}))
+    assert not any(alarm.startswith("P0") for alarm in decision.alarms)
+
+
+def _of_l1(decision: Decision) -> str:
+    """What is told of the overshoot on L1."""
+    (alarm,) = [one for one in decision.alarms if one.startswith("declared overshoot: phase L1 ")]
+    return alarm
 
 
 def test_only_a_limit_that_falls_again_moves_the_bound(full: Player) -> None:

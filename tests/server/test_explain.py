@@ -36,7 +36,7 @@ def opened(folder: Path, text: str, *cars: int) -> Player:
     player = Player.open(folder, text)
     for evse in cars:
         player.plug(evse)
-    for controller in (0, 1):
+    for controller in range(len(player.site.electrical.controllers.ids)):
         player.hello(controller)
     for _ in range(4):
         player.tick()
@@ -51,6 +51,46 @@ def test_a_pause_is_told_with_its_end(tmp_path: Path) -> None:
         player.tick()
     player.tick(ev.StopReleased(request_id="", stop_id="s", reason="checked"))
     assert why(player) == "held at 0 A: it was switched off, and stays off for 198 s more"
+
+
+FEEDER = "phase L1 of feeder F1 (test ({} A conductor))"
+
+
+def test_nobody_else_is_named_where_nobody_else_is(tmp_path: Path) -> None:
+    """Alone under its limit, or at what its car can take while another has the rest."""
+    assert why(opened(tmp_path, site_text(1, 20.0, controllers=1), 0)) == f"held at 20 A by {FEEDER.format(20)}"
+    player = opened(tmp_path, site_text(2, 32.0), 0, 1)
+    session_id = player.snapshot.sessions.session_id[0]
+    player.tick(ev.SessionUpdated(request_id="", session_id=session_id, demand=ev.Demand(max_ceiling=12.0)))
+    for _ in range(12):
+        player.tick()
+    assert why(player) == "granted 12 A, all that the car and the post can take"
+    assert why(player, 1) == f"held at 20 A by {FEEDER.format(32)}"
+
+
+def test_a_raise_names_whose_current_it_waits_for(tmp_path: Path) -> None:
+    """The car before, which has its reaction time; after a restart what the post itself was granted."""
+    player = opened(tmp_path, site_text(3, 32.0), 0)
+    player.plug(1)
+    player.tick()
+    there = f"; there it is held by {FEEDER.format(32)}, shared with 1 other"
+    assert why(player, 1) == f"at 0 A, to rise to 16 A when what P0 may still be drawing leaves room{there}"
+    alone = Player.open(tmp_path, site_text(1, 20.0, controllers=1), unknown_until_s=20.0)
+    alone.plug(0)
+    alone.hello(0)
+    alone.tick()
+    assert why(alone).startswith(
+        "at 0 A, to rise to 20 A when what its own post was granted before is over: it counts at 32 A; "
+    )
+
+
+def test_a_car_without_room_for_its_least_is_told_so(tmp_path: Path) -> None:
+    """16 A for three cars of at least 6 A: two charge, and they take turns; alone under 5 A it is no turn."""
+    player = opened(tmp_path, site_text(3, 16.0), 0, 1, 2)
+    least = "less than the 6 A that it needs at least is left"
+    assert why(player, 2) == f"held at 0 A by {FEEDER.format(16)}, shared with 2 others: {least}; cars take turns"
+    player = opened(tmp_path, site_text(1, 5.0, controllers=1), 0)
+    assert why(player) == f"held at 0 A by {FEEDER.format(5)}: {least}"
 
 
 def test_a_controller_that_claims_what_cannot_be_is_told(tmp_path: Path) -> None:
@@ -115,7 +155,7 @@ def test_what_other_loads_have_of_the_limit_is_told(tmp_path: Path) -> None:
     """Two cars at 14 A below 60 A would look like a mistake: a shop of 20 kW counts at 90 % of its voltage."""
     player = opened(tmp_path, metered_text(2, 60.0), 0, 1)
     feeder = "phase L1 of feeder F1 (test (60 A conductor))"
-    assert why(player) == f"held at 13.96 A by {feeder}, where other loads count for 32.08 A, together with 1 other"
+    assert why(player) == f"held at 13.96 A by {feeder}, where other loads count for 32.08 A, shared with 1 other"
 
 
 WING = "import cvxpy as cp\ndef terms(site):\n    yield cp.sum(site.ceiling[[0, 1]]) <= {}\n"
@@ -140,7 +180,7 @@ def test_beside_terms_a_limit_is_named_where_it_holds(tmp_path: Path) -> None:
     player = with_terms(tmp_path, site_text(4, 60.0), wing=WING.format(20))
     assert why(player, 0) == why(player, 1) == "held at 10 A by the terms of wing.py"
     assert why(player, 2).startswith(
-        "held at 20 A by phase L1 of feeder F1 (test (60 A conductor)), together with 1 other"
+        "held at 20 A by phase L1 of feeder F1 (test (60 A conductor)), shared with 1 other"
     )
     assert player.decision is not None
     limit = int(player.decision.binding_limit[2])

@@ -82,7 +82,7 @@ def test_a_held_ceiling_is_explained_by_its_limit() -> None:
         async with serving(core) as (_, channel):
             answer = await SiteServiceStub(channel).ExplainCeiling(pb.ExplainCeilingRequest(evse_id="A1"))
         what = f"{core.limits.name[1]} ({core.limits.source[1]})"
-        assert answer.reason == f"held at 14 A by {what}, together with 3 others"
+        assert answer.reason == f"held at 14 A by {what}, shared with 3 others"
         assert (answer.ceiling, answer.want, answer.others, answer.shadow_price) == (14.0, 14.0, 3, 0.25)
         assert answer.limit.name == core.limits.name[1]
 
@@ -97,7 +97,7 @@ def test_one_other_is_one_other() -> None:
     assert asyncio.run(_reason(core, "A1")).endswith(f"({core.limits.source[1]})")
     core.binding[1] = 1
     core.tick()
-    assert asyncio.run(_reason(core, "A1")).endswith("together with 1 other")
+    assert asyncio.run(_reason(core, "A1")).endswith("shared with 1 other")
 
 
 def test_other_ceilings_have_other_reasons() -> None:
@@ -116,7 +116,7 @@ def test_other_ceilings_have_other_reasons() -> None:
         assert await _reason(core, "A1") == (
             "granted 14 A, for it draws 12 A; it gets more as soon as it takes all of this"
         )
-        assert await _reason(core, "A2") == "at 14 A, to rise to 20 A when what others may still be drawing leaves room"
+        assert await _reason(core, "A2") == "at 14 A, to rise to 20 A in the next ticks"
         assert await _reason(core, "A3") == "held at 14 A: no car is plugged in"
         assert await _reason(core, "B1") == "held at 14 A: its session was stopped"
         assert "14 kW" in await _reason(core, "B2")
@@ -125,14 +125,17 @@ def test_other_ceilings_have_other_reasons() -> None:
         assert core.decision is not None
         crowded = replace(core.decision, worst=np.full(5, 100.0))
         assert reason(core, crowded, 1) == (
-            "at 14 A, to rise to 20 A when what others may still be drawing leaves room, and its controller asks again"
+            "at 14 A, to rise to 20 A when what A1 and 3 more may still be drawing leaves room, and its controller asks again"
         )
         core.snapshot.leases.echo_at_s[0] = core.now_s - 100.0
         assert core.decision is not None
         counts = f"it counts at {core.decision.worst[0]:.4g} A"
         assert await _reason(core, "A1") == f"at 14 A, for its controller c0 is silent: {counts}"
         core.snapshot.leases.defiant[0] = True
-        assert await _reason(core, "A1") == f"it draws more than its ceiling, 14 A: {counts}"
+        assert await _reason(core, "A1") == (
+            "it draws 12 A, more than any ceiling it had within a minute (now 14 A): it counts at its rating, 32 A, "
+            "until it has obeyed for 60 s"
+        )
 
     asyncio.run(scene())
 

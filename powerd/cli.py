@@ -55,6 +55,27 @@ def _fail(message: str, code: int) -> typer.Exit:
     return typer.Exit(code)
 
 
+class _Timed(logging.Formatter):
+    """Every line begins with its instant, ISO 8601 with its offset."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
+        """As the local clock shows it."""
+        return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
+
+
+def _log_to_stderr(*, reasons: bool) -> None:
+    """What the daemon has to say goes to stderr; ``reasons``, each a JSON object with its own time, only if asked."""
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(_Timed("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[lines], level=logging.WARNING)
+    logging.getLogger("powerd").setLevel(logging.INFO)
+    told = logging.getLogger("powerd.reasons")
+    told.propagate = False
+    told.setLevel(logging.INFO if reasons else logging.WARNING)
+    if reasons:
+        told.addHandler(logging.StreamHandler(sys.stderr))
+
+
 def _asks(command: Callable[..., None]) -> Callable[..., None]:
     """A command that asks the ``Daemon`` it gets first: the options that say which follow the command's own.
 
@@ -140,10 +161,7 @@ def serve(
         from powerd.daemon import ServeOptions, serve_site
         from powerd.server.loop import ServingLoop
 
-        if log_reasons:
-            reasons = logging.getLogger("powerd.reasons")
-            reasons.setLevel(logging.INFO)
-            reasons.addHandler(logging.StreamHandler(sys.stderr))
+        _log_to_stderr(reasons=log_reasons)
         options = ServeOptions(
             site=site,
             address=address,

@@ -47,6 +47,7 @@ from powerd.server.core import GrantSink
 from powerd.server.serve import TlsFiles, start_server
 from powerd.server.status import Unavailable
 from powerd.server.streams import REPORTS_PER_TTL
+from powerd.state import leases
 from powerd.state.envelopes import Envelopes, is_left
 from powerd.state.impaired import Trigger
 from powerd.state.lease_book import open_book
@@ -199,6 +200,7 @@ class Ticker:
         self._late = False
         self._turned_away = self._overloaded = False
         self._serving = True
+        self._silent: frozenset[str] = frozenset()
         self.on_serving: Callable[[bool], None] | None = None
         self._news = asyncio.Condition()
         self._ticking = asyncio.Lock()
@@ -393,7 +395,7 @@ class Ticker:
 
     async def _settle(self, decision: Decision, taken: _Taken) -> None:
         """Everything that follows from a decision, in order: decreases, disk, raises and answers."""
-        before = () if self._latest is None else self._latest.modes
+        before = self._latest
         self._snapshot, self._latest = decision.snapshot, decision
         self._publish(self._gate.decided(decision))
         if self._published is not None and self._published.done():
@@ -406,7 +408,8 @@ class Ticker:
         if serving != self._serving and self.on_serving is not None:
             self.on_serving(serving)
         self._serving = serving
-        _tell_modes(before, decision.modes)
+        _tell_modes(() if before is None else before.modes, decision.modes)
+        self._silent = _tell_silent(self._silent, decision)
         async with self._news:
             self._news.notify_all()
 
@@ -523,6 +526,21 @@ def _tell_modes(before: Sequence[Trigger], now: Sequence[Trigger]) -> None:
     for trigger in before:
         if trigger not in now:
             _log.warning("%s: over", trigger)
+
+
+def _tell_silent(before: frozenset[str], decision: Decision) -> frozenset[str]:
+    """Logs which controllers with cars fall silent and which speak again; returns those that are silent now."""
+    now: frozenset[str] = frozenset()
+    if Trigger.CONTROLLER_SILENT in decision.modes:
+        site, state = decision.site, decision.snapshot
+        heard = leases.reachable(state.leases, site.terms, decision.now.boottime_s)
+        owner, names = site.electrical.posts.controller, site.electrical.controllers.ids
+        now = frozenset(names[c] for c in owner[state.sessions.plugged & ~heard].tolist())
+    for name in sorted(now - before):
+        _log.warning("controller %s is silent", name)
+    for name in sorted(before - now):
+        _log.warning("controller %s: heard again, or its cars have left", name)
+    return now
 
 
 def _answer(taken: list[_Waiting], decision: Decision) -> None:

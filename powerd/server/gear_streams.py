@@ -106,6 +106,7 @@ class GearStreams:
             reader.cancel()
             writer.cancel()
             stream.ended.cancel()
+            logger.info("switchgear controller %s: its stream has ended", stream.reporter_id)
             if stream in self._streams:
                 self._streams.remove(stream)
                 self._later.keep(asyncio.ensure_future(self._tell_closed(stream)))

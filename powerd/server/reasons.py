@@ -1,8 +1,8 @@
 """The log of reasons: one structured line for each EVSE whose ceiling or whose binding limit changed, bounded in rate.
 
 Lines go to the logger ``powerd.reasons`` at level INFO as one JSON object each:
-``{"event": "ceiling", "tick": …, "evse": …, "ceiling": …, "limit": …, "element": …, "phase": …, "source": …,
-"shadow_price": …, "others": …, "reason": …}``. What does not fit the rate is counted, in a line of its own.
+``{"time": …, "event": "ceiling", "tick": …, "evse": …, "controller": …, "ceiling": …, "limit": …, "element": …,
+"phase": …, "source": …, "shadow_price": …, "others": …, "reason": …}``. What does not fit the rate is counted, in a line of its own.
 """
 
 from __future__ import annotations
@@ -60,17 +60,21 @@ class ReasonLog:
             logger.info("%s", json.dumps(self._line(decision, evse), ensure_ascii=False))
         self._credit -= told.shape[0]
         if changed.shape[0] > told.shape[0]:
-            more = {"event": "ceilings", "tick": decision.tick, "not_told": int(changed.shape[0] - told.shape[0])}
+            left = int(changed.shape[0] - told.shape[0])
+            more = {"time": _instant(decision), "event": "ceilings", "tick": decision.tick, "not_told": left}
             logger.info("%s", json.dumps(more))
         self._ceiling = np.where(moved, decision.ceiling, self._ceiling)  # a slow drift is told once it adds up
         self._limit = limit
 
     def _line(self, decision: Decision, evse: int) -> dict[str, object]:
         limit, limits = int(holding(decision)[evse]), limits_above(decision, evse)
+        electrical = self._core.electrical
         found: dict[str, object] = {
+            "time": _instant(decision),
             "event": "ceiling",
             "tick": decision.tick,
-            "evse": self._core.electrical.posts.ids[evse],
+            "evse": electrical.posts.ids[evse],
+            "controller": electrical.controllers.ids[electrical.posts.controller[evse]],
             "ceiling": round(float(decision.ceiling[evse]), 3),
         }
         if limit >= 0:
@@ -83,3 +87,8 @@ class ReasonLog:
                 "others": others(decision, evse),
             }
         return found | {"reason": reason(self._core, decision, evse)}
+
+
+def _instant(decision: Decision) -> str:
+    """Its tick's, RFC 3339."""
+    return decision.now.utc.isoformat(timespec="milliseconds")

@@ -66,6 +66,7 @@ class Streams:
             reader.cancel()
             writer.cancel()
             stream.ended.cancel()
+            logger.info("controller %s: its stream has ended", first.hello.controller_id)
             if self._publisher.close(stream):
                 self._later.keep(asyncio.ensure_future(self._tell_closed(stream)))
             await pen.down()

@@ -107,7 +107,7 @@ def parse(text: str, name: str) -> Tree:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
         problem = error.problem or error.context or ""
-        raise UnreadableInput(f"{where}: not YAML: {problem}; {_mend_of(problem)}") from error
+        raise UnreadableInput(f"{where}: not YAML: {problem}; {_mend_of(error, problem, text)}") from error
     except (YAMLError, ValueError) as error:
         raise UnreadableInput(f"{name}: not YAML: {str(error).splitlines()[0]}") from error
     repeated: list[tuple[Path, int]] = []
@@ -115,15 +115,39 @@ def parse(text: str, name: str) -> Tree:
     return Tree(value=value, place=place, repeated=tuple(repeated))
 
 
-def _mend_of(problem: str) -> str:
+def _mend_of(error: MarkedYAMLError, problem: str, text: str) -> str:
     """What mostly is the cause."""
+    opened = error.context_mark.line + 1 if error.context_mark is not None else 0
+    at = error.problem_mark
+    last = text[at.index - 1 : at.index] if at is not None else ""
     if "'\\t'" in problem:
         return "indent with spaces, not with tabs"
-    if problem.endswith("'{'"):
-        return "put words with braces in quotes, as 'A{n:02}'"
     if problem.startswith("expected ',' or"):
+        return _mend_of_flow(problem, opened, last, same_line=at is not None and at.line + 1 == opened)
+    if "quoted scalar" in (error.context or ""):
+        return f"the quotes that line {opened} opens are never closed"
+    if "found '}'" in problem or "found ']'" in problem:
+        return "nothing is open that this bracket could close: take it out"
+    if "<block sequence start>" in problem or "<block mapping start>" in problem:
+        return "begin this line in the same column as those beside it"
+    if problem.startswith("could not find expected ':'") and opened:
+        return f"line {opened} has no colon after its key"
+    if "cannot start any token" in problem:
+        return "put the word in quotes"
+    return (
+        "look at the indentation, the colons and the quotes here and in the line before, and for a space after each "
+        "'-' and ':'"
+    )
+
+
+def _mend_of_flow(problem: str, opened: int, last: str, *, same_line: bool) -> str:
+    """The same inside of braces or brackets that line ``opened`` opens; ``last`` is the character before."""
+    if same_line and (last == "}" or (problem.endswith("'{'") and last.isalnum())):
+        return "put words with braces in quotes, as 'A{n:02}'"
+    if same_line:
         return "a comma, a closing bracket or quotes are missing before this"
-    return "look at the indentation, the colons and the quotes here and in the line before"
+    closing = problem.removeprefix("expected ',' or ")[1:2]
+    return f"the {'{' if closing == '}' else '['} in line {opened} is not closed: write {closing} where it ends (or a comma here)"
 
 
 def _compose(events: Iterable[Event], name: str) -> _Node:

@@ -48,6 +48,8 @@ def test_a_change_is_told_once_with_its_limit(caplog: pytest.LogCaptureFixture) 
     assert len(first) == 5
     limits = core.site.limits
     assert first[0]["evse"] == "A1"
+    assert first[0]["controller"] == "c0"
+    assert first[0]["time"] == "2026-01-01T00:00:00.000+00:00"
     assert first[0]["ceiling"] == 14.0
     assert (first[0]["element"], first[0]["phase"]) == (limits.element[1], limits.phase[1])
     assert first[0]["source"] == limits.source[1]
@@ -82,4 +84,4 @@ def test_a_flood_is_counted_instead(caplog: pytest.LogCaptureFixture) -> None:
     log.tell(_decision(core, 12.0, 0, at_s=1.0))
     lines = _told(caplog)
     assert len(lines) == LINES_A_SECOND + 1
-    assert lines[-1] == {"event": "ceilings", "tick": 2, "not_told": 280}
+    assert lines[-1] == {"time": "2026-01-01T00:00:00.000+00:00", "event": "ceilings", "tick": 2, "not_told": 280}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -375,8 +376,9 @@ def test_the_end_of_a_stream_is_told_once_while_the_disk_refuses() -> None:
     asyncio.run(scene())
 
 
-def test_the_end_of_a_stream_is_told_however_full_the_inbox_is() -> None:
-    """A controller that hangs up while the inbox is full is still known to be gone, later."""
+def test_the_end_of_a_stream_is_told_however_full_the_inbox_is(caplog: pytest.LogCaptureFixture) -> None:
+    """A controller that hangs up while the inbox is full is still known to be gone, later; the log names it at once."""
+    caplog.set_level(logging.INFO, "powerd")
 
     async def scene() -> None:
         core = FakeCore()
@@ -388,6 +390,8 @@ def test_the_end_of_a_stream_is_told_however_full_the_inbox_is() -> None:
             call.cancel()
             await asyncio.sleep(3 * core.tick_s)
             assert core.of(StreamClosed) == []
+            said = [record.getMessage() for record in caplog.records if record.name == "powerd.server.streams"]
+            assert said == ["controller c0 connected with 3 EVSEs", "controller c0: its stream has ended"]
             core.full = False
             await asyncio.sleep(3 * core.tick_s)
             (closed,) = core.of(StreamClosed)

@@ -5,6 +5,8 @@ The bounds of a unit slip are wide on purpose: what they refuse is a factor of 1
 
 from __future__ import annotations
 
+import math
+
 from powerd.faults import Severity
 from powerd.network.drawing import Drawing, Findings
 from powerd.network.parts import vector_letters
@@ -24,6 +26,8 @@ KVA = (1.0, 150_000.0)
 KVA_IMBALANCE = (0.5, 500.0)
 #: Loads and supplies [kW].
 KW = 1_000_000.0
+#: An import limit of so many times all that is drawn behind it is no limit: W where kW belongs.
+TIMES_MOST = 100.0
 #: Cable lengths [m]; half a metre is no cable, 3 km at low voltage carries nothing.
 METRES_LOW_VOLTAGE = (0.5, 3_000.0)
 METRES = (0.5, 60_000.0)
@@ -52,7 +56,7 @@ def find_rating_faults(drawing: Drawing, findings: Findings, clouded: frozenset[
     _balance(site, findings)
     for index, load in enumerate(site.loads):
         _load(load, index, findings)
-    _edge(site, findings)
+    _edge(site, _most_kw(drawing), findings)
 
 
 def _voltage_slip(findings: Findings, path: Path, element: str, volts: float) -> bool:
@@ -208,14 +212,32 @@ def _load(load: Load, index: int, findings: Findings) -> None:
         findings.add(Code.WORST_BELOW_TYPICAL, (*path, "worst_kw"), load.id, message, mend)
 
 
-def _edge(site: SiteFile, findings: Findings) -> None:
-    """Supplies and the grid connection."""
-    for index, supply in enumerate(site.supplies):
-        path: Path = ("supplies", index, "import_limit_kw")
-        _slip(findings, Code.UNIT_SLIP_POWER, path, supply.id, supply.import_limit_kw, (0.0, KW), "kW")
+def _most_kw(drawing: Drawing) -> float:
+    """What all that is drawn could take, or its transformers could pass: whichever is more [kW]; inf = unknown."""
+    if not (drawing.removed.whole and drawing.net_is_read):
+        return math.inf
+    volts, types = {bus.id: bus.voltage_v for bus in drawing.site.buses}, {t.id: t for t in drawing.site.evse_types}
+    taken = sum(load.worst_kw for load in drawing.site.loads)
+    for evse in drawing.evses:
+        kind = types.get(evse.type)
+        if kind is not None:
+            amps_kw = (kind.max_current_a or 0.0) * volts.get(evse.bus, VOLTS[1]) * SQRT3 / 1000
+            taken += kind.max_power_kw or amps_kw
+    return max(taken, sum(t.rated_power_kva * t.parallel for t in drawing.site.transformers))
+
+
+def _edge(site: SiteFile, most_kw: float, findings: Findings) -> None:
+    """Supplies and the grid connection; everything behind them could take ``most_kw``."""
+    edges = [(("supplies", k, "import_limit_kw"), one.id, one.import_limit_kw) for k, one in enumerate(site.supplies)]
     grid = site.grid_connection
-    path = ("grid_connection", "import_limit_kw")
-    _slip(findings, Code.UNIT_SLIP_POWER, path, "grid_connection", grid.import_limit_kw, (0.0, KW), "kW")
+    edges.append((("grid_connection", "import_limit_kw"), "grid_connection", grid.import_limit_kw))
+    for path, element, limit_kw in edges:
+        if limit_kw and most_kw > 0.0 and limit_kw > TIMES_MOST * most_kw:
+            message = f"import_limit_kw is {limit_kw:g} kW, and all that is drawn behind it takes {most_kw:.4g} kW at most"
+            mend = f"write it in kW: {limit_kw / 1000:g} if W are meant; leave it out if there is no such limit"
+            findings.add(Code.UNIT_SLIP_POWER, path, element, message, mend)
+        elif limit_kw:
+            _slip(findings, Code.UNIT_SLIP_POWER, path, element, limit_kw, (1.0, KW), "kW")
     _envelope_edge(grid, findings)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from powerd.faults import Severity
 from powerd.network.drawing import Drawing, Findings
 from powerd.site.codes import Code
-from powerd.site.schema import SiteFile
+from powerd.site.schema import SiteFile, Supply
 from powerd.site.tree import Path
 
 #: Every group of buses that a supply feeds hangs on this node.
@@ -175,23 +175,60 @@ def _double_feeds(drawing: Drawing, edges: list[_Edge], findings: Findings) -> N
     """Loops and supplies in parallel, both in the normal state."""
     site = drawing.site
     dead = {bus.id for bus in site.buses if not bus.in_service}
-    groups = _Groups()
+    groups, joined = _Groups(), list[_Edge]()
     for edge in edges:
         if not edge.closed or edge.one in dead or edge.other in dead or edge.one == edge.other:
             continue
         if not groups.join(edge.one, edge.other):
-            message = f"closes a ring between {edge.one} and {edge.other}"
-            mend = "open one switch of the ring; as drawn, each branch of it counts all that hangs on the ring"
+            ring = [edge, *_way(edge.one, edge.other, joined)]
+            message = f"closes a ring between {edge.one} and {edge.other}: {', '.join(one.id for one in ring)}"
+            opening = _opening(ring) or "put an open switch into it (one feeder of two cables is parallel: 2)"
+            mend = f"{opening}; as drawn, each branch of it counts all that hangs on the ring"
             findings.add(Code.CLOSED_LOOP, edge.path, edge.id, message, mend, Severity.WARNING)
-    fed: dict[str, str] = {}
+        else:
+            joined.append(edge)
+    fed: dict[str, Supply] = {}
     for index, supply in enumerate(site.supplies):
         if not (supply.in_service and supply.normally_feeding) or supply.bus in dead:
             continue
-        first = fed.setdefault(groups.find(supply.bus), supply.id)
-        if first != supply.id and not site.permissions.parallel_supplies:
-            message = f"feeds the same buses as supply {first}"
-            mend = "open a switch between them, or write parallel_supplies: true under permissions:"
+        first = fed.setdefault(groups.find(supply.bus), supply)
+        if first is not supply and not site.permissions.parallel_supplies:
+            way = _way(first.bus, supply.bus, joined)
+            by = f"by {', '.join(edge.id for edge in way)}" if way else f"at bus {supply.bus}"
+            message = f"is connected with supply {first.id} {by}"
+            opening = _opening(way) or "put an open switch between them"
+            standby = f"normally_feeding: false at {supply.id} if it stands by"
+            mend = f"{opening}; or {standby}; or parallel_supplies: true under permissions:, if both may feed at once"
             findings.add(Code.PARALLEL_SUPPLIES, ("supplies", index), supply.id, message, mend)
+
+
+def _way(one: str, other: str, edges: list[_Edge]) -> list[_Edge]:
+    """The edges from bus to bus, of a forest; empty where they are one bus."""
+    beside: dict[str, list[tuple[str, _Edge]]] = {}
+    for edge in edges:
+        beside.setdefault(edge.one, []).append((edge.other, edge))
+        beside.setdefault(edge.other, []).append((edge.one, edge))
+    back: dict[str, tuple[str, _Edge] | None] = {one: None}
+    ahead = [one]
+    for bus in ahead:
+        for end, edge in beside.get(bus, ()):
+            if end not in back:
+                back[end] = bus, edge
+                ahead.append(end)
+    way: list[_Edge] = []
+    while (step := back.get(other)) is not None:
+        other = step[0]
+        way.append(step[1])
+    return way[::-1]
+
+
+def _opening(way: list[_Edge]) -> str:
+    """How one of these edges is drawn open; "" where none is a switch."""
+    switches = [edge.id for edge in way if edge.path[0] == "switches"]
+    transfers = [edge.id for edge in way if edge.path[0] == "transfer_switches"]
+    found = [f"closed: false at {' or '.join(switches)}"] if switches else []
+    found += [f"another position at {' or '.join(transfers)}"] if transfers else []
+    return f"write {', or '.join(found)}" if found else ""
 
 
 def _interlocks(site: SiteFile, findings: Findings) -> None:

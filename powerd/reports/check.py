@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,7 +24,7 @@ from powerd.network.supply import normal_positions
 from powerd.reports.overloads import moves_text, patience_text
 from powerd.reports.planned import limit_json, planned_json, planned_text
 from powerd.site.codes import Code
-from powerd.site.read import read_site
+from powerd.site.read import read_site, site_path
 from powerd.site.schema import SiteFile
 
 #: How many of the fullest limits the summary shows.
@@ -114,15 +115,29 @@ def run_check(path: Path, *, as_json: bool, out: TextIO, err: TextIO) -> int:
     """What the command does: print to ``out`` and return the exit code.
 
     Returns:
-        0 = fine, 1 = errors found, 2 = the file cannot be read (told on ``err``).
+        0 = fine, 1 = errors found, 2 = the file cannot be read (told on ``err``, and as the only fault of the JSON).
     """
     try:
         report = check_site(path)
     except UnreadableInput as error:
         err.write(f"{error}\n")
+        if as_json:
+            out.write(json.dumps(_unreadable_json(path, str(error))) + "\n")
         return 2
     out.write(json.dumps(report_json(report)) + "\n" if as_json else report_text(report))
     return report.exit_code
+
+
+def _unreadable_json(path: Path, told: str) -> dict[str, Any]:
+    """The same object for a file that could not be read; ``told`` is "file[:line[:column]]: what; mend"."""
+    file = str(site_path(path))
+    line, rest = 1, told.removeprefix(file)
+    if (place := re.match(r"(?::(\d+)(?::\d+)?)?: ", rest)) is not None:
+        line, rest = int(place[1] or 1), rest[place.end() :]
+    message, _, mend = rest.rpartition("; ") if "; " in rest else (rest, "", "")
+    fault = Fault(file=file, line=line, code=Code.UNREADABLE, element=file, message=message, mend=mend)
+    none = {"site": None, "file": file, "evses": None, "limits": 0, "rows": 0, "faults": [_fault_json(fault)]}
+    return none | {"reserved": [], "after_moves": [], "patience": [], "planned": []}
 
 
 def report_json(report: CheckReport) -> dict[str, Any]:

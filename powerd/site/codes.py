@@ -22,6 +22,7 @@ class Code(StrEnum):
         return code
 
     # The file itself.
+    UNREADABLE = "unreadable", "no file that can be read, or not YAML; only in the JSON of a check that exits with 2"
     DUPLICATE_KEY = "duplicate-key", "one mapping has the same key twice; the first counts"
     UNKNOWN_KEY = "unknown-key", "a key that no element of this kind has"
     MISSING_KEY = "missing-key", "a key that this kind of element cannot do without"

@@ -77,10 +77,25 @@ def test_warnings_alone_do_not_fail(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_exits_2(tmp_path: Path) -> None:
-    """Told on stderr; stdout stays empty, so that no script takes it for an answer."""
-    code, out, err = check(tmp_path / "nowhere.yaml", as_json=True)
+    """Told on stderr, with an empty stdout; ``--json`` answers as ever, with that as the only fault."""
+    code, out, err = check(tmp_path / "nowhere.yaml")
     assert (code, out) == (2, "")
     assert "nowhere.yaml" in err
+    code, out, err = check(tmp_path / "nowhere.yaml", as_json=True)
+    (fault,) = json.loads(out)["faults"]
+    assert (code, fault["code"], fault["line"], fault["severity"]) == (2, "unreadable", 1, "error")
+    assert (fault["file"], fault["mend"]) == (str(tmp_path / "nowhere.yaml"), "name a site file or its folder")
+    assert "cannot be read" in fault["message"]
+    (tmp_path / "site.yaml").write_text("site: a\nbuses:\n  - {id: b\n  - {id: c}\n", "utf-8")
+    code, out, err = check(tmp_path, as_json=True)
+    answer = json.loads(out)
+    assert (code, set(answer)) == (2, set(json.loads(check(CASES / "base.yaml", as_json=True)[1])))
+    (fault,) = answer["faults"]
+    assert set(fault) == KEYS
+    assert (fault["line"], fault["file"]) == (4, str(tmp_path / "site.yaml"))
+    assert fault["message"].startswith("not YAML: ")
+    assert fault["mend"].startswith("the { in line 3 is not closed")
+    assert err
 
 
 def test_the_table_of_moves_is_printed_and_in_the_json() -> None:

@@ -151,14 +151,15 @@ def test_a_renewal_does_not_extend_what_it_cannot_mean() -> None:
     assert core.next_expiry_s() == 115.0
 
 
-def test_a_damaged_message_counts_as_a_lost_one() -> None:
+@pytest.mark.parametrize("parses", [True, False])
+def test_a_damaged_message_counts_as_a_lost_one(parses: bool) -> None:
     """A Grants message that cannot be read leaves a gap that the next renewal finds."""
     core = controller()
     stamp = hello(core, 100.0)
     take(core, core.receive(grants((1, 1), {0: 32.0, 1: 32.0}, stamp), 100.0), 100.0)
     damaged = grants((1, 2), {0: 8.0}, stamp)
     damaged.grants.ceiling.append(9.0)
-    assert core.receive(damaged, 101.0) == ()
+    assert core.receive(damaged if parses else None, 101.0) == ()
     assert whys(core) == [Refusal.MALFORMED]
     assert core.receive(renewal((1, 3), beat(core, 104.0), 2), 104.0) == ()
     assert whys(core) == [Refusal.MISSED_MESSAGE]

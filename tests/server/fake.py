@@ -23,7 +23,7 @@ from powerd.server.core import GrantSink
 from powerd.server.status import Unavailable
 from powerd.state import leases
 from powerd.state.lease_book import LeaseBook, open_book
-from powerd.state.snapshot import freeze_snapshot, open_snapshot
+from powerd.state.snapshot import open_snapshot
 from powerd.units import Now
 
 TTL_S = 15.0
@@ -88,7 +88,6 @@ class FakeCore:
             self.now_s,
             meters=self.electrical.meters.count,
         )
-        freeze_snapshot(self.snapshot)
         self.decision: Decision | None = None
         self._inbox: list[tuple[tuple[Event, ...], asyncio.Future[tuple[Outcome, ...]]]] = []
         self._news, self._came = asyncio.Event(), asyncio.Event()

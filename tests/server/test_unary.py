@@ -14,6 +14,7 @@ import pytest
 from powerd.control.events import Acked, CallReceived, FreshWanted, HelloReceived, Measured, PlugChanged, StampSeen
 from powerd.server.directory import Directory
 from powerd.server.publish import Publisher
+from powerd.state.snapshot import freeze_snapshot
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import controller_service_pb2 as pb
 from powerd.v1.controller_service_pb2_grpc import ControllerServiceStub
@@ -311,6 +312,7 @@ def test_who_switched_phases_on_a_stream_and_now_calls_is_heard_as_one_who_does_
 
     async def scene() -> FakeCore:
         core = FakeCore()
+        freeze_snapshot(core.snapshot)  # as each tick does: columns that start as one part with the first news
         async with serving(core) as (_, channel):
             stub = ControllerServiceStub(channel)
             stream = stub.Connect()

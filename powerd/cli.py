@@ -58,7 +58,7 @@ def _fail(message: str, code: int) -> typer.Exit:
 class _Timed(logging.Formatter):
     """Every line begins with its instant, ISO 8601 with its offset."""
 
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
         """As the local clock shows it."""
         return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
 
@@ -318,7 +318,10 @@ def replay(
     cap_kw: Cap = None,
     as_json: Json = False,
 ) -> None:
-    """Step once more through all that a daemon took in, and see whether it decides the same. 1 = it does not."""
+    """Step once more through all that a daemon took in, and see whether it decides the same.
+
+    1 = it does not, or, with --envelopes, one that the site file guarantees was never kept.
+    """
     from powerd.reports.replay import ReplayOptions, run_replay
 
     options = ReplayOptions(

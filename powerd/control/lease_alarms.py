@@ -95,7 +95,9 @@ def overbooked_alarms(site: CompiledSite) -> Iterator[str]:
 
 def _complied(electrical: Electrical, one: Overshoot) -> str:
     """How long it took until the sum of the readings was within the limit, beside what the element tolerates."""
-    took = f"measured: {one.limit} was over for {one.complied_s - one.since_s:.1f} s, at most at {one.peak:.1f} {one.unit}"
+    took = (
+        f"measured: {one.limit} was over for {one.complied_s - one.since_s:.1f} s, at most at {one.peak:.1f} {one.unit}"
+    )
     stands_s = tolerance_s(electrical, one)
     return f"{took}; it stands that {'for ever' if stands_s == np.inf else f'for {stands_s:.0f} s'}"
 

@@ -228,12 +228,16 @@ def _most_kw(drawing: Drawing) -> float:
 
 def _edge(site: SiteFile, most_kw: float, findings: Findings) -> None:
     """Supplies and the grid connection; everything behind them could take ``most_kw``."""
-    edges = [(("supplies", k, "import_limit_kw"), one.id, one.import_limit_kw) for k, one in enumerate(site.supplies)]
+    edges: list[tuple[Path, str, float | None]] = [
+        (("supplies", k, "import_limit_kw"), one.id, one.import_limit_kw) for k, one in enumerate(site.supplies)
+    ]
     grid = site.grid_connection
     edges.append((("grid_connection", "import_limit_kw"), "grid_connection", grid.import_limit_kw))
     for path, element, limit_kw in edges:
         if limit_kw and most_kw > 0.0 and limit_kw > TIMES_MOST * most_kw:
-            message = f"import_limit_kw is {limit_kw:g} kW, and all that is drawn behind it takes {most_kw:.4g} kW at most"
+            message = (
+                f"import_limit_kw is {limit_kw:g} kW, and all that is drawn behind it takes {most_kw:.4g} kW at most"
+            )
             mend = f"write it in kW: {limit_kw / 1000:g} if W are meant; leave it out if there is no such limit"
             findings.add(Code.UNIT_SLIP_POWER, path, element, message, mend)
         elif limit_kw:

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import numpy as np
+
 from powerd.control.decision import Decision
+from powerd.network.electrical import least_import_kw
 from powerd.state.envelopes import Envelope, is_silent
 from powerd.units import Now
 
@@ -25,6 +28,10 @@ class Course:
     """Who said so."""
     import_limit_kw: float
     """What it allowed [kW]."""
+    guaranteed: bool
+    """The site file promises to keep it."""
+    allowed_s: float
+    """How long that may take: until the longest lease has ended [s]."""
     in_force_s: float
     """Since when."""
     last_s: float
@@ -42,12 +49,19 @@ class Course:
     silent: bool = False
     """Its source did not speak in time."""
 
+    @property
+    def broken(self) -> bool:
+        """It is guaranteed, held for longer than it may take, and was never kept."""
+        return self.guaranteed and self.complied_s is None and self.held_s > self.allowed_s
+
     def as_json(self) -> dict[str, object]:
         """For ``--json``; instants are RFC 3339."""
         return {
             "envelope_id": self.envelope_id,
             "source": self.source,
             "import_limit_kw": self.import_limit_kw,
+            "guaranteed": self.guaranteed,
+            "broken": self.broken,
             "in_force_since": _instant(self.in_force_s),
             "in_force_until": _instant(self.last_s),
             "kept_since": None if self.kept_s is None else _instant(self.kept_s),
@@ -60,7 +74,13 @@ class Course:
     def sentence(self) -> str:
         """The same for people."""
         held = f"in force {_instant(self.in_force_s)} to {_instant(self.last_s)}"
-        kept = "never kept"
+        kept = f"never kept in {self.held_s:.1f} s"
+        if self.guaranteed:
+            kept += (
+                f": BROKEN, {self.allowed_s:.1f} s are allowed"
+                if self.broken
+                else f" of {self.allowed_s:.1f} s allowed"
+            )
         if self.complied_s is not None:
             kept = f"kept after {self.complied_s:.1f} s, from then on at most {self.most_kw:.4g} kW could be imported"
         if self.lapsed_s > 0:
@@ -89,7 +109,7 @@ class Compliance:
             if one.in_force_utc_s is not None:
                 course = self._running.get(_said(one))
                 if course is None:
-                    course = _begun(one, one.in_force_utc_s, decision.now)
+                    course = _begun(one, one.in_force_utc_s, decision)
                     self._courses.append(course)
                 else:
                     course.held_s += passed_s
@@ -117,15 +137,18 @@ def _said(one: Envelope) -> tuple[object, ...]:
     return *said, one.in_force_utc_s
 
 
-def _begun(one: Envelope, in_force_s: float, now: Now) -> Course:
+def _begun(one: Envelope, in_force_s: float, decision: Decision) -> Course:
     """A course as its first tick finds it; that may be the record's first, in which it had begun before."""
+    life_s = decision.site.terms.life_s
     return Course(
         envelope_id=one.envelope_id,
         source=one.source,
         import_limit_kw=one.import_limit_kw,
+        guaranteed=one.import_limit_kw >= least_import_kw(decision.site.electrical),
+        allowed_s=float(np.max(life_s, where=np.isfinite(life_s), initial=0.0)),
         in_force_s=in_force_s,
         last_s=in_force_s,
-        held_s=max(0.0, now.utc.timestamp() - in_force_s),
+        held_s=max(0.0, decision.now.utc.timestamp() - in_force_s),
     )
 
 

@@ -41,7 +41,8 @@ def run_replay(options: ReplayOptions, *, as_json: bool, out: TextIO) -> int:
     """What the command does: print to ``out`` and return the exit code.
 
     Returns:
-        0 = fine, 1 = the record was altered, or a decision is not the one recorded.
+        0 = fine, 1 = the record was altered, a decision is not the one recorded, or, where envelopes are asked for, one
+        that the site file guarantees was never kept.
 
     Raises:
         UnreadableInput, SiteRefused: the site cannot be read or has faults.
@@ -68,7 +69,7 @@ def run_replay(options: ReplayOptions, *, as_json: bool, out: TextIO) -> int:
         if options.explain is not None and why is None:
             out.write(f"{options.explain}: no tick was stepped through that could be explained\n")
         out.writelines(f"{one.sentence()}\n" for one in courses)
-    return 0 if found.fault is None else 1
+    return 1 if found.fault is not None or any(one.broken for one in courses) else 0
 
 
 def _why(site: CompiledSite, found: Replayed, evse_id: str) -> dict[str, Any] | None:

@@ -2,7 +2,8 @@
 
 Lines go to the logger ``powerd.reasons`` at level INFO as one JSON object each:
 ``{"time": …, "event": "ceiling", "tick": …, "evse": …, "controller": …, "ceiling": …, "limit": …, "element": …,
-"phase": …, "source": …, "shadow_price": …, "others": …, "reason": …}``. What does not fit the rate is counted, in a line of its own.
+"phase": …, "source": …, "shadow_price": …, "others": …, "reason": …}``. What does not fit the rate is counted, in a
+line of its own.
 """
 
 from __future__ import annotations

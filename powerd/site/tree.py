@@ -147,7 +147,8 @@ def _mend_of_flow(problem: str, opened: int, last: str, *, same_line: bool) -> s
     if same_line:
         return "a comma, a closing bracket or quotes are missing before this"
     closing = problem.removeprefix("expected ',' or ")[1:2]
-    return f"the {'{' if closing == '}' else '['} in line {opened} is not closed: write {closing} where it ends (or a comma here)"
+    opening = "{" if closing == "}" else "["
+    return f"the {opening} in line {opened} is not closed: write {closing} where it ends (or a comma here)"
 
 
 def _compose(events: Iterable[Event], name: str) -> _Node:

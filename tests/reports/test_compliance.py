@@ -21,9 +21,11 @@ def record(
     *told: tuple[int, ev.EnvelopeSet | ev.EnvelopeWithdrawn],
     ticks: int = 80,
     stepped: tuple[int, float] = (0, 0.0),
+    drawn: float | None = None,
+    code: int = 0,
 ) -> list[dict[str, object]]:
     """A full garage's journal, in which so much is told at these seconds, and the wall clock stepped at one by so
-    many; the envelopes as its replay tells them.
+    many; the envelopes as its replay, which ends with ``code``, tells them. All cars draw ``drawn`` [A], if it is said.
     """
     text = f"{site_text(4, 400.0, fallback_a=6.0)}{GRID}\n"
     (folder / "site.yaml").write_text(text, encoding="utf-8")
@@ -37,12 +39,13 @@ def record(
     journal.start(decision.snapshot, decision.now)
     for second in range(ticks):
         player.wall_ahead_s = stepped[1] if second >= stepped[0] else 0.0
-        decision = player.tick(*[envelope for at_s, envelope in told if at_s == second])
+        reading = [] if drawn is None else [player.draw(dict.fromkeys(range(4), drawn))]
+        decision = player.tick(*[envelope for at_s, envelope in told if at_s == second], *reading)
         journal.commit([Entry(now=decision.now, events=player.absorbed, decision=decision)])
     journal.close()
     out = StringIO()
     options = ReplayOptions(journal=folder / "j", site=folder, verify=True, envelopes=True)
-    assert run_replay(options, as_json=True, out=out) == 0
+    assert run_replay(options, as_json=True, out=out) == code
     found: list[dict[str, object]] = json.loads(out.getvalue())["envelopes"]
     return found
 
@@ -112,6 +115,17 @@ def test_a_source_that_fell_silent_is_told(tmp_path: Path) -> None:
     (row,) = record(tmp_path, (10, said(60.0, heartbeat_s=20.0)))
     assert row["silent"] is True
     assert REACTION <= number(row, "lapsed_s") <= REACTION + 2
+
+
+@pytest.mark.parametrize(("kw", "ticks", "code"), [(40.0, 80, 1), (40.0, 20, 0), (20.0, 80, 0)])
+def test_one_that_is_guaranteed_and_never_kept_is_no_success(tmp_path: Path, kw: float, ticks: int, code: int) -> None:
+    """Cars that do not obey: exit 1, unless leases may live still, or the site file promises no such limit (30 kW)."""
+    (row,) = record(tmp_path, (10, said(kw)), ticks=ticks, drawn=30.0, code=code)
+    assert (row["complied_s"], row["guaranteed"], row["broken"]) == (None, kw >= 30.0, code == 1)
+    out = StringIO()
+    run_replay(ReplayOptions(journal=tmp_path / "j", site=tmp_path, envelopes=True), as_json=False, out=out)
+    assert "never kept in" in out.getvalue()
+    assert ("BROKEN" in out.getvalue()) == (code == 1)
 
 
 def test_people_read_it_in_a_sentence(tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ def test_other_ceilings_have_other_reasons() -> None:
         assert core.decision is not None
         crowded = replace(core.decision, worst=np.full(5, 100.0))
         assert reason(core, crowded, 1) == (
-            "at 14 A, to rise to 20 A when what A1 and 3 more may still be drawing leaves room, and its controller asks again"
+            "at 14 A, to rise to 20 A when what A1 and 3 more may still be drawing leaves room, and its controller "
+            "asks again"
         )
         core.snapshot.leases.echo_at_s[0] = core.now_s - 100.0
         assert core.decision is not None

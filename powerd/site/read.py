@@ -49,6 +49,8 @@ def read_site(path: Path) -> SiteRead:
     path = site_path(path)
     name = str(path)
     tree = parse(read_text(path, name), name)
+    if tree.value is None:
+        raise UnreadableInput(f"{name}:1: nothing is written in it; begin with 'site: NAME', see docs/site-file.md")
     if not isinstance(tree.value, dict):
         raise UnreadableInput(f"{name}:1: a site file starts with keys such as 'site:'; see docs/site-file.md")
     faults = _repeated(tree, name)

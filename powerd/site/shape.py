@@ -36,7 +36,7 @@ _WANTED = {
     "float": "a number without unit",
     "int": "a whole number",
     "bool": "true or false",
-    "string": "a word; a number as a word needs quotes",
+    "string": "a word; a number, true or null as a word needs quotes",
     "list": "a list, one element a line, each after a dash",
     "model": "keys and values, one a line",
 }
@@ -127,6 +127,9 @@ def _words(code: Code, path: Path, detail: ErrorDetails) -> tuple[str, str]:
         if key.isdigit():  # 1,1 in braces is 1, and then a key
             return f"there is no key {key}", "write decimals with a point, as in 1.5, or remove it"
         known = _keys_at(path[:-1])
+        word, colon, rest = key.partition(":")
+        if colon and word in known:
+            return f"there is no key {key}", f"write {word}: {rest}, with a space after the colon"
         near = difflib.get_close_matches(key, known, n=1)
         return f"there is no key {key}", f"write {near[0]}" if near else f"remove it; possible: {', '.join(known)}"
     if code is Code.MISSING_KEY:

@@ -116,7 +116,8 @@ def test_yes_and_no_are_words() -> None:
     [
         (b"\xff\xfe", "not UTF-8"),
         (b"just words", "starts with keys"),
-        (b"", "starts with keys"),
+        (b"", "nothing is written in it; begin with"),
+        (b"# later\n", "nothing is written in it; begin with"),
         (b"a: b: c", r"yaml:1:5: not YAML: .*; look at the indentation"),
         (b"a: {b: 1 c: 2}", r"yaml:1:11: not YAML: .*; a comma, a closing bracket or quotes"),
         (b"a: {b: A{n}}", r"yaml:1:9: not YAML: .*; put words with braces in quotes"),
@@ -163,3 +164,10 @@ def test_every_value_knows_its_line() -> None:
     assert tree.place.at("buses", 1, "voltage_v") == 6
     assert tree.place.at("buses", 1, "nothing") == 5
     assert tree.place.at("nothing") == 1
+
+
+def test_a_colon_without_its_space_is_told(tmp_path: Path) -> None:
+    """``bus:hv`` is one word to YAML, and a person sees a key and its value."""
+    path = write(tmp_path, b"site: a\nsupplies:\n  - {id: grid, bus:hv}\n")
+    (fault,) = [one for one in read_site(path).faults if one.code == "unknown-key"]
+    assert (fault.line, fault.mend) == (3, "write bus: hv, with a space after the colon")

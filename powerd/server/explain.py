@@ -204,7 +204,7 @@ def _binding(decision: Decision, evse: int) -> str:
         return ""
     limits = limits_above(decision, evse)
     name, source, count = limits.name[limit], limits.source[limit], others(decision, evse)
-    company = f", shared with {count} other{'s' if count > 1 else ''}" if count else ""
+    company = f", together with {count} other{'s' if count > 1 else ''}" if count else ""
     beside = _beside_charging(decision, limits, limit)
     return f"{name} ({source}){beside}{company}" if source else f"{name}{beside}{company}"
 

@@ -56,6 +56,8 @@ class Model:
     ceiling: float = IDLE
     knew: bool = False
     orders: list[Write] = field(default_factory=list)
+    before: int = 0
+    """So many of the orders that wait were given before the last unplugging."""
 
     def rest(self) -> float:
         """Its ceiling when no lease lives."""
@@ -127,7 +129,7 @@ class Controller(RuleBasedStateMachine):
         model.found = False
         writes = self.core.plug(evse, model.plugged, self.now_s)
         if not model.plugged and not model.latched:
-            model.alive, model.ceiling, model.settled = False, IDLE, False
+            model.alive, model.ceiling, model.settled, model.before = False, IDLE, False, len(model.orders)
             assert [w.ceiling for w in writes] == [IDLE]
         else:
             model.settled &= model.plugged or model.applied == model.accepted
@@ -184,7 +186,8 @@ class Controller(RuleBasedStateMachine):
     def _take(self, model: Model, write: Write) -> None:
         current = model.alive and write.order == model.accepted and write.order != (0, 0)
         acked = self.core.applied(write, self.now_s)
-        if (write.order == (0, 0) or write.latched) and not model.settled:
+        mine, model.before = model.before == 0, max(0, model.before - 1)
+        if ((write.order == (0, 0) and mine) or write.latched) and not model.settled:
             self.moment += 1
             model.settled, model.plug_moment = True, self.moment
         assert self.core.in_force[write.index] == write.ceiling

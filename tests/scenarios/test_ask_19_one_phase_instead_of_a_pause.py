@@ -128,7 +128,7 @@ def test_ask_19_a_car_charges_on_one_phase_instead_of_waiting(tmp_path: Path) ->
     assert decision.ceiling.tolist() == [pytest.approx(16.0, abs=1e-3), 0.0]
     assert hall.one == {0}
     assert told(hall, 0) == (
-        "held at 16 A by phase L1 of feeder F1 (test (16 A conductor)), shared with 1 other; its post has connected "
+        "held at 16 A by phase L1 of feeder F1 (test (16 A conductor)), together with 1 other; its post has connected "
         "L1 alone, for on three phases not everybody's minimum fitted"
     )
 

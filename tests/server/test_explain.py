@@ -73,7 +73,7 @@ def test_a_raise_names_whose_current_it_waits_for(tmp_path: Path) -> None:
     player = opened(tmp_path, site_text(3, 32.0), 0)
     player.plug(1)
     player.tick()
-    there = f"; there it is held by {FEEDER.format(32)}, shared with 1 other"
+    there = f"; there it is held by {FEEDER.format(32)}, together with 1 other"
     assert why(player, 1) == f"at 0 A, to rise to 16 A when what P0 may still be drawing leaves room{there}"
     alone = Player.open(tmp_path, site_text(1, 20.0, controllers=1), unknown_until_s=20.0)
     alone.plug(0)
@@ -88,7 +88,7 @@ def test_a_car_without_room_for_its_least_is_told_so(tmp_path: Path) -> None:
     """16 A for three cars of at least 6 A: two charge, and they take turns; alone under 5 A it is no turn."""
     player = opened(tmp_path, site_text(3, 16.0), 0, 1, 2)
     least = "less than the 6 A that it needs at least is left"
-    assert why(player, 2) == f"held at 0 A by {FEEDER.format(16)}, shared with 2 others: {least}; cars take turns"
+    assert why(player, 2) == f"held at 0 A by {FEEDER.format(16)}, together with 2 others: {least}; cars take turns"
     player = opened(tmp_path, site_text(1, 5.0, controllers=1), 0)
     assert why(player) == f"held at 0 A by {FEEDER.format(5)}: {least}"
 
@@ -155,7 +155,7 @@ def test_what_other_loads_have_of_the_limit_is_told(tmp_path: Path) -> None:
     """Two cars at 14 A below 60 A would look like a mistake: a shop of 20 kW counts at 90 % of its voltage."""
     player = opened(tmp_path, metered_text(2, 60.0), 0, 1)
     feeder = "phase L1 of feeder F1 (test (60 A conductor))"
-    assert why(player) == f"held at 13.96 A by {feeder}, where other loads count for 32.08 A, shared with 1 other"
+    assert why(player) == f"held at 13.96 A by {feeder}, where other loads count for 32.08 A, together with 1 other"
 
 
 WING = "import cvxpy as cp\ndef terms(site):\n    yield cp.sum(site.ceiling[[0, 1]]) <= {}\n"
@@ -180,7 +180,7 @@ def test_beside_terms_a_limit_is_named_where_it_holds(tmp_path: Path) -> None:
     player = with_terms(tmp_path, site_text(4, 60.0), wing=WING.format(20))
     assert why(player, 0) == why(player, 1) == "held at 10 A by the terms of wing.py"
     assert why(player, 2).startswith(
-        "held at 20 A by phase L1 of feeder F1 (test (60 A conductor)), shared with 1 other"
+        "held at 20 A by phase L1 of feeder F1 (test (60 A conductor)), together with 1 other"
     )
     assert player.decision is not None
     limit = int(player.decision.binding_limit[2])

@@ -82,7 +82,7 @@ def test_a_held_ceiling_is_explained_by_its_limit() -> None:
         async with serving(core) as (_, channel):
             answer = await SiteServiceStub(channel).ExplainCeiling(pb.ExplainCeilingRequest(evse_id="A1"))
         what = f"{core.limits.name[1]} ({core.limits.source[1]})"
-        assert answer.reason == f"held at 14 A by {what}, shared with 3 others"
+        assert answer.reason == f"held at 14 A by {what}, together with 3 others"
         assert (answer.ceiling, answer.want, answer.others, answer.shadow_price) == (14.0, 14.0, 3, 0.25)
         assert answer.limit.name == core.limits.name[1]
 
@@ -97,7 +97,7 @@ def test_one_other_is_one_other() -> None:
     assert asyncio.run(_reason(core, "A1")).endswith(f"({core.limits.source[1]})")
     core.binding[1] = 1
     core.tick()
-    assert asyncio.run(_reason(core, "A1")).endswith("shared with 1 other")
+    assert asyncio.run(_reason(core, "A1")).endswith("together with 1 other")
 
 
 def test_other_ceilings_have_other_reasons() -> None:

@@ -126,7 +126,8 @@ def _bits_and_gain(electrical: Electrical, place: Places, live: Energised) -> tu
 
 def _matching(tree: Tree, limits: Limits) -> Bools:
     """(N, 3) the row there equals scale * gain over exactly the posts below its node on its phase."""
-    below = _posts_below(tree)
+    below, first, size = _posts_below(tree), *_numbered(tree.parent)
+    of_post = np.where(tree.node >= 0, first[tree.node], -1)
     found = np.zeros(tree.row.shape, np.bool_)
     for node, phase in zip(*np.nonzero(tree.row >= 0), strict=True):
         row = tree.row[node, phase]
@@ -134,8 +135,23 @@ def _matching(tree: Tree, limits: Limits) -> Bools:
         columns, data = limits.real.indices[part], limits.real.data[part]
         even = limits.phase[limits.limit_of_row[row]] != "" or bool((tree.phase_bits[columns] == 7).all())
         same = np.allclose(data, tree.scale[node] * tree.gain[columns], rtol=TOLERANCE, atol=0.0)
-        found[node, phase] = even and same and columns.shape[0] == below[node, phase]
+        at = of_post[columns] - first[node]
+        mine = (at >= 0) & (at < size[node]) & ((tree.phase_bits[columns] >> phase) & 1 == 1)
+        found[node, phase] = even and same and columns.shape[0] == below[node, phase] and mine.all()
     return found
+
+
+def _numbered(parent: Ints) -> tuple[Ints, Ints]:
+    """(N,) number of each node, so that those at or below it follow it at once, and how many these are with it."""
+    size, first = np.ones(parent.shape[0], np.int64), np.zeros(parent.shape[0], np.int64)
+    for node in range(parent.shape[0] - 1, 0, -1):
+        size[parent[node]] += size[node]
+    free = first + 1
+    for node in range(1, parent.shape[0]):  # parents come before children
+        first[node] = free[parent[node]]
+        free[node] = first[node] + 1
+        free[parent[node]] += size[node]
+    return first, size
 
 
 def _posts_below(tree: Tree) -> Ints:

@@ -111,6 +111,23 @@ def test_only_cones_stay_outside_of_the_tree(drawing: Drawing) -> None:
     assert not np.isin(np.flatnonzero(np.diff(limits.imag.indptr) > 0), held).any()
 
 
+def test_posts_that_load_other_phases_above_transformers_are_not_taken_for_one_another() -> None:
+    """Line-to-line posts behind two windings in a row: as many load l1 of 20 kV as below, but others: it is no sum."""
+    drawing = Drawing()
+    high, middle, low = drawing.bus(20_000.0), drawing.bus(10_000.0), drawing.bus(400.0)
+    drawing.supply(high)
+    drawing.transformer(high, middle, 500.0, 1000.0, "Dyn11")
+    drawing.transformer(middle, low, 50.0, 1443.0, "Dyn11")
+    for connection in ("l12", "l23"):
+        drawing.evse(low, connection)
+    _, rows = _rows(drawing)
+    assert rows.limits.tree is not None
+    held = np.sort(rows.limits.tree.row[rows.limits.tree.row >= 0])
+    for x in np.eye(2) * 32.0:
+        flow = _tree_flow(rows.limits.tree, rows.limits, x)[held]
+        np.testing.assert_allclose(flow, rows.limits.flow(x)[held], rtol=1e-9)
+
+
 def _tree_flow(tree: Tree, limits: Limits, x: np.ndarray) -> np.ndarray:
     """(m,) row flows by adding up the tree."""
     total = np.zeros((tree.parent.shape[0], 3))

@@ -343,8 +343,9 @@ class Leader:
 
     def _is_first_word_too_late(self, owner: Owner, incarnation: int, evse: list[int]) -> bool:
         """Not tried: the first word of a process that is no more, heard after the next one's; nothing tells it."""
-        known = [self.heard.setdefault(i, set()) for i in evse]
-        if any(processes and incarnation < max(processes) and incarnation not in processes for processes in known):
+        known, lives = [self.heard.setdefault(i, set()) for i in evse], owner.incarnation == incarnation
+        late = [processes and incarnation < max(processes) and incarnation not in processes for processes in known]
+        if any(late) and (owner.dead or not lives):
             return True
         for processes in known:
             processes.add(incarnation)

@@ -233,6 +233,11 @@ class Ticker:
         """See ``Core.latest``."""
         return self._latest
 
+    @property
+    def now_s(self) -> float:
+        """See ``Core.now_s``."""
+        return self._snapshot.boottime_s
+
     def follow(self) -> AsyncIterator[Decision]:
         """See ``Core.follow``."""
         return self._newer(self._latest.tick if self._latest else 0)

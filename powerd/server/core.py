@@ -45,6 +45,10 @@ class Core(Protocol):
             Overloaded: the inbox is full; nothing was taken (raised at the call, not from the awaitable).
         """
 
+    @property
+    def now_s(self) -> float:
+        """Boottime of the newest tick, before the first one of the start [s]."""
+
     def latest(self) -> Decision | None:
         """The newest decision; None before the first tick."""
 

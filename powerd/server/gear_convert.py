@@ -14,7 +14,7 @@ from powerd.limits import Ints
 from powerd.network.electrical import Electrical
 from powerd.server import checks
 from powerd.server.convert import check_stamp
-from powerd.server.stamps import Reports
+from powerd.server.stamps import Told
 from powerd.state.switchgear import Flag, Position
 from powerd.v1 import common_pb2 as pb_common
 from powerd.v1 import switchgear_service_pb2 as pb
@@ -101,7 +101,6 @@ def reporter_number(field: str, reporter_id: str) -> int:
 
 def seen_events(
     names: GearNames,
-    reports: Reports,
     reporter_id: str,
     stamp: pb_common.Stamp,
     switches: Sequence[pb.SwitchReport],
@@ -112,7 +111,7 @@ def seen_events(
     """The events of a report; ``at`` leads to its fields in the message, as "hello.".
 
     Raises:
-        BadRequest: something in it is wrong, or it is of a process that another one has succeeded.
+        BadRequest: something in it is wrong.
         UnknownName: it names what is not there.
     """
     check_stamp(f"{at}stamp", stamp)
@@ -121,10 +120,8 @@ def seen_events(
         if len(entries) > ENTRIES_MAX:
             raise BadRequest(field, f"at most {ENTRIES_MAX} entries, got {len(entries)}")
     events: list[sw.SwitchEvent] = []
-    about: list[tuple[str, int]] = []
     for k, one in enumerate(outages):
         kind, index = _lost_element(names, f"{at}outages[{k}].element", one.element)
-        about.append((kind, index))
         events.append(
             sw.OutageSeen(
                 reporter=reporter,
@@ -139,7 +136,6 @@ def seen_events(
         )
     if switches:
         branch = _branches(names, f"{at}switches", switches)
-        about += [(sw.ElementKind.BRANCH, e) for e in branch.tolist()]
         events.append(
             sw.SwitchesSeen(
                 reporter=reporter,
@@ -151,8 +147,19 @@ def seen_events(
                 flags=np.array([flags_of(one) for one in switches], np.int64),
             )
         )
-    reports.hear(f"{at}stamp", reporter, about, stamp)
     return events
+
+
+def told_of(events: Sequence[sw.SwitchEvent]) -> list[Told]:
+    """What the events of a report tell of."""
+    found: list[Told] = []
+    for event in events:
+        match event:
+            case sw.OutageSeen(kind=kind, index=index):
+                found.append((kind, index))
+            case sw.SwitchesSeen(branch=branch):
+                found += [(sw.ElementKind.BRANCH, e) for e in branch.tolist()]
+    return found
 
 
 def _branches(names: GearNames, field: str, switches: Sequence[pb.SwitchReport]) -> Ints:

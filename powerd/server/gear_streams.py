@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from powerd.limits import Ints
 from powerd.server import checks
 from powerd.server.convert import check_stamp
 from powerd.server.core import Core
-from powerd.server.gear_convert import GearNames, on_the_wire, seen_events
+from powerd.server.gear_convert import GearNames, on_the_wire, reporter_number, seen_events, told_of
 from powerd.server.later import Later
 from powerd.server.outbox import duration
 from powerd.server.pen import Pen
@@ -68,8 +68,7 @@ class GearStreams:
         """Called when a hello or report is in the inbox."""
         self.given = 0
         """Orders since the start."""
-        self.reports = Reports()
-        """Who has told of what, on streams and by calls."""
+        self._reports = Reports()  # who has told of what, on streams and by calls
         self._streams: list[GearStream] = []
         self._later = Later()
 
@@ -112,13 +111,50 @@ class GearStreams:
                 self._later.keep(asyncio.ensure_future(self._tell_closed(stream)))
             await pen.down()
 
+    def called(self, request: pb.ReportPositionsRequest) -> list[sw.SwitchEvent]:
+        """The events of a report that comes by itself.
+
+        Raises:
+            BadRequest: something in it is wrong.
+            UnknownName: it names what is not there.
+            Superseded: another process of this reporter has a stream open for one of the switches, or has told of one
+                of the elements since.
+        """
+        reporter_id, process = request.reporter_id, request.stamp.incarnation
+        switches = {self._names.switch.get(one.switch_id) for one in request.switches}
+        for stream in self._streams:
+            same = stream.reporter_id == reporter_id
+            if same and stream.incarnation != process and switches & set(stream.branch.tolist()):
+                raise Superseded(f"switchgear controller {reporter_id!r} has a stream open: its reports come there")
+        return self._seen(reporter_id, request.stamp, request.switches, request.outages)
+
+    def _seen(
+        self,
+        reporter_id: str,
+        stamp: pb_common.Stamp,
+        switches: Sequence[pb.SwitchReport],
+        outages: Sequence[pb.OutageReport],
+        *,
+        at: str = "",
+    ) -> list[sw.SwitchEvent]:
+        """The events of what may come late."""
+        events = seen_events(self._names, reporter_id, stamp, switches, outages, at=at)
+        reporter = reporter_number(f"{at}reporter_id", reporter_id)
+        self._reports.refuse_late(reporter, told_of(events), stamp, self._core.now_s)
+        self._remember(reporter_id, stamp, events)
+        return events
+
+    def _remember(self, reporter_id: str, stamp: pb_common.Stamp, events: Sequence[sw.SwitchEvent]) -> None:
+        reporter = reporter_number("reporter_id", reporter_id)
+        self._reports.hear(reporter, told_of(events), stamp, self._core.now_s)
+
     def _open(self, first: pb.ConnectSwitchgearRequest) -> GearStream:
         if first.WhichOneof("message") != "hello":
             raise BadRequest("message", "a hello as the first message of a stream")
         hello = first.hello
         if not hello.switches:
             raise BadRequest("hello.switches", "at least one switch that this controller speaks for")
-        events = seen_events(self._names, self.reports, hello.reporter_id, hello.stamp, hello.switches, (), at="hello.")
+        events = self._seen(hello.reporter_id, hello.stamp, hello.switches, (), at="hello.")
         branch = np.array([self._names.switch[one.switch_id] for one in hello.switches], np.int64)
         stream = GearStream(
             reporter_id=hello.reporter_id,
@@ -156,8 +192,9 @@ class GearStreams:
             raise BadRequest("report.stamp.incarnation", f"the hello's, {stream.incarnation}")
         checks.is_clock_order("report.stamp.boottime_s", report.stamp.boottime_s, stream.boottime_s, "the stamp before")
         stream.boottime_s = report.stamp.boottime_s
-        said = (report.stamp, report.switches, report.outages)
-        events = seen_events(self._names, self.reports, stream.reporter_id, *said, at="report.")
+        said = (stream.reporter_id, report.stamp, report.switches, report.outages)
+        events = seen_events(self._names, *said, at="report.")
+        self._remember(*said[:2], events)  # a stream keeps its order, so that nothing of it is late
         for k, answer in enumerate(report.answers):
             order_id = checks.at_least(f"report.answers[{k}].order_id", answer.order_id, 1)
             if answer.refused:

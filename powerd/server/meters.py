@@ -9,17 +9,20 @@ from grpc.aio import ServicerContext
 
 from powerd.control.events import MeterRead
 from powerd.errors import BadRequest, UnknownName
-from powerd.limits import Floats, Ints
+from powerd.limits import Bools, Floats, Ints
 from powerd.server import checks
 from powerd.server.convert import check_stamp
 from powerd.server.core import Core
-from powerd.server.stamps import OVERTAKEN_S, Reports
-from powerd.server.status import as_status
+from powerd.server.stamps import OVERTAKEN_S, SUCCEEDED, Reports
+from powerd.server.status import Superseded, as_status
 from powerd.v1 import meter_service_pb2 as pb
+from powerd.v1.common_pb2 import Stamp
 from powerd.v1.meter_service_pb2_grpc import MeterServiceServicer
 
 READINGS_MAX = 1000
 """Most meters of one request."""
+NOBODY = 0
+"""Nobody says who reports a meter."""
 
 
 class MeterService(MeterServiceServicer):
@@ -62,16 +65,30 @@ class MeterService(MeterServiceServicer):
         now_s = request.stamp.boottime_s
         windows = np.array([_window(f"readings[{k}]", r, now_s) for k, r in enumerate(request.readings)])
         values = np.array([_reading(f"readings[{k}]", r) for k, r in enumerate(request.readings)])
-        self._reports.hear("stamp", 0, [("meter", m) for m in meter.tolist()], request.stamp)  # nobody says who reports
+        news = self._news(meter, request.stamp)
         return MeterRead(
-            meter=meter,
+            meter=meter[news],
             incarnation=request.stamp.incarnation,
             boottime_s=now_s,
-            current=values[:, :3],
-            power_kw=values[:, 3],
-            start_age_s=now_s - windows[:, 0],
-            end_age_s=now_s - windows[:, 1],
+            current=values[news, :3],
+            power_kw=values[news, 3],
+            start_age_s=now_s - windows[news, 0],
+            end_age_s=now_s - windows[news, 1],
         )
+
+    def _news(self, meter: Ints, stamp: Stamp) -> Bools:
+        """(k,) meters (k,) of which no other process has told since: a gateway may share some with another one.
+
+        Raises:
+            Superseded: there is none.
+        """
+        about = [("meter", m) for m in meter.tolist()]
+        late = self._reports.late(NOBODY, about, stamp, self._core.now_s)
+        if all(late):
+            raise Superseded(SUCCEEDED)
+        news = [one for one, over in zip(about, late, strict=True) if not over]
+        self._reports.hear(NOBODY, news, stamp, self._core.now_s)
+        return ~np.array(late)
 
     def _check_overtaken(self, request: pb.ReportReadingsRequest, meter: Ints) -> None:
         """A reading that another one has overtaken changes nothing; one by more is of a clock that was wrong once.

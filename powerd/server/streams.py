@@ -77,7 +77,7 @@ class Streams:
             raise BadRequest("message", "a hello as the first message of a stream")
         event = hello_event(first.hello, self._names)
         controller = self._names.controller[first.hello.controller_id]
-        self._stamps.hello(controller, event.incarnation, event.boottime_s)
+        self._stamps.hello(controller, event.incarnation, event.boottime_s, self._core.now_s)
         answer = asyncio.ensure_future(self._core.post(event))
         stream = self._publisher.open(speaker_of(controller, event, self._names), first.hello.report_number, answer)
         self._later.judge(answer, stream.end)

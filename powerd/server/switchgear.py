@@ -22,7 +22,7 @@ from powerd.network.plan import Planner
 from powerd.server import checks
 from powerd.server.demands import timestamp
 from powerd.server.directory import Directory
-from powerd.server.gear_convert import GearNames, on_the_wire, report_of, seen_events, wanted_position
+from powerd.server.gear_convert import GearNames, on_the_wire, report_of, wanted_position
 from powerd.server.gear_streams import Context, GearStreams
 from powerd.server.posting import Desk
 from powerd.server.status import as_status
@@ -52,9 +52,7 @@ class SwitchgearService(SwitchgearServiceServicer):
     ) -> pb.ReportPositionsResponse:
         """News; wakes the ticker."""
         async with as_status(context):
-            said = (request.reporter_id, request.stamp, request.switches, request.outages)
-            events = seen_events(self._gear, self._streams.reports, *said)
-            await self._desk.post(*events, urgent=True)
+            await self._desk.post(*self._streams.called(request), urgent=True)
             return pb.ReportPositionsResponse(alarms=self._desk.latest().alarms)
 
     # The stub knows only generators; a coroutine that writes by itself is ended at once when the client goes away.

@@ -43,7 +43,7 @@ class SetpointDesk:
         Raises:
             BadRequest: a field is wrong; nothing was changed.
             UnknownName: no such EVSE.
-            Superseded: the EVSE's controller has a stream open.
+            Superseded: the EVSE's controller has a stream open, or another process has spoken for it since.
             Overloaded, Unavailable: try again.
         """
         evse = self._names.find_evse(checks.text("evse_id", request.evse_id))
@@ -52,7 +52,7 @@ class SetpointDesk:
         if controller in self._publisher.streams:
             raise Superseded(f"controller {self._names.owner(evse)!r} has a stream open: its grants go there")
         stamp = request.stamp.incarnation, request.stamp.boottime_s
-        if not self._stamps.call(controller, evse, *stamp):
+        if not self._stamps.call(controller, evse, *stamp, self._desk.core.now_s):
             news = []
         with self._publisher.waiting(evse, *stamp) as call:
             await self._desk.post_until(call.granted, *news, FreshWanted(evse=np.array([evse])))

@@ -140,10 +140,31 @@ def test_a_late_reading_of_a_process_that_was_succeeded_is_refused() -> None:
             late.stamp.boottime_s = 101.0
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await service.ReportReadings(late)
-            assert only_violation(refused) == "stamp.incarnation"
+            assert refused.value.code() is grpc.StatusCode.ABORTED
         return core
 
     assert len(asyncio.run(scene()).posted) == 2
+
+
+def test_a_gateway_that_shares_a_meter_with_another_process_is_heard_of_the_others() -> None:
+    """Another process tells of M2: of what the gateway reads in one request only that one is late."""
+
+    async def scene() -> FakeCore:
+        core = FakeCore(METERED)
+        async with serving(core) as (_, channel):
+            service = MeterServiceStub(channel)
+            gateway, alone = _request(), _request()
+            await service.ReportReadings(gateway)
+            alone.stamp.incarnation = ME + 1
+            del alone.readings[1]
+            await service.ReportReadings(alone)
+            gateway.stamp.boottime_s = 101.0
+            await service.ReportReadings(gateway)
+        return core
+
+    events = [one for one in asyncio.run(scene()).posted if isinstance(one, MeterRead)]
+    assert [event.meter.tolist() for event in events] == [[1, 0], [1], [0]]
+    assert [event.current.shape for event in events] == [(2, 3), (1, 3), (1, 3)]
 
 
 @pytest.mark.parametrize(("incarnation", "boottime_s", "taken"), [(ME, 40.1, 1), (ME, 39.9, 0), (9, 1.0, 1)])

@@ -23,7 +23,7 @@ from powerd.server.convert import Speaker, check_number, hello_event, report_eve
 from powerd.server.outbox import Lease, Outbox, Part, duration
 from powerd.server.publish import Waiting
 from powerd.server.stamps import Stamps
-from powerd.server.status import Unavailable
+from powerd.server.status import Superseded, Unavailable
 from powerd.server.unary import REQUESTS_PER_TTL, call_events, granted
 from powerd.sim.faults.caller import Answer
 from powerd.sim.faults.disk import Disk
@@ -287,7 +287,7 @@ class Leader:
             for number, message in owner.up.due(t_s):
                 try:
                     events += self._heard(owner, number, message, t_s)
-                except (BadRequest, Unavailable):
+                except (BadRequest, Superseded, Unavailable):
                     self.refused += 1
                     if owner.stream == number:
                         owner.broken_s = min(owner.broken_s, t_s + NOTICE_S)
@@ -329,9 +329,9 @@ class Leader:
             news = call_events(request, evse, names, self.latest)
             refused = owner.number in self.streams
             refused |= self._is_first_word_too_late(owner, stamp[0], [evse])
-            if not refused and not self.stamps.call(owner.number, evse, *stamp):
+            if not refused and not self.stamps.call(owner.number, evse, *stamp, self.now(t_s).boottime_s):
                 news = []
-        except BadRequest:
+        except (BadRequest, Superseded):
             refused = True
         if refused:
             self.refused += 1
@@ -365,7 +365,7 @@ class Leader:
         if stream is not None and stream.number == number:
             raise BadRequest("message", "a report after the hello")
         hello = hello_event(said, self.layout.names)
-        self.stamps.hello(owner.number, hello.incarnation, hello.boottime_s)
+        self.stamps.hello(owner.number, hello.incarnation, hello.boottime_s, self.now(t_s).boottime_s)
         if self._is_first_word_too_late(owner, hello.incarnation, hello.evse.tolist()):
             return []
         if stream is not None and stream.owner is not owner:  # it is told that another one has taken over

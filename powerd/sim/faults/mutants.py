@@ -168,7 +168,7 @@ def _stops_forgotten(honest: Callable[..., Any]) -> Callable[..., Any]:
     return reopen
 
 
-def _takes_any_hello(_self: Stamps, _controller: int, _incarnation: int, _boottime_s: float) -> None:
+def _takes_any_hello(_self: Stamps, *_told: Any) -> None:
     pass
 
 

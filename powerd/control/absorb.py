@@ -398,6 +398,7 @@ def _plug_changed(site: CompiledSite, snapshot: Snapshot, event: ev.PlugChanged,
     settles = was_unsettled & event.plugged
     book = leases.linger(snapshot.leases, site.terms, event.evse[swapped | settles], now.boottime_s)
     book = hello.unlatch(book, event.evse[was_unsettled & leases.unacked(book)[event.evse]])
+    book = hello.forget_ack(book, event.evse[was_unsettled])
     if changed.shape[0]:
         book = leases.void(book, site.terms, changed)
     book = hello.settle(book, event.evse, np.zeros(event.evse.shape, np.bool_))

@@ -113,6 +113,15 @@ def unlatch(book: LeaseBook, evse: Ints) -> LeaseBook:
     )
 
 
+def forget_ack(book: LeaseBook, evse: Ints) -> LeaseBook:
+    """The posts ``evse`` (k,) took the first order of a new process: a stop, if that one knows of it.
+
+    It has not said whether, and that the process before took one is no proof: it is said anew, until it is acked.
+    """
+    forgotten = evse[book.sent_latched[evse]]
+    return replace(book, acked_seq=put(book.acked_seq, forgotten, 0)) if forgotten.shape[0] else book
+
+
 def foreign_grant(book: LeaseBook, evse: Ints, epoch: Ints, seq: Ints) -> bool:
     """A grant that one of ``evse`` (k,) names, (k,) each, has our number and was never sent: another leader had it."""
     return bool(np.any((epoch == book.epoch) & ~sent(book, evse, epoch, seq)))

@@ -227,10 +227,12 @@ def sent(book: LeaseBook, evse: Ints, epoch: Ints | int, seq: Ints | int) -> Boo
 def send(book: LeaseBook, terms: LeaseTerms, evse: Ints, ceiling: Floats, latched: Bools, now_s: float) -> LeaseBook:
     """Grants of one message, seq = book.seq + 1, to ``evse`` (k,) with ``ceiling`` (k,): counted from now on.
 
-    A stop that is said again is the same stop: who acked it has acked it.
+    A stop that is said again is the same stop: who acked it has acked it, but for one of another epoch, which another
+    leader may have ended.
     """
     seq = book.seq + 1
-    same_stop = latched & book.sent_latched[evse] & (book.explicit_seq[evse] > 0)
+    here = (book.explicit_seq[evse] > 0) & (book.sent_seq[evse] > 0)
+    same_stop = latched & book.sent_latched[evse] & here
     then = now_s - slack_s(book, terms)[evse]
     until = now_s + life_of(book, terms)[evse]
     book = insert_slot(book, evse, seq, ceiling, until, then)

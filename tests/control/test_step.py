@@ -773,6 +773,45 @@ def test_a_stop_that_all_have_acked_stays_so_when_leases_are_named_again(tmp_pat
     assert named
 
 
+@pytest.mark.parametrize("epoch", [9, 0])
+def test_a_stop_that_a_hello_does_not_know_has_to_be_acked_anew(tmp_path: Path, epoch: int) -> None:
+    """I10: acked once, then the post follows another leader (of epoch 9), or a process that keeps nothing speaks for
+    it: the stop is said again, and counts as heard only when it is acked again.
+    """
+    player = Player.open(tmp_path, site_text(1, 63.0, controllers=1, fallback_a=8.0, idle_a=8.0))
+    player.plug(0)
+    player.hello(0)
+    for _ in range(12):
+        player.tick()
+    one = np.array([0])
+    player.tick(ev.StopOrdered(request_id="", stop_id="s", element="grid", evse=one, reason="smoke"))
+    for _ in range(3):
+        decision = player.tick()
+    assert not leases.unacked(decision.snapshot.leases).any()
+    player.alive.clear()
+    said = ev.HelloReceived(
+        evse=one,
+        incarnation=700,
+        boottime_s=1.0,
+        highest_epoch=max(epoch, 1),
+        plugged=np.array([True]),
+        plug_boottime_s=np.zeros(1),
+        epoch=np.array([epoch]),
+        seq=np.array([3 if epoch else 0]),
+        ceiling=np.array([16.0 if epoch else 8.0]),
+        remaining_s=np.array([12.0 if epoch else 0.0]),
+        latched=np.array([False]),
+        unsettled=np.array([not epoch]),
+    )
+    player.tick(said)
+    for k in range(3):
+        news = ev.StampSeen(evse=one, incarnation=700, boottime_s=2.0 + k)
+        plug = ev.PlugChanged(evse=one, plugged=np.array([True]), plug_boottime_s=np.zeros(1))
+        decision = player.tick(news, *((plug,) if k == 0 else ()))
+        assert leases.unacked(decision.snapshot.leases).all()
+        assert any(batch.latched.any() for batch in (decision.lowered, decision.raised))
+
+
 def test_a_car_that_needs_more_than_the_post_waits_rather_than_get_too_little(two: Player) -> None:
     """I8: no ceiling strictly between 0 and the car's own minimum."""
     two.plug(0)

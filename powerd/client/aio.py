@@ -133,6 +133,7 @@ class PowerdController:
         self._told = False  # ``wait`` has raised it
         self._tasks: list[asyncio.Task[None]] = []
         self._call: Call | None = None  # the stream, while there is one
+        self._retry_s = 0.0  # mean pause before the next one
         self._ending = False  # the stream ends as soon as it has told everything
         self._hurry = False  # the next report is due at once
 
@@ -155,20 +156,17 @@ class PowerdController:
         """Ends the connection. Posts keep their leases until these end by themselves: see ``Apply``.
 
         Where there is a connection, what was told before is sent first, for at most ``LAST_WORD_S``. An unplugging is
-        told once its post has taken its idle fallback.
+        told once its post has taken its idle fallback. A cancellation, as by a limit around the block, cuts that short.
         """
         try:
             await self._tell_last()
         finally:
-            tasks = [*self._tasks, *self._lanes.values()]
-            for task in tasks:
-                task.cancel()
-            self._tasks = []
-            await asyncio.gather(*tasks, return_exceptions=True)
-        self._orders.clear()  # no lane is opened again
-        if self._keeper is not None:
-            await self._keeper.end()
-        if self._failure is not None and not self._failure.cancel() and not self._told and kind is None:
+            try:
+                await self._end_tasks()
+            finally:
+                if self._failure is not None:
+                    self._failure.cancel()  # if nothing has failed: ends ``wait``
+        if self._failure is not None and not self._failure.cancelled() and not self._told and kind is None:
             self._failure.result()
 
     async def wait(self) -> None:
@@ -190,9 +188,14 @@ class PowerdController:
     def _ended(self) -> ControllerEnded:
         return ControllerEnded(f"{self.core.controller_id}: the `with` block of this controller has ended")
 
+    @property
+    def _over(self) -> bool:
+        """Nobody would hear what is told now, and no post may be ordered anything."""
+        return self._ending and not self._tasks
+
     def _heard_place_of(self, evse_id: str) -> int:
-        """``place_of``, for what is told: after the end nobody would hear it, and no post may be ordered anything."""
-        if self._ending and not self._tasks:
+        """``place_of``, for what is told."""
+        if self._over:
             raise self._ended()
         return self.place_of(evse_id)
 
@@ -244,6 +247,17 @@ class PowerdController:
         if open_still:
             logger.warning("%s: has not confirmed in %g s that it heard the last report", self._target, LAST_WORD_S)
 
+    async def _end_tasks(self) -> None:
+        tasks = [*self._tasks, *self._lanes.values()]
+        for task in tasks:
+            task.cancel()
+        self._tasks = []
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            if self._keeper is not None:
+                await self._keeper.end()
+
     def _dispatch(self, writes: Iterable[Write]) -> None:
         """Hands orders to the lanes of their EVSEs; a newer order replaces one that still waits."""
         for write in writes:
@@ -275,7 +289,7 @@ class PowerdController:
     async def _lane(self, index: int) -> None:
         """Carries out the orders of one EVSE until none is left."""
         try:
-            while (write := self._orders.pop(index, None)) is not None:
+            while not self._over and (write := self._orders.pop(index, None)) is not None:
                 if write.valid_until_s <= boottime_s():
                     continue  # its end has ordered the fallback, or will
                 taken = False
@@ -354,9 +368,9 @@ class PowerdController:
                 limit.reschedule(asyncio.get_running_loop().time())
 
     async def _stay_connected(self) -> None:
-        """Opens a stream, and another when it ends, with growing, jittered pauses."""
-        pause_s = RETRY_S[0]
+        """Opens a stream, and another when it ends, with growing, jittered pauses; also where a mistake ends it."""
         while True:
+            await asyncio.sleep(random.uniform(0.5, 1.5) * self._retry_s)  # noqa: S311  (jitter, no secret)
             started_s = boottime_s()
             try:
                 await self._stream()
@@ -364,12 +378,11 @@ class PowerdController:
                     logger.warning("%s closed the stream", self._target)
             except grpc.aio.AioRpcError as lost:
                 logger.warning("%s: %s: %s", self._target, lost.code().name, lost.details())
+            finally:
+                calm = boottime_s() - started_s > CALM_S
+                self._retry_s = RETRY_S[0] if calm else min(max(2 * self._retry_s, RETRY_S[0]), RETRY_S[1])
             if self._ending:
                 return
-            if boottime_s() - started_s > CALM_S:
-                pause_s = RETRY_S[0]
-            await asyncio.sleep(random.uniform(0.5, 1.5) * pause_s)  # noqa: S311  (jitter, no secret)
-            pause_s = min(2 * pause_s, RETRY_S[1])
 
     async def _stream(self) -> None:
         """One stream, until it ends."""

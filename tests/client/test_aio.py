@@ -546,6 +546,31 @@ def test_after_a_mistake_in_the_library_leases_end_and_the_stream_comes_back(
         asyncio.run(scene())
 
 
+def test_a_mistake_that_comes_with_every_message_calls_the_daemon_ever_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The pauses grow over the mistakes, as over streams that are closed."""
+    monkeypatch.setattr(aio, "RETRY_S", (0.1, 10.0))
+    monkeypatch.setattr(aio, "APPLY_RETRY_S", 0.01)
+
+    def wrong(*_: object) -> None:
+        raise ValueError("a mistake")
+
+    async def scene() -> FakeCore:
+        core = FakeCore()
+        async with serving(core) as (server, _):
+            controller = PowerdController(server.address, "c0", EVSES, Posts().apply)
+            monkeypatch.setattr(controller.core, "receive", wrong)
+            await controller.__aenter__()
+            await asyncio.sleep(1.5)
+            with pytest.raises(ValueError, match="a mistake"):
+                await controller.__aexit__(None, None, None)
+        return core
+
+    hellos = len(asyncio.run(scene()).of(HelloReceived))
+    assert 1 < hellos <= 6  # after pauses of at least 0.05, 0.1, 0.2, 0.4 and 0.8 s
+
+
 def test_a_call_that_is_cut_off_and_returns_all_the_same_is_not_acked() -> None:
     """It may have swallowed its end, as any error: whether the post has taken the ceiling it does not say."""
     posts, cut = Posts(), asyncio.Event()

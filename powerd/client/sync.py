@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -108,9 +108,14 @@ class BlockingController:
         self._thread = threading.Thread(target=self._loop.run_forever, name="powerd-controller", daemon=True)
 
     def __enter__(self) -> Self:
-        """Starts the thread and the connection."""
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._inner.__aenter__(), self._loop).result()
+        """Starts the thread and the connection.
+
+        Raises:
+            ControllerEnded: its block has ended before: each one needs a controller of its own.
+        """
+        with self._running() as loop:
+            self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._inner.__aenter__(), loop).result()
         return self
 
     def __exit__(
@@ -121,25 +126,22 @@ class BlockingController:
         Calls of ``apply`` and ``switch`` that have not returned keep theirs. The program may end meanwhile: these end
         with it.
         """
-        with self._lock:
-            self._ended = True
-        ending = asyncio.run_coroutine_threadsafe(self._end(kind, error, trace), self._loop)
+        ending = asyncio.run_coroutine_threadsafe(self._inner.__aexit__(kind, error, trace), self._loop)
         try:
             ending.result(STOP_PATIENCE_S)
         finally:
+            with self._lock:  # not before: an ``apply`` may tell what its post shows, and the last word waits for it
+                self._ended = True
             self._posts.end()
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            asyncio.run_coroutine_threadsafe(self._stop(), self._loop)
             self._thread.join(STOP_PATIENCE_S)
             self._loop.close()
 
-    async def _end(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self._inner.__aexit__(kind, error, trace)
-        finally:
-            if waiting := asyncio.all_tasks() - {asyncio.current_task()}:
-                await asyncio.wait(waiting, timeout=WAITING_S)
+    async def _stop(self) -> None:
+        """Ends the loop, once threads in ``wait`` have heard of the end."""
+        if waiting := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(waiting, timeout=WAITING_S)
+        self._loop.stop()
 
     @contextmanager
     def _running(self) -> Iterator[asyncio.AbstractEventLoop]:
@@ -150,6 +152,14 @@ class BlockingController:
                     f"{self._inner.core.controller_id}: the `with` block of this controller has ended"
                 )
             yield self._loop
+
+    def _tell(self, call: Callable[[], None]) -> None:
+        def told() -> None:
+            with suppress(ControllerEnded):  # told beside the end: as with a lost connection, nobody hears it
+                call()
+
+        with self._running() as loop:
+            loop.call_soon_threadsafe(told)
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Blocks, for ever or for ``timeout_s``; raises the error that broke the controller.
@@ -173,8 +183,7 @@ class BlockingController:
             ControllerEnded: the ``with`` block has ended.
         """
         self._inner.place_of(evse_id)  # here, where it can be raised
-        with self._running() as loop:
-            loop.call_soon_threadsafe(self._inner.plug, evse_id, plugged)
+        self._tell(lambda: self._inner.plug(evse_id, plugged))
 
     def restarted(self, evse_id: str) -> None:
         """A post has restarted by itself: what holds is applied again, and its phases are switched again.
@@ -184,8 +193,7 @@ class BlockingController:
             ControllerEnded: the ``with`` block has ended.
         """
         self._inner.place_of(evse_id)
-        with self._running() as loop:
-            loop.call_soon_threadsafe(self._inner.restarted, evse_id)
+        self._tell(lambda: self._inner.restarted(evse_id))
 
     def measure(self, evse_id: str, drawn: tuple[float, float, float]) -> None:
         """Currents of the post's L1, L2, L3 now [A], or (power [kW], 0, 0) for DC.
@@ -196,8 +204,7 @@ class BlockingController:
         """
         self._inner.place_of(evse_id)
         check_reading(evse_id, drawn)
-        with self._running() as loop:
-            loop.call_soon_threadsafe(self._inner.measure, evse_id, drawn)
+        self._tell(lambda: self._inner.measure(evse_id, drawn))
 
     def in_force(self) -> tuple[float, ...]:
         """The ceiling that each actuator last took [own unit]."""

@@ -122,6 +122,8 @@ def _mend_of(error: MarkedYAMLError, problem: str, text: str) -> str:
     last = text[at.index - 1 : at.index] if at is not None else ""
     if "'\\t'" in problem:
         return "indent with spaces, not with tabs"
+    if "escape" in problem:
+        return "write \\\\ for a backslash, or put the word in single quotes"
     if problem.startswith("expected ',' or"):
         return _mend_of_flow(problem, opened, last, same_line=at is not None and at.line + 1 == opened)
     if "quoted scalar" in (error.context or ""):
@@ -142,12 +144,16 @@ def _mend_of(error: MarkedYAMLError, problem: str, text: str) -> str:
 
 def _mend_of_flow(problem: str, opened: int, last: str, *, same_line: bool) -> str:
     """The same inside of braces or brackets that line ``opened`` opens; ``last`` is the character before."""
+    closing = problem.removeprefix("expected ',' or ")[1:2]
+    opening = "{" if closing == "}" else "["
+    if problem.endswith(("'}'", "']'")):
+        return f"the {opening} in line {opened} is still open: write {closing} before this bracket, or take this one out"
+    if problem.endswith("'<stream end>'"):
+        return f"the {opening} in line {opened} is not closed: write {closing} where it ends"
     if same_line and (last == "}" or (problem.endswith("'{'") and last.isalnum())):
         return "put words with braces in quotes, as 'A{n:02}'"
     if same_line:
         return "a comma, a closing bracket or quotes are missing before this"
-    closing = problem.removeprefix("expected ',' or ")[1:2]
-    opening = "{" if closing == "}" else "["
     return f"the {opening} in line {opened} is not closed: write {closing} where it ends (or a comma here)"
 
 

@@ -110,11 +110,17 @@ def _held(core: Drawn, decision: Decision, evse: int, held: str, unit: str) -> s
         return f"{waits}; there it is held by {held}" if held else waits
     least = float(bounds_of(decision.snapshot.sessions, core.electrical.posts)[0][evse])
     if held and holding(decision)[evse] != BY_TERMS and want == ceiling == 0.0 < least:
-        turns = "; cars take turns" if others(decision, evse) else ""
+        turns = "; cars take turns" if _turns(decision, evse) else ""
         return f"held at 0 {unit} by {held}: less than the {least:.4g} {unit} that it needs at least is left{turns}"
     if held:
         return f"held at {ceiling:.4g} {unit} by {held}"
     return f"granted {ceiling:.4g} {unit}, {_enough(core, decision, evse, unit)}"
+
+
+def _turns(decision: Decision, evse: int) -> bool:
+    """Somebody else whom its limit holds is on, or goes on next: where nobody's minimum fits there are no turns."""
+    held = holding(decision)
+    return bool((decision.want[held == held[evse]] > 0.0).any())
 
 
 def by_the_guard(decision: Decision) -> bool:

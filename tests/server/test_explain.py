@@ -85,12 +85,14 @@ def test_a_raise_names_whose_current_it_waits_for(tmp_path: Path) -> None:
 
 
 def test_a_car_without_room_for_its_least_is_told_so(tmp_path: Path) -> None:
-    """16 A for three cars of at least 6 A: two charge, and they take turns; alone under 5 A it is no turn."""
+    """16 A for three cars of at least 6 A: two charge, and they take turns; under 5 A nobody ever has one."""
     player = opened(tmp_path, site_text(3, 16.0), 0, 1, 2)
     least = "less than the 6 A that it needs at least is left"
     assert why(player, 2) == f"held at 0 A by {FEEDER.format(16)}, together with 2 others: {least}; cars take turns"
     player = opened(tmp_path, site_text(1, 5.0, controllers=1), 0)
     assert why(player) == f"held at 0 A by {FEEDER.format(5)}: {least}"
+    player = opened(tmp_path, site_text(2, 5.0), 0, 1)
+    assert why(player) == f"held at 0 A by {FEEDER.format(5)}, together with 1 other: {least}"
 
 
 def test_a_controller_that_claims_what_cannot_be_is_told(tmp_path: Path) -> None:

@@ -330,6 +330,10 @@ def replay(
     try:
         code = run_replay(options, as_json=as_json, out=sys.stdout)
     except PowerdError as error:
+        if as_json:
+            from powerd.site.refusal import refusal_json
+
+            typer.echo(json.dumps(refusal_json(error, journal, site)))
         raise _fail(str(error), 2) from None
     raise typer.Exit(code)
 

@@ -1,7 +1,7 @@
 """powerd's exceptions, all of them.
 
 PowerdError
-    UnreadableInput     a file that cannot be read or parsed at all (exit 2)
+    UnreadableInput     a file that cannot be read, parsed or replayed at all (exit 2)
     SiteRefused         a site with faults of severity error (exit 1); carries the faults
     EnvelopeUnheld      a journal with an envelope that nothing in the site file can hold (exit 2)
     BadRequest          a request whose content is wrong; carries field path and expectation

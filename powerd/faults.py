@@ -35,3 +35,15 @@ class Fault:
     mend: str
     """What to write instead."""
     severity: Severity = Severity.ERROR
+
+    def as_json(self) -> dict[str, str | int]:
+        """For ``--json``."""
+        return {
+            "severity": str(self.severity),
+            "code": str(self.code),
+            "element": self.element,
+            "message": self.message,
+            "mend": self.mend,
+            "file": self.file,
+            "line": self.line,
+        }

@@ -23,7 +23,7 @@ from powerd.codec import Unreadable, decode, encode
 from powerd.control.compiled import CompiledSite
 from powerd.control.decision import Decision
 from powerd.control.step import Stepper
-from powerd.errors import PowerdError
+from powerd.errors import UnreadableInput
 from powerd.journal import layout
 from powerd.journal.cells import FORGOTTEN, STEP, Cells, Packer, cells_of, kept_of, snapshot_of
 from powerd.journal.drawing import fingerprint_of
@@ -52,7 +52,7 @@ _TYPES = (int, str, int, float, float, bytes, bytes, bytes, bytes)
 _RECORDS = "SELECT number, kind, tick, utc_s, boottime_s, content, decided, before, digest FROM records ORDER BY number"
 
 
-class ReplayRefused(PowerdError):
+class ReplayRefused(UnreadableInput):
     """The file cannot be replayed at all: it is not there, in use, no journal, or all of another site or version."""
 
 

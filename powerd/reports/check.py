@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from powerd.allocation.user_terms import Source, UserTerms, installed_sources, refuse_max_min, source_in
 from powerd.errors import NotDpp, UnreadableInput
-from powerd.faults import Fault
 from powerd.limits import Limits
 from powerd.network.admission import Reserved, reserved
 from powerd.network.drawing import Findings
@@ -24,11 +22,15 @@ from powerd.network.supply import normal_positions
 from powerd.reports.overloads import moves_text, patience_text
 from powerd.reports.planned import limit_json, planned_json, planned_text
 from powerd.site.codes import Code
-from powerd.site.read import read_site, site_path
+from powerd.site.read import read_site
+from powerd.site.refusal import refusal_json
 from powerd.site.schema import SiteFile
 
 #: How many of the fullest limits the summary shows.
 SHOWN = 8
+
+#: What ``report_json`` has beside the faults, for a file that cannot be read.
+_NOTHING = {"evses": None, "limits": 0, "rows": 0, "reserved": [], "after_moves": [], "patience": [], "planned": []}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,22 +124,10 @@ def run_check(path: Path, *, as_json: bool, out: TextIO, err: TextIO) -> int:
     except UnreadableInput as error:
         err.write(f"{error}\n")
         if as_json:
-            out.write(json.dumps(_unreadable_json(path, str(error))) + "\n")
+            out.write(json.dumps(_NOTHING | refusal_json(error, path)) + "\n")
         return 2
     out.write(json.dumps(report_json(report)) + "\n" if as_json else report_text(report))
     return report.exit_code
-
-
-def _unreadable_json(path: Path, told: str) -> dict[str, Any]:
-    """The same object for a file that could not be read; ``told`` is "file[:line[:column]]: what; mend"."""
-    file = str(site_path(path))
-    line, rest = 1, told.removeprefix(file)
-    if (place := re.match(r"(?::(\d+)(?::\d+)?)?: ", rest)) is not None:
-        line, rest = int(place[1] or 1), rest[place.end() :]
-    message, _, mend = rest.rpartition("; ") if "; " in rest else (rest, "", "")
-    fault = Fault(file=file, line=line, code=Code.UNREADABLE, element=file, message=message, mend=mend)
-    none = {"site": None, "file": file, "evses": None, "limits": 0, "rows": 0, "faults": [_fault_json(fault)]}
-    return none | {"reserved": [], "after_moves": [], "patience": [], "planned": []}
 
 
 def report_json(report: CheckReport) -> dict[str, Any]:
@@ -149,7 +139,7 @@ def report_json(report: CheckReport) -> dict[str, Any]:
         "evses": loaded.electrical.evse_count if loaded.electrical is not None else None,
         "limits": report.limit_count,
         "rows": report.row_count,
-        "faults": [_fault_json(fault) for fault in loaded.faults],
+        "faults": [fault.as_json() for fault in loaded.faults],
         "reserved": [{"state": one.state, **limit_json(one), "boot_share": one.boot_share} for one in report.reserved],
         "after_moves": [_standing_json(one) for one in report.standings],
         "patience": [
@@ -185,18 +175,6 @@ def _standing_json(one: Standing) -> dict[str, Any]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _fault_json(fault: Fault) -> dict[str, Any]:
-    return {
-        "severity": str(fault.severity),
-        "code": str(fault.code),
-        "element": fault.element,
-        "message": fault.message,
-        "mend": fault.mend,
-        "file": fault.file,
-        "line": fault.line,
-    }
 
 
 def report_text(report: CheckReport) -> str:

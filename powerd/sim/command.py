@@ -31,6 +31,7 @@ from powerd.sim.scene import Scene, set_scene
 from powerd.sim.summary import Summary, Wire, as_table, summarise, violations_text
 from powerd.sim.verify import AcVerdict, verify_ac
 from powerd.sim.watch import watch
+from powerd.site.refusal import refusal_json
 
 OK, BROKEN, USAGE = 0, 1, 2
 
@@ -84,15 +85,14 @@ def simulate(options: Options, *, as_json: bool = False, quiet: bool = False) ->
     console = Console(stderr=True)
     try:
         summary = run(options, console=None if quiet else console)
-    except SiteRefused as refused:
-        console.print(f"{refused}\nThe site has faults; `powerd check {options.site}` lists them.", markup=False)
-        return BROKEN
-    except UnreadableInput as error:
-        console.print(str(error), markup=False, soft_wrap=True)
-        return USAGE
     except PowerdError as error:
         console.print(str(error), markup=False, soft_wrap=True)
-        return BROKEN
+        if isinstance(error, SiteRefused):
+            console.print(f"The site has faults; `powerd check {options.site}` lists them.", markup=False)
+        if as_json:
+            files = (options.site,) if options.sessions is None else (options.site, options.sessions)
+            print(json.dumps(refusal_json(error, *files)))  # noqa: T201 - the contract
+        return USAGE if isinstance(error, UnreadableInput) else BROKEN
     if as_json:
         print(json.dumps(summary.as_json()))  # noqa: T201 - the contract
     else:

@@ -22,7 +22,11 @@ class Code(StrEnum):
         return code
 
     # The file itself.
-    UNREADABLE = "unreadable", "no file that can be read, or not YAML; only in the JSON of a check that exits with 2"
+    UNREADABLE = (
+        "unreadable",
+        "no file that can be read, or wrong usage; only in the JSON of a command that exits with 2",
+    )
+    NO_RESULT = "no-result", "the command failed, as it says; only in the JSON of a command that comes to no result"
     DUPLICATE_KEY = "duplicate-key", "one mapping has the same key twice; the first counts"
     UNKNOWN_KEY = "unknown-key", "a key that no element of this kind has"
     MISSING_KEY = "missing-key", "a key that this kind of element cannot do without"

@@ -147,7 +147,7 @@ def _mend_of_flow(problem: str, opened: int, last: str, *, same_line: bool) -> s
     closing = problem.removeprefix("expected ',' or ")[1:2]
     opening = "{" if closing == "}" else "["
     if problem.endswith(("'}'", "']'")):
-        return f"the {opening} in line {opened} is still open: write {closing} before this bracket, or take this one out"
+        return f"the {opening} in line {opened} is still open: write {closing} before this bracket or take it out"
     if problem.endswith("'<stream end>'"):
         return f"the {opening} in line {opened} is not closed: write {closing} where it ends"
     if same_line and (last == "}" or (problem.endswith("'{'") and last.isalnum())):

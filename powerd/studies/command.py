@@ -14,6 +14,7 @@ from rich.table import Table
 
 from powerd.errors import PowerdError, SiteRefused, UnreadableInput
 from powerd.network.load import LoadedSite, load_site
+from powerd.site.refusal import refusal_json
 from powerd.studies.outages import Outcome, Study, outages
 from powerd.studies.runs import Results, played
 from powerd.studies.sequences import Played, drawn, play_sequence, shrunk
@@ -59,25 +60,23 @@ def study_outages(site: Path, extent: Extent, *, as_json: bool) -> int:
             out.print(total(found), soft_wrap=True)
         return OK if all(one.kept for one in found) else BROKEN
 
-    return guarded(site, play)
+    return guarded(site, play, as_json=as_json)
 
 
-def guarded(site: Path, play: Callable[[LoadedSite, Console], int]) -> int:
-    """``play`` on a site that is in order; what is not goes to stderr, with its exit code."""
+def guarded(site: Path, play: Callable[[LoadedSite, Console], int], *, as_json: bool) -> int:
+    """``play`` on a site that is in order; what is not goes to stderr, with its exit code; with ``as_json`` to both."""
     console = Console(stderr=True)
     try:
         loaded = load_site(site)
         loaded.must()
         return play(loaded, console)
-    except SiteRefused as refused:
-        console.print(f"{refused}\nThe site has faults; `powerd check {site}` lists them.", markup=False)
-        return BROKEN
-    except UnreadableInput as error:
-        console.print(str(error), markup=False, soft_wrap=True)
-        return USAGE
     except PowerdError as error:
         console.print(str(error), markup=False, soft_wrap=True)
-        return BROKEN
+        if isinstance(error, SiteRefused):
+            console.print(f"The site has faults; `powerd check {site}` lists them.", markup=False)
+        if as_json:
+            print(json.dumps(refusal_json(error, site)))  # noqa: T201 - the contract
+        return USAGE if isinstance(error, UnreadableInput) else BROKEN
 
 
 def outcomes(loaded: LoadedSite, extent: Extent, console: Console) -> list[Outcome]:
@@ -143,7 +142,7 @@ def study_sequences(site: Path, seeds: str, extent: Extent, *, as_json: bool) ->
         print(f"{len(found) - len(broken)} of {len(found)} sequences kept every promise")  # noqa: T201
         return BROKEN if broken else OK
 
-    return guarded(site, play)
+    return guarded(site, play, as_json=as_json)
 
 
 def sequences(house: Study, seeds: range, extent: Extent, console: Console) -> list[Played]:

@@ -69,11 +69,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_usage_is_exit_2_with_a_mend(case: str, options: Options, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing on stdout, one message on stderr."""
+    """One message on stderr, and the same as the one object on stdout."""
     change, said = WRONG[case]
     assert simulate(replace(options, **change), as_json=True) == USAGE
     out, err = capsys.readouterr()
-    assert not out
+    (fault,) = json.loads(out)["faults"]
+    assert fault["code"] == "unreadable"
+    assert fault["mend"] in err.replace("\n", " ")
     assert said in err.replace("\n", " ")
 
 

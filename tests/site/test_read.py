@@ -126,7 +126,10 @@ def test_yes_and_no_are_words() -> None:
         (b"a: [{b: 1}\nc: 2", r"yaml:2:1: not YAML: .*; the \[ in line 1 is not closed: write \] where"),
         (b"a:\n  - {b: 1", r"yaml:2:10: not YAML: .*; the { in line 2 is not closed: write } where it ends$"),
         (b"a: [{b: 1}", r"yaml:1:11: not YAML: .*; the \[ in line 1 is not closed: write \] where it ends$"),
-        (b"a: [{b: 1}}]", r"yaml:1:11: not YAML: .*; the \[ in line 1 is still open: write \] before .*, or take this"),
+        (
+            b"a: [{b: 1}}]",
+            r"yaml:1:11: not YAML: .*; the \[ in line 1 is still open: write \] before .* or take it out",
+        ),
         (b"a:\n  - {b: [1, 2}\n", r"yaml:2:14: not YAML: .*; the \[ in line 2 is still open: write \] before this"),
         (b"a: {b: 1}}\n", r"yaml:1:10: not YAML: .*; nothing is open that this bracket could close"),
         (b'a: "b\nc: 1\n', r"yaml:3:1: not YAML: .*; the quotes that line 1 opens are never closed"),

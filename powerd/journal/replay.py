@@ -144,25 +144,33 @@ class _Course:
                 self.leave(record, _Elsewhere.OLDER if newest <= parts.older else _Elsewhere.REDRAWN)
                 continue
             instant = _instant(record)
-            if until is not None and instant > until:
-                _refuse_nothing(self, instant)
+            over = until is not None and instant > until
+            if over and self.first is not None:
                 return
             self.place = f"{record.kind} {record.tick} at {instant.isoformat()}"
-            self.follow(record)
+            content = self.read(record)
+            if self.terms not in (None, self.stepper.terms):
+                self.leave(record, _Elsewhere.TERMS)
+                continue
+            if over:
+                raise ReplayRefused(
+                    f"what can be stepped through begins at {instant.isoformat()}: name that or a later instant with "
+                    "--until"
+                )
+            self.follow(record, content)
         parts.end(newest)
         self.place = f"the state after tick {self.snapshot.tick if self.snapshot else 0}"
         if self.verify:
-            self.end(db)
+            _same_state(db, self.snapshot, exactly=self.exactly)
+        self.refuse_nothing()
 
-    def end(self, db: apsw.Connection) -> None:
-        """The newest state must be the one that the replay has come to.
+    def refuse_nothing(self) -> None:
+        """Of nothing every decision would be the one recorded.
 
         Raises:
-            _Broken: it is not.
-            ReplayRefused: there are ticks, and it has stepped through none: nothing would be proved.
+            ReplayRefused: there is something, and it has stepped through no tick.
         """
-        _same_state(db, self.snapshot, exactly=self.exactly)
-        if self.left_ticks and not self.counts[Kind.TICK]:
+        if self.first is None or (self.left_ticks and not self.counts[Kind.TICK]):
             raise ReplayRefused(
                 f"none of its {self.left_ticks} ticks can be stepped through: {self.left[_Elsewhere.OLDER]} records "
                 f"are said to be of older versions, {self.left[_Elsewhere.REDRAWN]} of another drawing and "
@@ -182,11 +190,11 @@ class _Course:
         self.left[why] += 1
         self.left_ticks += record.kind is Kind.TICK
 
-    def follow(self, record: Record) -> None:
-        """One record further.
+    def read(self, record: Record) -> object:
+        """What it holds, with the terms that it may name.
 
         Raises:
-            _Broken: it does not hold.
+            _Broken: nothing that can be read, or other terms where no daemon started.
         """
         try:
             content = decode(record.content, CLASSES)
@@ -194,9 +202,14 @@ class _Course:
             raise _Broken(f"its content cannot be read: {damage}") from damage
         if isinstance(content, StateContent):
             self.enter_terms(record, content.terms)
-        if self.terms not in (None, self.stepper.terms):
-            self.leave(record, _Elsewhere.TERMS)
-            return
+        return content
+
+    def follow(self, record: Record, content: object) -> None:
+        """One record further.
+
+        Raises:
+            _Broken: it does not hold.
+        """
         instant = _instant(record)
         self.first, self.last = self.first or instant, instant
         self.counts[record.kind] += 1
@@ -278,7 +291,7 @@ def replay(
         see: is shown every decision, in order.
 
     Raises:
-        ReplayRefused: the file cannot be replayed at all, or begins after ``until``.
+        ReplayRefused: the file cannot be replayed at all, or what can be stepped through begins after ``until``.
     """
     course = _Course(site=site, stepper=Stepper(site), verify=verify, here=fingerprint(), see=see)
     fault: str | None = None
@@ -466,18 +479,6 @@ def _parts(db: apsw.Connection, path: Path, site: CompiledSite) -> _Parts:
             f"{path} was written for another drawing of these EVSEs; name the site file of that time with --site"
         )
     return parts
-
-
-def _refuse_nothing(course: _Course, begins: datetime) -> None:
-    """Of nothing every decision would be the one recorded.
-
-    Raises:
-        ReplayRefused: nothing comes before the instant at which a replay is to end.
-    """
-    if course.first is None:
-        raise ReplayRefused(
-            f"what can be stepped through begins at {begins.isoformat()} or later: name a later instant with --until"
-        )
 
 
 def _instant(record: Record) -> datetime:

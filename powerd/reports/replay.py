@@ -110,6 +110,18 @@ def _as_json(found: Replayed, why: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
+def _verified(found: Replayed) -> str:
+    """What was proved, and what was not."""
+    exact = f"is the one recorded, {found.exact} of them bit by bit"
+    left = found.older + found.redrawn + found.other_terms
+    if not left:
+        return f"every decision {exact}"
+    return (
+        f"every decision of these ticks {exact}; of the {left} records beside them the chain alone is proved: not what "
+        "was decided in them, nor the state that they left"
+    )
+
+
 def _as_text(found: Replayed, why: dict[str, Any] | None, *, verify: bool) -> str:
     """The same for people."""
     lines = [f"{found.ticks} ticks from {found.first} to {found.last}, {found.starts} starts, {found.gaps} gaps"]
@@ -122,7 +134,7 @@ def _as_text(found: Replayed, why: dict[str, Any] | None, *, verify: bool) -> st
         told = f"are of other terms of users ({'; '.join(map(named_terms, found.terms))})"
         lines.append(f"{found.other_terms} records, their chain checked, {told}: replay them with those of that time")
     if verify and found.fault is None:
-        lines.append(f"every decision is the one recorded, {found.exact} of them bit by bit")
+        lines.append(_verified(found))
     if found.fault is not None:
         lines.append(f"BROKEN: {found.fault}")
     if why is not None:

@@ -128,11 +128,54 @@ def test_each_part_of_a_record_is_replayed_with_the_terms_that_bound_it(tmp_path
     assert run_replay(options, as_json=False, out=out) == 0
     told = r"8 records, their chain checked, are of other terms of users \(mine.py \w{16}; mine.py \w{16}\)"
     assert re.search(told, out.getvalue())
-    (tmp_path / "j").unlink()
+
+
+def test_a_record_all_of_other_terms_is_refused_with_their_names(tmp_path: Path) -> None:
+    """Whether it is compared or not, and until whenever: no later instant would help."""
     _played_under_terms(tmp_path, 14.0)
+    site = _under_terms(tmp_path, None).site
     told = r"none of its 3 ticks .* 4 of other terms of users \(mine.py \w{16}, where the site now has no terms\)"
-    with pytest.raises(ReplayRefused, match=told):
-        replay(tmp_path / "j", _under_terms(tmp_path, None).site, verify=True)
+    for verify in (True, False):
+        for until in (None, instant(1.0).utc, instant(900.0).utc):
+            with pytest.raises(ReplayRefused, match=told):
+                replay(tmp_path / "j", site, verify=verify, until=until)
+
+
+def test_an_end_before_ones_own_terms_begin_is_refused_with_where_they_do(tmp_path: Path) -> None:
+    """The next record is of other terms, and to name its instant would help nobody."""
+    _played_under_terms(tmp_path, 14.0, 9.0)
+    site = _under_terms(tmp_path, 9.0).site
+    begins = instant(100.0).utc
+    for until in (instant(1.0).utc, instant(50.0).utc):
+        with pytest.raises(ReplayRefused, match=f"begins at {re.escape(begins.isoformat())}: name that or a later"):
+            replay(tmp_path / "j", site, verify=True, until=until)
+    assert replay(tmp_path / "j", site, verify=True, until=begins).starts == 1
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_was_not_stepped_through_is_not_said_to_be_proved(tmp_path: Path, hidden: bool) -> None:
+    """An event that was altered behind other terms named at its start is not found: so it is said how many records
+    were not stepped through, and that of them the chain alone is proved.
+    """
+    _played_under_terms(tmp_path, *[None] * (2 if hidden else 1))
+
+    def of_others(own: Record) -> Record:
+        return replace(own, content=encode(replace(decode(own.content, CLASSES), terms="mine.py 0123456789abcdef")))
+
+    def later(own: Record) -> Record:
+        content = decode(own.content, CLASSES)
+        return replace(own, content=encode(replace(content, events=tuple(map(_later, content.events)))))
+
+    if hidden:
+        _forge(tmp_path / "j", 5, of_others)  # the second start
+        _forge(tmp_path / "j", 7, later)
+    out = io.StringIO()
+    options = ReplayOptions(journal=tmp_path / "j", site=tmp_path, verify=True)
+    assert run_replay(options, as_json=False, out=out) == 0
+    assert ("every decision is the one recorded" in out.getvalue()) != hidden
+    assert ("of the 4 records beside them the chain alone is proved" in out.getvalue()) == hidden
+    docs = (Path(__file__).parents[2] / "docs/journal.md").read_text("utf-8")
+    assert "names other terms at a start" in " ".join(docs.split())
 
 
 def test_other_terms_begin_only_where_a_daemon_started(copy: Path, story: tuple[Path, Player]) -> None:

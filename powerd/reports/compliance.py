@@ -14,6 +14,7 @@ import numpy as np
 
 from powerd.control.decision import Decision
 from powerd.network.electrical import least_import_kw
+from powerd.state import leases
 from powerd.state.envelopes import Envelope, is_silent
 from powerd.units import Now
 
@@ -30,8 +31,10 @@ class Course:
     """What it allowed [kW]."""
     guaranteed: bool
     """The site file promises to keep it."""
-    allowed_s: float
-    """How long that may take: until the longest lease has ended [s]."""
+    allowed_s: float = 0.0
+    """How long that may take: until the longest lease has ended, cars as slow as they were seen to be [s]."""
+    anew_s: float = 0.0
+    """For how long it had held when powerd began the last time, or the record did: from then on that counts [s]."""
     in_force_s: float
     """Since when."""
     last_s: float
@@ -40,6 +43,8 @@ class Course:
     """When it was first kept; None = not while it held."""
     held_s: float = 0.0
     """For how long it had held in that tick [s]."""
+    tick_s: float = 0.0
+    """How much of it is since the tick before [s]."""
     complied_s: float | None = None
     """After how long it was first kept [s]; None = not while it held."""
     most_kw: float = 0.0
@@ -51,8 +56,8 @@ class Course:
 
     @property
     def broken(self) -> bool:
-        """It is guaranteed, held for longer than it may take, and was never kept."""
-        return self.guaranteed and self.complied_s is None and self.held_s > self.allowed_s
+        """It is guaranteed, had held for longer than it may take one tick ago already, and was never kept."""
+        return self.guaranteed and self.complied_s is None and self.held_s - self.tick_s > self.allowed_s
 
     def as_json(self) -> dict[str, object]:
         """For ``--json``; instants are RFC 3339."""
@@ -101,6 +106,8 @@ class Compliance:
     def see(self, decision: Decision) -> None:
         """One more tick."""
         passed_s = 0.0 if self._before is None else _between_s(self._before, decision)
+        led = decision.snapshot.leases.epoch
+        starts = self._before is not None and self._before.snapshot.leases.epoch != led
         self._before = decision
         site = decision.site
         imported_kw = site.imported_kw(site.limits.limit_flow(decision.worst) + decision.uncontrolled)
@@ -113,6 +120,10 @@ class Compliance:
                     self._courses.append(course)
                 else:
                     course.held_s += passed_s
+                    course.tick_s = passed_s
+                if starts:
+                    course.anew_s = course.held_s
+                course.allowed_s = max(course.allowed_s, course.anew_s + _longest_s(decision))
                 running[_said(one)] = course
                 course.silent |= is_silent(one, decision.now)
                 _count(course, one, imported_kw, passed_s, decision.now)
@@ -139,17 +150,28 @@ def _said(one: Envelope) -> tuple[object, ...]:
 
 def _begun(one: Envelope, in_force_s: float, decision: Decision) -> Course:
     """A course as its first tick finds it; that may be the record's first, in which it had begun before."""
-    life_s = decision.site.terms.life_s
+    held_s = max(0.0, decision.now.utc.timestamp() - in_force_s)
     return Course(
         envelope_id=one.envelope_id,
         source=one.source,
         import_limit_kw=one.import_limit_kw,
         guaranteed=one.import_limit_kw >= least_import_kw(decision.site.electrical),
-        allowed_s=float(np.max(life_s, where=np.isfinite(life_s), initial=0.0)),
         in_force_s=in_force_s,
         last_s=in_force_s,
-        held_s=max(0.0, decision.now.utc.timestamp() - in_force_s),
+        held_s=held_s,
+        anew_s=held_s,
     )
+
+
+def _longest_s(decision: Decision) -> float:
+    """How long until the longest lease has ended, if nothing is heard from now on [s]; those without end left out.
+
+    A car that was seen to lag moves the ends of its own; after a restart those of before are held for a whole life.
+    """
+    book, terms = decision.snapshot.leases, decision.site.terms
+    left_s = np.maximum(leases.life_of(book, terms), leases.last_end_s(book) - decision.now.boottime_s)
+    left_s += leases.slack_s(book, terms)
+    return float(np.max(left_s, where=np.isfinite(left_s), initial=0.0))
 
 
 def _count(course: Course, one: Envelope, imported_kw: float, passed_s: float, now: Now) -> None:

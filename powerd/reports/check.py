@@ -30,7 +30,15 @@ from powerd.site.schema import SiteFile
 SHOWN = 8
 
 #: What ``report_json`` has beside the faults, for a file that cannot be read.
-_NOTHING = {"evses": None, "limits": 0, "rows": 0, "reserved": [], "after_moves": [], "patience": [], "planned": []}
+_NOTHING: dict[str, Any] = {
+    "evses": None,
+    "limits": 0,
+    "rows": 0,
+    "reserved": [],
+    "after_moves": [],
+    "patience": [],
+    "planned": [],
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from powerd.network.admission import overbooked
 from powerd.network.electrical import Electrical
 from powerd.network.flow_check import AcCheck, check_of
 from powerd.network.metering import Metering, metering_of
-from powerd.network.moves import Ahead
+from powerd.network.moves import Ahead, returning_kw
 from powerd.network.rows import Rows
 from powerd.network.states import StateRows, Uncertain, build_state, one_loss_away
 from powerd.network.supply import Energised, energise
@@ -82,7 +82,8 @@ class CompiledSite:
     load_on_limit: sp.csr_array
     """(L, D) the part of each load in it [unit]."""
     load_factor: Floats
-    """(D,) what each load takes in it of its worst: its pick-up factor while and right after it had no voltage."""
+    """(D,) what each load takes in it of its worst: its pick-up factor while and right after it had no voltage, and in
+    a part for a move where it comes back with that."""
     metering: Metering
     """What meters tell about the limits."""
     meters_loads: Bools
@@ -141,20 +142,26 @@ class CompiledSite:
         return self._with_rows(build_state(self.electrical, state, used), state)
 
     def with_load_factor(self, factor: Floats) -> CompiledSite:
-        """The same site with each uncontrolled load's worst times ``factor`` (D,), and what is lost for that."""
+        """The same site with each uncontrolled load's worst times ``factor`` (D,), and what is lost for that.
+
+        What counts more already, because it comes back with a move, does not count twice.
+        """
         if (factor == 1.0).all():
             return self
-        share = sp.csr_array(self.load_on_limit * factor[None, :])
+        parts = tuple(part.with_load_factor(factor) for part in self.parts)
+        together = np.maximum(self.load_factor, factor)
+        own = [part.load_on_limit for part in parts] or [self.load_on_limit * (together / self.load_factor)[None, :]]
+        share = sp.csr_array(sp.vstack(own))
         lost = np.where(self.load_on_limit @ (factor > 1.0) > 0.0, self.pickup_losses, 0.0)
         return replace(
             self,
             limits=replace(self.limits, capacity=np.maximum(0.0, self.limits.capacity - lost)),
             load_on_limit=share,
             loads_worst=np.asarray(share.sum(axis=1)),
-            load_factor=factor,
+            load_factor=together,
             import_losses=self.import_losses + lost[self.import_limit],
             beside_kw=self.beside_kw * factor,
-            parts=tuple(part.with_load_factor(factor) for part in self.parts),
+            parts=parts,
         )
 
     def _with_rows(self, rows: StateRows, state: Uncertain) -> CompiledSite:
@@ -205,7 +212,8 @@ class CompiledSite:
     def _before(self, rows: StateRows, ahead: Ahead) -> CompiledSite:
         """What has to fit before a move: loads that go with it count in full, for no meter sees yet what it will."""
         metering = metering_of(ahead.move.electrical, ahead.move.closed, ahead.rows)
-        share = sp.csr_array(ahead.rows.load_share * ahead.loads_kw[None, :])
+        loads = self.electrical.loads
+        share = sp.csr_array(ahead.rows.load_share * returning_kw(self.electrical, ahead.moved)[None, :])
         return replace(
             self,
             limits=ahead.rows.limits,
@@ -213,6 +221,7 @@ class CompiledSite:
             parts=(),
             load_on_limit=share,
             loads_worst=np.asarray(share.sum(axis=1)),
+            load_factor=np.where(ahead.moved, loads.pickup_factor, 1.0),
             metering=replace(metering, seen=metering.seen & ~ahead.moved[None, :]),
             import_limit=np.zeros(0, np.int64),  # an envelope speaks of what is, not of what could be
             import_losses=np.zeros(0),

@@ -10,7 +10,7 @@ Where to look, from the file to the answer:
 | the drawing as columns | ``parts``, ``compile``, ``electrical``, ``operation`` |
 | who feeds whom | ``graph``, ``supply``: islands, loops, the tree, for given switch positions |
 | limit rows | ``taps``, ``phasors``, ``cones``, ``losses``, ``blocks``, ``balance``, ``names``, ``tree`` -> ``rows`` |
-| rows of the tick | ``states`` (uncertain positions), ``moves`` (R9), ``metering``, ``in_use`` (phases that cars use) |
+| rows of the tick | ``states`` (uncertain positions), ``ways``, ``moves`` (R9), ``metering``, ``in_use`` (phases) |
 | promises before it is built | ``admission``, ``admission_faults``, ``planned`` (R5), ``standing`` (R6, R9) |
 | which switch to move | ``interlocks``, ``plan``, ``plan_grid``, ``plan_kernels``, ``plan_milp``, ``playbook`` |
 | AC power flow | ``models``, ``sweep``, ``meshed``, ``taken`` -> ``flow``; ``judge``, ``flow_check`` for the tick |

@@ -1,7 +1,7 @@
 """R9 of docs/leases.md in the tick: what has to fit *before* a switch moves by itself.
 
-For each set of transfer switches that one cause makes move together, and for each other switch that may close by
-itself (a bus tie, a breaker that recloses), with the rows of the state after it:
+For each set of switches that one cause lets move together (transfer switches, ties and breakers that close, with what
+has opened for them: ``ways``), with the rows of the state after it:
 
     |sum a_li W_i| + uncontrolled_l  <=  what the element of l, and all in series with it, stands for E_l,
 
@@ -19,7 +19,7 @@ What is left is imposed like any other limit; a site without switches that move 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,8 +30,9 @@ from powerd.network.electrical import Electrical
 from powerd.network.metering import metering_of
 from powerd.network.operation import By
 from powerd.network.rows import Rows, build_rows
-from powerd.network.supply import Energised, energise
+from powerd.network.supply import energise
 from powerd.network.tolerance import tolerated_a, tolerated_s
+from powerd.network.ways import Way, source_of, ways_of
 
 CLOSE = 1e-6
 
@@ -55,10 +56,8 @@ class Ahead:
     move: Move
     rows: Rows
     """Limits of the state after it that could bind; their capacity is what the element stands for the bound."""
-    loads_kw: Floats
-    """(D,) what each uncontrolled load may take right after it [kW]."""
     moved: Bools
-    """(D,) loads whose way to a supply changes: no meter tells now what it will see of them then."""
+    """(D,) loads that come back with it, at their pick-up: no meter tells now what it will see of them then."""
 
 
 def silent_s(controllers: Controllers) -> Floats:
@@ -67,15 +66,15 @@ def silent_s(controllers: Controllers) -> Floats:
     return np.where(np.isnan(controllers.watchdog_s), np.inf, life)
 
 
-def possible_moves(electrical: Electrical, closed: Bools, *by: By) -> Iterator[Move]:
-    """What switches operated ``by`` these may make of the positions ``closed`` (E,): transfers, then other closings.
+def possible_moves(electrical: Electrical, closed: Bools, *by: By, held: Bools | None = None) -> list[Move]:
+    """What one cause lets switches operated ``by`` these make of the positions ``closed`` (E,).
 
-    Switches that powerd moves are no news but for transfer switches: a plan asks for each of its states by itself.
+    Switches that powerd moves are no news but for transfer switches: a plan asks for each of its states by itself. What
+    is ``held`` (E,) for both positions, None = nothing, counts as closed, but keeps no other one open by an interlock.
     """
-    roused = _roused(electrical, closed)
-    yield from _transfers(roused, closed, by)
-    if By.ITSELF in by:
-        yield from _closings(roused, closed)
+    roused, sure = _roused(electrical, closed), closed if held is None else closed & ~held
+    ways = ways_of(roused, closed, sure, by)
+    return [Move(name=_told(roused, way), closed=_moved(closed, way), electrical=roused) for way in ways]
 
 
 def _roused(electrical: Electrical, closed: Bools) -> Electrical:
@@ -87,114 +86,63 @@ def _roused(electrical: Electrical, closed: Bools) -> Electrical:
     return replace(electrical, supplies=replace(supplies, in_service=supplies.in_service | (supplies.standby & dead)))
 
 
-def _transfers(electrical: Electrical, closed: Bools, by: tuple[By, ...]) -> Iterator[Move]:
-    """Every set of transfer switches operated ``by`` these that one loss, one return, or a switch alone moves together.
-
-    A switch goes where there is voltage; what loses its source with the same bus, or gets one back, moves together.
-    """
-    live = energise(electrical, closed)
-    halves = _ready(electrical, live, closed, by)
-    partner = electrical.operation.partner
-    found: dict[tuple[int, ...], None] = dict.fromkeys((half,) for half in halves)
-    for ends in ([_source(electrical, half) for half in halves], [_source(electrical, partner[h]) for h in halves]):
-        for bus in dict.fromkeys(above for end in ends for above in _way_up(live, end)):
-            together = tuple(half for half, end in zip(halves, ends, strict=True) if bus in _way_up(live, end))
-            found.setdefault(together)
-    for together in found:
-        name = " and ".join(_told(electrical, int(partner[half])) for half in together)
-        yield Move(name=name, closed=_moved(closed, together, partner[list(together)]), electrical=electrical)
+def _told(electrical: Electrical, way: Way) -> str:
+    """For people: "ats at alternate", "tie closed and main-a open"."""
+    ids, partner = electrical.branches.ids, electrical.operation.partner
+    name = [" at ".join(ids[e].rsplit("/", 1)) if partner[e] >= 0 else f"{ids[e]} closed" for e in way.shut]
+    return " and ".join(name + [f"{ids[e]} open" for e in way.opened if partner[e] not in way.shut])
 
 
-def _closings(electrical: Electrical, closed: Bools) -> Iterator[Move]:
-    """Every other switch that may close by itself where there is voltage, with what its interlocks make open for it."""
-    operation, branches, live = electrical.operation, electrical.branches, energise(electrical, closed).bus_is_live
-    own = (operation.by == By.ITSELF) & branches.switchable & branches.in_service
-    fed = live[branches.from_bus] | live[branches.to_bus]
-    for e in np.flatnonzero(own & (operation.partner < 0) & ~closed & fed).tolist():
-        for opened in _room_for(electrical, closed, own, e):
-            told = [f"{branches.ids[e]} closed", *(f"{branches.ids[b]} open" for b in opened)]
-            yield Move(name=" and ".join(told), closed=_moved(closed, opened, (e,)), electrical=electrical)
-
-
-def _room_for(electrical: Electrical, closed: Bools, own: Bools, e: int) -> list[tuple[int, ...]]:
-    """Which closed switches, out of those that move by themselves (E,), have to open before the interlocks let e close.
-
-    Each way with no more than needed; one empty way where nothing has to; none where it cannot close.
-    """
-    ways = []
-    for lock in electrical.interlocks:
-        shut = [b for b in lock.branches if closed[b] and electrical.branches.in_service[b]]
-        if e in lock.branches and len(shut) >= lock.at_most_closed:
-            ways.append(itertools.combinations([b for b in shut if own[b]], len(shut) + 1 - lock.at_most_closed))
-    return sorted({tuple(sorted(set().union(*way))) for way in itertools.product(*ways)})
-
-
-def _moved(closed: Bools, opened: Sequence[int] | Ints, shut: Sequence[int] | Ints) -> Bools:
+def _moved(closed: Bools, way: Way) -> Bools:
     """The positions (E,) after some switches have opened and others closed."""
     after = closed.copy()
-    after[np.asarray(opened, np.int64)] = False
-    after[np.asarray(shut, np.int64)] = True
+    after[list(way.opened)] = False
+    after[list(way.shut)] = True
     return after
 
 
 def follow_source(electrical: Electrical, closed: Bools) -> list[tuple[int, int]]:
     """(half that opens, half that closes) of each transfer switch that has lost its source and finds another."""
-    live = energise(electrical, closed)
-    halves = _ready(electrical, live, closed, (By.ITSELF,))
-    lost = [half for half in halves if live.supply[_source(electrical, half)] < 0]
-    return [(half, int(electrical.operation.partner[half])) for half in lost]
-
-
-def _ready(electrical: Electrical, live: Energised, closed: Bools, by: tuple[By, ...]) -> list[int]:
-    """Closed halves of transfer switches operated ``by`` these that have voltage on the other side."""
-    operation, branches = electrical.operation, electrical.branches
-    own = np.isin(operation.by, by) & (operation.partner >= 0) & closed & branches.in_service
+    operation, in_service, live = electrical.operation, electrical.branches.in_service, energise(electrical, closed)
+    own = (operation.by == By.ITSELF) & (operation.partner >= 0) & closed & in_service
     found = []
     for half in np.flatnonzero(own).tolist():
         other = int(operation.partner[half])
-        if not closed[other] and branches.in_service[other] and live.supply[_source(electrical, other)] >= 0:
-            found.append(half)
+        lost = live.supply[source_of(electrical, half)] < 0 <= live.supply[source_of(electrical, other)]
+        if lost and not closed[other] and in_service[other]:
+            found.append((half, other))
     return found
 
 
-def _source(electrical: Electrical, half: int) -> int:
-    """Bus that a half takes its voltage from: the end that its partner does not share."""
-    branches, partner = electrical.branches, int(electrical.operation.partner[half])
-    shared = {int(branches.from_bus[partner]), int(branches.to_bus[partner])}
-    one, other = int(branches.from_bus[half]), int(branches.to_bus[half])
-    return other if one in shared else one
+def held_ahead(electrical: Electrical, closed: Bools, before: Rows, held: Bools) -> Iterator[Ahead]:
+    """What has to fit before each move from the state ``closed`` (E,) with the limits ``before``; mostly nothing.
 
-
-def _way_up(live: Energised, bus: int) -> list[int]:
-    """The bus and all above it; nothing where it is dead."""
-    found = []
-    while bus >= 0 and live.supply[bus] >= 0:
-        found.append(bus)
-        bus = int(live.parent_bus[bus])
-    return found
-
-
-def _told(electrical: Electrical, half: int) -> str:
-    name, _, side = electrical.branches.ids[half].rpartition("/")
-    return f"{name} at {side}"
-
-
-def held_ahead(electrical: Electrical, closed: Bools, before: Rows) -> Iterator[Ahead]:
-    """What has to fit before each move from the state ``closed`` (E,) with the limits ``before``; mostly nothing."""
-    for move in possible_moves(electrical, closed, By.ITSELF):
+    ``held`` (E,) as in ``possible_moves``. What is held for is found with all loads at their pick-up, for any may be in
+    it when the switch moves.
+    """
+    cold = electrical.loads.pickup_factor * electrical.loads.worst_kw
+    for move in possible_moves(electrical, closed, By.ITSELF, held=held):
         after = build_rows(move.electrical, move.closed)
         moved = moved_loads(electrical, closed, move)
-        loads = returning_kw(electrical, moved)
-        keep, admitted = _binding(electrical, closed, before, after, after.load_share @ loads, moved)
+        keep, admitted = _binding(electrical, closed, before, after, after.load_share @ cold, moved)
         if keep.any():
             rows = _part_of(after, keep, admitted, move.name)
-            yield Ahead(move=move, rows=rows, loads_kw=loads, moved=moved)
+            yield Ahead(move=move, rows=rows, moved=moved)
 
 
 def moved_loads(electrical: Electrical, before: Bools, move: Move) -> Bools:
-    """(D,) loads whose way to a supply is another one after a move from the positions ``before`` (E,)."""
-    then = energise(move.electrical, move.closed)
-    moved = energise(electrical, before).parent_branch != then.parent_branch
+    """(D,) loads that may have been without voltage in a move from the positions ``before`` (E,).
+
+    Those that another supply or another way to it feeds then, and those at or below a loop that the move closes: they
+    hang on either side of it, and one side may have been lost.
+    """
+    was, then = energise(electrical, before), energise(move.electrical, move.closed)
+    branches = electrical.branches
+    loops = then.loop[move.closed & ~before]
+    on = np.isin(then.loop, loops[loops >= 0])
+    moved = (was.supply != then.supply) | (was.parent_branch != then.parent_branch)
+    moved[branches.from_bus[on]] = True
+    moved[branches.to_bus[on]] = True
     for bus in then.order.tolist():
         moved[bus] |= then.parent_bus[bus] >= 0 and moved[then.parent_bus[bus]]
     found: Bools = moved[electrical.loads.bus]
@@ -235,7 +183,8 @@ def _unchanged(before: Rows, after: Rows, at: Ints, moved: Bools) -> Bools:
     for k, l in enumerate(at.tolist()):
         own = kept.get(_place(after, l))
         same = own is not None and _carried(before, own) == _carried(after, l)
-        found[k] = same and not np.isin(after.load_share[[l]].indices, cold).any()
+        ((loads, _),) = _entries(after.load_share, np.array([l]))
+        found[k] = same and not np.isin(loads, cold).any()
     return found
 
 
@@ -246,10 +195,16 @@ def _place(rows: Rows, l: int) -> tuple[str, str, int, int]:
 
 def _carried(rows: Rows, l: int) -> tuple[bytes, ...]:
     """The rows of a limit and its loads, to be compared."""
-    own = np.flatnonzero(rows.limits.limit_of_row == l)
-    real, imag, loads = rows.limits.real[own], rows.limits.imag[own], rows.load_share[[l]]
-    parts = (part for table in (real, imag, loads) for part in (table.indptr, table.indices, np.round(table.data, 9)))
-    return tuple(np.asarray(part).tobytes() for part in parts)
+    own, limits = np.flatnonzero(rows.limits.limit_of_row == l), rows.limits
+    parts = [*_entries(limits.real, own), *_entries(limits.imag, own), *_entries(rows.load_share, np.array([l]))]
+    return tuple(part for at, value in parts for part in (at.tobytes(), np.round(value, 9).tobytes()))
+
+
+def _entries(table: sp.csr_array, rows: Ints) -> Iterator[tuple[Ints, Floats]]:
+    """Columns and values of each of the ``rows`` (k,): slices of scipy cost more than all the rest."""
+    for r in rows.tolist():
+        part = slice(table.indptr[r], table.indptr[r + 1])
+        yield table.indices[part], table.data[part]
 
 
 def left_free(electrical: Electrical, closed: Bools, rows: Rows) -> Floats:
@@ -281,14 +236,19 @@ def bound_s(electrical: Electrical, limits: Limits, l: int) -> float:
 def evses_of(limits: Limits, l: int) -> Ints:
     """EVSEs that load a limit."""
     rows = np.flatnonzero(limits.limit_of_row == l)
-    return np.unique(np.concatenate([limits.real[rows].indices, limits.imag[rows].indices]))
+    parts = itertools.chain(_entries(limits.real, rows), _entries(limits.imag, rows))
+    return np.unique(np.concatenate([at for at, _ in parts]))
 
 
 def _size(limits: Limits, l: int) -> Floats:
     """(n,) most that one own unit of each EVSE adds to a limit [limit unit]."""
-    rows = np.flatnonzero(limits.limit_of_row == l)
-    sizes = np.hypot(limits.real[rows].toarray(), limits.imag[rows].toarray())
-    return np.asarray(sizes.max(axis=0, initial=0.0))
+    rows, count = np.flatnonzero(limits.limit_of_row == l), limits.real.shape[1]
+    most = np.zeros(count)
+    for one, other in zip(_entries(limits.real, rows), _entries(limits.imag, rows), strict=True):
+        along, across = np.zeros(count), np.zeros(count)
+        along[one[0]], across[other[0]] = one[1], other[1]
+        most = np.maximum(most, np.hypot(along, across))
+    return most
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

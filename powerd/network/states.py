@@ -104,15 +104,17 @@ def build_state(electrical: Electrical, state: Uncertain, used: Ints | None = No
     parts = tuple(
         (closed, _fed(build_rows(hot_in_use, closed), now, closed)) for closed in _combinations(electrical, state)
     )
-    ahead = tuple(one for closed, rows in parts for one in held_ahead(in_use, closed, rows))
-    every = [*(rows.limits for _, rows in parts), *(one.rows.limits for one in ahead)]
-    limits = every[0] if len(every) == 1 else _together(every, len(parts))
+    ahead = [(k, one) for k, part in enumerate(parts) for one in held_ahead(in_use, *part, state.held)]
+    every = [*enumerate(rows.limits for _, rows in parts), *((k, one.rows.limits) for k, one in ahead)]
+    limits = every[0][1] if len(every) == 1 else _together(every)
     # Both halves of an uncertain transfer switch count as closed in ``live``: what only both together would feed has no
     # voltage in any combination, hence no limit, and must not be granted anything.
     somewhere = np.any([energise(now, closed).bus_is_live for closed, _ in parts], axis=0)
     fed = (live.supply >= 0) & somewhere & ~_below_dark(live, state.dark)
     limits = replace(limits, energized=fed[electrical.evse_bus])
-    return StateRows(limits=limits, seen=hot, in_use=in_use, parts=parts, ahead=ahead, live=live)
+    return StateRows(
+        limits=limits, seen=hot, in_use=in_use, parts=parts, ahead=tuple(one for _, one in ahead), live=live
+    )
 
 
 def _may_conduct(electrical: Electrical, now: Electrical) -> Electrical:
@@ -152,8 +154,9 @@ def _combinations(electrical: Electrical, state: Uncertain) -> Iterator[Bools]:
         yield closed
 
 
-def _together(limits: list[Limits], combinations: int) -> Limits:
-    """All the rows of several states; ``combinations`` are told apart by number, others by name."""
+def _together(numbered: list[tuple[int, Limits]]) -> Limits:
+    """All the rows of several states, each with the number of its combination, which tells their names apart."""
+    limits = [l for _, l in numbered]
     offset = np.cumsum([0] + [l.capacity.shape[0] for l in limits])
     return Limits(
         real=sp.csr_array(sp.vstack([l.real for l in limits])),
@@ -162,9 +165,7 @@ def _together(limits: list[Limits], combinations: int) -> Limits:
         capacity=np.concatenate([l.capacity for l in limits]),
         unit=tuple(u for l in limits for u in l.unit),
         kind=tuple(k for l in limits for k in l.kind),
-        name=tuple(
-            f"{n}, combination {k + 1}" if 0 < k < combinations else n for k, l in enumerate(limits) for n in l.name
-        ),
+        name=tuple(f"{n}, combination {k + 1}" if k else n for k, l in numbered for n in l.name),
         element=tuple(e for l in limits for e in l.element),
         phase=tuple(p for l in limits for p in l.phase),
         source=tuple(s for l in limits for s in l.source),

@@ -47,7 +47,7 @@ def envelope_set(
     after = envelopes.put(snapshot.envelopes, said)
     if after is None:
         return snapshot, ev.Refused("envelope_id", f"at most {envelopes.ENVELOPES_MAX} envelopes; withdraw some")
-    return replace(snapshot, envelopes=after), ev.Done(event.envelope_id)
+    return replace(snapshot, envelopes=after), ev.Done(event.envelope_id, start_utc_s=said.start_utc_s)
 
 
 def envelope_withdrawn(snapshot: Snapshot, event: ev.EnvelopeWithdrawn) -> tuple[Snapshot, ev.Outcome]:

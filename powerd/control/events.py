@@ -350,6 +350,8 @@ class Done:
     """EVSEs concerned, where the answer lists them."""
     session: SessionTold | None = field(default=None, compare=False)
     """The session concerned as the event left it; nan is in it, so it is not compared."""
+    start_utc_s: float | None = field(default=None, compare=False)
+    """Start of the envelope concerned, POSIX seconds: told, as the session is, beside what was done."""
 
 
 @dataclass(frozen=True)

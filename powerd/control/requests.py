@@ -7,8 +7,8 @@ nobody did, a stop say; so that is refused.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,13 +16,12 @@ import numpy as np
 from powerd.codec import encode
 from powerd.control import events as ev
 from powerd.control.switch_events import ServiceChanged, SwitchOrdered
+from powerd.limits import Ints
 from powerd.state.columns import replace as changed
-from powerd.state.snapshot import Answered, Snapshot
+from powerd.state.snapshot import ANSWERS_A_PAGE, Answered, Answers, Snapshot
 
-ANSWERS_KEPT = 4096
-"""Request ids remembered for idempotent retries: minutes of traffic at 10/s, a bound on memory."""
 EVSES_KEPT = 100_000
-"""EVSEs that their answers may name together: 20 stops of 5 000 EVSEs. Beyond it the oldest are forgotten."""
+"""EVSEs that answers of several may name together: 20 stops of 5 000 EVSEs. Beyond it the oldest name none."""
 
 SiteRequest: TypeAlias = (
     ev.SessionStarted
@@ -57,14 +56,21 @@ def answer_again(snapshot: Snapshot, request: Request) -> ev.Outcome | None:
         return None
     if known.contents not in ("", contents_of(request)) or _name_of(request) not in (None, known.key):
         return ev.Refused("request_id", "an id of its own; this one was given with other contents before")
-    return ev.Done(known.key, known.evse, known.session)
+    return ev.Done(known.key, tuple(_evse_of(snapshot, known).tolist()), known.session, known.start_utc_s)
 
 
 def answered_before(snapshot: Snapshot, request_id: str) -> Answered | None:
     """What was done under this id; None: it is empty, or new."""
     if not request_id:
         return None
-    return next((known for known in reversed(snapshot.answered) if known.request_id == request_id), None)
+    return next((known for page in snapshot.answered for known in page if known.request_id == request_id), None)
+
+
+def _evse_of(snapshot: Snapshot, known: Answered) -> Ints:
+    """EVSEs that the answer named; forgotten ones, of the stop that still holds: the answer says who has not acked."""
+    if known.evse.shape[0]:
+        return known.evse
+    return next((stop.evse for stop in snapshot.stops if stop.stop_id == known.key), known.evse)
 
 
 def _name_of(request: Request) -> str | None:
@@ -86,16 +92,40 @@ def answered(snapshot: Snapshot, request: Request, outcome: ev.Outcome) -> Snaps
         request_id=request.request_id,
         key=outcome.key,
         contents=contents_of(request),
-        evse=outcome.evse,
+        evse=np.array(outcome.evse, np.int64),
         session=outcome.session,
+        start_utc_s=outcome.start_utc_s,
     )
-    kept = (*snapshot.answered, new)[-ANSWERS_KEPT:]
-    if len(new.evse) > 1:
-        kept = kept[-_fitting(kept) :]
-    return changed(snapshot, answered=kept)
+    after = _noted(snapshot.answered, new)
+    return changed(snapshot, answered=_bounded(after) if len(new.evse) > 1 else after)
 
 
-def _fitting(kept: tuple[Answered, ...]) -> int:
-    """How many of the newest answers name no more EVSEs than are kept; the newest always is."""
-    named = itertools.accumulate(len(one.evse) for one in reversed(kept))
-    return max(1, sum(count <= EVSES_KEPT for count in named))
+def _noted(pages: Answers, new: Answered) -> Answers:
+    """With one more on the newest page; once that is full, the oldest is emptied for those to come."""
+    after, place = list(pages), _newest(pages)
+    after[place] = (*pages[place], new)
+    if len(after[place]) == ANSWERS_A_PAGE:
+        after[(place + 1) % len(pages)] = ()
+    return tuple(after)
+
+
+def _newest(pages: Answers) -> int:
+    """Which page is being filled."""
+    return next(place for place, page in enumerate(pages) if len(page) < ANSWERS_A_PAGE)
+
+
+def _bounded(pages: Answers) -> Answers:
+    """The oldest answers of several EVSEs without them, where they name more than are kept; the newest keeps its own."""
+    newest, after = _newest(pages), list(pages)
+    several = [
+        (place, k)
+        for place in range(newest, newest - len(pages), -1)
+        for k in reversed(range(len(pages[place])))
+        if len(pages[place][k].evse) > 1
+    ]
+    named = accumulate(len(pages[place][k].evse) for place, k in several)
+    for (place, k), count in list(zip(several, named, strict=True))[1:]:
+        if count > EVSES_KEPT:
+            page = after[place]
+            after[place] = (*page[:k], changed(page[k], evse=np.zeros(0, np.int64)), *page[k + 1 :])
+    return tuple(after)

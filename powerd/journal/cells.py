@@ -1,4 +1,4 @@
-"""A snapshot as named cells, and back: one cell a column, and one for everything else that is no column.
+"""A snapshot as named cells, and back: one cell a column, a page of answers, and everything else that is no column.
 
 Columns of a snapshot are replaced, never changed in place: a cell that is still the same object need not be written
 again. That is what makes one transaction a tick cheap.
@@ -21,10 +21,12 @@ from powerd.compiled import read
 from powerd.journal.kernels import Counts, counted, differing
 from powerd.limits import Floats, Ints
 from powerd.state.columns import same, words
-from powerd.state.snapshot import Snapshot, largest_phase
+from powerd.state.snapshot import ANSWER_PAGES, Snapshot, largest_phase
 
 FORGOTTEN = ("warm_stage", "warm_price")
 """Fields that a restart does not need: where a solve starts is no part of what is going on."""
+ANSWERS = "answered"
+"""In pages, each a cell by its place: of thousands of answers only the page of a new one is packed and written anew."""
 READINGS = "drawn"
 """Kept by their largest phase: W asks for no more, and every reading stands in the record with all its phases."""
 ENERGY = "sessions/energy_kwh"
@@ -70,21 +72,27 @@ def _replaced(before: Snapshot | None, snapshot: Snapshot) -> Iterator[tuple[str
         if not inner:
             yield name, was, value
             continue
-        olds = vars(was) if was is not None else {}
-        for own, cell in vars(value).items():
+        olds = _parts(was) if was is not None else {}
+        for own, cell in _parts(value).items():
             old = olds.get(own)
             if old is not cell or before is None:
                 yield inner[own], old, cell
 
 
+def _parts(value: Any) -> dict[Any, Any]:
+    """Fields of a part of a snapshot by their names, or pages by their places."""
+    return dict(enumerate(value)) if isinstance(value, tuple) else vars(value)
+
+
 @cache
-def _places() -> dict[str, dict[str, str]]:
-    """Paths of the fields of each part of a snapshot; none where it is a cell itself."""
-    return {
+def _places() -> dict[str, dict[Any, str]]:
+    """Paths of the fields or pages of each part of a snapshot; none where it is a cell itself."""
+    found: dict[str, dict[Any, str]] = {
         name: {own.name: f"{name}/{own.name}" for own in fields(kind)} if is_dataclass(kind) else {}
         for name, kind in get_type_hints(Snapshot).items()
         if name not in FORGOTTEN
     }
+    return found | {ANSWERS: {place: f"{ANSWERS}/{place}" for place in range(ANSWER_PAGES)}}
 
 
 def kept_of(path: str, cell: Any) -> Any:
@@ -122,6 +130,8 @@ def snapshot_of(like: Snapshot, cells: Cells) -> Snapshot:
         if is_dataclass(before) and not isinstance(before, type):
             inner = {f.name: _fitting(f"{own.name}/{f.name}", cells, getattr(before, f.name)) for f in fields(before)}
             values[own.name] = replace(before, **inner)
+        elif own.name == ANSWERS:
+            values[own.name] = tuple(_fitting(f"{ANSWERS}/{k}", cells, page) for k, page in enumerate(before))
         elif own.name not in FORGOTTEN:
             values[own.name] = _fitting(own.name, cells, before)
     return replace(like, **values)

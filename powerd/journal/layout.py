@@ -12,7 +12,8 @@
 |   | bounds of cars as they were said: else a minimum that nobody said counts as 0 A |
 | 8 | columns as what differs from the row above or as whole steps: a powerd that does not know these refuses them |
 | 9 | fallbacks that may be open, and since when the leader leads: else the first are forgotten |
-| 10 | answers whole, so that a retry gets the very same one: a powerd that does not know these cannot read them |
+| 10 | answers whole, so that a retry gets the very same one, and in pages: a powerd that does not know these cannot |
+|    | read them |
 
 A file of an older version is migrated when it is opened, in one transaction; one of a newer version is refused.
 The record of before stays as evidence: its chain can be checked, its ticks stepped through only by the powerd of then.
@@ -29,8 +30,8 @@ import apsw
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
-from powerd.journal.cells import Cells, Packed, cell_of, pack
-from powerd.state.snapshot import Answered, Stop
+from powerd.journal.cells import ANSWERS, Cells, Packed, cell_of, pack
+from powerd.state.snapshot import Answered, Stop, pages_of
 
 VERSION = 10
 """Raised with every change that an older powerd could misread."""
@@ -206,15 +207,20 @@ def _to_9(_db: apsw.Connection) -> None:
 
 
 def _to_10(db: apsw.Connection) -> None:
-    """Version 9 looked EVSEs up anew for each retry, by the stop or session that the first answer named."""
+    """Version 9 looked EVSEs up anew for each retry, by the stop or session that the first answer named.
+
+    It kept all answers in one cell, which was written anew for each of them.
+    """
     paths = ("answered", "stops", "sessions/session_id")
     cells = cells_in(db, "FROM cells WHERE path IN (?, ?, ?)", paths)
     if len(cells) < len(paths):
         return  # nothing was ever committed
-    named = {key: (evse,) for evse, key in enumerate(cells["sessions/session_id"]) if key}
-    named |= {stop.stop_id: tuple(stop.evse.tolist()) for stop in cells["stops"]}
-    answered = tuple(replace(one, evse=named.get(one.key, ())) for one in cells["answered"])
-    db.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", pack(answered).row("answered", 0))
+    named = {key: np.array([evse]) for evse, key in enumerate(cells["sessions/session_id"]) if key}
+    named |= {stop.stop_id: stop.evse for stop in cells["stops"]}
+    answered = tuple(replace(one, evse=named.get(one.key, one.evse)) for one in cells["answered"])
+    rows = [pack(page).row(f"{ANSWERS}/{place}", 0) for place, page in enumerate(pages_of(answered))]
+    db.executemany("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?, ?)", rows)
+    db.execute("DELETE FROM cells WHERE path = ?", (ANSWERS,))
 
 
 MIGRATIONS: dict[int, Callable[[apsw.Connection], None]] = {

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc.aio import ServicerContext
 
 from powerd.control.decision import Decision
-from powerd.control.events import EnvelopeSet, EnvelopeWithdrawn
+from powerd.control.events import Done, EnvelopeSet, EnvelopeWithdrawn
 from powerd.errors import BadRequest
 from powerd.network.electrical import least_import_kw
 from powerd.server import checks
@@ -36,8 +36,8 @@ class EnvelopeService(EnvelopeServiceServicer):
         """Takes an envelope; one without a start wakes the ticker."""
         async with as_status(context):
             event = _event(request)
-            await self._desk.post(event, urgent=event.start_time is None)
-            return pb.SetEnvelopeResponse(envelope=_answer(self._desk.latest(), event))
+            (done,) = await self._desk.post(event, urgent=event.start_time is None)
+            return pb.SetEnvelopeResponse(envelope=_answer(self._desk.latest(), done, event))
 
     async def WithdrawEnvelope(  # noqa: N802
         self,
@@ -74,10 +74,13 @@ class EnvelopeService(EnvelopeServiceServicer):
             )
 
 
-def _answer(decision: Decision, said: EnvelopeSet) -> pb.Envelope:
+def _answer(decision: Decision, done: Done, said: EnvelopeSet) -> pb.Envelope:
     """The envelope as it stands after a tick; to a retry that comes when it is over, what was said."""
+    start_utc_s = done.start_utc_s
+    if start_utc_s is None and said.start_time is not None:  # done by a powerd that did not keep it
+        start_utc_s = said.start_time.timestamp()
     for one in decision.snapshot.envelopes:
-        if one.envelope_id == said.envelope_id and _is_of(one, said):
+        if one.envelope_id == said.envelope_id and _is_of(one, said, start_utc_s):
             return _told(decision, one)
     told = pb.Envelope(
         envelope_id=said.envelope_id,
@@ -86,8 +89,8 @@ def _answer(decision: Decision, said: EnvelopeSet) -> pb.Envelope:
         import_limit_kw=said.import_limit_kw,
         guaranteed=_is_guaranteed(decision, said.import_limit_kw),
     )
-    if said.start_time is not None:
-        told.start_time.FromDatetime(said.start_time)
+    if start_utc_s is not None:
+        told.start_time.CopyFrom(timestamp(start_utc_s))
     if said.end_time is not None:
         told.end_time.FromDatetime(said.end_time)
     if np.isfinite(said.heartbeat_s):
@@ -95,12 +98,12 @@ def _answer(decision: Decision, said: EnvelopeSet) -> pb.Envelope:
     return told
 
 
-def _is_of(one: Envelope, said: EnvelopeSet) -> bool:
-    """That envelope is what was said, and not what was said under its id since."""
-    start_utc_s = one.start_utc_s if said.start_time is None else said.start_time.timestamp()
+def _is_of(one: Envelope, said: EnvelopeSet, start_utc_s: float | None) -> bool:
+    """That envelope is what was said, and not what was said under its id since; None = its start is not known."""
     end_utc_s = np.inf if said.end_time is None else said.end_time.timestamp()
-    words = said.source, said.reason, said.import_limit_kw, start_utc_s, end_utc_s, said.heartbeat_s
-    return words == (one.source, one.reason, one.import_limit_kw, one.start_utc_s, one.end_utc_s, one.heartbeat_s)
+    words = said.source, said.reason, said.import_limit_kw, end_utc_s, said.heartbeat_s
+    same = words == (one.source, one.reason, one.import_limit_kw, one.end_utc_s, one.heartbeat_s)
+    return same and start_utc_s in (None, one.start_utc_s)
 
 
 def _is_guaranteed(decision: Decision, import_limit_kw: float) -> bool:

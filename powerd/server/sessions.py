@@ -97,8 +97,8 @@ class SessionService(SessionServiceServicer):
         """The EVSE of the session; of one that is over since the same request was done, the one of then."""
         snapshot = self._desk.latest().snapshot
         before = answered_before(snapshot, request_id)
-        if before is not None and before.key == session_id and before.evse:
-            return before.evse[0]
+        if before is not None and before.key == session_id and len(before.evse):
+            return int(before.evse[0])
         running = snapshot.sessions.session_id
         if session_id not in running:
             raise UnknownName(f"there is no session {session_id!r}")
@@ -106,11 +106,17 @@ class SessionService(SessionServiceServicer):
 
     def _answer(self, done: Done) -> pb.Session:
         """The session as the request left it, the same in each retry; what is in force, as long as it runs."""
-        if not done.evse or done.session is None:  # done by a powerd that kept no more of it
+        decision = self._desk.latest()
+        sessions = decision.snapshot.sessions
+        if done.session is not None:
+            (evse,), told = done.evse, done.session
+        elif done.key in sessions.session_id:  # done by a powerd that kept no more of it: as it is now
+            evse = sessions.session_id.index(done.key)
+            told = session_told(sessions, evse)
+        else:
             return pb.Session(session_id=done.key)
-        decision, (evse,) = self._desk.latest(), done.evse
-        session = self._told(done.session, done.key, evse)
-        if decision.snapshot.sessions.session_id[evse] == done.key:
+        session = self._told(told, done.key, evse)
+        if sessions.session_id[evse] == done.key:
             self._add_state(session, decision, evse)
         return session
 

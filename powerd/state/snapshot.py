@@ -5,7 +5,8 @@ The snapshot is replaced, never changed in place: ``absorb`` and ``step`` return
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any
 
@@ -90,7 +91,7 @@ def session_told(sessions: Sessions, evse: int) -> SessionTold:
     return SessionTold(**{own.name: getattr(sessions, own.name)[evse].item() for own in fields(SessionTold)})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Answered:
     """A state-changing request that was done."""
 
@@ -100,10 +101,26 @@ class Answered:
     """Of what it concerned: session, stop, envelope."""
     contents: str
     """Digest of what was asked for; "" = not kept (a journal of layout 5)."""
-    evse: tuple[int, ...] = ()
-    """EVSEs that the answer named."""
+    evse: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(k,) EVSEs that the answer named; of the oldest answers that named many they are forgotten."""
     session: SessionTold | None = None
     """The session that the answer told; None = none (or a journal of layout 9)."""
+    start_utc_s: float | None = None
+    """Start of the envelope that the answer told, POSIX seconds; None = none (or a journal of layout 9)."""
+
+
+ANSWERS_A_PAGE, ANSWER_PAGES = 64, 65
+"""Answers are kept on pages, so that a new one changes one of them alone: the journal writes a page as one cell. One is
+being filled, and the 64 others hold the 4096 before.
+"""
+Answers = tuple[tuple[Answered, ...], ...]
+"""``ANSWER_PAGES`` pages in a ring, oldest answer first on each; the newest page is the first that is not full."""
+
+
+def pages_of(answers: Sequence[Answered]) -> Answers:
+    """At most 4096 answers, the oldest first, on their pages."""
+    starts = range(0, ANSWER_PAGES * ANSWERS_A_PAGE, ANSWERS_A_PAGE)
+    return tuple(tuple(answers[start : start + ANSWERS_A_PAGE]) for start in starts)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,7 +149,7 @@ class Snapshot:
     """What grid operators allow the site to import."""
     overshoots: tuple[Overshoot, ...]
     """Declared overshoots: the newest ended ones, then those that last."""
-    answered: tuple[Answered, ...]
+    answered: Answers
     """The newest state-changing requests, for idempotence; bounded."""
     warm_stage: tuple[tuple[int, int], ...]
     """Stages of the last allocation; with ``warm_price`` where the next one starts from. Not kept over a restart."""
@@ -185,7 +202,7 @@ def open_snapshot(
         stops=(),
         envelopes=(),
         overshoots=(),
-        answered=(),
+        answered=pages_of(()),
         warm_stage=(),
         warm_price=np.zeros((0, 0)),
         boot=boot,

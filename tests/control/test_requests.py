@@ -14,9 +14,9 @@ import pytest
 from powerd.control import events as ev
 from powerd.control import requests as requests_module
 from powerd.control import switch_events as sw
-from powerd.control.requests import Request, answer_again, answered
+from powerd.control.requests import Request, answer_again, answered, answered_before
 from powerd.journal.store import Journal
-from powerd.state.snapshot import reopen_snapshot
+from powerd.state.snapshot import ANSWERS_A_PAGE, Snapshot, Stop, reopen_snapshot
 from tests.control.garage import Player, instant, site_text
 
 ROOT = Path(__file__).parents[2]
@@ -61,8 +61,9 @@ MADE = {
 
 @pytest.fixture
 def two(tmp_path: Path) -> Player:
-    """Two cars, 16 A each."""
-    player = Player.open(tmp_path, site_text(2, 32.0))
+    """Two cars, 16 A each, of a site that takes envelopes."""
+    limit = "grid_connection: {import_limit_kw: 50, source: contract}\n"
+    player = Player.open(tmp_path, site_text(2, 32.0) + limit)
     for k in range(2):
         player.plug(k)
         player.hello(k)
@@ -119,6 +120,7 @@ def test_a_retry_is_told_what_the_first_call_was(tmp_path: Path, two: Player) ->
     two.tick(ev.Measured(evse=np.array([0]), drawn=np.full((1, 3), 16.0)))
     two.tick(seconds=10.0)
     requests: tuple[Request, ...] = (
+        replace(REQUESTS[5], request_id="g"),
         ev.SessionStarted(request_id="a", evse=0, session_id="s", demand=ev.Demand(weight=2.0)),
         ev.SessionUpdated(request_id="b", session_id="s", demand=ev.Demand(max_ceiling=20.0)),
         ev.StopOrdered(request_id="c", stop_id="t", element="garage", evse=np.array([0, 1]), reason="smoke"),
@@ -126,7 +128,8 @@ def test_a_retry_is_told_what_the_first_call_was(tmp_path: Path, two: Player) ->
         ev.SessionStopped(request_id="e", session_id="s"),
     )
     first = [told(two.tick(request).outcomes[-1]) for request in requests]
-    assert "'s', evse=(0,), session=SessionTold(" in first[4]
+    assert f"start_utc_s={instant(two.now_s).utc.timestamp() - 5.0}" in first[0]
+    assert "'s', evse=(0,), session=SessionTold(" in first[5]
     ended = two.decision.outcomes[-1] if two.decision is not None else None
     assert isinstance(ended, ev.Done)
     assert ended.session is not None
@@ -147,15 +150,39 @@ def test_a_retry_is_told_what_the_first_call_was(tmp_path: Path, two: Player) ->
 
 
 def test_answers_name_no_more_posts_than_are_kept(two: Player, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of stops of a large site the oldest are forgotten; the newest never is, however many it names."""
+    """Of stops of a large site the oldest are remembered without their posts, the newest with all, however many; those
+    of one post, as sessions have, keep it. A stop that holds is told with its posts all the same.
+    """
     monkeypatch.setattr(requests_module, "EVSES_KEPT", 5)
+    snapshot, counts = two.snapshot, (1, 2, 2, 1, 2, 9)
+    for number, count in enumerate(counts):
+        snapshot = answered(snapshot, stop_of(number), ev.Done(f"s{number}", tuple(range(count))))
+        if number == 4:
+            assert posts_named(snapshot, len(counts) - 1) == [1, 0, 2, 1, 2]
+    assert posts_named(snapshot, len(counts)) == [1, 0, 0, 1, 0, 9]
+    held = Stop(stop_id="s4", element="P0", evse=np.array([0, 1]), reason="smoke")
+    assert posts_named(replace(snapshot, stops=(held,)), len(counts)) == [1, 0, 0, 1, 2, 9]
+
+
+def stop_of(number: int) -> Request:
+    """One of many requests."""
+    return replace(REQUESTS[3], request_id=f"r{number}")
+
+
+def posts_named(snapshot: Snapshot, count: int) -> list[int]:
+    """How many posts the answers to the first requests name."""
+    retries = [answer_again(snapshot, stop_of(number)) for number in range(count)]
+    return [len(told.evse) for told in retries if isinstance(told, ev.Done)]
+
+
+def test_at_least_the_4096_newest_are_remembered(two: Player) -> None:
+    """Also where pages are used again, and one is just full; of those before, no more than fit on a page."""
     snapshot = two.snapshot
-    for number, count in enumerate((2, 2, 1, 2, 9)):
-        request = replace(REQUESTS[3], request_id=f"r{number}")
-        snapshot = answered(snapshot, request, ev.Done("s", tuple(range(count))))
-        if number == 3:
-            assert [one.request_id for one in snapshot.answered] == ["r1", "r2", "r3"]
-    assert [one.request_id for one in snapshot.answered] == ["r4"]
+    for number in range(9000):
+        snapshot = answered(snapshot, stop_of(number), ev.Done("s"))
+        for back, known in ((0, True), (4095, True), (4096 + ANSWERS_A_PAGE, False)):
+            if number % 61 in (0, 1) and number >= back:
+                assert (answered_before(snapshot, f"r{number - back}") is not None) == known, (number, back)
 
 
 def test_the_id_of_an_outage_of_service_does_not_return_it(two: Player) -> None:

@@ -21,12 +21,14 @@ from powerd.codec import encode
 from powerd.control import events as ev
 from powerd.control.compiled import CompiledSite
 from powerd.daemon import _open_journal
+from powerd.journal import cells as cells_module
 from powerd.journal import store
 from powerd.journal import writer as writer_module
 from powerd.journal.cells import (
     ENERGY,
     FORGOTTEN,
     READINGS,
+    Packed,
     cell_of,
     cells_of,
     kept_of,
@@ -42,7 +44,7 @@ from powerd.journal.store import BOUND_BYTES, Entry, Journal, JournalBroken
 from powerd.journal.trouble import told
 from powerd.journal.writer import JournalWriter, _Job
 from powerd.network.load import load_site
-from powerd.state.snapshot import Snapshot, largest_phase, reopen_snapshot
+from powerd.state.snapshot import ANSWERS_A_PAGE, Snapshot, largest_phase, reopen_snapshot
 from powerd.state.switchgear import Position
 from powerd.units import Now
 from tests.control.garage import Player, instant, site_text
@@ -268,6 +270,35 @@ def test_only_cells_that_changed_are_written(tmp_path: Path, player: Player) -> 
     journal.start(player.snapshot, at(player))
     changed = journal.commit([entry(player, player.draw({0: 5.0}))])
     assert 0 < changed < len(cells_of(player.snapshot)) / 2
+
+
+def test_a_new_answer_among_thousands_packs_and_writes_one_page_of_them(
+    tmp_path: Path, player: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packing all of them for each held the whole daemon up for longer than a tripped breaker may wait. The page that
+    got full makes room on the next one; all are found again.
+    """
+    packed_bytes: list[int] = []
+
+    def pack_and_count(cell: object) -> Packed:
+        packed = pack(cell)
+        packed_bytes.append(len(packed.data))
+        return packed
+
+    def start(number: int) -> ev.SessionStarted:
+        return ev.SessionStarted(request_id=f"n{number}", evse=0, session_id=f"c{number}", demand=ev.Demand())
+
+    player.tick(*(start(number) for number in range(5000)))
+    journal = journal_at(tmp_path / "j", player)
+    journal.start(player.snapshot, at(player))
+    monkeypatch.setattr(cells_module, "pack", pack_and_count)
+    for number in range(5000, 5000 + ANSWERS_A_PAGE):
+        journal.commit([entry(player, start(number))])
+        assert 0 < sum(packed_bytes) < 20_000
+        packed_bytes.clear()
+    found = journal.recover(player.snapshot)
+    assert found is not None
+    assert same(found, player.snapshot)
 
 
 def test_a_full_disk_loses_nothing_that_was_committed(tmp_path: Path, player: Player) -> None:

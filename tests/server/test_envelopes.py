@@ -74,15 +74,17 @@ def test_a_window_to_come_wakes_nobody_and_is_told_back() -> None:
     assert listed.import_limit_kw == 200.0
 
 
+@pytest.mark.parametrize("start", [True, False])
 @pytest.mark.parametrize("later", ["replaced", "withdrawn"])
-def test_a_retry_that_comes_when_the_envelope_is_over_gives_what_was_said(later: str) -> None:
-    """And not what was said under its id since; that one, or none, is in force."""
+def test_a_retry_that_comes_when_the_envelope_is_over_gives_what_was_said(later: str, start: bool) -> None:
+    """And not what was said under its id since; that one, or none, is in force. One without a start began at once."""
 
     async def scene() -> None:
         async with serving(FakeCore(LIMITED)) as (_, channel):
             stub = EnvelopeServiceStub(channel)
             first = _request(60.0, request_id="r", reason="congestion")
-            first.start_time.FromDatetime(datetime(2020, 1, 1, tzinfo=UTC))
+            if start:
+                first.start_time.FromDatetime(datetime(2020, 1, 1, tzinfo=UTC))
             first.end_time.FromDatetime(datetime(2030, 1, 2, tzinfo=UTC))
             first.heartbeat.FromSeconds(60)
             wanted = (await stub.SetEnvelope(first)).envelope
@@ -92,6 +94,7 @@ def test_a_retry_that_comes_when_the_envelope_is_over_gives_what_was_said(later:
                 await stub.WithdrawEnvelope(pb.WithdrawEnvelopeRequest(envelope_id="night"))
             told = (await stub.SetEnvelope(first)).envelope
             assert wanted.in_force
+            assert wanted.HasField("start_time")
             for flag in ("in_force", "in_force_since", "kept_since"):
                 wanted.ClearField(flag)
             assert told == wanted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import grpc
@@ -12,6 +13,7 @@ import grpc.aio
 import pytest
 
 from powerd.control.events import Demand, SessionStarted, SessionUpdated
+from powerd.state.snapshot import pages_of
 from powerd.v1 import session_service_pb2 as pb
 from powerd.v1.session_service_pb2_grpc import SessionServiceStub
 from tests.server.dialogue import only_violation, serving
@@ -148,6 +150,25 @@ def test_a_retry_that_comes_when_the_session_is_over_gives_the_answer_of_then() 
                 assert (await stub.StopSession(stop)).session == stopped
                 again = (await stub.UpdateSession(update)).session
                 assert (again.evse_id, again.demand, again.reason) == ("A1", updated.demand, "")
+
+    asyncio.run(scene())
+
+
+def test_a_retry_of_what_an_older_powerd_did_is_told_of_the_session_as_long_as_it_runs() -> None:
+    """Its journal kept the id of the session and its post; what is known of the running one is told beside that."""
+
+    async def scene() -> None:
+        core = FakeCore()
+        async with serving(core) as (_, channel):
+            stub = SessionServiceStub(channel)
+            start = pb.StartSessionRequest(evse_id="A2", session_id="s", request_id="1", demand=pb.Demand(priority=3))
+            wanted = (await stub.StartSession(start)).session
+            kept = [replace(one, session=None) for page in core.snapshot.answered for one in page]
+            core.snapshot = replace(core.snapshot, answered=pages_of(kept))
+            again = (await stub.StartSession(start)).session
+            assert (again.evse_id, again.demand, again.start_time) == ("A2", wanted.demand, wanted.start_time)
+            await stub.StopSession(pb.StopSessionRequest(session_id="s"))
+            assert (await stub.StartSession(start)).session == pb.Session(session_id="s")
 
     asyncio.run(scene())
 

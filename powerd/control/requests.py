@@ -115,7 +115,7 @@ def _newest(pages: Answers) -> int:
 
 
 def _bounded(pages: Answers) -> Answers:
-    """The oldest answers of several EVSEs without them, where they name more than are kept; the newest keeps its own."""
+    """The oldest answers of several EVSEs without them, where more are named than are kept; the newest keeps them."""
     newest, after = _newest(pages), list(pages)
     several = [
         (place, k)

@@ -337,7 +337,7 @@ class World:
             post.doubled = post.ever_odd = self._was_doubled = True
 
     def _end_second(self, number: int, t_s: float) -> None:
-        """The mistake is found: the second process ends, and the first one writes its posts anew."""
+        """The mistake is found: the second process ends."""
         for twin in [one for one in self._everyone if one.twin and one.number == number]:
             twin.kill(math.inf, t_s)
             self._everyone.remove(twin)
@@ -346,7 +346,6 @@ class World:
                 stream.closes_s = t_s + CLOSED_S
             for post in twin.posts:
                 post.writer, post.granted_s = 0, math.inf
-            self.owners[number].restarted.update(range(len(twin.posts)))
 
     def _single_again(self, t_s: float) -> None:
         """What a post does is known again as soon as it follows a grant of the only process."""

@@ -447,7 +447,19 @@ class World:
     def _settled(self) -> bool:
         """Everybody has what he should have, and his post does it."""
         self._stop(Happening(step=0, kind=Kind.RELEASE))
-        return self._unsettled() == ""
+        return self._unsettled() == "" or self._left_standing()
+
+    def _left_standing(self) -> bool:
+        """A post stands as a second process left it: its own one is heard, and had nothing to write since."""
+        snapshot = self.leader.snapshot
+        if snapshot is None:
+            return False
+        book, now_s = snapshot.leases, snapshot.boottime_s
+        heard = leases.reachable(book, self.layout.site.terms, now_s)
+        own = [self._owner_of(i)[0].incarnation for i in range(len(self.posts))]
+        return any(
+            post.doubled and heard[i] and book.echo_incarnation[i] == own[i] for i, post in enumerate(self.posts)
+        )
 
     def _unsettled(self) -> str:
         decision = self.leader.decision
